@@ -1,0 +1,64 @@
+# Each target sets up what it needs, once, in .venv, and calls one command.
+#
+#   make demo    do the main job once, for real: optimize a small CNN, through the service
+#   make serve   run the service on this machine, until Ctrl-C
+#   make test    every check: style, types, imports, tests
+#   make lint    the first three of them
+#   make bench   measure the service against its floor
+#   make clean   remove what these targets made
+
+PYTHON ?= $(shell for python in python3.11 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11, 3))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PINS := pyproject.toml constraints.txt
+RUN_EXTRAS := worker,embedded,demo
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help demo serve test lint bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/.stamp-demo
+	@$(BIN)/python -m examples.demo
+
+serve: $(VENV)/.stamp-demo
+	@$(BIN)/lathe serve
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.stamp-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.stamp-bench
+	$(BIN)/python -m benchmarks.service
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.stamp-venv:
+	@test -n "$(PYTHON)" || { echo "Lathe needs Python 3.11.3 or newer: set PYTHON to one" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-demo: $(VENV)/.stamp-venv $(PINS)
+	@echo "Installing what running Lathe needs into $(VENV): once, and no torch"
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS)]'
+	@touch $@
+
+$(VENV)/.stamp-test: $(VENV)/.stamp-venv $(PINS)
+	@echo "Installing what the checks need into $(VENV): once"
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),dev]'
+	@touch $@ $(VENV)/.stamp-demo
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp-venv $(PINS)
+	@echo "Installing what the benchmarks need into $(VENV): once"
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),bench]'
+	@touch $@

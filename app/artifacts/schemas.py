@@ -1,0 +1,20 @@
+"""Artifacts as the API shows them."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+
+class Artifact(BaseModel):
+    """A file that a job delivered."""
+
+    id: UUID = Field(description="Its id.")
+    job_id: UUID = Field(description="The job that delivered it.")
+    kind: Literal["model", "manifest"] = Field(description="An optimized model, or what is needed to make it again.")
+    file_name: str = Field(description="A safe name for it.")
+    media_type: str = Field(description="Its media type.")
+    sha256: str = Field(description="Hash of the bytes, in hex; also the ETag of its content.")
+    size_bytes: int = Field(description="Its size.")
+    created_at: datetime = Field(description="When the job delivered it.")

@@ -1,0 +1,28 @@
+"""Finding artifacts."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.artifacts.schemas import Artifact
+from app.artifacts.tables import ArtifactRow
+from app.errors import NotFound
+
+
+async def find(session: AsyncSession, workspace_id: UUID, artifact_id: UUID) -> ArtifactRow:
+    """Raises NotFound."""
+    row = (
+        await session.execute(
+            select(ArtifactRow).where(ArtifactRow.id == artifact_id, ArtifactRow.workspace_id == workspace_id)
+        )
+    ).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"There is no artifact {artifact_id}.", remedy="A finished job lists its artifacts.")
+    return row
+
+
+def show(row: ArtifactRow) -> Artifact:
+    return Artifact.model_validate(
+        {name: getattr(row, name) for name in Artifact.model_fields} | {"sha256": row.sha256.hex()}
+    )

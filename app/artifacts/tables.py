@@ -1,0 +1,29 @@
+"""Files that jobs delivered."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, LargeBinary, Text, func
+from sqlalchemy.orm import Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+from app.access.tables import WorkspaceRow
+from app.blobs.tables import BlobRow
+from app.database import Base
+from app.jobs.tables import JobRow
+
+
+class ArtifactRow(Base):
+    __tablename__ = "artifacts"
+    __table_args__ = (CheckConstraint("kind IN ('model', 'manifest')", name="kind"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(WorkspaceRow.id))
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id), index=True)
+    blob_id: Mapped[UUID] = mapped_column(ForeignKey(BlobRow.id), index=True)
+    kind: Mapped[str] = mapped_column(Text)
+    file_name: Mapped[str] = mapped_column(Text)
+    media_type: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[bytes] = mapped_column(LargeBinary)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -1,0 +1,50 @@
+"""What the OpenAPI document says of uploads."""
+
+from typing import Any
+
+from app.blobs.receiving import DigestMismatch, EmptyUpload, IncompleteUpload
+from app.errors import LatheError, StorageFull, TooLarge, UnsupportedMediaType
+
+UPLOAD_ERRORS: tuple[type[LatheError], ...] = (
+    IncompleteUpload,
+    TooLarge,
+    UnsupportedMediaType,
+    EmptyUpload,
+    DigestMismatch,
+    StorageFull,
+)
+
+
+def upload_body(media_types: tuple[str, ...], description: str) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads its body by itself."""
+    schema = {"type": "string", "format": "binary", "description": "The file's bytes."}
+    return {
+        "parameters": [
+            {
+                "name": "Content-Digest",
+                "in": "header",
+                "required": False,
+                "description": "`sha-256=:<base64>:` (RFC 9530). Where it is sent, other bytes are refused.",
+                "schema": {"type": "string"},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "description": description,
+            "content": {media_type: {"schema": schema} for media_type in media_types},
+        },
+    }
+
+
+def upload_replies(noun: str, schema: str) -> dict[int | str, dict[str, Any]]:
+    """The successes of such a route."""
+    link = {"Location": {"description": f"The {noun}'s address.", "schema": {"type": "string"}}}
+    shape = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {
+        200: {
+            "description": f"The same bytes were here already: this is their {noun}.",
+            "content": shape,
+            "headers": link,
+        },
+        201: {"description": f"The {noun} is stored, and its inspection queued.", "headers": link},
+    }

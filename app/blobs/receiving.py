@@ -1,0 +1,162 @@
+"""A request's body into storage: streamed, hashed and counted on the way, in memory that does not grow with it."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import anyio
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from uuid_utils.compat import uuid7
+
+from app.blobs.tables import storage_key
+from app.errors import LatheError, TooLarge, Unprocessable, UnsupportedMediaType
+from app.storage import CHUNK_BYTES, Storage
+
+DIGEST_FIELD = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):", re.IGNORECASE)  # Content-Digest, RFC 9530
+LEGACY_DIGEST_FIELD = re.compile(r"(?:^|,)\s*sha-256=([A-Za-z0-9+/=]+)", re.IGNORECASE)  # Digest, RFC 3230
+
+
+class EmptyUpload(Unprocessable):
+    code, title = "empty_upload", "The upload holds no bytes"
+
+
+class DigestMismatch(Unprocessable):
+    code, title = "digest_mismatch", "The bytes are not those that the digest names"
+
+
+class IncompleteUpload(LatheError):
+    status, code, title = 400, "incomplete_upload", "The upload broke off"
+
+
+@dataclass(frozen=True)
+class Received:
+    """Bytes in storage that no row knows yet."""
+
+    workspace_id: UUID
+    blob_id: UUID
+    sha256: bytes
+    size_bytes: int
+
+    @property
+    def storage_key(self) -> str:
+        return storage_key(self.workspace_id, self.blob_id)
+
+
+class _Meter:
+    """Counts and hashes a stream on its way. The hash of a chunk runs in a thread while the next one arrives."""
+
+    def __init__(self, storage: Storage, max_bytes: int, expected_bytes: int | None) -> None:
+        self._storage = storage
+        self._max_bytes = max_bytes
+        self._expected_bytes = expected_bytes
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> bytes:
+        return self._hash.digest()
+
+    async def through(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        hashing: asyncio.Future[None] | None = None
+        try:
+            async for chunk in self._joined(pieces):
+                if hashing is not None:
+                    await hashing
+                hashing = asyncio.ensure_future(asyncio.to_thread(self._hash.update, chunk))
+                yield chunk
+        finally:
+            if hashing is not None:
+                await hashing
+        if self._expected_bytes is not None and self.size_bytes != self._expected_bytes:
+            raise IncompleteUpload(f"{self.size_bytes} of {self._expected_bytes} bytes arrived.")
+        if self.size_bytes == 0:
+            raise EmptyUpload("The body is empty.", remedy="Send the file as the body: `curl --data-binary @file`.")
+
+    async def _joined(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The server hands over some 64 KiB at a time; storage and the hash want megabytes."""
+        waiting: list[bytes] = []
+        waiting_bytes = 0
+        async for piece in pieces:
+            waiting.append(piece)
+            waiting_bytes += len(piece)
+            self.size_bytes += len(piece)
+            if self.size_bytes > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            if waiting_bytes >= CHUNK_BYTES:
+                self._storage.ensure_room(waiting_bytes)
+                yield b"".join(waiting)
+                waiting, waiting_bytes = [], 0
+        if waiting_bytes:
+            yield b"".join(waiting)
+
+
+async def receive(request: Request, storage: Storage, workspace_id: UUID, max_bytes: int) -> Received:
+    """Store the request's body under a key of its own. Whatever this raises, nothing is left behind.
+
+    Raises TooLarge, StorageFull, EmptyUpload, IncompleteUpload, DigestMismatch, UnsupportedMediaType, Unavailable.
+    """
+    expected_bytes = _content_length(request)
+    _refuse_encoded(request)
+    digest = _expected_digest(request)
+    if expected_bytes is not None and expected_bytes > max_bytes:
+        raise _too_large(max_bytes)
+    storage.ensure_room(expected_bytes or 0)
+    meter = _Meter(storage, max_bytes, expected_bytes)
+    blob_id = uuid7()
+    key = storage_key(workspace_id, blob_id)
+    try:
+        await storage.write(key, meter.through(request.stream()))
+        if digest is not None and not hmac.compare_digest(digest, meter.sha256):
+            raise DigestMismatch(
+                f"The {meter.size_bytes} bytes that arrived have the SHA-256 {meter.sha256.hex()}.",
+                remedy="Send the file again.",
+            )
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await storage.delete(key)
+        if isinstance(error, ClientDisconnect):
+            raise IncompleteUpload(f"The client left after {meter.size_bytes} bytes.") from error
+        raise
+    return Received(workspace_id, blob_id, meter.sha256, meter.size_bytes)
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"The upload is larger than {max_bytes} bytes.", remedy="LATHE_API_MAX_UPLOAD_BYTES sets the most.")
+
+
+def _content_length(request: Request) -> int | None:
+    text = request.headers.get("content-length")
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _refuse_encoded(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMediaType(
+            f"The body has the content encoding `{encoding[:100]}`.", remedy="Send the file as it is, uncompressed."
+        )
+
+
+def _expected_digest(request: Request) -> bytes | None:
+    """The SHA-256 that the client says, if it says one; other algorithms are passed over, as RFC 9530 has it."""
+    found = DIGEST_FIELD.search(request.headers.get("content-digest", "")) or LEGACY_DIGEST_FIELD.search(
+        request.headers.get("digest", "")
+    )
+    if found is None:
+        return None
+    try:
+        digest = base64.b64decode(found[1], validate=True)
+    except binascii.Error:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise DigestMismatch(
+            "The digest sent is not the base64 of 32 bytes.", remedy="`Content-Digest: sha-256=:<base64>:` (RFC 9530)."
+        )
+    return digest

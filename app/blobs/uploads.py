@@ -1,0 +1,224 @@
+"""What models and datasets have in common: uploaded, inspected by a job, listed, deleted when nothing uses them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from fastapi import Query, Request
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from app.blobs.receiving import Received, receive
+from app.blobs.service import keep
+from app.config import Settings
+from app.database import AsyncDatabase
+from app.datasets.tables import DatasetRow
+from app.errors import InUse, NotFound, UnsupportedMediaType
+from app.jobs.states import JobKind, JobState
+from app.jobs.submission import queue_inspection
+from app.jobs.tables import JobRow
+from app.models.tables import ModelRow
+from app.paging import cut, page_of
+from app.storage import Storage
+
+Row = TypeVar("Row", ModelRow, DatasetRow)
+Status = Literal["inspecting", "ready", "rejected"]
+
+UploadName = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="A name for people; it need not be unique, and the same bytes keep the name they came with first.",
+    ),
+]
+StatusFilter = Annotated[Status | None, Query(description="Only those with this status.")]
+NameFilter = Annotated[
+    str | None,
+    Query(max_length=255, pattern=r"^[^\x00]*$", description="Only those with exactly this name."),
+]
+
+OCTET_STREAM = "application/octet-stream"
+
+OUR_FAULTS = frozenset(
+    {
+        "worker_lost",
+        "internal_error",
+        "runner_crashed",
+        "inspection_interrupted",
+        "storage_full",
+        "unavailable",
+        "content_corrupt",
+        "content_missing",
+    }
+)
+"""Rejections that say nothing about the file: the same bytes again are inspected anew."""
+
+
+@dataclass(frozen=True)
+class UploadKind(Generic[Row]):
+    """Where a model and a dataset differ."""
+
+    noun: str
+    table: type[Row]
+    media_types: tuple[str, ...]
+    inspection: JobKind
+    jobs_of: Callable[[UUID], Select[UUID]]
+    """The jobs that refer to one."""
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """Bytes in storage, and what their sender said of them."""
+
+    received: Received
+    blob_id: UUID  # where the bytes lie: here, or where they lay before
+    name: str
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Accepted(Generic[Row]):
+    """An upload that is committed."""
+
+    row: Row
+    created: bool
+    job: JobRow | None
+    """The inspection that was queued, if there was one to queue."""
+
+
+async def upload(
+    kind: UploadKind[Row],
+    request: Request,
+    *,
+    workspace_id: UUID,
+    name: str,
+    database: AsyncDatabase,
+    storage: Storage,
+    settings: Settings,
+) -> Accepted[Row]:
+    """Store the body and queue its inspection. The same bytes again are the same upload.
+
+    Raises UnsupportedMediaType, and what `receive` raises.
+    """
+    media_type = _media_type(kind, request)
+    received = await receive(request, storage, workspace_id, settings.api.max_upload_bytes)
+    # Where this fails, the commit may have happened all the same: the bytes stay, and are left to the collector.
+    async with database.session_scope() as session:
+        blob_id = (
+            await session.execute(keep(workspace_id, received.blob_id, received.sha256, received.size_bytes))
+        ).scalar_one()
+        accepted = await _accept(session, kind, _Arrival(received, blob_id, name, media_type), settings)
+    if blob_id != received.blob_id:
+        await storage.delete(received.storage_key)
+    return accepted
+
+
+async def find(session: AsyncSession, kind: UploadKind[Row], workspace_id: UUID, row_id: UUID) -> Row:
+    """Raises NotFound."""
+    row = (await session.execute(_live(kind, workspace_id).where(kind.table.id == row_id))).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"There is no {kind.noun} {row_id}.")
+    return row
+
+
+def blob_of(row: ModelRow | DatasetRow) -> UUID:
+    """Where the bytes of a live upload lie. Raises NotFound for one that was deleted."""
+    if row.blob_id is None:
+        raise NotFound(f"{row.name} was deleted.")
+    return row.blob_id
+
+
+async def list_page(
+    session: AsyncSession,
+    kind: UploadKind[Row],
+    workspace_id: UUID,
+    *,
+    limit: int,
+    cursor: str | None,
+    status: Status | None,
+    name: str | None,
+) -> tuple[list[Row], str | None]:
+    """One page, newest first, and the cursor of the next."""
+    statement = _live(kind, workspace_id)
+    if status is not None:
+        statement = statement.where(kind.table.status == status)
+    if name is not None:
+        statement = statement.where(kind.table.name == name)
+    rows = (await session.execute(page_of(statement, kind.table.id, limit, cursor))).scalars().all()
+    page, next_cursor = cut(rows, limit)
+    return list(page), next_cursor
+
+
+async def delete(session: AsyncSession, kind: UploadKind[Row], workspace_id: UUID, row_id: UUID) -> None:
+    """Let go of the bytes; the row stays for the finished jobs that refer to it. Raises NotFound, InUse."""
+    # The lock keeps a job from being submitted on it meanwhile: submission locks the row for its key.
+    locked = _live(kind, workspace_id).where(kind.table.id == row_id).with_for_update()
+    if (await session.execute(locked)).scalar_one_or_none() is None:
+        raise NotFound(f"There is no {kind.noun} {row_id}.")
+    running = (JobState.QUEUED, JobState.RUNNING)
+    users = (await session.execute(kind.jobs_of(row_id).where(JobRow.state.in_(running)).limit(1))).scalars().all()
+    if users:
+        raise InUse(
+            f"Job {users[0]} uses the {kind.noun} {row_id}.",
+            remedy=f"Wait for it to end, or cancel it: POST /v1/jobs/{users[0]}/cancel.",
+        )
+    let_go = update(kind.table).where(kind.table.id == row_id).values(blob_id=None, deleted_at=func.now())
+    await session.execute(let_go)
+
+
+async def _accept(session: AsyncSession, kind: UploadKind[Row], arrival: _Arrival, settings: Settings) -> Accepted[Row]:
+    """The row of these bytes, new or found; `keep` holds back everybody else who brings the same bytes."""
+    received = arrival.received
+    found = _live(kind, received.workspace_id).where(kind.table.blob_id == arrival.blob_id).with_for_update()
+    row = (await session.execute(found)).scalar_one_or_none()
+    created = row is None
+    if row is None:
+        row = kind.table(
+            id=uuid7(),
+            workspace_id=received.workspace_id,
+            blob_id=arrival.blob_id,
+            name=arrival.name,
+            media_type=arrival.media_type,
+            sha256=received.sha256,
+            size_bytes=received.size_bytes,
+            status="inspecting",
+        )
+        session.add(row)
+    elif _deserves_another_look(row, arrival.media_type):
+        row.status, row.problem, row.inspection, row.media_type = "inspecting", None, None, arrival.media_type
+    else:
+        return Accepted(row, created=False, job=None)
+    await session.flush()
+    await session.refresh(row)
+    subject: dict[str, Any] = {f"{kind.noun}_id": row.id}
+    job = await queue_inspection(
+        session, kind=kind.inspection, workspace_id=received.workspace_id, settings=settings, **subject
+    )
+    return Accepted(row, created=created, job=job)
+
+
+def _deserves_another_look(row: ModelRow | DatasetRow, media_type: str) -> bool:
+    """Rejected through no fault of the file's, or sent under another type before (a tar as a bare model)."""
+    if row.status != "rejected":
+        return False
+    return row.media_type != media_type or (row.problem or {}).get("code") in OUR_FAULTS
+
+
+def _live(kind: UploadKind[Row], workspace_id: UUID) -> Select[Row]:
+    return select(kind.table).where(kind.table.workspace_id == workspace_id, kind.table.deleted_at.is_(None))
+
+
+def _media_type(kind: UploadKind[Row], request: Request) -> str:
+    """Without a Content-Type it is a stream of octets (RFC 9110, 8.3). Raises UnsupportedMediaType."""
+    media_type = request.headers.get("content-type", OCTET_STREAM).partition(";")[0].strip().lower()
+    if media_type not in kind.media_types:
+        accepted = ", ".join(f"`{name}`" for name in kind.media_types)
+        raise UnsupportedMediaType(
+            f"A {kind.noun} cannot be sent as `{media_type[:100]}`.",
+            remedy=f"Send the file itself as the body, with one of these as Content-Type: {accepted}.",
+        )
+    return media_type

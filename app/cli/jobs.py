@@ -1,0 +1,125 @@
+"""`lathe jobs`, `watch`, `cancel`, `report`, `download`, `passes`."""
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from app.cli.connection import connect
+from app.cli.following import DownloadOption, follow, save
+from app.cli.output import JsonOption, note, print_json, print_table, stdout, time_text
+from app.cli.uploads import LimitOption
+
+if TYPE_CHECKING:
+    from app.client import Job, JobArtifact, Lathe, Pass
+
+JobArgument = Annotated[UUID, typer.Argument(metavar="JOB", help="A job's id.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(name="jobs")(list_jobs)
+    app.command()(watch)
+    app.command()(cancel)
+    app.command()(report)
+    app.command()(download)
+    app.command()(passes)
+
+
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    model: Annotated[UUID | None, typer.Option(help="Only jobs on this model.")] = None,
+    limit: LimitOption = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs."""
+    with connect() as lathe:
+        found = list(islice(lathe.jobs(state=state, model=model), limit))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("id", "state", "passes", "verdict", ">faster", ">smaller", "submitted"), (_job_row(job) for job in found)
+    )
+
+
+def watch(job_id: JobArgument, download_to: DownloadOption = None, as_json: JsonOption = False) -> None:
+    """Follow a job to its end, then print its report. Interrupting this leaves the job alone."""
+    with connect() as lathe:
+        raise typer.Exit(follow(lathe, job_id, download_to, as_json=as_json))
+
+
+def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Cancel a job: a queued one at once, a running one within seconds."""
+    with connect() as lathe:
+        job = lathe.cancel(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        note(f"job {job.id}: {job.state.value}" if job.is_over else f"job {job.id} was asked to stop")
+
+
+def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Print what a job measured: the original beside the optimized file."""
+    with connect() as lathe:
+        measured = lathe.report(job_id)
+    if as_json:
+        print_json(measured)
+        return
+    from app.cli.report_table import print_report
+
+    print_report(stdout(), measured)
+
+
+def download(
+    source: Annotated[UUID, typer.Argument(metavar="ID", help="Of a job, for its optimized model, or of an artifact.")],
+    path: Annotated[Path, typer.Argument(help="Where to: a file, or a folder.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Download an optimized model; its hash is verified, and an interrupted download continued."""
+    with connect() as lathe:
+        save(lathe, _artifact_of(lathe, source), path, as_json=as_json)
+
+
+def passes(as_json: JsonOption = False) -> None:
+    """List what a recipe may be made of, and what each pass needs."""
+    with connect() as lathe:
+        found = lathe.passes()
+    if as_json:
+        print_json(found)
+        return
+    print_table(("pass", "what it does", "needs", "available"), (_pass_row(item) for item in found))
+
+
+def _artifact_of(lathe: "Lathe", source: UUID) -> "JobArtifact":
+    """A job's optimized model, or the artifact of that id. Raises NothingDelivered where the job has none."""
+    from app.client import LatheApiError
+
+    try:
+        job = lathe.job(source)
+    except LatheApiError as error:
+        if error.code != "not_found":
+            raise
+        return lathe.artifact(source)
+    return job.delivered()
+
+
+def _pass_row(item: "Pass") -> tuple[str, ...]:
+    needs = ", ".join(name.replace("_", " ") for name, needed in item.needs.model_dump().items() if needed)
+    return item.name, item.summary, needs or "nothing", item.unavailable_reason or "yes"
+
+
+def _job_row(job: "Job") -> tuple[str, ...]:
+    recipe = (job.request or {}).get("recipe", [])
+    ratio = job.summary.ratio if job.summary else {}
+    return (
+        str(job.id),
+        job.state.value if job.state != "running" else f"{job.phase or 'running'} {job.progress:.0%}",
+        " + ".join(str(item.get("pass")) for item in recipe),
+        job.verdict.outcome.replace("_", " ") if job.verdict else (job.error.code if job.error else ""),
+        f"{ratio['latency']:.2f} x" if "latency" in ratio else "",
+        f"{ratio['size']:.2f} x" if "size" in ratio else "",
+        time_text(job.created_at),
+    )

@@ -1,0 +1,95 @@
+"""The service on this machine: its data folder, its key, its database."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
+
+import typer
+
+from app.cli.exits import ExitCode, fail
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", file_okay=False, help="Folder of an embedded service; by default the user's own."),
+]
+SOCKET_LINE = 4  # of postmaster.pid, counted from 0
+
+
+def owner_key() -> str | None:
+    """The key that the embedded service of this user wrote for its owner, if there is one."""
+    try:
+        from app.embedded import default_folder
+    except ImportError:  # without the extra `embedded` there is no such service here
+        return None
+    path = default_folder() / "key"
+    return path.read_text(encoding="ascii").strip() if path.is_file() else None
+
+
+@contextmanager
+def database_settings(data: Path | None) -> "Iterator[Settings]":
+    """Settings whose database answers while the block runs: DATABASE_URL's, or an embedded service's.
+
+    An embedded service that does not run is started for as long as that takes. Raises typer.Exit where none can be had.
+    """
+    from pydantic import ValidationError
+
+    from app.config import get_settings
+
+    if data is None and os.environ.get("DATABASE_URL"):
+        try:
+            yield get_settings()
+        except ValidationError as error:
+            fail("; ".join(item["msg"] for item in error.errors()), ExitCode.USAGE)
+        return
+    from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices, default_folder
+
+    folder = data or default_folder()
+    services = EmbeddedServices(folder)
+    try:
+        services.start()
+    except DataFolderInUse:
+        yield _settings(_running_environment(folder))
+        return
+    except EmbeddedError as error:
+        fail(str(error), ExitCode.FAILED)
+    try:
+        settings = _settings(services.environment)
+        from app.schema import migrate
+
+        migrate(settings.database_url.get_secret_value())
+        yield settings
+    finally:
+        services.stop()
+
+
+def _settings(environment: dict[str, str]) -> "Settings":
+    from pydantic import SecretStr
+
+    from app.config import Settings
+
+    return Settings(
+        database_url=SecretStr(environment["DATABASE_URL"]),
+        redis_url=SecretStr(environment["REDIS_URL"]),
+        storage_url=environment["STORAGE_URL"],
+        secret_key=SecretStr(environment["LATHE_SECRET_KEY"]),
+        embedded=True,
+    )
+
+
+def _running_environment(folder: Path) -> dict[str, str]:
+    """How to reach the database of an embedded service that another process runs."""
+    from app.embedded.postgres import DATABASE, ROLE
+
+    sockets = (folder / "postgres" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[SOCKET_LINE]
+    return {
+        "DATABASE_URL": f"postgresql+psycopg://{ROLE}@/{DATABASE}?host={quote(sockets, safe='')}",
+        "REDIS_URL": f"redis+socket://{sockets}/redis.sock",
+        "STORAGE_URL": (folder / "storage").absolute().as_uri(),
+        "LATHE_SECRET_KEY": (folder / "secret_key").read_text(encoding="ascii").strip(),
+    }

@@ -1,0 +1,180 @@
+"""A report as tables: the original beside the optimized file."""
+
+from collections.abc import Callable, Iterator
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.output import bytes_text
+from app.jobs.report import Candidate, Kernels, Measurement, Quality, Report, Verdict
+
+VERDICT_STYLES = {"met": "bold green", "unmet": "bold yellow", "no_contract": "bold"}
+SHARES = frozenset({"top1", "top5", "f1", "accuracy", "agreement"})
+KERNELS_SHOWN = 4
+
+INTERVAL = "  95 % interval"
+SIZE_WORDS = ("smaller", "larger")
+TIME_WORDS = ("faster", "slower")
+
+Row = tuple[str, str, str, str]
+Words = tuple[str, str]
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Everything a person asks first; `--json` has the rest."""
+    console.print(Group(*_parts(report)))
+
+
+def _parts(report: Report) -> Iterator[RenderableType]:
+    for candidate in report.candidates:
+        yield _comparison(report.baseline, candidate)
+        yield from _kernel_lines(report.baseline.kernels, candidate.measurement.kernels)
+    yield from _verdict_lines(report.verdict)
+    for warning in report.warnings:
+        yield Text(f"warning: {warning}", style="yellow")
+    for step in report.steps:
+        state = "changed the model" if step.modified else "changed nothing"
+        yield Text(f"{step.pass_}: {state} in {step.seconds:.2f} s", style="dim")
+        yield from (Text(f"  {text}", style="dim") for text in step.notes)
+    for role, text in report.data.items():
+        yield Text(f"{role} data: {text}", style="dim")
+    yield Text(_environment_text(report), style="dim")
+
+
+def _comparison(baseline: Measurement, candidate: Candidate) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=" + ".join(candidate.recipe), title_justify="left")
+    table.add_column("", no_wrap=True)
+    for column in ("original", "optimized", "change"):
+        table.add_column(column, justify="right")
+    for row in (*_cost_rows(baseline, candidate), *_quality_rows(baseline, candidate.measurement)):
+        table.add_row(*(Text(cell) for cell in row))
+    table.add_section()
+    for row in _kernel_rows(baseline.kernels, candidate.measurement.kernels):
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _cost_rows(baseline: Measurement, candidate: Candidate) -> Iterator[Row]:
+    measured = candidate.measurement
+
+    def row(name: str, figure: Callable[[Measurement], float], text: Callable[[float], str], words: Words) -> Row:
+        before, after = figure(baseline), figure(measured)
+        return name, text(before), text(after), ratio_text(before / after if after else 0.0, words)
+
+    yield row("size", lambda item: item.size_bytes, bytes_text, SIZE_WORDS)
+    yield row("compressed size", lambda item: item.compressed_size_bytes, bytes_text, SIZE_WORDS)
+    ratio = candidate.latency_ratio
+    p50 = row("latency p50", lambda item: item.latency.p50_ms, milliseconds_text, TIME_WORDS)
+    yield *p50[:3], ratio_text(ratio.value, TIME_WORDS)
+    if ratio.low is not None and ratio.high is not None:
+        yield INTERVAL, "", "", f"{ratio.low:.2f} to {ratio.high:.2f} x"
+    yield row("latency p90", lambda item: item.latency.p90_ms, milliseconds_text, TIME_WORDS)
+    yield row("latency p99", lambda item: item.latency.p99_ms, milliseconds_text, TIME_WORDS)
+    before, after = baseline.throughput_per_second, measured.throughput_per_second
+    yield "throughput", f"{before:,.0f} /s", f"{after:,.0f} /s", ratio_text(after / before, ("more", "less"))
+    yield row("peak memory", lambda item: item.peak_memory_bytes, bytes_text, SIZE_WORDS)
+    # Beside what the process takes without a model, a small model disappears.
+    yield row("  for the model", model_memory_bytes, bytes_text, SIZE_WORDS)
+    yield row("load time", lambda item: item.load_ms, milliseconds_text, TIME_WORDS)
+
+
+def _quality_rows(baseline: Measurement, measured: Measurement) -> Iterator[Row]:
+    """Metrics against labels on both files; metrics against the original on the optimized one alone."""
+    before = {(quality.name, quality.output, quality.labels): quality for quality in baseline.quality}
+    outputs = {quality.output for quality in measured.quality}
+    for quality in measured.quality:
+        name = quality.name.removesuffix("_db")
+        if quality.output is not None and len(outputs) > 1:
+            name = f"{name} of {quality.output}"
+        original = None
+        if quality.labels is None:
+            name += " vs original"
+        else:
+            original = before.get((quality.name, quality.output, quality.labels))
+        yield (
+            name,
+            quality_text(original) if original else "",
+            quality_text(quality),
+            _difference(original, quality) if original else "",
+        )
+        intervals = [interval_text(item) if item else "" for item in (original, quality)]
+        if any(intervals):
+            yield INTERVAL, intervals[0], intervals[1], ""
+
+
+def _kernel_rows(before: Kernels, after: Kernels) -> Iterator[Row]:
+    yield "time in int8", f"{before.int8_share:.0%}", f"{after.int8_share:.0%}", ""
+    yield "time in float", f"{before.float_share:.0%}", f"{after.float_share:.0%}", ""
+    yield "time in conversions", f"{before.conversion_share:.0%}", f"{after.conversion_share:.0%}", ""
+    yield "time in the rest", f"{before.other_share:.0%}", f"{after.other_share:.0%}", ""
+
+
+def _kernel_lines(before: Kernels, after: Kernels) -> Iterator[Text]:
+    for name, kernels in (("original", before), ("optimized", after)):
+        shown = [
+            f"{item.operator} x {item.node_count} ({item.kind}, {item.share:.0%})"
+            for item in kernels.by_operator[:KERNELS_SHOWN]
+        ]
+        rest = len(kernels.by_operator) - len(shown)
+        yield Text(f"{name} ran {', '.join(shown)}{f' and {rest} more kinds' if rest else ''}")
+
+
+def _verdict_lines(verdict: Verdict) -> Iterator[Text]:
+    title = Text("\nverdict: ")
+    title.append(verdict.outcome.replace("_", " "), style=VERDICT_STYLES[verdict.outcome])
+    title.append(f". {verdict.reason}")
+    yield title
+    yield from (Text(f"  - {cause}") for cause in verdict.causes)
+
+
+def _environment_text(report: Report) -> str:
+    place = report.environment
+    versions = ", ".join(f"{name} {version}" for name, version in place.versions.items())
+    return f"measured on {place.processor}, {place.threads} threads, batch {place.batch}; {versions}"
+
+
+def milliseconds_text(value: float) -> str:
+    """Three significant digits: 0.0412 ms, 41.2 ms, 4120 ms."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{decimals}f} ms"
+
+
+def quality_text(quality: Quality) -> str:
+    """The estimate, as a share where the metric is one."""
+    if quality.value is None:
+        return "exact" if quality.name == "sqnr_db" else "not finite"
+    return _quality_number(quality, quality.value) + (" dB" if quality.name == "sqnr_db" else "")
+
+
+def interval_text(quality: Quality) -> str:
+    """Its 95 % interval, where there is one."""
+    if quality.low is None or quality.high is None:
+        return ""
+    return f"{_quality_number(quality, quality.low)} to {_quality_number(quality, quality.high)}"
+
+
+def _quality_number(quality: Quality, value: float) -> str:
+    return f"{value:.2%}" if quality.name in SHARES else f"{value:.4g}"
+
+
+def model_memory_bytes(measured: Measurement) -> int:
+    """Peak memory beyond what the process took before it loaded the model."""
+    return max(measured.peak_memory_bytes - measured.baseline_memory_bytes, 0)
+
+
+def _difference(before: Quality, after: Quality) -> str:
+    if before.value is None or after.value is None:
+        return ""
+    change = after.value - before.value
+    return f"{100 * change:+.2f} points" if after.name in SHARES else f"{change:+.4g}"
+
+
+def ratio_text(ratio: float, words: Words) -> str:
+    """`3.29 x smaller`, `1.40 x larger`, or `same` within half a percent."""
+    if ratio <= 0:
+        return ""
+    if abs(ratio - 1) < 0.005:
+        return "same"
+    return f"{ratio:.2f} x {words[0]}" if ratio > 1 else f"{1 / ratio:.2f} x {words[1]}"

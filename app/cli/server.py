@@ -1,0 +1,50 @@
+"""`lathe serve` and `lathe migrate`: for whoever runs the service."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from app.cli.exits import ExitCode, fail
+from app.cli.local import DataOption
+from app.cli.output import note
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(serve)
+    app.command()(migrate)
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.", envvar="LATHE_API_HOST")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks one.", envvar="LATHE_API_PORT")
+    ] = 8000,
+    data: DataOption = None,
+) -> None:
+    """Run the whole service on this machine until it is interrupted: Postgres, Redis, API, workers, housekeeping."""
+    try:
+        from app.embedded import EmbeddedError, Stack, default_folder
+    except ImportError as error:
+        fail(f"`{error.name}` is not installed: pip install 'lathe[worker,embedded]'", ExitCode.USAGE)
+    try:
+        Stack(data or default_folder(), host=host, port=port, say=typer.echo).run_forever()
+    except EmbeddedError as error:
+        fail(str(error), ExitCode.FAILED)
+
+
+def migrate() -> None:
+    """Bring the database that DATABASE_URL names to the newest schema."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.schema import migrate as run_migrations
+
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        fail("DATABASE_URL is not set", ExitCode.USAGE)
+    try:
+        run_migrations(url)
+    except SQLAlchemyError as error:
+        fail(f"the database cannot be migrated: {error}", ExitCode.FAILED)
+    note("the schema is up to date")

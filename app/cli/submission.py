@@ -1,0 +1,150 @@
+"""`lathe optimize`: a job submitted, its files uploaded first."""
+
+import json
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.connection import connect
+from app.cli.exits import ExitCode, fail
+from app.cli.following import DownloadOption, follow
+from app.cli.output import JsonOption, note, print_json
+from app.cli.uploads import check_id_or_file, id_or_upload, send_dataset, send_model
+
+if TYPE_CHECKING:
+    from app.client import Job
+
+
+class Device(StrEnum):
+    """Where the optimized model will run."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Priority(StrEnum):
+    """Order in the queue."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+class Objective(StrEnum):
+    """What to make small."""
+
+    LATENCY = "latency"
+    SIZE = "size"
+    MEMORY = "memory"
+
+
+ModelArgument = Annotated[str, typer.Argument(help="A model's id, or a file to upload.")]
+PassesOption = Annotated[
+    list[str] | None, typer.Option("--pass", help="A pass with its defaults; repeat it for a chain.")
+]
+RecipeOption = Annotated[Path | None, typer.Option(help="A JSON file with a list of passes, each with its parameters.")]
+CalibrationOption = Annotated[str | None, typer.Option(help="Dataset (id or file) that sets ranges.")]
+TrainingOption = Annotated[str | None, typer.Option(help="Dataset (id or file) to train on.")]
+EvaluationOption = Annotated[str | None, typer.Option(help="Dataset (id or file) to judge by.")]
+MetricOption = Annotated[str | None, typer.Option(help="top1, top5, f1, accuracy, mse, mae, agreement, ...")]
+OutputOption = Annotated[str | None, typer.Option(help="Model output that the metric reads.")]
+LabelsOption = Annotated[str | None, typer.Option(help="Label array of the evaluation dataset.")]
+MaxDropOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Contract: largest loss of the metric; 0.01 is a point.")
+]
+TargetOption = Annotated[Device, typer.Option(help="Where the model will run.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads that the model will have.")]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="Batch that latency is measured at.")]
+ObjectiveOption = Annotated[
+    Objective | None,
+    typer.Option(help="What to make small. Recorded; it decides among candidates once a job tries several."),
+]
+BudgetOption = Annotated[int | None, typer.Option(min=1, help="Seconds that the job may take.")]
+PriorityOption = Annotated[Priority | None, typer.Option(help="Order in the queue.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
+IdempotencyKeyOption = Annotated[str | None, typer.Option(help="The same key and request answer the same job.")]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Follow the job and print its report.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(optimize)
+
+
+def optimize(
+    model: ModelArgument,
+    passes: PassesOption = None,
+    recipe: RecipeOption = None,
+    calibration: CalibrationOption = None,
+    training: TrainingOption = None,
+    evaluation: EvaluationOption = None,
+    metric: MetricOption = None,
+    output: OutputOption = None,
+    labels: LabelsOption = None,
+    max_drop: MaxDropOption = None,
+    target: TargetOption = Device.CPU,
+    threads: ThreadsOption = None,
+    batch: BatchOption = None,
+    objective: ObjectiveOption = None,
+    budget: BudgetOption = None,
+    priority: PriorityOption = None,
+    seed: SeedOption = None,
+    idempotency_key: IdempotencyKeyOption = None,
+    watch_it: WatchOption = False,
+    download_to: DownloadOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job. Models and datasets are ids, or files, which are uploaded first."""
+    chain = _recipe(passes, recipe)
+    if metric is None and (output or labels):
+        fail("--output and --labels say where a metric is measured: name it with --metric", ExitCode.USAGE)
+    roles = _stated(calibration=calibration, training=training, evaluation=evaluation)
+    for text in (model, *roles.values()):
+        check_id_or_file(text)
+    with connect() as lathe:
+        job = lathe.optimize(
+            id_or_upload(model, partial(send_model, lathe)),
+            chain,
+            data={role: id_or_upload(text, partial(send_dataset, lathe)) for role, text in roles.items()},
+            metric=_stated(name=metric, output=output, labels=labels) if metric else None,
+            contract=max_drop,
+            target=_stated(device=target.value, threads=threads, batch=batch),
+            objective=objective,
+            budget_seconds=budget,
+            priority=priority,
+            seed=seed,
+            idempotency_key=idempotency_key,
+        )
+        if watch_it or download_to is not None:
+            raise typer.Exit(follow(lathe, job.id, download_to, as_json=as_json))
+    _say_submitted(job, as_json=as_json)
+
+
+def _recipe(passes: list[str] | None, file: Path | None) -> list[str | dict[str, Any]]:
+    """Raises typer.Exit unless exactly one of the two is given and can be read."""
+    if passes and file is None:
+        return list(passes)
+    if passes or file is None:
+        fail("give the recipe as --pass NAME, as often as needed, or as --recipe FILE", ExitCode.USAGE)
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        fail(f"{file} is not JSON: {error}", ExitCode.USAGE)
+    if not isinstance(document, list) or not document:
+        fail(f'{file} must hold a list of passes, as [{{"pass": "quantize_static"}}]', ExitCode.USAGE)
+    return list(document)
+
+
+def _stated(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _say_submitted(job: "Job", *, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+        return
+    typer.echo(job.id)
+    note(f"follow it with `lathe watch {job.id}`")

@@ -1,0 +1,163 @@
+"""`lathe upload`, `dataset`, `models`, `datasets`, `delete`."""
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from app.cli.connection import connect
+from app.cli.exits import ExitCode, fail
+from app.cli.output import JsonOption, bytes_text, note, print_json, print_table, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.client import Dataset, Lathe, Model
+
+FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The file.")]
+NameOption = Annotated[str | None, typer.Option(help="A name for it; by default the file's.")]
+LimitOption = Annotated[int, typer.Option(min=1, help="How many, the newest first.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(upload)
+    app.command()(dataset)
+    app.command()(models)
+    app.command()(datasets)
+    app.command()(delete)
+
+
+def upload(file: FileArgument, name: NameOption = None, as_json: JsonOption = False) -> None:
+    """Upload a model: one .onnx, or a .tar of it and its external data. Prints its id."""
+    with connect() as lathe:
+        model = send_model(lathe, file, name)
+    if as_json:
+        print_json(model)
+        return
+    typer.echo(model.id)
+    inputs = ", ".join(f"{tensor.name} {tensor.dtype} {tensor.shape}" for tensor in model.inputs or [])
+    note(f"{model.name}: opset {model.opset}, {model.parameter_count or 0:,} parameters, takes {inputs}")
+
+
+def dataset(file: FileArgument, name: NameOption = None, as_json: JsonOption = False) -> None:
+    """Upload a dataset: .npz or .safetensors, an array for each model input, and any labels. Prints its id."""
+    with connect() as lathe:
+        uploaded = send_dataset(lathe, file, name)
+    if as_json:
+        print_json(uploaded)
+        return
+    typer.echo(uploaded.id)
+    arrays = ", ".join(f"{array.name} {array.dtype} {array.shape}" for array in uploaded.arrays or [])
+    note(f"{uploaded.name}: {uploaded.sample_count} samples: {arrays}")
+
+
+def models(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
+    """List models."""
+    with connect() as lathe:
+        found = list(islice(lathe.models(), limit))
+    if as_json:
+        print_json(found)
+        return
+    columns = ("id", "name", "status", ">size", ">parameters", ">opset", "uploaded")
+    print_table(columns, (_model_row(model) for model in found))
+
+
+def datasets(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
+    """List datasets."""
+    with connect() as lathe:
+        found = list(islice(lathe.datasets(), limit))
+    if as_json:
+        print_json(found)
+        return
+    columns = ("id", "name", "status", ">size", ">samples", "arrays", "uploaded")
+    print_table(columns, (_dataset_row(item) for item in found))
+
+
+def delete(
+    upload_id: Annotated[UUID, typer.Argument(metavar="ID", help="Of a model or a dataset.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a model or a dataset; refused while a job uses it."""
+    from app.client import LatheApiError
+
+    kind = "model"
+    with connect() as lathe:
+        try:
+            lathe.delete_model(upload_id)
+        except LatheApiError as error:
+            if error.code != "not_found":
+                raise
+            lathe.delete_dataset(upload_id)
+            kind = "dataset"
+    if as_json:
+        print_json({"id": str(upload_id), "kind": kind, "deleted": True})
+    else:
+        note(f"{kind} {upload_id} is deleted")
+
+
+def send_model(lathe: "Lathe", file: Path, name: str | None = None) -> "Model":
+    """Upload a file with a progress bar, and wait for its inspection."""
+    from app.cli.progress import transferring
+
+    with transferring(f"uploading {file.name}") as on_progress:
+        return lathe.upload_model(file, name=name, on_progress=on_progress)
+
+
+def send_dataset(lathe: "Lathe", file: Path, name: str | None = None) -> "Dataset":
+    """As `send_model`."""
+    from app.cli.progress import transferring
+
+    with transferring(f"uploading {file.name}") as on_progress:
+        return lathe.upload_dataset(file, name=name, on_progress=on_progress)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is an id, rather than a file's path."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_id_or_file(text: str) -> None:
+    """Raises typer.Exit where a text is neither."""
+    if not is_id(text) and not Path(text).is_file():
+        fail(f"`{text}` is neither an id nor a file here: `lathe models` and `lathe datasets` list ids", ExitCode.USAGE)
+
+
+def id_or_upload(text: str, send: "Callable[[Path], Model | Dataset]") -> str:
+    """An id as it is; a file's after its upload."""
+    if is_id(text):
+        return text
+    path = Path(text)
+    uploaded = send(path)
+    note(f"{path.name}: {uploaded.id}")
+    return str(uploaded.id)
+
+
+def _model_row(model: "Model") -> tuple[str, ...]:
+    return (
+        str(model.id),
+        model.name,
+        model.problem.code if model.problem else model.status,
+        bytes_text(model.size_bytes),
+        "" if model.parameter_count is None else f"{model.parameter_count:,}",
+        "" if model.opset is None else str(model.opset),
+        time_text(model.created_at),
+    )
+
+
+def _dataset_row(item: "Dataset") -> tuple[str, ...]:
+    return (
+        str(item.id),
+        item.name,
+        item.problem.code if item.problem else item.status,
+        bytes_text(item.size_bytes),
+        "" if item.sample_count is None else str(item.sample_count),
+        ", ".join(array.name for array in item.arrays or []),
+        time_text(item.created_at),
+    )

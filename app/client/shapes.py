@@ -1,0 +1,112 @@
+"""What the API answers. Where the service's own shape can be imported without a database, it is that one.
+
+Unknown fields are ignored, so that a client may be older than its service.
+"""
+
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from app.client.errors import NothingDelivered
+from app.datasets.inspection import ArraySpec
+from app.errors import Fault
+from app.jobs import schemas
+from app.jobs.schemas import JobArtifact, JobEvent, JobEvents
+from app.jobs.states import TERMINAL, JobState
+from app.models.inspection import TensorSpec
+from app.recipes.schemas import PassDescription
+
+__all__ = [
+    "Artifact",
+    "Dataset",
+    "Job",
+    "JobArtifact",
+    "JobEvent",
+    "JobEvents",
+    "JobState",
+    "Model",
+    "Page",
+    "Pass",
+    "Upload",
+]
+
+Pass = PassDescription
+
+
+class Upload(BaseModel):
+    """What a model and a dataset have in common."""
+
+    id: UUID
+    name: str
+    status: Literal["inspecting", "ready", "rejected"]
+    problem: Fault | None = None
+    sha256: str
+    size_bytes: int
+    created_at: datetime
+
+
+class Model(Upload):
+    """A model; the facts are null until it is `ready`."""
+
+    inputs: list[TensorSpec] | None = None
+    outputs: list[TensorSpec] | None = None
+    opset: int | None = None
+    ir_version: int | None = None
+    domains: dict[str, int] | None = None
+    producer: str | None = None
+    parameter_count: int | None = None
+    mac_count: int | None = None
+    operators: dict[str, int] | None = None
+    trainable: bool | None = None
+    training_blockers: list[str] | None = None
+
+
+class Dataset(Upload):
+    """A dataset; the facts are null until it is `ready`."""
+
+    arrays: list[ArraySpec] | None = None
+    sample_count: int | None = None
+
+
+class Job(schemas.Job):
+    """A job."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in TERMINAL
+
+    @property
+    def succeeded(self) -> bool:
+        return self.state is JobState.SUCCEEDED
+
+    @property
+    def optimized(self) -> JobArtifact | None:
+        """The delivered model, the best one first; None where there is none."""
+        return next((artifact for artifact in self.artifacts if artifact.kind == "model"), None)
+
+    def delivered(self) -> JobArtifact:
+        """As `optimized`. Raises NothingDelivered, saying how the job stands."""
+        if self.optimized is not None:
+            return self.optimized
+        if not self.is_over:
+            raise NothingDelivered(f"Job {self.id} is {self.state.value}, as far as is known here: wait for it first.")
+        why = f": {self.error.detail} ({self.error.code})" if self.error else "."
+        raise NothingDelivered(f"Job {self.id} is {self.state.value} and has delivered no model{why}")
+
+
+class Artifact(JobArtifact):
+    """A file that a job delivered."""
+
+    job_id: UUID | None = None
+
+
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    next_cursor: str | None = None

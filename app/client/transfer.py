@@ -1,0 +1,129 @@
+"""Bytes both ways: uploads that stream, downloads that resume and are verified before they appear."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+
+from app.client.errors import DownloadCorrupt, ServiceUnreachable
+from app.client.transport import Transport
+
+CHUNK_BYTES = 1 << 20
+TAR_MAGIC = b"ustar"
+TAR_MAGIC_OFFSET = 257
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done so far and the bytes in all."""
+
+
+def is_tar(head: bytes) -> bool:
+    """Whether a file that begins so is a POSIX tar archive; 262 bytes tell."""
+    return head[TAR_MAGIC_OFFSET : TAR_MAGIC_OFFSET + len(TAR_MAGIC)] == TAR_MAGIC
+
+
+def model_media_type(source: Path | bytes) -> str:
+    """By content, for file names lie."""
+    if isinstance(source, bytes):
+        head = source[:512]
+    else:
+        with source.open("rb") as file:
+            head = file.read(512)
+    return "application/x-tar" if is_tar(head) else "application/octet-stream"
+
+
+def size_of(source: Path | bytes) -> int:
+    """In bytes. Raises OSError."""
+    return len(source) if isinstance(source, bytes) else source.stat().st_size
+
+
+def chunks(source: Path | bytes, on_progress: Progress | None) -> Iterator[bytes]:
+    """The bytes in pieces, so that memory does not grow with the file."""
+    total = size_of(source)
+    done = 0
+    for chunk in _pieces(source):
+        yield chunk
+        done += len(chunk)
+        if on_progress is not None:
+            on_progress(done, total)
+
+
+def _pieces(source: Path | bytes) -> Iterator[bytes]:
+    if isinstance(source, bytes):
+        for start in range(0, len(source), CHUNK_BYTES):
+            yield source[start : start + CHUNK_BYTES]
+        return
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def download(
+    transport: Transport,
+    path: str,
+    destination: Path,
+    *,
+    sha256: str,
+    size_bytes: int,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Fetch `path` into `destination`, which appears whole and verified or not at all.
+
+    What an earlier call left unfinished is continued. Raises DownloadCorrupt, LatheApiError and ServiceUnreachable.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    # The hash in the name: a rest of other bytes is never continued.
+    partial = destination.with_name(f".{destination.name}.{sha256[:16]}.part")
+    while (have := _bytes_in(partial)) < size_bytes:
+        try:
+            _continue(transport, path, partial, sha256=sha256, size_bytes=size_bytes, on_progress=on_progress)
+        except httpx.TransportError as error:
+            if _bytes_in(partial) <= have:
+                raise ServiceUnreachable(transport.url, error) from error
+            continue
+        if _bytes_in(partial) <= have:
+            break
+    _put_in_place(partial, destination, sha256)
+    return destination
+
+
+def _bytes_in(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _continue(
+    transport: Transport,
+    path: str,
+    partial: Path,
+    *,
+    sha256: str,
+    size_bytes: int,
+    on_progress: Progress | None,
+) -> None:
+    have = _bytes_in(partial)
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": f'"{sha256}"'}
+    with transport.open("GET", path, headers=headers) as response:
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        done = have if resumed else 0
+        with partial.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_raw():  # unbuffered: what came before a break is kept
+                file.write(chunk)
+                done += len(chunk)
+                if done > size_bytes:
+                    break  # more than was announced: the hash will not be right either
+                if on_progress is not None:
+                    on_progress(done, size_bytes)
+
+
+def _put_in_place(partial: Path, destination: Path, sha256: str) -> None:
+    partial.touch()  # an empty file is whole without a request
+    with partial.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    if found != sha256:
+        partial.unlink()
+        raise DownloadCorrupt(f"{destination.name}: sha256 {found} came where {sha256} was announced.")
+    partial.replace(destination)

@@ -1,0 +1,118 @@
+"""Settings, in groups, read once from the environment.
+
+`DATABASE_URL`, `REDIS_URL` and `STORAGE_URL` say where things are; everything else is named `LATHE_<GROUP>_<FIELD>`.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+KNOWN_DEFAULT_SECRETS = frozenset({"", "secret", "changeme", "change-me", "password", "postgres", "lathe", "redis"})
+MEBIBYTE = 1 << 20
+
+
+class DatabaseSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="LATHE_DATABASE_")
+
+    pool_size: int = Field(default=10, ge=1, description="Connections kept open by one process.")
+    max_overflow: int = Field(default=10, ge=0, description="Connections opened beyond that under load.")
+    pool_timeout_seconds: float = Field(default=10.0, gt=0)
+
+
+class ApiSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="LATHE_API_")
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_upload_bytes: int = Field(default=16 << 30, ge=1, description="An upload past this many bytes answers 413.")
+    max_body_bytes: int = Field(default=MEBIBYTE, ge=1024, description="The same for JSON bodies.")
+    min_free_bytes: int = Field(default=256 * MEBIBYTE, ge=0, description="Local storage left free; else 507.")
+    key_cache_seconds: float = Field(
+        default=5.0, ge=0, description="How long a verified API key is trusted; a revocation takes this long."
+    )
+    event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
+
+
+class JobSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="LATHE_JOBS_")
+
+    lease_seconds: float = Field(default=45.0, gt=0)
+    heartbeat_seconds: float = Field(default=10.0, gt=0)
+    republish_seconds: float = Field(default=30.0, gt=0, description="A queued job is published again after this.")
+    backoff_seconds: float = Field(default=2.0, ge=0, description="Wait before the 2nd attempt; doubles after.")
+    max_attempts: int = Field(default=3, ge=1)
+    queue_ttl_seconds: float = Field(default=7 * 86400, gt=0, description="A job queued longer than this expires.")
+    default_budget_seconds: int = Field(default=900, ge=1)
+    max_budget_seconds: int = Field(default=86400, ge=1)
+    cancel_grace_seconds: float = Field(default=5.0, ge=0, description="Between asking a runner to stop and killing.")
+    housekeeping_seconds: float = Field(default=1.0, gt=0, description="Pause between two rounds of housekeeping.")
+    idempotency_seconds: float = Field(default=7 * 86400, gt=0, description="How long an Idempotency-Key is known.")
+    garbage_grace_seconds: float = Field(default=3600.0, ge=0, description="Age at which a file without a row goes.")
+
+    @model_validator(mode="after")
+    def refuse_a_lease_that_no_heartbeat_keeps(self) -> Self:
+        """Raises ValueError: one lost heartbeat must not cost a living worker its job."""
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("LATHE_JOBS_LEASE_SECONDS must be at least twice LATHE_JOBS_HEARTBEAT_SECONDS")
+        return self
+
+
+class RunnerSettings(BaseSettings):
+    """Limits on the child process that opens untrusted models."""
+
+    model_config = SettingsConfigDict(env_prefix="LATHE_RUNNER_")
+
+    memory_bytes: int = Field(default=16 << 30, ge=256 * MEBIBYTE)
+    file_bytes: int = Field(default=32 << 30, ge=MEBIBYTE)
+    processes: int = Field(default=256, ge=16, description="Processes and threads of the child and its children.")
+    inspect_seconds: float = Field(default=300.0, gt=0, description="Wall time of an inspection.")
+    grace_seconds: float = Field(default=60.0, ge=0, description="Wall time beyond a job's budget before it is killed.")
+    threads: int = Field(default=0, ge=0, description="Threads for models; 0 means every core.")
+
+
+class Settings(BaseSettings):
+    # What is wrong is named; its value may be a secret, and errors are logged.
+    model_config = SettingsConfigDict(env_prefix="LATHE_", populate_by_name=True, hide_input_in_errors=True)
+
+    database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")
+    redis_url: SecretStr = Field(default=SecretStr(""), validation_alias="REDIS_URL")
+    storage_url: str = Field(default="", validation_alias="STORAGE_URL")
+    secret_key: SecretStr = Field(
+        default=SecretStr(""), description="Keys the hashes of API keys; at least 32 characters, kept out of backups."
+    )
+    embedded: bool = Field(default=False, description="Set by `lathe serve`: one machine, bundled Postgres and Redis.")
+    work_folder: Path = Field(default=Path("/tmp/lathe-work"), description="Where runners get their folders.")  # noqa: S108 - each runner's folder inside is made 0700
+    log_json: bool = False
+
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+    jobs: JobSettings = Field(default_factory=JobSettings)
+    runner: RunnerSettings = Field(default_factory=RunnerSettings)
+
+    @model_validator(mode="after")
+    def refuse_missing_urls_and_default_secrets(self) -> Self:
+        """Raises ValueError naming the variable, so that nothing starts half configured."""
+        for name in ("database_url", "redis_url"):
+            if not getattr(self, name).get_secret_value():
+                raise ValueError(f"{name.upper()} is not set")
+        if not self.storage_url:
+            raise ValueError("STORAGE_URL is not set")
+        if self.embedded:
+            return self
+        secret = self.secret_key.get_secret_value()
+        if len(secret) < 32 or len(set(secret)) < 8:
+            raise ValueError("LATHE_SECRET_KEY needs 32 random characters: `openssl rand -hex 32` makes them")
+        for name, url in (("DATABASE_URL", self.database_url), ("REDIS_URL", self.redis_url)):
+            password = urlsplit(url.get_secret_value()).password
+            if password is not None and password.lower() in KNOWN_DEFAULT_SECRETS:
+                raise ValueError(f"{name} holds a well-known default password")
+        return self
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    return Settings()

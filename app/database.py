@@ -1,0 +1,100 @@
+"""The database: engines, and the one place that commits.
+
+The API is asynchronous and the worker is not, so there are two faces of the same thing, over one driver (psycopg 3).
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+from app.config import Settings
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+# A peer that vanished must not hold a heartbeat, a request or a round of housekeeping: the kernel notices within a
+# quarter of a minute, and the server lets nobody keep locks in an abandoned transaction.
+CONNECT_ARGS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "options": "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
+}
+
+
+# What a statement raises while the database is down, restarting or overrun: worth another try.
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class AsyncDatabase:
+    """The API's face. One `session_scope` is one transaction."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = create_async_engine(
+            settings.database_url.get_secret_value(),
+            pool_size=settings.database.pool_size,
+            max_overflow=settings.database.max_overflow,
+            pool_timeout=settings.database.pool_timeout_seconds,
+            pool_pre_ping=False,
+            connect_args=CONNECT_ARGS,
+            hide_parameters=True,  # errors are logged, and parameters are users' data
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._readers = async_sessionmaker(self.engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+    @asynccontextmanager
+    async def session_scope(self) -> AsyncIterator[AsyncSession]:
+        """A session whose work is committed when the block ends, and rolled back when it raises."""
+        async with self._sessions() as session, session.begin():
+            yield session
+
+    @asynccontextmanager
+    async def reading_scope(self) -> AsyncIterator[AsyncSession]:
+        """A session for reads that need no transaction: a statement is one round trip instead of three."""
+        async with self._readers() as session:
+            yield session
+
+    async def dispose(self) -> None:
+        await self.engine.dispose()
+
+
+class Database:
+    """The worker's and the command line's face. One `session_scope` is one transaction."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = create_engine(
+            settings.database_url.get_secret_value(),
+            pool_size=settings.database.pool_size,
+            max_overflow=settings.database.max_overflow,
+            pool_timeout=settings.database.pool_timeout_seconds,
+            pool_pre_ping=True,
+            connect_args=CONNECT_ARGS,
+            hide_parameters=True,
+        )
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @contextmanager
+    def session_scope(self) -> Iterator[Session]:
+        """A session whose work is committed when the block ends, and rolled back when it raises."""
+        with self._sessions() as session, session.begin():
+            yield session
+
+    def dispose(self) -> None:
+        self.engine.dispose()

@@ -1,0 +1,28 @@
+"""Datasets, as a kind of upload."""
+
+from uuid import UUID
+
+from sqlalchemy import Select, select
+
+from app.blobs.uploads import OCTET_STREAM, UploadKind
+from app.datasets.tables import DatasetRow
+from app.jobs.states import JobKind
+from app.jobs.tables import JobDatasetRow, JobRow
+
+
+def _jobs_of(dataset_id: UUID) -> Select[UUID]:
+    return (
+        select(JobRow.id)
+        .join(JobDatasetRow, JobDatasetRow.job_id == JobRow.id)
+        .where(JobDatasetRow.dataset_id == dataset_id)
+    )
+
+
+# The worker tells .npz from .safetensors by the bytes; the type is there for clients that name what they send.
+DATASETS = UploadKind(
+    noun="dataset",
+    table=DatasetRow,
+    media_types=(OCTET_STREAM, "application/x-npz", "application/zip", "application/x-safetensors"),
+    inspection=JobKind.INSPECT_DATASET,
+    jobs_of=_jobs_of,
+)

@@ -1,0 +1,71 @@
+"""Alive, ready, measured: for whoever runs the service, without a key."""
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.dependencies import DatabaseDep, QueueDep, StorageDep
+from app.health import metrics, service
+from app.health.schemas import Alive, Links, Readiness
+from app.problems import responses
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/", response_model=Links, summary="Links", operation_id="get_links", responses=responses(key=False))
+async def get_links(request: Request) -> Links:
+    """Where to go from here."""
+    return Links(
+        service="Lathe: makes trained models smaller and faster, and proves what it did",
+        version=request.app.version,
+        documentation="/docs",
+        openapi="/openapi.json",
+        ready="/readyz",
+    )
+
+
+@router.get(
+    "/healthz",
+    response_model=Alive,
+    summary="Is the process alive",
+    operation_id="get_health",
+    responses=responses(key=False),
+)
+async def get_health() -> Alive:
+    """Answers as long as the process does; looks at nothing else."""
+    return Alive()
+
+
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    summary="Can the service work",
+    operation_id="get_readiness",
+    responses=responses(key=False)
+    | {503: {"model": Readiness, "description": "A component does not answer; `components` says which."}},
+)
+async def get_readiness(database: DatabaseDep, queue: QueueDep, storage: StorageDep, response: Response) -> Readiness:
+    """Postgres, Redis, storage and live workers, each asked for two seconds at most; and how workers are confined."""
+    found = await service.readiness(database, queue, storage)
+    response.status_code = 200 if found.ready else 503
+    response.headers["Cache-Control"] = "no-store"
+    return found
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    summary="Metrics",
+    operation_id="get_metrics",
+    responses=responses(key=False)
+    | {
+        200: {
+            "description": "The text format of Prometheus.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def get_metrics(database: DatabaseDep) -> Response:
+    """Requests of this process; jobs, the oldest queued job's age and live workers of the whole service."""
+    async with database.session_scope() as session:
+        text = await metrics.render(session)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"})

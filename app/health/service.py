@@ -1,0 +1,84 @@
+"""What is alive."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+import anyio
+import anyio.to_thread
+import structlog
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import AsyncDatabase
+from app.errors import LatheError
+from app.health.schemas import Component, Readiness, WorkerStatus
+from app.health.tables import WorkerRow
+from app.queue import Queue
+from app.storage import Storage
+
+LIVE_SECONDS = 60
+CHECK_SECONDS = 2.0
+NEEDED_QUEUES = ("inspect", "cpu")
+log = structlog.get_logger()
+
+
+async def live_workers(session: AsyncSession) -> Sequence[WorkerRow]:
+    """Workers that announced themselves in the last minute, by name."""
+    lately = func.now() - timedelta(seconds=LIVE_SECONDS)
+    return (
+        (await session.execute(select(WorkerRow).where(WorkerRow.seen_at > lately).order_by(WorkerRow.name)))
+        .scalars()
+        .all()
+    )
+
+
+async def readiness(database: AsyncDatabase, queue: Queue, storage: Storage) -> Readiness:
+    """Ask every part at the same time; one that does not answer within two seconds has failed."""
+    workers: list[WorkerRow] = []
+
+    async def ask_postgres() -> str:
+        async with database.session_scope() as session:
+            await session.execute(text("SELECT 1"))
+            workers.extend(await live_workers(session))
+        return "answers"
+
+    async def ask_redis() -> str:
+        await anyio.to_thread.run_sync(queue.ping, abandon_on_cancel=True)
+        return "answers"
+
+    components: dict[str, Component] = {}
+
+    async def check(name: str, ask: Callable[[], Awaitable[str]]) -> None:
+        components[name] = await _ask(name, ask)
+
+    async with anyio.create_task_group() as group:
+        for name, ask in (("postgres", ask_postgres), ("redis", ask_redis), ("storage", storage.ping)):
+            group.start_soon(check, name, ask)
+    for name in NEEDED_QUEUES:
+        count = sum(name in worker.queues for worker in workers)
+        components[f"worker_{name}"] = Component(
+            ok=count > 0,
+            detail=f"{count} live worker{'s' if count != 1 else ''} on the queue `{name}`",
+        )
+    return Readiness(
+        ready=all(component.ok for component in components.values()),
+        components=dict(sorted(components.items())),
+        workers=[
+            WorkerStatus.model_validate({field: getattr(row, field) for field in WorkerStatus.model_fields})
+            for row in workers
+        ],
+    )
+
+
+async def _ask(name: str, ask: Callable[[], Awaitable[str]]) -> Component:
+    """Anybody may ask, so that an error's own words go to the log."""
+    try:
+        with anyio.fail_after(CHECK_SECONDS):
+            return Component(ok=True, detail=await ask())
+    except TimeoutError:
+        return Component(ok=False, detail=f"does not answer within {CHECK_SECONDS:g} s")
+    except LatheError as error:
+        return Component(ok=False, detail=error.detail)
+    except Exception as error:  # whatever a driver raises, the component is not ready
+        log.warning("component_down", component=name, error=str(error))
+        return Component(ok=False, detail="does not answer")

@@ -1,0 +1,24 @@
+"""Workers that said they are alive."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ARRAY, DateTime, Text, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database import Base
+
+
+class WorkerRow(Base):
+    """One worker process: refreshed while it lives, removed by housekeeping when it has been silent."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    passes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    confinement: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    versions: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

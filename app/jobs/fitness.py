@@ -1,0 +1,181 @@
+"""Whether a request can be carried out on its model and data, as far as that is known without opening them."""
+
+from collections.abc import Mapping
+
+from app.config import Settings
+from app.datasets.inspection import ArraySpec, DatasetInspection
+from app.datasets.tables import DatasetRow
+from app.errors import DataMismatch, DataRequired, MetricMismatch, Unprocessable
+from app.models.inspection import ModelInspection, TensorSpec
+from app.models.tables import ModelRow
+from app.recipes.catalogue import CATALOGUE
+from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
+
+
+class BudgetTooLarge(Unprocessable):
+    code, title = "budget_too_large", "The budget is larger than this service allows"
+
+
+class NotTrainable(Unprocessable):
+    code, title = "not_trainable", "The model cannot be trained"
+
+
+def check_fitness(
+    request: OptimizeRequest, model: ModelRow, datasets: Mapping[str, DatasetRow], settings: Settings
+) -> OptimizeRequest:
+    """The request with its defaults filled in. Raises the first thing that makes it impossible."""
+    facts = ModelInspection.model_validate(model.inspection)
+    arrays = {role: DatasetInspection.model_validate(row.inspection).arrays for role, row in datasets.items()}
+    if request.budget_seconds is not None and request.budget_seconds > settings.jobs.max_budget_seconds:
+        raise BudgetTooLarge(
+            f"`budget_seconds` is {request.budget_seconds}; the most is {settings.jobs.max_budget_seconds}.",
+            remedy="Ask for less; LATHE_JOBS_MAX_BUDGET_SECONDS sets the most.",
+        )
+    _check_passes(request, facts)
+    _check_shapes(request, facts)
+    labels = request.metric.labels if request.metric else None
+    for role, specs in arrays.items():
+        _check_arrays(role, specs, facts, labels)
+    metric = _choose_metric(request.metric, facts, arrays.get("evaluation"))
+    return request.model_copy(
+        update={
+            "metric": metric,
+            "budget_seconds": request.budget_seconds or settings.jobs.default_budget_seconds,
+        }
+    )
+
+
+def _check_passes(request: OptimizeRequest, facts: ModelInspection) -> None:
+    for config in request.recipe:
+        entry = CATALOGUE[config.pass_]
+        for role, needed in (("calibration", entry.needs_calibration), ("training", entry.needs_training_data)):
+            if needed and role not in request.data.roles():
+                raise DataRequired(
+                    f"The pass `{entry.name}` needs {role} data.",
+                    remedy=f"Upload a dataset and name it as `data.{role}`.",
+                )
+        if entry.needs_labels and request.metric is not None and request.metric.name in LABEL_FREE:
+            raise DataRequired(
+                f"The pass `{entry.name}` needs labels, and the metric `{request.metric.name}` reads none.",
+                remedy="Choose a metric that reads labels, and name them.",
+            )
+        if entry.needs_trainable_model and not facts.trainable:
+            raise NotTrainable(
+                f"The pass `{entry.name}` trains, and these operators cannot be trained: "
+                f"{', '.join(facts.training_blockers)}.",
+                remedy="Leave out the passes that train.",
+            )
+
+
+def _check_shapes(request: OptimizeRequest, facts: ModelInspection) -> None:
+    inputs = {spec.name: spec for spec in facts.inputs}
+    for name, shape in (request.target.shapes or {}).items():
+        if name not in inputs:
+            raise DataMismatch(
+                f"`target.shapes` names `{name}`; the model's inputs are {_names(facts.inputs)}.",
+                remedy="Name an input of the model, or leave the shape out.",
+            )
+        if not _fits(shape, inputs[name].shape):
+            raise DataMismatch(
+                f"`target.shapes.{name}` is {shape}; the model wants {inputs[name].shape}.",
+                remedy="Give a number for each axis; those that the model fixes must be as it has them.",
+            )
+
+
+def _check_arrays(role: str, arrays: list[ArraySpec], facts: ModelInspection, labels: str | None) -> None:
+    by_name = {array.name: array for array in arrays}
+    for spec in facts.inputs:
+        array = by_name.pop(spec.name, None)
+        if array is None:
+            raise DataMismatch(
+                f"The {role} dataset has no array for the input `{spec.name}`; its arrays are {_names(arrays)}.",
+                remedy="Name each array as the model's input.",
+            )
+        _check_array(role, array, spec)
+    strangers = [name for name in by_name if name != labels]
+    # Without a named label array, one array too many can only be the labels; more than one cannot be told apart.
+    if strangers and (labels is not None or len(strangers) > 1):
+        raise DataMismatch(
+            f"No input of the model bears the name of these arrays of the {role} dataset: {', '.join(strangers)}. "
+            f"The inputs are {_names(facts.inputs)}.",
+            remedy="Rename the arrays, leave them out, or name the labels in `metric.labels`.",
+        )
+
+
+def _check_array(role: str, array: ArraySpec, spec: TensorSpec) -> None:
+    if spec.shape is None:
+        return
+    whole_feeds = len(array.shape) == len(spec.shape) + 1
+    if not whole_feeds and len(array.shape) != len(spec.shape):
+        raise DataMismatch(
+            f"The array `{array.name}` of the {role} dataset has {len(array.shape)} axes {array.shape}; "
+            f"the input has {len(spec.shape)} {spec.shape}.",
+            remedy="Give as many axes as the input (the first counts samples), or one more (each entry is one feed).",
+        )
+    given, wanted = (array.shape[1:], spec.shape) if whole_feeds else (array.shape[1:], spec.shape[1:])
+    if not _fits(given, wanted):
+        raise DataMismatch(
+            f"The array `{array.name}` of the {role} dataset has the shape {array.shape}; the input wants "
+            f"{spec.shape}.",
+            remedy="Reshape the array; the axes that the model fixes must be as it has them.",
+        )
+
+
+def _fits(given: list[int], wanted: list[int | str | None] | None) -> bool:
+    if wanted is None:
+        return True
+    return len(given) == len(wanted) and all(
+        not isinstance(want, int) or have == want for have, want in zip(given, wanted, strict=True)
+    )
+
+
+def _choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[ArraySpec] | None) -> Metric:
+    """The metric of the job: as asked, or `top1` where the data has labels for it, else `agreement`."""
+    inputs = {spec.name for spec in facts.inputs}
+    labels = [array for array in arrays or [] if array.name not in inputs]
+    output = facts.outputs[0].name
+    if metric is None:
+        classes = [array for array in labels if array.dtype.startswith(("int", "uint")) and len(array.shape) == 1]
+        if len(labels) == 1 and classes and _is_class_scores(facts.outputs[0]):
+            return Metric(name="top1", output=output, labels=classes[0].name)
+        return Metric(name="agreement", output=output)
+    if metric.output is not None and metric.output not in {spec.name for spec in facts.outputs}:
+        raise MetricMismatch(
+            f"`metric.output` is `{metric.output}`; the model's outputs are {_names(facts.outputs)}.",
+            remedy="Name one of them, or leave it out for the first.",
+        )
+    if metric.name in LABEL_FREE:
+        return metric.model_copy(update={"output": metric.output or output, "labels": None})
+    return metric.model_copy(
+        update={"output": metric.output or output, "labels": _find_labels(metric, labels, arrays is not None)}
+    )
+
+
+def _is_class_scores(output: TensorSpec) -> bool:
+    """Whether an output looks like (N, classes): a regression's (N, 1) is no classifier's."""
+    shape = output.shape
+    return shape is not None and len(shape) == 2 and shape[1] != 1 and output.dtype.startswith("float")
+
+
+def _find_labels(metric: Metric, labels: list[ArraySpec], has_data: bool) -> str:
+    if not has_data:
+        raise DataRequired(
+            f"The metric `{metric.name}` needs labels, and no evaluation data was given.",
+            remedy="Name a dataset as `data.evaluation`, or use a metric without labels: agreement, cosine, sqnr_db.",
+        )
+    names = [array.name for array in labels]
+    if metric.labels is None and len(names) == 1:
+        return names[0]
+    if metric.labels is None or metric.labels not in names:
+        raise MetricMismatch(
+            f"The evaluation dataset has no label array `{metric.labels}`; besides inputs it has: "
+            f"{', '.join(names) or 'none'}."
+            if metric.labels
+            else f"The metric `{metric.name}` needs one label array; the evaluation dataset has {len(names)}.",
+            remedy="Name the label array as `metric.labels`.",
+        )
+    return metric.labels
+
+
+def _names(specs: list[ArraySpec] | list[TensorSpec]) -> str:
+    return ", ".join(f"`{spec.name}`" for spec in specs)

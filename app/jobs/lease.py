@@ -1,0 +1,350 @@
+"""Claim, heartbeat, finish, requeue, reap: the SQL that fences.
+
+Every statement that a holder makes names its fence, so that one whose lease was taken away can change nothing. All
+times are the database's. Each function is one statement, or belongs into one transaction of the caller's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal, select, update
+from sqlalchemy.orm import Session
+
+from app.errors import Fault
+from app.jobs import subjects
+from app.jobs.states import TERMINAL, JobKind, JobState
+from app.jobs.tables import IdempotencyRow, JobEventRow, JobRow
+
+WORKER_LOST = Fault(
+    code="worker_lost",
+    title="The worker was lost",
+    detail="The worker that ran the job stopped answering, on every attempt.",
+    remedy="Look at the worker's log; submit the job again when the cause is gone.",
+)
+NOT_INSPECTED = Fault(
+    code="inspection_interrupted",
+    title="The inspection did not happen",
+    detail="The inspection was cancelled, or waited too long for a worker.",
+    remedy="Upload the file again: that inspects it anew.",
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run one attempt at one job, for as long as the lease is renewed."""
+
+    job_id: UUID
+    fence: int
+    workspace_id: UUID
+    kind: JobKind
+    model_id: UUID | None
+    request: dict[str, Any] | None
+    budget_seconds: float
+    attempt: int
+    max_attempts: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a holder knows of its attempt."""
+
+    phase: str | None = None
+    progress: float | None = None
+    eta_seconds: float | None = None
+
+
+def _seconds(value: float) -> ColumnElement[timedelta]:
+    return literal(timedelta(seconds=value))
+
+
+def _held(claim: Claim) -> ColumnElement[bool]:
+    return and_(JobRow.id == claim.job_id, JobRow.fence == claim.fence, JobRow.state == JobState.RUNNING)
+
+
+def claim(session: Session, job_id: UUID, holder: str, lease_seconds: float) -> Claim | None:
+    """Take a queued job that is due. None where there is nothing to take: a duplicate, or somebody was faster."""
+    row = session.execute(
+        update(JobRow)
+        .where(
+            JobRow.id == job_id,
+            JobRow.state == JobState.QUEUED,
+            JobRow.due_at <= func.clock_timestamp(),
+            JobRow.expires_at > func.clock_timestamp(),
+        )
+        .values(
+            state=JobState.RUNNING,
+            fence=JobRow.fence + 1,
+            attempt=JobRow.attempt + 1,
+            lease_holder=holder,
+            lease_expires_at=func.clock_timestamp() + _seconds(lease_seconds),
+            started_at=func.coalesce(JobRow.started_at, func.clock_timestamp()),
+            phase="fetching",
+            progress=0.0,
+            eta_seconds=None,
+        )
+        .returning(
+            JobRow.id,
+            JobRow.fence,
+            JobRow.workspace_id,
+            JobRow.kind,
+            JobRow.model_id,
+            JobRow.request,
+            JobRow.budget_seconds,
+            JobRow.attempt,
+            JobRow.max_attempts,
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    values = row._asdict()
+    claimed = Claim(job_id=values.pop("id"), **(values | {"kind": JobKind(row.kind)}))
+    _append(session, job_id, [state_event(JobState.RUNNING, attempt=row.attempt)])
+    return claimed
+
+
+def heartbeat(session: Session, held: Claim, lease_seconds: float) -> bool | None:
+    """Renew the lease. Whether a cancel was asked for; None where the lease is not ours any more."""
+    row = session.execute(
+        update(JobRow)
+        .where(_held(held))
+        .values(lease_expires_at=func.clock_timestamp() + _seconds(lease_seconds))
+        .returning(JobRow.cancel_requested_at)
+    ).one_or_none()
+    return None if row is None else row.cancel_requested_at is not None
+
+
+def record(session: Session, held: Claim, progress: Progress, events: Sequence[dict[str, Any]]) -> bool | None:
+    """Write down how far the attempt is. Answers as `heartbeat` does; where that is None, nothing was written."""
+    known = {name: value for name, value in vars(progress).items() if value is not None}
+    row = session.execute(
+        update(JobRow)
+        .where(_held(held))
+        .values(**known or {"phase": JobRow.phase})
+        .returning(JobRow.cancel_requested_at)
+    ).one_or_none()
+    if row is None:
+        return None
+    _append(session, held.job_id, events)
+    return row.cancel_requested_at is not None
+
+
+def finish(
+    session: Session,
+    held: Claim,
+    state: JobState,
+    *,
+    error: Fault | None = None,
+    verdict: dict[str, Any] | None = None,
+    summary: dict[str, Any] | None = None,
+    runner_seconds: float | None = None,
+) -> bool:
+    """End the job. False where the lease is not ours any more: the caller must then roll everything back."""
+    row = session.execute(
+        update(JobRow)
+        .where(_held(held))
+        .values(
+            _ending(state)
+            | {
+                "progress": 1.0 if state is JobState.SUCCEEDED else JobRow.progress,
+                "error": error.model_dump() if error else None,
+                "verdict": verdict,
+                "summary": summary,
+            }
+        )
+        .returning(JobRow.id)
+    ).one_or_none()
+    if row is None:
+        return False
+    _close(session, held.job_id, held.kind, state_event(state, error=error, runner_seconds=runner_seconds))
+    return True
+
+
+def requeue(session: Session, held: Claim, *, wait_seconds: float, spend_attempt: bool, reason: str) -> bool:
+    """Hand the job back, or end it where its cancel was asked for. False where the lease is not ours any more."""
+    if _end_cancelled(session, held):
+        return True
+    row = session.execute(
+        update(JobRow)
+        .where(_held(held))
+        .values(_back_in_queue(_seconds(wait_seconds)) | ({} if spend_attempt else {"attempt": JobRow.attempt - 1}))
+        .returning(JobRow.id)
+    ).one_or_none()
+    if row is None:
+        return False
+    _append(session, held.job_id, [state_event(JobState.QUEUED, reason=reason)])
+    return True
+
+
+def _end_cancelled(session: Session, held: Claim) -> bool:
+    row = session.execute(
+        update(JobRow)
+        .where(_held(held), JobRow.cancel_requested_at.is_not(None))
+        .values(_ending(JobState.CANCELLED))
+        .returning(JobRow.id)
+    ).one_or_none()
+    if row is not None:
+        _close(session, held.job_id, held.kind, state_event(JobState.CANCELLED))
+    return row is not None
+
+
+def reap(session: Session, backoff_seconds: float, limit: int = 100) -> list[tuple[UUID, JobState]]:
+    """Take back jobs whose lease is over: cancelled where that was asked, queued again, or failed `worker_lost`."""
+    rows = session.execute(
+        select(JobRow.id, JobRow.kind, JobRow.attempt, JobRow.max_attempts, JobRow.cancel_requested_at)
+        .where(JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < func.clock_timestamp())
+        .order_by(JobRow.lease_expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    reaped = []
+    for row in rows:
+        error = None
+        if row.cancel_requested_at is not None:
+            state, values = JobState.CANCELLED, _ending(JobState.CANCELLED)
+        elif row.attempt < row.max_attempts:
+            state, values = JobState.QUEUED, _back_in_queue(_seconds(backoff(backoff_seconds, row.attempt)))
+        else:
+            state, error = JobState.FAILED, WORKER_LOST
+            values = _ending(state) | {"error": error.model_dump()}
+        session.execute(update(JobRow).where(JobRow.id == row.id).values(values))
+        if state in TERMINAL:
+            _close(session, row.id, JobKind(row.kind), state_event(state, error=error))
+        else:
+            _append(session, row.id, [state_event(state, reason="lease_over")])
+        reaped.append((row.id, state))
+    return reaped
+
+
+def expire(session: Session, limit: int = 100) -> list[UUID]:
+    """End jobs that waited too long."""
+    due = (
+        select(JobRow.id)
+        .where(JobRow.state == JobState.QUEUED, JobRow.expires_at <= func.clock_timestamp())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = session.execute(
+        update(JobRow).where(JobRow.id.in_(due)).values(_ending(JobState.EXPIRED)).returning(JobRow.id, JobRow.kind)
+    ).all()
+    for row in rows:
+        _close(session, row.id, JobKind(row.kind), state_event(JobState.EXPIRED))
+    return [row.id for row in rows]
+
+
+def cancel(session: Session, job_id: UUID, workspace_id: UUID) -> JobState | None:
+    """Cancel a queued job at once, or ask for it where the job runs. None where it is over, or not this workspace's."""
+    row = session.execute(
+        update(JobRow)
+        .where(
+            JobRow.id == job_id,
+            JobRow.workspace_id == workspace_id,
+            JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]),
+        )
+        .values(cancel_requested_at=func.coalesce(JobRow.cancel_requested_at, func.clock_timestamp()))
+        .returning(JobRow.state, JobRow.kind)
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.state == JobState.RUNNING:
+        return JobState.RUNNING
+    session.execute(update(JobRow).where(JobRow.id == job_id).values(_ending(JobState.CANCELLED)))
+    _close(session, job_id, JobKind(row.kind), state_event(JobState.CANCELLED))
+    return JobState.CANCELLED
+
+
+def forget_idempotency_keys(session: Session, age_seconds: float) -> None:
+    """Let go of keys that nobody will send again."""
+    session.execute(
+        delete(IdempotencyRow).where(IdempotencyRow.created_at < func.clock_timestamp() - _seconds(age_seconds))
+    )
+
+
+def count_queued(session: Session) -> dict[str, int]:
+    """Queued jobs by queue."""
+    rows = session.execute(
+        select(JobRow.queue, func.count().label("jobs")).where(JobRow.state == JobState.QUEUED).group_by(JobRow.queue)
+    )
+    return {row.queue: row.jobs for row in rows}
+
+
+def take_unpublished(session: Session, republish_seconds: float, limit: int = 100) -> list[tuple[UUID, str, int]]:
+    """Queued jobs that are due and were not published lately, marked as published now: id, queue, priority."""
+    due = (
+        select(JobRow.id)
+        .where(
+            JobRow.state == JobState.QUEUED,
+            JobRow.due_at <= func.clock_timestamp(),
+            (JobRow.published_at.is_(None))
+            | (JobRow.published_at < func.clock_timestamp() - _seconds(republish_seconds)),
+        )
+        .order_by(JobRow.priority, JobRow.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = session.execute(
+        update(JobRow)
+        .where(JobRow.id.in_(due))
+        .values(published_at=func.clock_timestamp())
+        .returning(JobRow.id, JobRow.queue, JobRow.priority)
+    ).all()
+    return sorted(((row.id, row.queue, row.priority) for row in rows), key=lambda job: (job[2], job[0]))
+
+
+def backoff(seconds: float, attempt: int) -> float:
+    """Wait after the `attempt`-th attempt, doubling each time, five minutes at most."""
+    return min(seconds * 2.0 ** (attempt - 1), 300.0)
+
+
+def still_held(session: Session, held: Claim) -> bool:
+    return bool(session.execute(select(exists().where(_held(held)))).scalar_one())
+
+
+def state_event(state: JobState, **data: Any) -> dict[str, Any]:
+    """The event of a job that came into `state`."""
+    error = data.pop("error", None)
+    known = {name: value for name, value in data.items() if value is not None}
+    return {"type": "state", "state": state.value} | known | ({"error": error.model_dump()} if error else {})
+
+
+def _close(session: Session, job_id: UUID, kind: JobKind, event: dict[str, Any]) -> None:
+    """What follows from a job's end: its last event, and what becomes of the subject of an inspection."""
+    _append(session, job_id, [event])
+    if event["state"] != JobState.SUCCEEDED:
+        fault = Fault.model_validate(event["error"]) if "error" in event else NOT_INSPECTED
+        subjects.reject(session, job_id, kind, fault)
+
+
+def _ending(state: JobState) -> dict[str, Any]:
+    return {
+        "state": state,
+        "finished_at": func.clock_timestamp(),
+        "lease_holder": None,
+        "lease_expires_at": None,
+        "phase": None,
+        "eta_seconds": None,
+    }
+
+
+def _back_in_queue(wait: ColumnElement[timedelta]) -> dict[str, Any]:
+    return {
+        "state": JobState.QUEUED,
+        "lease_holder": None,
+        "lease_expires_at": None,
+        "published_at": None,
+        "phase": None,
+        "progress": 0.0,
+        "eta_seconds": None,
+        "due_at": func.clock_timestamp() + wait,
+    }
+
+
+def _append(session: Session, job_id: UUID, events: Sequence[dict[str, Any]]) -> None:
+    if events:
+        rows = [
+            {"job_id": job_id, "type": event["type"], "data": {k: v for k, v in event.items() if k != "type"}}
+            for event in events
+        ]
+        session.execute(insert(JobEventRow), rows)

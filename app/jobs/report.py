@@ -1,0 +1,144 @@
+"""What a job reports: every measurement, on the very files that were delivered."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Interval(BaseModel):
+    """A value with its 95 % interval."""
+
+    value: float = Field(description="The estimate.")
+    low: float | None = Field(default=None, description="Lower end of the 95 % interval.")
+    high: float | None = Field(default=None, description="Upper end of the 95 % interval.")
+
+
+class Quality(BaseModel):
+    """One metric of one file."""
+
+    name: str = Field(description="The metric.")
+    output: str | None = Field(default=None, description="The model output it was measured on; null over all outputs.")
+    labels: str | None = Field(default=None, description="The label array; null where the original was the reference.")
+    value: float | None = Field(description="The estimate; null where it is not finite (an exact copy has no SQNR).")
+    low: float | None = Field(default=None, description="Lower end of the 95 % bootstrap interval.")
+    high: float | None = Field(default=None, description="Upper end of the 95 % bootstrap interval.")
+    sample_count: int = Field(description="Samples measured on.")
+
+
+class Latency(BaseModel):
+    """Time of one call, over all rounds."""
+
+    p50_ms: float = Field(description="Median.")
+    p90_ms: float = Field(description="90th percentile.")
+    p99_ms: float = Field(description="99th percentile.")
+    mean_ms: float = Field(description="Mean.")
+    call_count: int = Field(description="Calls timed.")
+    round_medians_ms: list[float] = Field(description="Median of each round, in order: the raw material of the ratio.")
+
+
+class KernelTime(BaseModel):
+    """One kind of kernel that ran."""
+
+    operator: str = Field(description="Operator type as executed (`QLinearConv`, `FusedConv`).")
+    kind: Literal["int8", "float", "conversion", "other"] = Field(description="What it computes in.")
+    node_count: int = Field(description="Nodes that ran it.")
+    share: float = Field(description="Share of the time spent in kernels, 0 to 1.")
+
+
+class Kernels(BaseModel):
+    """Which kernels ran, by the profiler of ONNX Runtime."""
+
+    int8_share: float = Field(description="Share of kernel time in 8-bit arithmetic.")
+    float_share: float = Field(description="Share of kernel time in floating point.")
+    conversion_share: float = Field(description="Share of kernel time between the two: Q, DQ, Cast, reorder.")
+    other_share: float = Field(description="Share of kernel time in what is neither: shapes, copies, integers.")
+    by_operator: list[KernelTime] = Field(description="By operator, most time first.")
+
+
+class Measurement(BaseModel):
+    """One file, measured in fresh processes."""
+
+    size_bytes: int = Field(description="The file as delivered, external data included.")
+    compressed_size_bytes: int = Field(description="The same through zstd at level 3.")
+    load_ms: float = Field(description="Time to create a session.")
+    peak_memory_bytes: int = Field(description="Peak resident memory of a fresh process that loads and runs it.")
+    baseline_memory_bytes: int = Field(description="The same process before it loads the model.")
+    latency: Latency = Field(description="Time of one call.")
+    throughput_per_second: float = Field(description="Samples a second at the measured batch.")
+    quality: list[Quality] = Field(description="Metrics against labels, and against the original.")
+    kernels: Kernels = Field(description="Which kernels ran.")
+
+
+class Step(BaseModel):
+    """One pass as it ran."""
+
+    pass_: str = Field(alias="pass", serialization_alias="pass", description="The pass.")
+    parameters: dict[str, Any] = Field(description="Its arguments, every default filled in.")
+    modified: bool = Field(description="Whether it changed the model.")
+    seconds: float = Field(description="Time it took.")
+    notes: list[str] = Field(default_factory=list, description="What it did and what it left alone, in words.")
+
+
+class Candidate(BaseModel):
+    """One optimized file."""
+
+    name: str = Field(description="Its name in this report.")
+    recipe: list[str] = Field(description="The passes that made it.")
+    file_name: str = Field(description="The artifact's file name.")
+    sha256: str = Field(description="Hash of the artifact.")
+    measurement: Measurement = Field(description="What was measured on it.")
+    latency_ratio: Interval = Field(description="Original's latency over this one's: above 1 is faster.")
+
+
+class Verdict(BaseModel):
+    """Whether the contract holds."""
+
+    outcome: Literal["met", "unmet", "no_contract"] = Field(description="The answer.")
+    reason: str = Field(description="The answer in words, with its numbers.")
+    causes: list[str] = Field(default_factory=list, description="What lies behind the numbers, most important first.")
+
+
+class Environment(BaseModel):
+    """Where it was measured."""
+
+    device: str = Field(description="`cpu` or `cuda`.")
+    processor: str = Field(description="Name of the processor or GPU.")
+    instruction_sets: list[str] = Field(description="Those that matter here: avx2, avx512f, avx512_vnni, amx_int8, ...")
+    threads: int = Field(description="Threads a model was given.")
+    batch: int = Field(description="Batch that latency was measured at.")
+    shapes: dict[str, list[int]] = Field(description="Input shapes that latency was measured at.")
+    versions: dict[str, str] = Field(description="onnxruntime, onnx, numpy, Python, Lathe.")
+
+
+class Report(BaseModel):
+    """Everything a job measured."""
+
+    baseline: Measurement = Field(description="The untouched original.")
+    candidates: list[Candidate] = Field(description="The optimized files, the delivered one first.")
+    steps: list[Step] = Field(description="The passes as they ran.")
+    verdict: Verdict = Field(description="Whether the contract holds.")
+    environment: Environment = Field(description="Where it was measured.")
+    data: dict[str, str] = Field(description="What each role's data was, in words; random input is named as such.")
+    warnings: list[str] = Field(default_factory=list, description="What a reader should know before trusting a number.")
+    manifest: dict[str, Any] = Field(description="Hashes of the inputs, the recipe, the seed: what another run needs.")
+
+
+class Figures(BaseModel):
+    """The figures of one file that fit on one line."""
+
+    size_bytes: int = Field(description="The file.")
+    latency_ms: float = Field(description="Median time of one call.")
+    throughput_per_second: float = Field(description="Samples a second.")
+    peak_memory_bytes: int = Field(description="Peak resident memory.")
+    metric: float | None = Field(description="The metric of the job.")
+
+
+class Summary(BaseModel):
+    """The answer at a glance."""
+
+    metric: str = Field(description="The metric of the job.")
+    baseline: Figures = Field(description="The original.")
+    optimized: Figures = Field(description="The delivered file.")
+    ratio: dict[str, float] = Field(
+        description="Original over optimized, `size`, `latency`, `memory`: above 1 is better; `metric`: the difference."
+    )

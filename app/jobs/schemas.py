@@ -1,0 +1,62 @@
+"""Jobs as the API shows them."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from app.errors import Fault
+from app.jobs.report import Summary, Verdict
+from app.jobs.states import JobKind, JobState
+
+
+class JobArtifact(BaseModel):
+    """A file that a job delivered."""
+
+    id: UUID = Field(description="Its id under `/v1/artifacts`.")
+    kind: str = Field(description="`model` or `manifest`.")
+    file_name: str = Field(description="A safe name for it.")
+    media_type: str = Field(description="Its media type.")
+    size_bytes: int = Field(description="Its size.")
+    sha256: str = Field(description="Its hash, in hex.")
+
+
+class Job(BaseModel):
+    """A job."""
+
+    id: UUID = Field(description="The job.")
+    kind: JobKind = Field(description="`optimize`, or an inspection that an upload queued.")
+    state: JobState = Field(description="Where it is in its life.")
+    phase: str | None = Field(description="What a running job is doing, in one word.")
+    progress: float = Field(description="0 to 1.")
+    eta_seconds: float | None = Field(description="Estimated time left, where it is known.")
+    queue_position: int | None = Field(description="Jobs before it in its queue, while it is queued.")
+    attempt: int = Field(description="Attempts so far.")
+    max_attempts: int = Field(description="Attempts it may take.")
+    model_id: UUID | None = Field(description="The model it works on.")
+    request: dict[str, Any] | None = Field(description="What was asked, every default filled in.")
+    cancel_requested_at: datetime | None = Field(description="When a cancel was asked for.")
+    created_at: datetime = Field(description="When it was accepted.")
+    started_at: datetime | None = Field(description="When its first attempt began.")
+    finished_at: datetime | None = Field(description="When it came into its terminal state.")
+    error: Fault | None = Field(description="Why it failed.")
+    verdict: Verdict | None = Field(description="Whether the contract holds.")
+    summary: Summary | None = Field(description="The answer at a glance.")
+    artifacts: list[JobArtifact] = Field(description="What it delivered.")
+
+
+class JobEvent(BaseModel):
+    """One thing that happened to a job."""
+
+    id: int = Field(description="Rises with time; `Last-Event-ID` resumes after it.")
+    type: str = Field(description="`state`, `phase`, `progress` or `log`.")
+    at: datetime = Field(description="When.")
+    data: dict[str, Any] = Field(description="What; its fields depend on `type`.")
+
+
+class JobEvents(BaseModel):
+    """The events of a job, oldest first."""
+
+    items: list[JobEvent] = Field(description="The events.")
+    next_after: int = Field(description="Ask with this as `after` for what came later.")

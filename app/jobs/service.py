@@ -1,0 +1,122 @@
+"""Reading jobs."""
+
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, Select, bindparam, case, func, literal_column, select, tuple_
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.artifacts.tables import ArtifactRow
+from app.errors import NotFound, ReportNotReady
+from app.jobs.schemas import Job, JobEvent
+from app.jobs.states import TERMINAL, JobKind, JobState
+from app.jobs.tables import JobEventRow, JobRow, ReportRow
+from app.paging import cut, page_of
+
+
+def _jobs() -> Select[Any]:
+    """Jobs as the API shows them, each with the queued jobs before it and what it delivered, in one statement."""
+    other = aliased(JobRow)
+    queue_position = (
+        select(func.count())
+        .select_from(other)
+        .where(
+            other.state == JobState.QUEUED,
+            other.queue == JobRow.queue,
+            tuple_(other.priority, other.id) < tuple_(JobRow.priority, JobRow.id),
+        )
+        .scalar_subquery()
+    )
+    facts = {name: getattr(ArtifactRow, name) for name in ("id", "kind", "file_name", "media_type", "size_bytes")}
+    facts["sha256"] = func.encode(ArtifactRow.sha256, "hex")
+    artifact = func.json_build_object(*chain.from_iterable(facts.items()), type_=JSON)
+    artifacts = (
+        select(func.json_agg(aggregate_order_by(artifact, ArtifactRow.kind.desc(), ArtifactRow.id), type_=JSON))
+        .where(ArtifactRow.job_id == JobRow.id)
+        .scalar_subquery()
+    )
+    return select(
+        *(getattr(JobRow, name) for name in Job.model_fields if hasattr(JobRow, name)),
+        JobRow.version,
+        case((JobRow.state == JobState.QUEUED, queue_position)).label("queue_position"),
+        func.coalesce(artifacts, literal_column("'[]'::json")).label("artifacts"),
+    )
+
+
+JOBS = _jobs()
+ONE_JOB = JOBS.where(JobRow.id == bindparam("job_id"), JobRow.workspace_id == bindparam("workspace_id"))
+
+
+async def get_job(session: AsyncSession, workspace_id: UUID, job_id: UUID) -> tuple[Job, str]:
+    """The job and its ETag. Raises NotFound."""
+    row = (await session.execute(ONE_JOB, {"job_id": job_id, "workspace_id": workspace_id})).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no job {job_id}.")
+    return Job.model_validate(row._asdict()), f'"{row.version}.{row.queue_position or 0}"'
+
+
+async def list_jobs(
+    session: AsyncSession,
+    workspace_id: UUID,
+    *,
+    state: JobState | None,
+    model_id: UUID | None,
+    kind: JobKind,
+    limit: int,
+    cursor: str | None,
+) -> tuple[list[Job], str | None]:
+    statement = JOBS.where(JobRow.workspace_id == workspace_id, JobRow.kind == kind)
+    if state is not None:
+        statement = statement.where(JobRow.state == state)
+    if model_id is not None:
+        statement = statement.where(JobRow.model_id == model_id)
+    rows = (await session.execute(page_of(statement, JobRow.id, limit, cursor))).all()
+    page, next_cursor = cut(rows, limit)
+    return [Job.model_validate(row._asdict()) for row in page], next_cursor
+
+
+async def get_report(session: AsyncSession, workspace_id: UUID, job_id: UUID) -> dict[str, Any]:
+    """The report as it was stored. Raises NotFound, and ReportNotReady where the job has none."""
+    found = (
+        await session.execute(
+            select(JobRow.state, ReportRow.body)
+            .outerjoin(ReportRow, ReportRow.job_id == JobRow.id)
+            .where(JobRow.id == job_id, JobRow.workspace_id == workspace_id)
+        )
+    ).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no job {job_id}.")
+    state, body = found
+    if body is None:
+        over = JobState(state) in TERMINAL
+        raise ReportNotReady(
+            f"The job is {state} and " + ("left no report." if over else "has no report yet."),
+            remedy=None if over else "Poll the job until it is over.",
+        )
+    report: dict[str, Any] = body
+    return report
+
+
+async def find_events(
+    session: AsyncSession, workspace_id: UUID, job_id: UUID, after: int, limit: int
+) -> tuple[list[JobEvent], JobState]:
+    """Events after the given one, oldest first, and the state that the job was in before they were read.
+
+    A job that was over when its state was read has no event that these pages miss.
+    """
+    state = (
+        await session.execute(select(JobRow.state).where(JobRow.id == job_id, JobRow.workspace_id == workspace_id))
+    ).scalar_one_or_none()
+    if state is None:
+        raise NotFound(f"There is no job {job_id}.")
+    rows = await session.execute(
+        select(JobEventRow)
+        .where(JobEventRow.job_id == job_id, JobEventRow.id > after)
+        .order_by(JobEventRow.id)
+        .limit(limit)
+    )
+    events = [JobEvent(id=row.id, type=row.type, at=row.created_at, data=row.data) for row in rows.scalars()]
+    return events, JobState(state)

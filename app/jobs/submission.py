@@ -1,0 +1,165 @@
+"""Accepting a job: what can be known to be impossible is refused here, and only the commit means accepted."""
+
+import hashlib
+import json
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from app.config import Settings
+from app.datasets.tables import DatasetRow
+from app.errors import DatasetRejected, IdempotencyKeyReused, ModelRejected, NotFound, NotReady, ValidationFailed
+from app.jobs.fitness import check_fitness
+from app.jobs.states import JobKind
+from app.jobs.subjects import SUBJECT
+from app.jobs.tables import IdempotencyRow, JobDatasetRow, JobRow
+from app.models.tables import ModelRow
+from app.recipes.request import OptimizeRequest
+
+PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+QUEUES = {"cpu": "cpu", "cuda": "gpu"}
+INSPECTION_QUEUE = "inspect"
+
+Row = TypeVar("Row", ModelRow, DatasetRow)
+
+
+async def submit(
+    session: AsyncSession,
+    workspace_id: UUID,
+    request: OptimizeRequest,
+    idempotency_key: str | None,
+    settings: Settings,
+) -> tuple[JobRow, bool]:
+    """The job, and whether it is new. Raises what makes the request impossible, naming the thing."""
+    _refuse_nul(request)
+    job_id = uuid7()
+    if idempotency_key is not None:
+        before = await _remember(session, workspace_id, idempotency_key, request, job_id)
+        if before is not None:
+            return before, False
+    model = await _find(session, ModelRow, workspace_id, request.model_id, "model")
+    if model.status == "rejected":
+        raise ModelRejected(f"Model {model.id} was rejected: {(model.problem or {}).get('detail')}")
+    datasets = {}
+    for role, dataset_id in request.data.roles().items():
+        datasets[role] = await _find(session, DatasetRow, workspace_id, dataset_id, f"{role} dataset")
+        if datasets[role].status == "rejected":
+            raise DatasetRejected(f"Dataset {dataset_id} was rejected: {(datasets[role].problem or {}).get('detail')}")
+    request = check_fitness(request, model, datasets, settings)
+    job = JobRow(
+        id=job_id,
+        workspace_id=workspace_id,
+        kind=JobKind.OPTIMIZE,
+        queue=QUEUES[request.target.device],
+        priority=PRIORITIES[request.priority],
+        model_id=model.id,
+        request=request.model_dump(mode="json", by_alias=True),
+        budget_seconds=float(request.budget_seconds or settings.jobs.default_budget_seconds),
+        max_attempts=settings.jobs.max_attempts,
+        expires_at=await _expiry(session, settings),
+    )
+    await _insert(session, job)
+    session.add_all(JobDatasetRow(job_id=job_id, role=role, dataset_id=row.id) for role, row in datasets.items())
+    await session.flush()
+    return job, True
+
+
+async def queue_inspection(
+    session: AsyncSession,
+    *,
+    kind: JobKind,
+    workspace_id: UUID,
+    settings: Settings,
+    model_id: UUID | None = None,
+    dataset_id: UUID | None = None,
+) -> JobRow:
+    """The job that inspects an upload, within the transaction that accepts the upload."""
+    job = JobRow(
+        id=uuid7(),
+        workspace_id=workspace_id,
+        kind=kind,
+        queue=INSPECTION_QUEUE,
+        priority=PRIORITIES["high"],
+        model_id=model_id,
+        budget_seconds=settings.runner.inspect_seconds,
+        max_attempts=settings.jobs.max_attempts,
+        expires_at=await _expiry(session, settings),
+    )
+    await _insert(session, job)
+    if dataset_id is not None:
+        session.add(JobDatasetRow(job_id=job.id, role=SUBJECT, dataset_id=dataset_id))
+        await session.flush()
+    return job
+
+
+def _refuse_nul(request: OptimizeRequest) -> None:
+    if r"\u0000" in request.model_dump_json():
+        raise ValidationFailed("A name in the request holds the character NUL.", remedy="Leave it out.")
+
+
+async def _insert(session: AsyncSession, job: JobRow) -> None:
+    """Marked as published: the wake-up follows the commit, and housekeeping repeats it where it is lost."""
+    job.published_at = (await session.execute(select(func.now()))).scalar_one()
+    session.add(job)
+    await session.flush()
+    await session.refresh(job)
+
+
+async def _expiry(session: AsyncSession, settings: Settings) -> object:
+    wait = timedelta(seconds=settings.jobs.queue_ttl_seconds)
+    return (await session.execute(select(func.now() + wait))).scalar_one()
+
+
+async def _remember(
+    session: AsyncSession, workspace_id: UUID, key: str, request: OptimizeRequest, job_id: UUID
+) -> JobRow | None:
+    """The job accepted under this key before; None where the key is new, and now taken by `job_id`.
+
+    A request that runs at the same time under the same key waits here for the other's commit.
+    """
+    body = json.dumps(request.model_dump(mode="json", by_alias=True), sort_keys=True)
+    fingerprint = hashlib.sha256(body.encode()).digest()
+    inserted = await session.execute(
+        insert(IdempotencyRow)
+        .values(workspace_id=workspace_id, key=key, fingerprint=fingerprint, job_id=job_id)
+        .on_conflict_do_nothing()
+        .returning(IdempotencyRow.job_id)
+    )
+    if inserted.one_or_none() is not None:
+        return None
+    row = (
+        await session.execute(
+            select(IdempotencyRow).where(IdempotencyRow.workspace_id == workspace_id, IdempotencyRow.key == key)
+        )
+    ).scalar_one()
+    if row.fingerprint != fingerprint:
+        raise IdempotencyKeyReused(
+            f"The key `{key}` was used for job {row.job_id}, with another body.",
+            remedy="Use a new key for a new request.",
+        )
+    return (await session.execute(select(JobRow).where(JobRow.id == row.job_id))).scalar_one()
+
+
+async def _find(session: AsyncSession, table: type[Row], workspace_id: UUID, row_id: UUID, what: str) -> Row:
+    """The upload, kept from being deleted until this transaction ends."""
+    row = (
+        await session.execute(
+            select(table)
+            .where(table.id == row_id, table.workspace_id == workspace_id, table.deleted_at.is_(None))
+            .with_for_update(read=True, key_share=True)
+        )
+    ).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"There is no {what} {row_id}.")
+    if row.status == "inspecting":
+        raise NotReady(
+            f"The {what} {row_id} is still being inspected.",
+            remedy="Ask for it until its status is `ready`, then submit again.",
+            headers={"Retry-After": "1"},
+        )
+    return row

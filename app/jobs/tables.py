@@ -1,0 +1,133 @@
+"""Jobs, and what they leave behind."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+from app.access.tables import WorkspaceRow
+from app.database import Base
+from app.datasets.tables import DatasetRow
+from app.models.tables import ModelRow
+
+
+class JobRow(Base):
+    """One job. A trigger keeps `version` and `updated_at`, and refuses an edge that is not in `states.py`."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("kind IN ('inspect_model', 'inspect_dataset', 'optimize')", name="kind"),
+        CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired')", name="state"),
+        CheckConstraint("(state = 'running') = (lease_expires_at IS NOT NULL)", name="running_has_lease"),
+        Index("ix_jobs_queued", "queue", "priority", "id", postgresql_where=text("state = 'queued'")),
+        Index("ix_jobs_running", "lease_expires_at", postgresql_where=text("state = 'running'")),
+        Index("ix_jobs_listing", "workspace_id", "kind", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(WorkspaceRow.id))
+    kind: Mapped[str] = mapped_column(Text)
+    queue: Mapped[str] = mapped_column(Text)
+    priority: Mapped[int] = mapped_column(SmallInteger, default=1)  # 0 before 1 before 2
+    model_id: Mapped[UUID | None] = mapped_column(ForeignKey(ModelRow.id), index=True)
+    request: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    budget_seconds: Mapped[float] = mapped_column(Float)
+
+    state: Mapped[str] = mapped_column(Text, default="queued")
+    phase: Mapped[str | None] = mapped_column(Text)
+    progress: Mapped[float] = mapped_column(Float, default=0.0)
+    eta_seconds: Mapped[float | None] = mapped_column(Float)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    max_attempts: Mapped[int] = mapped_column(Integer)
+    fence: Mapped[int] = mapped_column(BigInteger, default=0)
+    lease_holder: Mapped[str | None] = mapped_column(Text)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    due_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    version: Mapped[int] = mapped_column(BigInteger, default=0)
+
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    verdict: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    summary: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+
+
+class JobDatasetRow(Base):
+    """The datasets of a job, by role: `calibration`, `training`, `evaluation`, or `subject` of an inspection."""
+
+    __tablename__ = "job_datasets"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id), primary_key=True)
+    role: Mapped[str] = mapped_column(Text, primary_key=True)
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey(DatasetRow.id), index=True)
+
+
+class JobEventRow(Base):
+    """One thing that happened to a job, in the order of `id`."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index("ix_job_events_job_id", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id))
+    type: Mapped[str] = mapped_column(Text)
+    data: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+
+
+class ReportRow(Base):
+    """The report of a finished job; apart from the job's row, which is read far more often."""
+
+    __tablename__ = "reports"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id), primary_key=True)
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class MeasurementRow(Base):
+    """One figure of one file, so that figures can be compared across jobs in SQL."""
+
+    __tablename__ = "measurements"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id), primary_key=True)
+    subject: Mapped[str] = mapped_column(Text, primary_key=True)  # `baseline`, or a candidate's name
+    metric: Mapped[str] = mapped_column(Text, primary_key=True)
+    value: Mapped[float | None] = mapped_column(Float)
+    low: Mapped[float | None] = mapped_column(Float)
+    high: Mapped[float | None] = mapped_column(Float)
+
+
+class IdempotencyRow(Base):
+    """A request that was accepted under a key: the same again answers the same job."""
+
+    __tablename__ = "idempotency_keys"
+
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(WorkspaceRow.id), primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id, deferrable=True, initially="DEFERRED"))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

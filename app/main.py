@@ -1,0 +1,63 @@
+"""The application: what it holds, and which routes it answers."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+
+from app.access.dependencies import Authenticator
+from app.artifacts.routes import router as artifacts
+from app.config import Settings, get_settings
+from app.database import AsyncDatabase
+from app.datasets.routes import router as datasets
+from app.health.routes import router as health
+from app.jobs.routes import router as jobs
+from app.logs import configure_logs
+from app.models.routes import router as models
+from app.observation import install as install_observation
+from app.problems import install as install_problems
+from app.queue import Queue
+from app.recipes.routes import router as passes
+from app.storage import Storage
+from app.surface import Api, refuse_unknown_query
+
+DESCRIPTION = """Makes trained models smaller and faster, and proves what it did.
+
+Upload an ONNX model and, if you have them, datasets; submit a job; poll it; read its report; download the artifact.
+Every error is an RFC 9457 problem document with a stable `code`.
+"""
+
+
+def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        configure_logs(as_json=settings.log_json)
+        app.state.settings = settings
+        app.state.database = AsyncDatabase(settings)
+        app.state.storage = Storage(settings)
+        app.state.queue = Queue(settings)
+        app.state.authenticator = Authenticator(app.state.database, settings)
+        yield
+        app.state.queue.close()
+        await app.state.database.dispose()
+
+    return lifespan
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    app = Api(
+        title="Lathe",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan_of(settings or get_settings()),  # type: ignore[arg-type] # FastAPI's type for it is private
+        docs_url="/docs",
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        dependencies=[Depends(refuse_unknown_query)],
+    )
+    install_problems(app)
+    install_observation(app)
+    for router in (models, datasets, passes, jobs, artifacts):
+        app.include_router(router, prefix="/v1")
+    app.include_router(health)
+    return app

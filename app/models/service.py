@@ -1,0 +1,25 @@
+"""Models, as a kind of upload."""
+
+from uuid import UUID
+
+from sqlalchemy import Select, select
+
+from app.blobs.uploads import OCTET_STREAM, UploadKind
+from app.jobs.states import JobKind
+from app.jobs.tables import JobRow
+from app.models.tables import ModelRow
+
+TAR = "application/x-tar"
+
+
+def _jobs_of(model_id: UUID) -> Select[UUID]:
+    return select(JobRow.id).where(JobRow.model_id == model_id)
+
+
+MODELS = UploadKind(
+    noun="model",
+    table=ModelRow,
+    media_types=(OCTET_STREAM, TAR),
+    inspection=JobKind.INSPECT_MODEL,
+    jobs_of=_jobs_of,
+)

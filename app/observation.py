@@ -1,0 +1,136 @@
+"""Around every request: an id, a bounded body, security headers, a line in the log, figures; and the last resort.
+
+Plain ASGI: nothing here buffers a body, so that uploads, downloads and event streams pass through as they are.
+"""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import TooLarge
+from app.health.metrics import REQUEST_COUNT, REQUEST_SECONDS
+from app.problems import internal_problem, problem_response
+from app.surface import surface_of
+
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Read as streams, with a limit of their own.
+STREAMED = frozenset({"/v1/models", "/v1/datasets"})
+# Polls would drown what matters: they are counted, and logged only when they fail or take long.
+READING = frozenset({"GET", "HEAD"})
+SLOW_SECONDS = 1.0
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+log = structlog.get_logger()
+
+
+class Observation:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, application: FastAPI) -> None:
+        self._app = app
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        exchange = _Exchange(given if SANE_ID.fullmatch(given) else uuid4().hex, send)
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            try:
+                await self._app(scope, receive, exchange.send)
+            except Exception:
+                log.exception("request_failed", method=scope["method"], path=scope["path"])
+                if exchange.status is not None:
+                    raise  # the answer has begun: only a broken connection can tell the client
+                await internal_problem()(scope, receive, exchange.send)
+            finally:
+                self._note(scope, exchange)
+
+    def _note(self, scope: Scope, exchange: "_Exchange") -> None:
+        method, path, status = scope["method"], scope["path"], exchange.status or 499
+        route = surface_of(self._application).template(path) or "other"
+        REQUEST_COUNT.labels(method, route, str(status)).inc()
+        REQUEST_SECONDS.labels(method, route).observe(exchange.began_after_seconds)
+        seconds = exchange.began_after_seconds
+        if status >= 400 or method not in READING or seconds > SLOW_SECONDS:
+            log.info(
+                "request",
+                method=method,
+                path=path,
+                status=status,
+                ms=round(seconds * 1000, 1),
+                sent_bytes=exchange.sent_bytes,
+            )
+
+
+class _Exchange:
+    """One answer on its way out."""
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.request_id = request_id
+        self.status: int | None = None
+        self.sent_bytes = 0
+        self._send = send
+        self._started = time.perf_counter()
+        self._began: float | None = None
+
+    @property
+    def began_after_seconds(self) -> float:
+        return (self._began or time.perf_counter()) - self._started
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self._began = message["status"], time.perf_counter()
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        elif message["type"] == "http.response.body":
+            self.sent_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+
+class BodyLimit:
+    """Refuses what is no upload and larger than JSON has any reason to be."""
+
+    def __init__(self, app: ASGIApp, application: FastAPI) -> None:
+        self._app = app
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in STREAMED:
+            await self._app(scope, receive, send)
+            return
+        most = self._application.state.settings.api.max_body_bytes
+        refusal = TooLarge(f"A body here has at most {most} bytes.", remedy="LATHE_API_MAX_BODY_BYTES sets the most.")
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isascii() and announced.isdigit() and int(announced) > most:
+            await problem_response(refusal)(scope, receive, send)
+            return
+        received = 0
+
+        async def count() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > most:
+                raise refusal
+            return message
+
+        await self._app(scope, count, send)
+
+
+def install(app: FastAPI) -> None:
+    """Wrap `app`; the one added last is the outermost."""
+    app.add_middleware(BodyLimit, application=app)
+    app.add_middleware(Observation, application=app)

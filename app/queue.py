@@ -1,0 +1,79 @@
+"""Waking workers. A message carries a job's id and nothing else; losing one loses nothing."""
+
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from app.config import Settings
+
+RUN_JOB = "jobs.run"
+PRIORITY_STEPS = [0, 1, 2]
+log = structlog.get_logger()
+
+
+def broker_url(redis_url: str) -> str:
+    """REDIS_URL as kombu spells it: a Unix socket is `unix:///path` to redis-py and `redis+socket:///path` to kombu."""
+    return redis_url.replace("unix://", "redis+socket://", 1)
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery application that both sides share: acknowledge early, keep no results, JSON only."""
+    celery = Celery("lathe", broker=broker_url(settings.redis_url.get_secret_value()))
+    celery.conf.update(
+        task_acks_late=False,
+        task_ignore_result=True,
+        result_backend=None,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        task_store_errors_even_if_ignored=False,
+        task_default_queue="cpu",
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "socket_timeout": 10,
+            "socket_connect_timeout": 2,
+            "health_check_interval": 10,
+            "retry_on_timeout": False,
+            "queue_order_strategy": "priority",
+            "priority_steps": PRIORITY_STEPS,
+        },
+    )
+    return celery
+
+
+class Queue:
+    """The API's and housekeeping's end of the queue."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = make_celery(settings)
+        # Who sends does not wait for a broker that is down: kombu would try for six seconds.
+        self._celery.conf.broker_transport_options |= {"max_retries": 0, "interval_start": 0, "interval_step": 0}
+
+    def wake(self, job_id: UUID, queue: str, priority: int) -> bool:
+        """Tell a worker of a queued job. False where the broker does not answer: housekeeping will tell it again."""
+        options: dict[str, Any] = {"queue": queue, "priority": priority, "retry": False, "ignore_result": True}
+        try:
+            self._celery.send_task(RUN_JOB, args=[str(job_id)], **options)
+        except (OperationalError, OSError) as error:
+            log.warning("wake_failed", job_id=str(job_id), error=str(error))
+            return False
+        return True
+
+    def depth(self, queue: str) -> int:
+        """Messages that wait in a queue. Raises OperationalError where the broker does not answer."""
+        with self._celery.connection_for_write(connect_timeout=2) as connection:
+            return int(connection.default_channel.queue_declare(queue=queue).message_count)
+
+    def ping(self) -> None:
+        """Raises OperationalError where the broker does not answer."""
+        with self._celery.connection_for_write(connect_timeout=2) as connection:
+            connection.ensure_connection(max_retries=1, timeout=2)
+
+    def close(self) -> None:
+        self._celery.close()

@@ -1,0 +1,51 @@
+"""Every pass there is, and what each needs, known without importing any of them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Union
+
+from pydantic import Field
+
+from app.recipes.base import PassConfig
+from app.recipes.graph import ConvertFloat16, OptimizeGraph
+from app.recipes.quantization import QuantizeDynamic, QuantizeStatic
+
+
+@dataclass(frozen=True)
+class PassEntry:
+    """One line of the catalogue."""
+
+    name: str
+    config: type[PassConfig]
+    needs_calibration: bool = False
+    needs_training_data: bool = False
+    needs_labels: bool = False
+    needs_trainable_model: bool = False
+
+    @property
+    def summary(self) -> str:
+        return (self.config.__doc__ or "").strip()
+
+    @property
+    def needs_torch(self) -> bool:
+        return self.needs_trainable_model
+
+
+CATALOGUE: dict[str, PassEntry] = {
+    entry.name: entry
+    for entry in (
+        PassEntry("optimize_graph", OptimizeGraph),
+        PassEntry("quantize_static", QuantizeStatic, needs_calibration=True),
+        PassEntry("quantize_dynamic", QuantizeDynamic),
+        PassEntry("convert_float16", ConvertFloat16),
+    )
+}
+
+Recipe = Annotated[
+    list[
+        Annotated[
+            Union[OptimizeGraph, QuantizeStatic, QuantizeDynamic, ConvertFloat16],  # noqa: UP007 - pydantic reads it so
+            Field(discriminator="pass_"),
+        ]
+    ],
+    Field(min_length=1, max_length=16, description="Passes, in the order in which they run."),
+]

@@ -1,0 +1,87 @@
+"""What a job may be asked for: shared by the API, the client and the runner."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.recipes.catalogue import Recipe
+
+Name = Annotated[str, Field(min_length=1, max_length=512)]
+MetricName = Literal["top1", "top5", "f1", "accuracy", "mse", "mae", "agreement", "cosine", "sqnr_db"]
+LABEL_FREE: frozenset[str] = frozenset({"agreement", "cosine", "sqnr_db"})
+
+
+class Data(BaseModel):
+    """Datasets by role. Roles may name the same dataset; the report then says that nothing was held out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    calibration: UUID | None = Field(default=None, description="Dataset that sets activation ranges.")
+    training: UUID | None = Field(default=None, description="Dataset that passes which train learn from.")
+    evaluation: UUID | None = Field(default=None, description="Dataset that quality is measured on.")
+
+    def roles(self) -> dict[str, UUID]:
+        return {role: value for role, value in self.model_dump().items() if value is not None}
+
+
+class Metric(BaseModel):
+    """How quality is measured: on which output, against which label array."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: MetricName = Field(description="The metric; `agreement`, `cosine` and `sqnr_db` need no labels.")
+    output: Name | None = Field(default=None, description="The model output; by default the first.")
+    labels: Name | None = Field(default=None, description="The label array; by default the one that is no input.")
+
+
+class Contract(BaseModel):
+    """What the optimized model must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_drop: float = Field(
+        ge=0,
+        le=1,
+        description="Largest loss of the metric, absolute: 0.01 is one point of top-1. For `mse` and `mae`, which grow "
+        "as a model gets worse: the largest growth, as a share of the original's value.",
+    )
+
+
+class Target(BaseModel):
+    """Where and how the model will run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Decides the worker and the kernels.")
+    threads: int | None = Field(default=None, ge=1, le=256, description="Threads of a model; by default the worker's.")
+    batch: int | None = Field(
+        default=None, ge=1, le=65_536, description="Batch that latency is measured at; 1 by default."
+    )
+    shapes: dict[Name, list[Annotated[int, Field(ge=1)]]] | None = Field(
+        default=None,
+        max_length=256,
+        description="Input shapes that latency is measured at; by default the first sample's.",
+    )
+
+
+class OptimizeRequest(BaseModel):
+    """A job: make this model smaller or faster, by this recipe, and prove it on this data."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_id: UUID = Field(description="The model to optimize.")
+    recipe: Recipe
+    data: Data = Field(default_factory=Data, description="Datasets by role; all optional.")
+    metric: Metric | None = Field(
+        default=None,
+        description="By default `top1` where the evaluation data has one integer label array, else `agreement`.",
+    )
+    contract: Contract | None = Field(default=None, description="Without one the verdict is `no_contract`.")
+    objective: Literal["latency", "size", "memory"] = Field(default="latency", description="What to make small.")
+    target: Target = Field(default_factory=Target, description="Where the model will run.")
+    budget_seconds: int | None = Field(
+        default=None, ge=1, description="Time the job may take; by default the service's."
+    )
+    priority: Literal["low", "normal", "high"] = Field(default="normal", description="Order in the queue.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of everything random.")

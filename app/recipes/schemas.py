@@ -1,0 +1,32 @@
+"""The catalogue of passes as the API shows it."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class PassNeeds(BaseModel):
+    """What a pass cannot do without."""
+
+    calibration_data: bool = Field(description="A dataset as `data.calibration`.")
+    training_data: bool = Field(description="A dataset as `data.training`.")
+    labels: bool = Field(description="A label array in that data.")
+    trainable_model: bool = Field(description="A model whose `trainable` is true.")
+    torch: bool = Field(description="A worker that has torch.")
+
+
+class PassDescription(BaseModel):
+    """One optimization pass."""
+
+    name: str = Field(description="What a recipe calls it: the value of `pass`.")
+    summary: str = Field(description="What it does, in one line.")
+    needs: PassNeeds = Field(description="What it cannot do without.")
+    json_schema: dict[str, Any] = Field(description="JSON Schema of its arguments, with their defaults.")
+    available: bool = Field(description="Whether a live worker can run it now.")
+    unavailable_reason: str | None = Field(description="Why not; null where it is available.")
+
+
+class Passes(BaseModel):
+    """Every pass there is."""
+
+    items: list[PassDescription] = Field(description="The passes, in the order of the catalogue.")

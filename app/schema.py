@@ -1,0 +1,28 @@
+"""The whole schema in one place, and the way a database is brought to it."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+from app.access import tables as access
+from app.artifacts import tables as artifacts
+from app.blobs import tables as blobs
+from app.database import Base
+from app.datasets import tables as datasets
+from app.health import tables as health
+from app.jobs import tables as jobs
+from app.models import tables as models
+
+DOMAINS = (access, artifacts, blobs, datasets, health, jobs, models)
+METADATA = Base.metadata
+
+
+def migrate(database_url: str) -> None:
+    """Run every migration that the database has not seen; safe to run beside another that does the same."""
+    import migrations  # noqa: PLC0415 - found by where it is installed, and needed here alone
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["database_url"] = database_url
+    command.upgrade(config, "head")

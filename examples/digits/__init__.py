@@ -1,0 +1,1 @@
+"""A small CNN on scikit-learn's handwritten digits."""

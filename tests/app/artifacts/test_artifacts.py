@@ -1,0 +1,79 @@
+"""Artifacts: what a job delivered, by id."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from uuid_utils.compat import uuid7
+
+from app.artifacts.tables import ArtifactRow
+from app.blobs.tables import BlobRow
+from app.database import Database
+from app.storage import Storage
+from tests.app.jobs.factories import add_job
+
+Headers = dict[str, str]
+CONTENT = b"an optimized model"
+
+
+@pytest.fixture
+def artifact(database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path) -> ArtifactRow:
+    blob = BlobRow(
+        id=uuid7(), workspace_id=workspace_id, sha256=hashlib.sha256(CONTENT).digest(), size_bytes=len(CONTENT)
+    )
+    (tmp_path / "output").write_bytes(CONTENT)
+    storage.store(tmp_path / "output", blob.storage_key)
+    row = ArtifactRow(
+        id=uuid7(),
+        workspace_id=workspace_id,
+        job_id=add_job(database),
+        blob_id=blob.id,
+        kind="model",
+        file_name="digits.quantized.onnx",
+        media_type="application/octet-stream",
+        sha256=blob.sha256,
+        size_bytes=blob.size_bytes,
+    )
+    with database.session_scope() as session:
+        session.add(blob)
+        session.flush()
+        session.add(row)
+    return row
+
+
+async def test_an_artifact_is_described(client: httpx.AsyncClient, reader: Headers, artifact: ArtifactRow) -> None:
+    answer = await client.get(f"/v1/artifacts/{artifact.id}", headers=reader)
+    shown: dict[str, Any] = answer.json()
+    assert answer.status_code == 200
+    assert shown.pop("created_at").endswith("Z")
+    assert shown == {
+        "id": str(artifact.id),
+        "job_id": str(artifact.job_id),
+        "kind": "model",
+        "file_name": "digits.quantized.onnx",
+        "media_type": "application/octet-stream",
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "size_bytes": len(CONTENT),
+    }
+
+
+async def test_an_artifact_is_downloaded(client: httpx.AsyncClient, reader: Headers, artifact: ArtifactRow) -> None:
+    address = f"/v1/artifacts/{artifact.id}/content"
+    answer = await client.get(address, headers=reader)
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+    assert answer.headers["etag"] == f'"{artifact.sha256.hex()}"'
+    assert answer.headers["content-disposition"] == 'attachment; filename="digits.quantized.onnx"'
+    part = await client.get(address, headers=reader | {"Range": "bytes=3-11"})
+    assert (part.status_code, part.content) == (206, CONTENT[3:12])
+    assert (await client.head(address, headers=reader)).headers["content-length"] == str(len(CONTENT))
+
+
+async def test_an_artifact_of_another_workspace_does_not_exist(
+    client: httpx.AsyncClient, stranger: Headers, artifact: ArtifactRow
+) -> None:
+    for address in (f"/v1/artifacts/{artifact.id}", f"/v1/artifacts/{artifact.id}/content"):
+        answer = await client.get(address, headers=stranger)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

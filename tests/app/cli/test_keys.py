@@ -1,0 +1,63 @@
+"""Keys, made and revoked on the database."""
+
+from pathlib import Path
+
+import pytest
+
+from app.client import Lathe, LatheApiError
+from app.embedded import Stack
+from tests.app.cli.conftest import LatheCommand
+
+
+def test_a_key_made_beside_a_running_service_opens_it_until_it_is_revoked(
+    bare_lathe: LatheCommand, stack: Stack
+) -> None:
+    data = ("--data", stack.key_file.parent)
+    made = bare_lathe("keys", "create", "--name", "laptop", "--scope", "read", "--days", "30", *data, "--json").json
+    assert made["scopes"] == ["read"]
+    assert made["expires_at"] is not None
+    with Lathe(stack.url, made["key"]) as lathe:
+        assert isinstance(list(lathe.models()), list)
+        with pytest.raises(LatheApiError, match="missing_scope"):
+            lathe.delete_model(made["prefix"])
+
+    listed = bare_lathe("keys", "list", *data)
+    assert made["prefix"] in listed.stdout
+    assert made["key"] not in listed.stdout
+    gone = bare_lathe("keys", "revoke", made["prefix"], *data, "--json")
+    assert gone.json == {"prefix": made["prefix"], "revoked": True}
+    assert bare_lathe("keys", "revoke", made["prefix"], *data).code == 4
+    revoked = {row["prefix"]: row["revoked_at"] for row in bare_lathe("keys", "list", *data, "--json").json}
+    assert revoked[made["prefix"]] is not None
+
+
+def test_the_owner_needs_no_key_in_the_environment(
+    bare_lathe: LatheCommand, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATHE_URL", stack.url)
+    monkeypatch.setenv("LATHE_DATA_FOLDER", str(stack.key_file.parent))
+    assert bare_lathe("models", "--json").code == 0
+
+
+def test_the_owners_key_stays_on_this_machine(
+    bare_lathe: LatheCommand, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATHE_URL", "http://lathe.invalid")
+    monkeypatch.setenv("LATHE_DATA_FOLDER", str(stack.key_file.parent))
+    outcome = bare_lathe("models")
+    assert outcome.code == 2
+    assert "LATHE_KEY" in outcome.stderr
+
+
+def test_a_service_that_does_not_run_is_started_for_a_key(bare_lathe: LatheCommand, tmp_path: Path) -> None:
+    data = ("--data", tmp_path / "fresh")
+    made = bare_lathe("keys", "create", "--name", "first", *data)
+    assert made.code == 0
+    assert made.stdout.startswith("lth_")
+    assert [row["name"] for row in bare_lathe("keys", "list", *data, "--json").json] == ["first"]
+
+
+def test_an_unknown_scope_is_refused(bare_lathe: LatheCommand, tmp_path: Path) -> None:
+    outcome = bare_lathe("keys", "create", "--name", "x", "--scope", "root", "--data", tmp_path)
+    assert outcome.code == 2
+    assert "root" in outcome.stderr

@@ -1,0 +1,54 @@
+"""What a person sees while a job runs."""
+
+import pytest
+
+from app.cli.progress import watching
+from app.client import Job, JobEvent
+from tests.app.client.test_requests import JOB
+
+BAR_ON = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}
+YELLOW = "\x1b[33m"
+
+
+def logged(message: str, level: str = "info") -> JobEvent:
+    data = {"type": "log", "level": level, "message": message}
+    return JobEvent.model_validate({"id": 1, "type": "log", "at": "2026-01-01T00:00:00Z", "data": data})
+
+
+def phase() -> JobEvent:
+    return JobEvent.model_validate({"id": 2, "type": "phase", "at": "2026-01-01T00:00:00Z", "data": {"phase": "x"}})
+
+
+def stderr_of(events: list[JobEvent], capsys: pytest.CaptureFixture[str]) -> str:
+    with watching() as watch:
+        watch.on_update(Job.model_validate({**JOB, "state": "running", "phase": "measuring"}))
+        for event in events:
+            watch.on_event(event)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+def test_on_a_terminal_log_lines_stand_above_the_bar_and_warnings_are_yellow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in BAR_ON.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = stderr_of([logged("fused 3 nodes"), logged("random input", "warning")], capsys)
+    assert f"{YELLOW}random input" in shown
+    assert "fused 3 nodes" in shown
+    assert f"{YELLOW}fused" not in shown
+    assert shown.rindex("measuring") > shown.index("random input") > shown.index("fused 3 nodes")
+
+
+def test_elsewhere_each_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = stderr_of([logged("fused 3 nodes"), phase(), logged("random input", "warning")], capsys)
+    assert shown.splitlines()[1:] == ["fused 3 nodes", "random input"]
+
+
+def test_what_a_model_is_named_does_not_reach_the_terminal_as_a_control_sequence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = stderr_of([logged("node \x1b[2J\r\nlathe: all is well [red]x[/red]")], capsys)
+    assert shown.splitlines()[1:] == ["node  [2J  lathe: all is well [red]x[/red]"]

@@ -1,0 +1,290 @@
+"""What the client does about answers, and about their absence."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+from app.client import Lathe, LatheApiError, NotConfigured, ServiceUnreachable, WaitTimeout
+from app.client.lathe import EVENTS_A_PAGE
+from app.errors import InUse, LatheError, NotFound, Unavailable
+from tests.app.client.conftest import Server
+
+JOB_ID = UUID(int=7)
+MODEL = {
+    "id": str(UUID(int=1)),
+    "name": "a.onnx",
+    "status": "ready",
+    "problem": None,
+    "sha256": "0" * 64,
+    "size_bytes": 3,
+    "created_at": "2026-01-01T00:00:00Z",
+}
+JOB = {
+    "id": str(JOB_ID),
+    "kind": "optimize",
+    "state": "queued",
+    "phase": None,
+    "progress": 0.0,
+    "eta_seconds": None,
+    "queue_position": 0,
+    "attempt": 0,
+    "max_attempts": 3,
+    "model_id": MODEL["id"],
+    "request": None,
+    "cancel_requested_at": None,
+    "created_at": "2026-01-01T00:00:00Z",
+    "started_at": None,
+    "finished_at": None,
+    "error": None,
+    "verdict": None,
+    "summary": None,
+    "artifacts": [],
+}
+
+Connect = Callable[..., Lathe]
+
+
+def refusal(error: LatheError, **headers: str) -> JSONResponse:
+    problem = error.problem()
+    return JSONResponse(problem.model_dump(), problem.status, headers, "application/problem+json")
+
+
+def test_a_problem_document_becomes_an_error_with_its_fields(server: Server, connect: Connect) -> None:
+    @server.app.delete("/v1/models/{model_id}")
+    def delete(model_id: UUID) -> Response:
+        return refusal(InUse(f"Job 5 uses the model {model_id}.", remedy="Wait for it to end."))
+
+    with pytest.raises(LatheApiError) as caught:
+        connect().delete_model(JOB_ID)
+
+    error = caught.value
+    assert (error.status, error.code, error.title) == (409, "in_use", "A job still uses this")
+    assert error.detail == f"Job 5 uses the model {JOB_ID}."
+    assert error.remedy == "Wait for it to end."
+    assert "in_use" in str(error)
+
+
+def test_an_answer_that_is_not_lathes_is_named_as_such(server: Server, connect: Connect) -> None:
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID) -> Response:
+        return Response("<html>Bad hair day</html>", 418, media_type="text/html")
+
+    with pytest.raises(LatheApiError, match="answered 418") as caught:
+        connect().job(JOB_ID)
+    assert caught.value.code == "unexpected_answer"
+
+
+def test_a_redirect_is_not_followed_with_the_key(server: Server, connect: Connect) -> None:
+    asked: list[str] = []
+
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID) -> Response:
+        return Response(status_code=307, headers={"Location": "/elsewhere"})
+
+    @server.app.get("/elsewhere")
+    def elsewhere(request: Request) -> None:
+        asked.append(request.headers["authorization"])
+
+    with pytest.raises(LatheApiError, match="answered 307"):
+        connect().job(JOB_ID)
+    assert asked == []
+
+
+def test_a_page_where_an_answer_should_be_is_named_as_such(server: Server, connect: Connect) -> None:
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID) -> Response:
+        return Response("<html>Welcome to nginx!</html>", media_type="text/html")
+
+    with pytest.raises(LatheApiError, match="Check the URL") as caught:
+        connect().job(JOB_ID)
+    assert caught.value.code == "unexpected_answer"
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_passing_failure_is_retried(server: Server, connect: Connect, status: int) -> None:
+    answers = iter([Response("later", status, {"Retry-After": "0"}), JSONResponse(MODEL)])
+
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        return next(answers)
+
+    assert connect().model(MODEL["id"]).name == "a.onnx"
+
+
+def test_a_refusal_is_not_retried(server: Server, connect: Connect) -> None:
+    count = 0
+
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        nonlocal count
+        count += 1
+        return refusal(NotFound(f"There is no model {model_id}."))
+
+    with pytest.raises(LatheApiError):
+        connect().model(JOB_ID)
+    assert count == 1
+
+
+def test_retries_end(server: Server, connect: Connect) -> None:
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        return refusal(Unavailable("Postgres does not answer."))
+
+    with pytest.raises(LatheApiError) as caught:
+        connect(retry_seconds=0.2).model(JOB_ID)
+    assert caught.value.code == "unavailable"
+
+
+def test_nobody_there_is_an_error_of_its_own() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else gets it
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with Lathe(url, "lth_test", retry_seconds=0.2) as lathe, pytest.raises(ServiceUnreachable, match=url):
+            lathe.job(JOB_ID)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "http://[::1", "ftp://localhost"])
+def test_a_url_that_cannot_be_used_is_said_at_once(url: str) -> None:
+    with pytest.raises(NotConfigured, match="cannot be used"), Lathe(url, "lth_test") as lathe:
+        lathe.job(JOB_ID)
+
+
+def test_url_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LATHE_KEY", raising=False)
+    with pytest.raises(NotConfigured, match="LATHE_KEY"):
+        Lathe("http://127.0.0.1:1")
+    monkeypatch.setenv("LATHE_KEY", "lth_test")
+    monkeypatch.setenv("LATHE_URL", "http://127.0.0.1:1")
+    with Lathe() as lathe:
+        assert lathe.url == "http://127.0.0.1:1"
+
+
+def test_a_submission_keeps_its_idempotency_key_through_retries(server: Server, connect: Connect) -> None:
+    keys: list[str] = []
+    bodies: list[dict[str, object]] = []
+
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        return JSONResponse(MODEL)
+
+    @server.app.post("/v1/jobs")
+    async def submit(request: Request) -> Response:
+        keys.append(request.headers["idempotency-key"])
+        bodies.append(await request.json())
+        return JSONResponse(JOB, 202) if len(keys) >= 3 else Response(status_code=503, headers={"Retry-After": "0"})
+
+    lathe = connect()
+    assert lathe.optimize(MODEL["id"], "optimize_graph", metric="top1", contract=0.01).id == JOB_ID
+    assert len(set(keys)) == 1
+    assert bodies[0] == {
+        "model_id": MODEL["id"],
+        "recipe": [{"pass": "optimize_graph"}],
+        "data": {},
+        "metric": {"name": "top1"},
+        "contract": {"max_drop": 0.01},
+    }
+    lathe.optimize(MODEL["id"], "optimize_graph")
+    assert len(set(keys)) == 2
+    lathe.optimize(MODEL["id"], "optimize_graph", idempotency_key="mine")
+    assert keys[-1] == "mine"
+
+
+def test_a_model_under_inspection_is_waited_for_before_a_job_is_submitted(server: Server, connect: Connect) -> None:
+    statuses = iter(["inspecting", "inspecting", "ready"])
+    submitted_after: list[str] = []
+
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        submitted_after.append(next(statuses))
+        return JSONResponse({**MODEL, "status": submitted_after[-1]})
+
+    @server.app.post("/v1/jobs")
+    def submit() -> Response:
+        assert submitted_after[-1] == "ready"
+        return JSONResponse(JOB, 202)
+
+    assert connect().optimize(UUID(int=1), ["optimize_graph"]).id == JOB_ID
+
+
+def test_a_list_is_fetched_page_by_page(server: Server, connect: Connect) -> None:
+    pages = {None: ([1, 2], "b"), "b": ([3], "c"), "c": ([], None)}
+    fetched: list[str | None] = []
+
+    @server.app.get("/v1/models")
+    def models(limit: int, cursor: str | None = None) -> Response:
+        fetched.append(cursor)
+        ids, following = pages[cursor]
+        items = [{**MODEL, "id": str(UUID(int=number))} for number in ids]
+        return JSONResponse({"items": items, "next_cursor": following})
+
+    models_ = connect().models()
+    assert next(models_).id == UUID(int=1)
+    assert fetched == [None]
+    assert [model.id.int for model in models_] == [2, 3]
+    assert fetched == [None, "b", "c"]
+
+
+def test_waiting_asks_only_for_changes_and_tells_of_each(server: Server, connect: Connect) -> None:
+    states = iter([("a", "queued"), ("a", "queued"), ("b", "running"), ("c", "failed")])
+
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID, request: Request) -> Response:
+        tag, state = next(states)
+        headers = {"ETag": f'"{tag}"', "Retry-After": "0"}
+        if request.headers.get("if-none-match") == f'"{tag}"':
+            return Response(status_code=304, headers=headers)
+        return JSONResponse({**JOB, "state": state}, headers=headers)
+
+    seen: list[str] = []
+    ended = connect().wait(JOB_ID, on_update=lambda job: seen.append(job.state.value))
+    assert seen == ["queued", "running", "failed"]
+    assert ended.is_over
+    assert not ended.succeeded
+
+
+def test_waiting_tells_of_every_event_once_and_of_the_last_before_the_end(server: Server, connect: Connect) -> None:
+    states = iter(["running", "running", "succeeded"])
+    count = 0
+
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID) -> Response:
+        nonlocal count
+        count += EVENTS_A_PAGE  # the last page of a look is full, and an empty one follows
+        return JSONResponse({**JOB, "state": next(states)}, headers={"Retry-After": "0"})
+
+    @server.app.get("/v1/jobs/{job_id}/events")
+    def events(job_id: UUID, request: Request, after: int, limit: int) -> Response:
+        assert request.headers["accept"] == "application/json"
+        ids = range(after + 1, min(after + limit, count) + 1)
+        items = [{"id": id_, "type": "log", "at": "2026-01-01T00:00:00Z", "data": {}} for id_ in ids]
+        return JSONResponse({"items": items, "next_after": after})
+
+    seen: list[int | str] = []
+    connect().wait(
+        JOB_ID,
+        on_update=lambda job: seen.append(job.state.value),
+        on_event=lambda event: seen.append(event.id),
+    )
+    assert [item for item in seen if isinstance(item, int)] == list(range(1, 3 * EVENTS_A_PAGE + 1))
+    assert seen[-1] == "succeeded"
+
+
+def test_waiting_ends_at_its_timeout(server: Server, connect: Connect) -> None:
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID) -> Response:
+        return JSONResponse(JOB, headers={"Retry-After": "0"})
+
+    with pytest.raises(WaitTimeout, match=str(JOB_ID)):
+        connect().wait(JOB_ID, timeout_seconds=0.05)
+
+
+def test_importing_the_client_imports_no_server_and_no_model_library() -> None:
+    heavy = {"sqlalchemy", "celery", "fastapi", "numpy", "torch", "onnx"}
+    code = f"import sys, app.client; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
+    subprocess.run([sys.executable, "-c", code], check=True)

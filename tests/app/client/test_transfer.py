@@ -1,0 +1,175 @@
+"""Bytes both ways, when the way is bad."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from app.client import DownloadCorrupt, Job, JobArtifact, Lathe, NothingDelivered
+from app.client.transfer import CHUNK_BYTES, model_media_type
+from tests.app.client.conftest import Server
+from tests.app.client.test_requests import JOB, JOB_ID, MODEL
+
+CONTENT = bytes(range(256)) * 8192  # 2 MiB
+ARTIFACT = JobArtifact(
+    id=UUID(int=3),
+    kind="model",
+    file_name="model.onnx",
+    media_type="application/octet-stream",
+    size_bytes=len(CONTENT),
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+)
+
+Connect = Callable[..., Lathe]
+
+
+def serve_content(server: Server, stops: list[int], content: bytes = CONTENT) -> list[str]:
+    """Ranges answered as asked, but each answer breaks off at the next of `stops`; the ranges that were asked for."""
+    asked: list[str] = []
+
+    @server.app.get("/v1/artifacts/{artifact_id}/content")
+    def answer(artifact_id: UUID, request: Request) -> Response:
+        wanted = request.headers.get("range", "")
+        asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-") or 0)
+        end = stops.pop(0) if stops else len(content)
+
+        def body() -> Iterator[bytes]:
+            yield content[start:end]
+
+        headers = {"Content-Length": str(len(content) - start)}
+        return StreamingResponse(body(), 206 if wanted else 200, headers)
+
+    return asked
+
+
+def test_a_download_that_breaks_off_is_continued(server: Server, connect: Connect, tmp_path: Path) -> None:
+    first, second = CHUNK_BYTES // 2, CHUNK_BYTES + 5
+    asked = serve_content(server, [first, second])
+    seen: list[tuple[int, int]] = []
+
+    saved = connect().download(ARTIFACT, tmp_path, on_progress=lambda done, total: seen.append((done, total)))
+
+    assert saved == tmp_path / "model.onnx"
+    assert saved.read_bytes() == CONTENT
+    assert asked == ["", f"bytes={first}-", f"bytes={second}-"]
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_what_an_earlier_process_left_is_continued(server: Server, connect: Connect, tmp_path: Path) -> None:
+    asked = serve_content(server, [])
+    (tmp_path / f".model.onnx.{ARTIFACT.sha256[:16]}.part").write_bytes(CONTENT[:1000])
+    assert connect().download(ARTIFACT, tmp_path / "model.onnx").read_bytes() == CONTENT
+    assert asked == ["bytes=1000-"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(CONTENT[:-1] + b"!", id="other bytes"),
+        pytest.param(CONTENT + b"!", id="too many bytes"),
+        pytest.param(CONTENT[:-1], id="too few bytes"),
+    ],
+)
+def test_wrong_bytes_never_reach_the_destination(
+    server: Server, connect: Connect, tmp_path: Path, content: bytes
+) -> None:
+    serve_content(server, [], content)
+    destination = tmp_path / "model.onnx"
+    destination.write_bytes(b"what was there before")
+    with pytest.raises(DownloadCorrupt, match="sha256"):
+        connect().download(ARTIFACT, destination)
+    assert destination.read_bytes() == b"what was there before"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_job_that_is_over_is_downloaded_as_its_optimized_model(
+    server: Server, connect: Connect, tmp_path: Path
+) -> None:
+    serve_content(server, [])
+    manifest = {**ARTIFACT.model_dump(), "id": UUID(int=4), "kind": "manifest", "file_name": "manifest.json"}
+    job = Job.model_validate({**JOB, "state": "succeeded", "artifacts": [manifest, ARTIFACT.model_dump()]})
+    saved = connect().download(job, tmp_path / "smaller.onnx")
+    assert saved.read_bytes() == CONTENT
+
+
+FAULT = {"code": "out_of_budget", "title": "-", "detail": "The time was up."}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        pytest.param({"state": "running"}, "wait for it", id="not over"),
+        pytest.param({"state": "failed", "error": FAULT}, "The time was up. .out_of_budget.", id="failed"),
+        pytest.param({"state": "cancelled"}, "cancelled and has delivered no model", id="cancelled"),
+    ],
+)
+def test_a_job_without_a_model_says_why_there_is_none(
+    connect: Connect, tmp_path: Path, fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(NothingDelivered, match=message):
+        connect().download(Job.model_validate({**JOB, **fields}), tmp_path)
+
+
+def test_nothing_cannot_be_downloaded(connect: Connect, tmp_path: Path) -> None:
+    with pytest.raises(NothingDelivered, match="delivered no model"):
+        connect().download(None, tmp_path)
+
+
+def test_an_upload_is_sent_whole_again_after_a_failure(server: Server, connect: Connect, tmp_path: Path) -> None:
+    bodies: list[bytes] = []
+    types: list[str] = []
+
+    @server.app.post("/v1/models")
+    async def upload(name: str, request: Request) -> Response:
+        bodies.append(await request.body())
+        types.append(request.headers["content-type"])
+        if len(bodies) == 1:
+            return Response(status_code=503, headers={"Retry-After": "0"})
+        return JSONResponse({**MODEL, "name": name}, 201)
+
+    path = tmp_path / "net.onnx"
+    path.write_bytes(CONTENT)
+    assert connect().upload_model(path).name == "net.onnx"
+    assert bodies == [CONTENT, CONTENT]
+    assert types == ["application/octet-stream"] * 2
+
+
+def test_a_tar_is_told_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("net.onnx"), io.BytesIO())
+    assert model_media_type(path) == "application/x-tar"
+    assert model_media_type(path.read_bytes()) == "application/x-tar"
+    assert model_media_type(b"\x08\x07") == "application/octet-stream"
+
+
+def test_events_are_taken_up_after_the_last_one_where_the_stream_breaks(server: Server, connect: Connect) -> None:
+    resumed_after: list[str] = []
+
+    @server.app.get("/v1/jobs/{job_id}/events")
+    def events(job_id: UUID, request: Request) -> Response:
+        resumed_after.append(request.headers["last-event-id"])
+        last = int(resumed_after[-1])
+
+        def body() -> Iterator[str]:
+            yield ": ping\n\n"
+            for number in (last + 1, last + 2):
+                event = f'{{"id": {number}, "type": "log", "at": "2026-01-01T00:00:00Z", "data": {{"n": {number}}}}}'
+                yield f"id: {number}\nevent: log\ndata: {event}\n\n"
+
+        return StreamingResponse(body(), media_type="text/event-stream")
+
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID) -> Response:
+        return JSONResponse({**JOB, "state": "running" if len(resumed_after) < 2 else "succeeded"})
+
+    assert [event.data["n"] for event in connect().events(JOB_ID)] == [1, 2, 3, 4]
+    assert resumed_after == ["0", "2"]

@@ -1,0 +1,124 @@
+"""Alive, ready, measured."""
+
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from app.config import Settings
+from app.database import AsyncDatabase, Database
+from app.queue import Queue
+from tests.app.health.factories import add_worker
+from tests.app.jobs.factories import add_job
+
+Headers = dict[str, str]
+
+
+async def readiness(client: httpx.AsyncClient) -> tuple[int, dict[str, bool]]:
+    answer = await client.get("/readyz")
+    return answer.status_code, {name: part["ok"] for name, part in answer.json()["components"].items()}
+
+
+READY = dict.fromkeys(["postgres", "redis", "storage", "worker_cpu", "worker_inspect"], True)
+
+
+async def test_a_service_with_everything_is_ready(client: httpx.AsyncClient, database: Database) -> None:
+    add_worker(database)
+    assert await readiness(client) == (200, READY)
+    [worker] = (await client.get("/readyz")).json()["workers"]
+    assert worker["confinement"] == {"network": "cut off"}
+
+
+@pytest.mark.parametrize(
+    ("queues", "silent_seconds", "missing"),
+    [
+        ([], 0, {"worker_cpu", "worker_inspect"}),
+        (["cpu"], 0, {"worker_inspect"}),
+        (["gpu", "inspect"], 0, {"worker_cpu"}),
+        (["cpu", "inspect"], 61, {"worker_cpu", "worker_inspect"}),
+    ],
+    ids=["idle", "no-inspection", "gpu-only", "silent"],
+)
+async def test_without_live_workers_nothing_would_happen(
+    client: httpx.AsyncClient, database: Database, queues: list[str], silent_seconds: float, missing: set[str]
+) -> None:
+    add_worker(database, queues=queues, silent_seconds=silent_seconds)
+    assert await readiness(client) == (503, READY | dict.fromkeys(missing, False))
+
+
+async def test_without_redis_it_is_not_ready(client: httpx.AsyncClient, app: FastAPI, database: Database) -> None:
+    add_worker(database)
+    app.state.queue = Queue(app.state.settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")}))
+    assert await readiness(client) == (503, READY | {"redis": False})
+
+
+async def test_without_storage_it_is_not_ready(client: httpx.AsyncClient, database: Database, tmp_path: Path) -> None:
+    add_worker(database)
+    shutil.rmtree(tmp_path / "storage")
+    assert await readiness(client) == (503, READY | {"storage": False})
+
+
+async def test_without_postgres_it_lives_and_is_not_ready(
+    client: httpx.AsyncClient, app: FastAPI, settings: Settings, reader: Headers
+) -> None:
+    working = app.state.database
+    nowhere = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://l:x@127.0.0.1:1/l")})
+    app.state.database = AsyncDatabase(nowhere)
+    status, components = await readiness(client)
+    assert (status, components["postgres"], components["redis"]) == (503, False, True)
+    assert (await client.get("/healthz")).json() == {"status": "ok"}
+    answer = await client.get("/v1/models", headers=reader)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert answer.headers["retry-after"] == "2"
+    assert "127.0.0.1" not in answer.text
+    app.state.database = working
+
+
+async def test_what_is_down_is_not_told_to_anybody_in_its_own_words(client: httpx.AsyncClient, app: FastAPI) -> None:
+    app.state.queue = Queue(app.state.settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")}))
+    assert (await client.get("/readyz")).json()["components"]["redis"]["detail"].startswith("does not answer")
+
+
+async def samples(client: httpx.AsyncClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+async def test_metrics_count_jobs_and_workers(client: httpx.AsyncClient, database: Database) -> None:
+    add_worker(database)
+    for queue in ("cpu", "cpu", "gpu"):
+        add_job(database, queue=queue)
+    found = await samples(client)
+
+    def value(name: str, **labels: str) -> float:
+        return found[name, frozenset(labels.items())]
+
+    assert value("lathe_jobs", state="queued", queue="cpu", kind="optimize") == 2
+    assert value("lathe_jobs", state="queued", queue="gpu", kind="optimize") == 1
+    assert value("lathe_live_workers", queue="inspect") == 1
+    assert 0 <= value("lathe_oldest_queued_seconds", queue="cpu") < 60
+
+
+async def test_metrics_count_requests_by_template(client: httpx.AsyncClient, reader: Headers) -> None:
+    labels = frozenset({"method": "GET", "route": "/v1/models/{model_id}", "status": "404"}.items())
+    before = (await samples(client)).get(("lathe_http_requests_total", labels), 0.0)
+    for last in "123":
+        await client.get(f"/v1/models/00000000-0000-0000-0000-00000000000{last}", headers=reader)
+    after = await samples(client)
+    assert after["lathe_http_requests_total", labels] - before == 3
+    assert not any("00000000" in value for _, labels in after for _, value in labels)
+
+
+async def test_the_root_leads_on(client: httpx.AsyncClient) -> None:
+    links = (await client.get("/")).json()
+    for name in ("documentation", "openapi"):
+        assert (await client.get(links[name])).status_code == 200

@@ -1,0 +1,34 @@
+"""Rows for tests of the jobs domain."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from app.access.service import ensure_workspace
+from app.database import Database
+from app.jobs.states import JobKind
+from app.jobs.tables import JobRow
+
+
+def add_job(database: Database, **columns: Any) -> UUID:
+    """A queued job of the workspace `default`, due now; `columns` override."""
+    with database.session_scope() as session:
+        defaults: dict[str, Any] = {
+            "id": uuid7(),
+            "workspace_id": ensure_workspace(session, "default"),
+            "kind": JobKind.OPTIMIZE,
+            "queue": "cpu",
+            "budget_seconds": 60.0,
+            "max_attempts": 3,
+            "expires_at": datetime.now(UTC) + timedelta(days=1),
+        }
+        row = JobRow(**(defaults | columns))
+        session.add(row)
+    return row.id
+
+
+def read_job(database: Database, job_id: UUID) -> JobRow:
+    with database.session_scope() as session:
+        return session.get_one(JobRow, job_id)

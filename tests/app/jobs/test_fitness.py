@@ -1,0 +1,150 @@
+"""What is refused when a job is submitted, because it is known then that it cannot be carried out."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.config import Settings
+from app.datasets.tables import DatasetRow
+from app.errors import DataMismatch, DataRequired, LatheError, MetricMismatch
+from app.jobs.fitness import BudgetTooLarge, check_fitness
+from app.models.tables import ModelRow
+from app.recipes.request import OptimizeRequest
+
+ID = UUID(int=1)
+IMAGES = {"name": "image", "dtype": "float32", "shape": [100, 1, 8, 8]}
+LABELS = {"name": "label", "dtype": "int64", "shape": [100]}
+MODEL: dict[str, Any] = {
+    "inputs": [{"name": "image", "dtype": "float32", "shape": ["N", 1, 8, 8]}],
+    "outputs": [{"name": "logits", "dtype": "float32", "shape": ["N", 10]}],
+    "opset": 17,
+    "ir_version": 9,
+    "domains": {},
+    "parameter_count": 10,
+    "mac_count": 10,
+    "operators": {"Conv": 1},
+    "trainable": True,
+}
+STATIC = [{"pass": "quantize_static"}]
+GRAPH = [{"pass": "optimize_graph"}]
+
+
+def check(
+    settings: Settings, body: dict[str, Any], arrays: dict[str, list[dict[str, Any]]], model: dict[str, Any] = MODEL
+) -> OptimizeRequest:
+    request = OptimizeRequest.model_validate({"model_id": str(ID), "data": dict.fromkeys(arrays, str(ID))} | body)
+    rows = {
+        role: DatasetRow(inspection={"arrays": specs, "sample_count": 100}, status="ready")
+        for role, specs in arrays.items()
+    }
+    return check_fitness(request, ModelRow(inspection=model, status="ready"), rows, settings)
+
+
+@dataclass
+class Refusal:
+    id: str
+    error: type[LatheError]
+    names: str
+    recipe: list[dict[str, Any]] = field(default_factory=lambda: GRAPH)
+    arrays: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+REFUSALS = [
+    Refusal("static-without-calibration", DataRequired, "calibration", recipe=STATIC),
+    Refusal("no-array-for-an-input", DataMismatch, "`image`", arrays={"evaluation": [LABELS]}),
+    Refusal(
+        "two-arrays-no-input-bears",
+        DataMismatch,
+        "other, another",
+        arrays={"calibration": [IMAGES, LABELS | {"name": "other"}, LABELS | {"name": "another"}]},
+    ),
+    Refusal(
+        "a-stranger-beside-named-labels",
+        DataMismatch,
+        "other",
+        arrays={"evaluation": [IMAGES, LABELS, LABELS | {"name": "other"}]},
+        body={"metric": {"name": "top1", "labels": "label"}},
+    ),
+    Refusal("wrong-rank", DataMismatch, "2 axes", arrays={"evaluation": [IMAGES | {"shape": [100, 64]}]}),
+    Refusal("wrong-width", DataMismatch, "[100, 1, 9, 9]", arrays={"evaluation": [IMAGES | {"shape": [100, 1, 9, 9]}]}),
+    Refusal("labels-without-data", DataRequired, "`top1`", body={"metric": {"name": "top1"}}),
+    Refusal(
+        "no-labels-at-all",
+        MetricMismatch,
+        "has 0",
+        arrays={"evaluation": [IMAGES]},
+        body={"metric": {"name": "top1"}},
+    ),
+    Refusal("no-such-output", MetricMismatch, "`scores`", body={"metric": {"name": "cosine", "output": "scores"}}),
+    Refusal("no-such-input-in-shapes", DataMismatch, "`x`", body={"target": {"shapes": {"x": [1]}}}),
+    Refusal(
+        "shape-that-does-not-fit", DataMismatch, "[1, 1, 9, 8]", body={"target": {"shapes": {"image": [1, 1, 9, 8]}}}
+    ),
+    Refusal("budget-too-large", BudgetTooLarge, "1000000", body={"budget_seconds": 1_000_000}),
+]
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.id)
+def test_what_cannot_be_carried_out_is_refused_by_name(case: Refusal, settings: Settings) -> None:
+    with pytest.raises(case.error) as caught:
+        check(settings, {"recipe": case.recipe} | case.body, case.arrays)
+    assert case.names in caught.value.detail
+    assert caught.value.remedy
+
+
+@dataclass
+class Choice:
+    id: str
+    arrays: dict[str, list[dict[str, Any]]]
+    metric: dict[str, Any] | None
+    expected: tuple[str, str, str | None]
+    outputs: list[dict[str, Any]] = field(default_factory=lambda: MODEL["outputs"])
+
+
+CHOICES = [
+    Choice("labels-mean-top1", {"evaluation": [IMAGES, LABELS]}, None, ("top1", "logits", "label")),
+    Choice("no-labels-mean-agreement", {"evaluation": [IMAGES]}, None, ("agreement", "logits", None)),
+    Choice("no-data-means-agreement", {}, None, ("agreement", "logits", None)),
+    Choice(
+        "float-labels-are-no-classes",
+        {"evaluation": [IMAGES, LABELS | {"dtype": "float32"}]},
+        None,
+        ("agreement", "logits", None),
+    ),
+    Choice(
+        "the-only-labels-are-found", {"evaluation": [IMAGES, LABELS]}, {"name": "top5"}, ("top5", "logits", "label")
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CHOICES, ids=lambda case: case.id)
+def test_the_metric_is_filled_in(case: Choice, settings: Settings) -> None:
+    body: dict[str, Any] = {"recipe": GRAPH} | ({"metric": case.metric} if case.metric else {})
+    metric = check(settings, body, case.arrays, MODEL | {"outputs": case.outputs}).metric
+    assert metric is not None
+    assert (metric.name, metric.output, metric.labels) == case.expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [([100, 1, 8, 8], True), ([100, 1, 1, 8, 8], True), ([100, 32, 1, 8, 8], True), ([100, 2, 8, 8], False)],
+    ids=["batches-formed", "whole-feeds", "whole-feeds-of-a-batch", "another-channel-count"],
+)
+def test_how_an_array_meets_an_input(shape: list[int], fits: bool, settings: Settings) -> None:
+    arrays = {"evaluation": [IMAGES | {"shape": shape}]}
+    if fits:
+        check(settings, {"recipe": GRAPH}, arrays)
+    else:
+        with pytest.raises(DataMismatch):
+            check(settings, {"recipe": GRAPH}, arrays)
+
+
+def test_every_default_is_filled_in(settings: Settings) -> None:
+    request = check(settings, {"recipe": STATIC}, {"calibration": [IMAGES]})
+    assert request.budget_seconds == settings.jobs.default_budget_seconds
+    dumped = request.model_dump(mode="json", by_alias=True)["recipe"][0]
+    assert dumped["pass"] == "quantize_static"
+    assert dumped["per_channel"] is True and dumped["calibration_samples"] == 256

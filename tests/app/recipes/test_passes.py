@@ -1,0 +1,55 @@
+"""The catalogue of passes, and whether anybody can run them."""
+
+from typing import Any
+
+import httpx
+from jsonschema import Draft202012Validator
+
+from app.database import Database
+from app.recipes.catalogue import CATALOGUE
+from tests.app.health.factories import add_worker
+
+Headers = dict[str, str]
+
+
+async def passes(client: httpx.AsyncClient, headers: Headers) -> dict[str, dict[str, Any]]:
+    answer = await client.get("/v1/passes", headers=headers)
+    assert answer.status_code == 200
+    return {entry["name"]: entry for entry in answer.json()["items"]}
+
+
+async def test_every_pass_is_listed_with_what_it_needs(client: httpx.AsyncClient, reader: Headers) -> None:
+    found = await passes(client, reader)
+    assert list(found) == list(CATALOGUE)
+    assert all(entry["summary"] for entry in found.values())
+    assert found["quantize_static"]["needs"] == {
+        "calibration_data": True,
+        "training_data": False,
+        "labels": False,
+        "trainable_model": False,
+        "torch": False,
+    }
+
+
+async def test_the_schema_of_a_pass_has_its_defaults_and_refuses_strangers(
+    client: httpx.AsyncClient, reader: Headers
+) -> None:
+    for name, entry in (await passes(client, reader)).items():
+        schema = entry["json_schema"]
+        Draft202012Validator.check_schema(schema)
+        checker = Draft202012Validator(schema)
+        assert checker.is_valid({"pass": name})
+        assert not checker.is_valid({"pass": name, "no_such_argument": 1})
+        assert all("default" in field for key, field in schema["properties"].items() if key != "pass")
+        assert all(field.get("description") for field in schema["properties"].values())
+
+
+async def test_a_pass_is_available_while_a_live_worker_offers_it(
+    client: httpx.AsyncClient, reader: Headers, database: Database
+) -> None:
+    assert {entry["unavailable_reason"] for entry in (await passes(client, reader)).values()} == {"no live worker"}
+    add_worker(database, passes=["optimize_graph"])
+    add_worker(database, name="silent", passes=list(CATALOGUE), silent_seconds=120)
+    found = await passes(client, reader)
+    assert (found["optimize_graph"]["available"], found["optimize_graph"]["unavailable_reason"]) == (True, None)
+    assert found["quantize_static"]["unavailable_reason"] == "no live worker offers this pass"

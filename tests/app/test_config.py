@@ -1,0 +1,58 @@
+"""Settings: nothing starts half configured, and what is said of a wrong one shows no secret."""
+
+import pytest
+from pydantic import ValidationError
+
+from app.config import JobSettings, Settings
+
+GOOD = {
+    "DATABASE_URL": "postgresql+psycopg://lathe:0f8b7c2d9e@db/lathe",
+    "REDIS_URL": "redis://:5e1f9a7b3c@redis/0",
+    "STORAGE_URL": "file:///storage",
+    "LATHE_SECRET_KEY": "0123456789abcdef0123456789abcdef",
+}
+
+
+@pytest.fixture
+def settings_from(monkeypatch: pytest.MonkeyPatch):
+    def make(**changes: str) -> Settings:
+        for name, value in (GOOD | changes).items():
+            monkeypatch.setenv(name, value)
+        return Settings()
+
+    return make
+
+
+def test_good_settings_start(settings_from) -> None:
+    assert settings_from().storage_url == "file:///storage"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", ""),
+        ("REDIS_URL", ""),
+        ("STORAGE_URL", ""),
+        ("LATHE_SECRET_KEY", "short-but-secret"),
+        ("LATHE_SECRET_KEY", "changemechangemechangemechangeme"),
+        ("DATABASE_URL", "postgresql+psycopg://lathe:changeme@db/lathe"),
+        ("REDIS_URL", "redis://:password@redis/0"),
+    ],
+    ids=["no-database", "no-redis", "no-storage", "short", "few-letters", "default-password", "default-redis-password"],
+)
+def test_a_wrong_setting_is_named_and_no_value_is_shown(settings_from, name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings_from(**{name: value})
+    said = str(caught.value)
+    assert name in said
+    assert not [secret for secret in (*GOOD.values(), value) if secret and secret in said]
+    assert "input_value" not in said
+
+
+def test_embedded_settings_need_no_secret_of_the_operators(settings_from) -> None:
+    assert settings_from(LATHE_EMBEDDED="1", LATHE_SECRET_KEY="").embedded
+
+
+def test_a_lease_must_outlive_a_lost_heartbeat() -> None:
+    with pytest.raises(ValidationError, match="at least twice"):
+        JobSettings(lease_seconds=10, heartbeat_seconds=6)

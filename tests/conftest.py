@@ -1,0 +1,266 @@
+"""What tests stand on: a real Postgres built by the migrations, a real Redis, the API in this process or in its own.
+
+DATABASE_URL and REDIS_URL choose the servers, else the embedded ones are started. On a Postgres that was given, the
+tests make a database of their own and drop it in the end.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+from sqlalchemy import create_engine, make_url, text
+
+from app.access.service import create_key, ensure_workspace
+from app.config import ApiSettings, Settings
+from app.database import Database
+from app.main import create_app, lifespan_of
+from app.schema import METADATA, migrate
+from app.storage import Storage
+
+SECRET_KEY = "a secret key of the tests, 32 characters and more"
+MakeKey = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where the servers of this session are."""
+
+    database_url: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Postgres and Redis, as given or embedded."""
+    if "DATABASE_URL" in os.environ and "REDIS_URL" in os.environ:
+        yield Services(os.environ["DATABASE_URL"], os.environ["REDIS_URL"])
+        return
+    from app.embedded import EmbeddedServices  # noqa: PLC0415 - not installed where the servers are given
+
+    with EmbeddedServices(tmp_path_factory.mktemp("services"), durable=False) as embedded:
+        yield Services(embedded.environment["DATABASE_URL"], embedded.environment["REDIS_URL"])
+
+
+@pytest.fixture(scope="session")
+def services(servers: Services) -> Iterator[Services]:
+    """The servers, with a database of this session's own, built by the migrations."""
+    url = make_url(servers.database_url)
+    name = f"lathe_test_{uuid4().hex[:12]}"
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    own = url.set(database=name).render_as_string(hide_password=False)
+    migrate(own)
+    yield Services(own, servers.redis_url)
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture
+def settings(services: Services, tmp_path: Path) -> Settings:
+    """Settings of one test, with a storage folder of its own."""
+    return Settings(
+        database_url=SecretStr(services.database_url),
+        redis_url=SecretStr(services.redis_url),
+        storage_url=(tmp_path / "storage").as_uri(),
+        secret_key=SecretStr(SECRET_KEY),
+        work_folder=tmp_path / "work",
+        api=ApiSettings(min_free_bytes=0, key_cache_seconds=0),
+    )
+
+
+@pytest.fixture(scope="session")
+def settings_of_session(services: Services) -> Settings:
+    """Settings of what outlives a test: it stores nothing."""
+    return Settings(
+        database_url=SecretStr(services.database_url),
+        redis_url=SecretStr(services.redis_url),
+        storage_url="file:///nowhere",
+        secret_key=SecretStr(SECRET_KEY),
+    )
+
+
+@pytest.fixture(scope="session")
+def engine_of_session(settings_of_session: Settings) -> Iterator[Database]:
+    database = Database(settings_of_session)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def database(engine_of_session: Database) -> Database:
+    """The database, empty.
+
+    Rows are seen across connections and processes here, so that no rollback could take them back.
+    """
+    tables = ", ".join(table.name for table in METADATA.sorted_tables)
+    with engine_of_session.session_scope() as session:
+        session.execute(text("SET LOCAL lock_timeout = '10s'"))
+        session.execute(text(f"TRUNCATE {tables} CASCADE"))
+    return engine_of_session
+
+
+@pytest.fixture
+def storage(settings: Settings) -> Storage:
+    return Storage(settings)
+
+
+@pytest.fixture
+def make_key(database: Database) -> MakeKey:
+    """`make_key(workspace="default", scopes=("read", "write"), lifetime=None)`: the text of a new API key."""
+
+    def make(
+        workspace: str = "default", scopes: tuple[str, ...] = ("read", "write"), lifetime: timedelta | None = None
+    ) -> str:
+        with database.session_scope() as session:
+            return create_key(
+                session,
+                workspace=workspace,
+                name="test",
+                scopes=list(scopes),
+                lifetime=lifetime,
+                secret_key=SECRET_KEY,
+            )[1]
+
+    return make
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def reader(make_key: MakeKey) -> dict[str, str]:
+    """Headers of a caller who may read in the workspace `default`."""
+    return bearer(make_key(scopes=("read",)))
+
+
+@pytest.fixture
+def writer(make_key: MakeKey) -> dict[str, str]:
+    """Headers of a caller who may read and write in the workspace `default`."""
+    return bearer(make_key())
+
+
+@pytest.fixture
+def stranger(make_key: MakeKey) -> dict[str, str]:
+    """Headers of a caller of another workspace."""
+    return bearer(make_key(workspace="elsewhere"))
+
+
+@pytest.fixture
+def workspace_id(database: Database) -> UUID:
+    """The workspace `default`."""
+    with database.session_scope() as session:
+        return ensure_workspace(session, "default")
+
+
+@pytest.fixture(scope="session")
+def routed(settings_of_session: Settings) -> FastAPI:
+    """The application without what it holds: its routes are the same in every test, and take a while to build."""
+    return create_app(settings_of_session)
+
+
+@pytest.fixture
+async def app(routed: FastAPI, settings: Settings, database: Database) -> AsyncIterator[FastAPI]:
+    """The application with everything it holds, on an empty database."""
+    async with lifespan_of(settings)(routed):
+        yield routed
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """The API in this process; what fails inside answers 500, as it would a real client."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://lathe") as client:
+        yield client
+
+
+@dataclass(frozen=True)
+class LiveApi:
+    """The API in a process of its own, on a Unix socket."""
+
+    address: Path
+    process: "subprocess.Popen[bytes]"
+    storage_folder: Path
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(transport=httpx.HTTPTransport(uds=str(self.address)), base_url="http://lathe", timeout=60)
+
+    def stored_files(self) -> list[str]:
+        return sorted(
+            path.relative_to(self.storage_folder).as_posix()
+            for path in self.storage_folder.rglob("*")
+            if path.is_file()
+        )
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a process that is to run with `settings`."""
+    return {
+        **os.environ,
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "REDIS_URL": settings.redis_url.get_secret_value(),
+        "STORAGE_URL": settings.storage_url,
+        "LATHE_SECRET_KEY": SECRET_KEY,
+        "LATHE_WORK_FOLDER": str(settings.work_folder),
+        "LATHE_API_MIN_FREE_BYTES": "0",
+        "LATHE_API_KEY_CACHE_SECONDS": "0",
+    }
+
+
+@pytest.fixture
+def start_api(environment: dict[str, str], database: Database, tmp_path: Path) -> Iterator[Callable[..., LiveApi]]:
+    """`start_api(**environment)`: the API under uvicorn; stopped when the test ends."""
+    started: list[LiveApi] = []
+    # A socket's address has 107 characters, and the folder of a test may take more.
+    folder = tempfile.TemporaryDirectory(prefix="lathe-")
+
+    def start(**more: str) -> LiveApi:
+        address = Path(folder.name) / f"{len(started)}.sock"
+        uvicorn = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log"]
+        process = subprocess.Popen([*uvicorn, "--uds", str(address)], env=environment | more)
+        api = LiveApi(address, process, tmp_path / "storage")
+        started.append(api)
+        _wait_for(api)
+        return api
+
+    yield start
+    for api in started:
+        api.process.terminate()
+    for api in started:
+        api.process.wait(timeout=10)
+    folder.cleanup()
+
+
+@pytest.fixture
+def live_api(start_api: Callable[..., LiveApi]) -> LiveApi:
+    return start_api()
+
+
+def _wait_for(api: LiveApi) -> None:
+    deadline = time.monotonic() + 30
+    while api.process.poll() is None and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(api.address)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"the API did not start; its process says {api.process.poll()}")

@@ -1,0 +1,142 @@
+"""The deployment files: valid, and with nothing open that need not be."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+COMPOSE = ROOT / "docker-compose.yml"
+DOCKERFILE = ROOT / "docker" / "Dockerfile"
+# Why a service has none; the file says so too.
+NO_HEALTHCHECK = {"migrate": "runs once", "housekeeping": "answers nobody"}
+SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "LATHE_SECRET_KEY")
+
+
+def load() -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe").load(COMPOSE)
+    return loaded
+
+
+SERVICES: dict[str, dict[str, Any]] = load()["services"]
+OURS = [name for name, service in SERVICES.items() if "build" in service]
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def test_the_file_fits_the_compose_specification() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_part_is_there() -> None:
+    parts = {"postgres", "redis", "migrate", "api", "worker", "inspector", "housekeeping"}
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == parts
+    assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
+    assert SERVICES["object-storage"]["profiles"] == ["object-storage"]
+
+
+@each_service
+def test_a_service_is_hardened(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert "privileged" not in service
+    assert "cap_add" not in service
+    if name not in OURS and name != "object-storage":  # the file says why that one is root, without capabilities
+        assert not service["user"].startswith("0")
+
+
+@each_service
+def test_a_service_comes_back_and_says_how_it_is(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == ("no" if name == "migrate" else "unless-stopped")
+    asked = "test" in service.get("healthcheck", {})
+    assert asked is (name not in NO_HEALTHCHECK)
+
+
+@each_service
+def test_an_image_is_pinned(name: str) -> None:
+    tag = SERVICES[name]["image"].partition(":")[2]
+    assert re.search(r"\d+\.\d+|\d{4}-\d{2}-\d{2}", tag), "a tag with a full version or a date"
+
+
+@each_service
+def test_only_the_api_is_reachable_from_outside(name: str) -> None:
+    service = SERVICES[name]
+    assert ("ports" in service) is (name == "api")
+    assert ("frontend" in service["networks"]) is (name == "api")
+
+
+def test_the_api_is_published_on_this_host_alone_by_default() -> None:
+    assert SERVICES["api"]["ports"] == ["${LATHE_PUBLISH:-127.0.0.1:8000}:8000"]
+    assert load()["networks"]["backend"]["internal"] is True
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_has_no_default(name: str) -> None:
+    used = re.findall(rf"\$\{{{name}([^}}]*)\}}", COMPOSE.read_text())
+    assert used
+    assert all(rest.startswith(":?") for rest in used)
+    assert f"\n{name}=\n" in (ROOT / ".env.example").read_text()
+
+
+def test_the_example_works_nowhere_as_it_stands() -> None:
+    lines = [line for line in (ROOT / ".env.example").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines == [f"{name}=" for name in SECRETS]
+
+
+def test_object_storage_refuses_its_well_known_password() -> None:
+    script = SERVICES["object-storage"]["entrypoint"][2].replace("$$", "$").replace("exec minio", "echo minio")
+    refused = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "set AWS_ACCESS_KEY_ID in .env" in refused.stderr
+
+
+def test_redis_keeps_what_it_is_told() -> None:
+    script = SERVICES["redis"]["command"][2]
+    assert "--appendonly yes" in script
+    assert "--maxmemory-policy noeviction" in script
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "inspector", "worker-gpu", "housekeeping"])
+def test_a_part_waits_for_what_it_needs(name: str) -> None:
+    assert SERVICES[name]["depends_on"] == {
+        "migrate": {"condition": "service_completed_successfully"},
+        "postgres": {"condition": "service_healthy"},
+        "redis": {"condition": "service_healthy"},
+    }
+
+
+def test_every_kind_of_job_has_a_worker() -> None:
+    commands = {name: " ".join(service.get("command", [])) for name, service in SERVICES.items()}
+    dockerfile = DOCKERFILE.read_text()
+    assert commands["inspector"].endswith("-Q inspect")
+    assert '"-Q", "cpu"]' in dockerfile
+    assert '"-Q", "gpu"]' in dockerfile
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_image_of_ours_is_a_target_that_runs_as_nobody_in_particular(name: str) -> None:
+    dockerfile = DOCKERFILE.read_text()
+    target = SERVICES[name]["build"]["target"]
+    assert re.search(rf"^FROM base AS {target}$", dockerfile, re.MULTILINE)
+    base = dockerfile.partition(" AS base\n")[2].partition("\nFROM ")[0]
+    assert "USER 10001:10001" in base
+    assert "user" not in SERVICES[name]
+
+
+def test_what_the_images_copy_exists_and_is_let_through() -> None:
+    copied = {
+        word
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE.read_text(), re.MULTILINE)
+        for word in line.split()[:-1]
+    }
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == let_through
+    assert [name for name in copied if not (ROOT / name).exists()] == []

@@ -1,0 +1,37 @@
+"""Imports run one way, and the API stays light."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from importlinter.cli import lint_imports
+
+PROJECT = Path(__file__).parent.parent
+HEAVY = ("torch", "onnx", "onnxruntime", "onnx_ir", "numpy", "scipy", "safetensors", "worker")
+IMPORT_THE_API = """
+import json, sys
+import app.main, app.embedded, app.cli, app.client, uvicorn
+app.main.create_app
+print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))
+"""
+
+
+def test_imports_follow_the_layers() -> None:
+    assert lint_imports(config_filename=str(PROJECT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_the_api_imports_no_model_library() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_THE_API], capture_output=True, text=True, cwd=PROJECT, check=True
+    )
+    loaded = set(json.loads(result.stdout))
+    assert "fastapi" in loaded
+    assert loaded.isdisjoint(HEAVY), sorted(loaded & set(HEAVY))
+
+
+def test_the_api_starts_with_few_modules() -> None:
+    """Starting is mostly importing: 1,000 modules take about a second, and a model library adds 500 to 2,000."""
+    count = "import sys, app.main; print(len(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, cwd=PROJECT, check=True)
+    assert int(result.stdout) < 1500

@@ -1,0 +1,85 @@
+"""Scores of samples, against their definitions."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, top_k_accuracy_score
+
+from worker.engine.evaluation import metrics
+from worker.engine.evaluation.bootstrap import MacroF1, Mean, SqnrDb, estimate
+from worker.engine.evaluation.latency import median_interval
+
+GENERATOR = np.random.default_rng(0)
+SCORES = GENERATOR.standard_normal((200, 7)).astype(np.float32)
+LABELS = GENERATOR.integers(0, 7, 200)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_top_k_is_scikit_learns(k: int) -> None:
+    expected = top_k_accuracy_score(LABELS, SCORES, k=k, labels=np.arange(7))
+    assert metrics.top_k(SCORES, LABELS, k).mean() == pytest.approx(expected)
+
+
+def test_macro_f1_is_scikit_learns() -> None:
+    predicted = metrics.classes(SCORES, LABELS)
+    statistic = MacroF1(LABELS, predicted, np.arange(200))
+    assert statistic(np.ones((1, 200)))[0] == pytest.approx(f1_score(LABELS, predicted, average="macro"))
+
+
+def test_token_labels_below_zero_are_not_counted() -> None:
+    scores = np.eye(3, dtype=np.float32)[None].repeat(2, axis=0)
+    labels = np.array([[0, 1, -100], [1, -100, -100]])
+    np.testing.assert_allclose(metrics.top_k(scores, labels, 1), [1.0, 0.0])
+
+
+def test_agreement_is_the_top_class_of_scores_and_a_tolerance_elsewhere() -> None:
+    np.testing.assert_allclose(metrics.agreement(SCORES, SCORES[:, ::-1]).mean(), 0.1, atol=0.1)
+    maps = np.ones((2, 3, 4, 4), np.float32)
+    moved = maps.copy()
+    moved[0, 0] *= 1.04
+    moved[1, 0] *= 1.06
+    # 5 % of the root mean square, here 1: 4 % off still agrees, 6 % off on a third of the elements does not.
+    np.testing.assert_allclose(metrics.agreement(maps, moved), [1.0, 2 / 3])
+
+
+def test_sqnr_is_its_definition() -> None:
+    noise = GENERATOR.standard_normal(SCORES.shape) * 0.01
+    signal, power = metrics.signal_and_noise(SCORES.astype(np.float64), SCORES + noise)
+    decibels = SqnrDb(signal, power)(np.ones((1, 200)))[0]
+    # A signal of variance 1 under noise of deviation 0.01 has 40 dB; 1,400 draws leave it within 0.5.
+    assert decibels == pytest.approx(40.0, abs=0.5)
+
+
+def test_labels_that_no_output_can_answer_are_refused() -> None:
+    with pytest.raises(metrics.MetricMismatch, match=r"\[200, 1\]"):
+        metrics.top_k(SCORES[:, :1], LABELS, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "expected"),
+    [("top1", 0.9, 0.88, 0.02), ("mse", 2.0, 2.2, 0.1), ("mae", 0.0, 0.0, 0.0), ("sqnr_db", np.inf, 20.0, 0.01)],
+    ids=["top1", "mse", "no-error-at-all", "sqnr"],
+)
+def test_a_drop_is_what_the_contract_bounds(name: str, before: float, after: float, expected: float) -> None:
+    assert float(metrics.drop(name, np.array(before), np.array(after))) == pytest.approx(expected)
+
+
+def test_the_bootstrap_interval_of_a_mean_is_that_of_the_normal_theory() -> None:
+    hits = (GENERATOR.random(1000) < 0.8).astype(np.float64)
+    found = estimate([Mean(hits)], 1000, seed=0)[0]
+    half = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / 1000)
+    # The ends of a percentile interval of 1,000 replicates carry about 6 % of its half width themselves.
+    assert found.low == pytest.approx(hits.mean() - half, abs=0.2 * half)
+    assert found.high == pytest.approx(hits.mean() + half, abs=0.2 * half)
+    assert estimate([Mean(hits)], 1000, seed=0)[0] == found
+
+
+def test_what_is_not_finite_becomes_null() -> None:
+    exact = SqnrDb(np.ones(5), np.zeros(5))
+    assert estimate([exact], 5, seed=0)[0].value is None
+
+
+@pytest.mark.parametrize(("count", "low", "high"), [(5, 1, 5), (9, 2, 8), (21, 6, 16)], ids=str)
+def test_the_interval_of_a_median_comes_from_order_statistics(count: int, low: int, high: int) -> None:
+    """The ranks of the table of H. A. David; five values reach no 95 % and give their whole range."""
+    found = median_interval([float(value) for value in range(1, count + 1)])
+    assert (found.low, found.value, found.high) == (low, (count + 1) / 2, high)

@@ -1,0 +1,180 @@
+"""Probes in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.recipes.request import Metric
+from tests.worker import networks
+from worker.engine.evaluation.child import Bounds, run_probe
+from worker.engine.evaluation.kernels import kind_of
+from worker.engine.evaluation.requests import (
+    Comparison,
+    ComparisonAnswer,
+    Footprint,
+    KernelReport,
+    OneCall,
+    Turns,
+    TurnsAnswer,
+)
+from worker.engine.faults import UserFault
+from worker.engine.feeds import Feeds, match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.stored_arrays import ArrayStore
+
+X = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+
+
+def _perceptron(folder: Path, seed: int = 0) -> ModelFile:
+    return ModelFile(networks.save(networks.perceptron(seed, width=1 << 16), folder))
+
+
+def _feeds(model: ModelFile, x: np.ndarray = X) -> Feeds:
+    return match_arrays(inputs_of(model.structure()), {"x": x}, "data")
+
+
+def _one_call(model: ModelFile, folder: Path) -> OneCall:
+    feed = _feeds(model).describe(ArrayStore(folder / "store"))
+    return OneCall(model=str(model.path), feed=feed, threads=1, seconds=0.5, folder=str(folder))
+
+
+def test_a_footprint_holds_the_weights(tmp_path: Path) -> None:
+    model = _perceptron(tmp_path / "model")
+    found = run_probe("footprint", _one_call(model, tmp_path), Footprint, Bounds(tmp_path / "probe", 60))
+    # 3.3 MB of weights must be resident; what the runtime needs beside them stays below a tenth of a gigabyte.
+    assert model.size_bytes() < found.peak_memory_bytes - found.baseline_memory_bytes < 100e6
+    assert found.outputs["y"].shape == [1, 4]
+
+
+def test_kernel_shares_add_up_and_float_products_are_named(tmp_path: Path) -> None:
+    model = _perceptron(tmp_path / "model")
+    found = run_probe("kernels", _one_call(model, tmp_path), KernelReport, Bounds(tmp_path / "probe", 60))
+    kernels = found.kernels
+    total = kernels.int8_share + kernels.float_share + kernels.conversion_share + kernels.other_share
+    assert total == pytest.approx(1.0)
+    assert sum(len(names) for names in found.float_nodes.values()) == 2
+    assert not found.quantized
+
+
+@pytest.mark.parametrize(
+    ("operator", "types", "kind"),
+    [
+        ("QLinearConv", ["uint8", "int8"], "int8"),
+        ("MatMulIntegerToFloat", ["uint8", "float"], "int8"),
+        ("MaxPool", ["uint8"], "int8"),
+        ("DequantizeLinear", ["uint8", "float"], "conversion"),
+        ("FusedConv", ["float"], "float"),
+        ("Reshape", ["float", "int64"], "other"),
+        ("Equal", ["int64", "bool"], "other"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_kernels_are_told_apart(operator: str, types: list[str], kind: str) -> None:
+    assert kind_of(operator, {"input_type_shape": [{name: [1]} for name in types]}) == kind
+
+
+def test_turns_give_every_model_as_many_rounds(tmp_path: Path) -> None:
+    models = [_perceptron(tmp_path / str(seed), seed) for seed in range(2)]
+    feed = _feeds(models[0]).describe(ArrayStore(tmp_path / "store"))
+    request = Turns(models=[str(model.path) for model in models], feeds=[feed, feed], threads=1, seconds=1.0, rounds=5)
+    found = run_probe("latency", request, TurnsAnswer, Bounds(tmp_path / "probe", 60))
+    rounds = [len(latency.round_medians_ms) for latency in found.latencies]
+    assert rounds[0] == rounds[1]
+    assert found.ratios[0].value == 1.0
+    assert found.latencies[0].p50_ms <= found.latencies[0].p99_ms
+
+
+def _compare(tmp_path: Path, metric: Metric, x: np.ndarray = X, candidate_seed: int = 0) -> ComparisonAnswer:
+    original, candidate = _perceptron(tmp_path / "a"), _perceptron(tmp_path / "b", candidate_seed)
+    store = ArrayStore(tmp_path / "store")
+    request = Comparison(
+        original=str(original.path),
+        candidate=str(candidate.path),
+        feed=_feeds(original, x).describe(store),
+        labels={"label": store.keep(np.arange(len(x)) % 4)},
+        metric=metric,
+        threads=1,
+        batch=1,
+        seconds=30,
+        seed=0,
+    )
+    return run_probe("comparison", request, ComparisonAnswer, Bounds(tmp_path / "probe", 60))
+
+
+def test_a_copy_agrees_with_its_original(tmp_path: Path) -> None:
+    found = _compare(tmp_path, Metric(name="top1", output="y", labels="label"))
+    by_name = {quality.name: quality.value for quality in found.candidate}
+    assert found.drop == found.drop_low == found.drop_high == 0
+    assert by_name["agreement"] == 1.0
+    assert by_name["sqnr_db"] is None
+    assert found.sample_count == 40
+    assert {quality.name for quality in found.original} == {"top1", "f1"}
+
+
+def test_another_model_does_not_agree(tmp_path: Path) -> None:
+    found = _compare(tmp_path, Metric(name="agreement", output="y"), candidate_seed=1)
+    # Chance is one in four; that twenty of forty agree by chance has a probability below 1 in 1,000.
+    assert found.metric_candidate is not None
+    assert found.metric_candidate < 0.5
+    assert found.drop == pytest.approx(1 - found.metric_candidate)
+
+
+def test_nan_is_named_and_leaves_the_answer_finite(tmp_path: Path) -> None:
+    x = X.copy()
+    x[3] = np.nan
+    found = _compare(tmp_path, Metric(name="cosine", output="y"), x)
+    assert any("NaN or infinite in 1 of 40" in warning for warning in found.warnings)
+    assert "NaN" not in found.model_dump_json().replace("NaN or infinite", "")
+
+
+def test_a_fault_in_a_probe_keeps_its_code(tmp_path: Path) -> None:
+    model = _perceptron(tmp_path / "model")
+    model.path.write_bytes(b"no model")
+    request = OneCall(
+        model=str(model.path),
+        feed=match_arrays([], {}, "data").describe(ArrayStore(tmp_path)),
+        threads=1,
+        seconds=1,
+        folder=str(tmp_path),
+    )
+    with pytest.raises(UserFault) as caught:
+        run_probe("footprint", request, Footprint, Bounds(tmp_path / "probe", 60))
+    assert caught.value.fault().code == "model_fails"
+
+
+def test_a_probe_dies_with_its_parent(tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    os.mkfifo(request)  # the probe waits for the rest of it
+    script = (
+        "import os, subprocess, sys\n"
+        "probe = [sys.executable, '-m', 'worker.engine.evaluation.footprint', *sys.argv[1:], str(os.getpid())]\n"
+        "child = subprocess.Popen(probe)\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[4])}
+    command = [sys.executable, "-c", script, str(request), str(tmp_path / "answer.json")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        with request.open("wb"):  # opens as soon as the probe reads
+            parent.send_signal(signal.SIGKILL)
+            until = time.monotonic() + 10
+            while time.monotonic() < until and _alive(child):
+                time.sleep(0.02)
+            assert not _alive(child)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (ProcessLookupError, FileNotFoundError):
+        return False

@@ -1,0 +1,65 @@
+"""Preparing a graph: a step that fails is left out; a lack of memory and a model that fails are not its business."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.worker import networks
+from worker.engine.faults import OutOfMemory
+from worker.engine.model_file import ModelFile
+from worker.engine.preparation import Preparation, prepare
+from worker.engine.sessions import ModelFails
+
+# Expands to as many elements as `x` says.
+GROWING = networks.parse(
+    "network (float[1,1] x) => (float[1,1] y) <int64[1] flat = {-1}, float[1] one = {1}>"
+    "{ n = Reshape(x, flat) size = Cast<to=7>(n) big = Expand(one, size) sum = ReduceSum(big) y = Mul(x, sum) }"
+)
+BEYOND_ANY_MEMORY = 1e15
+
+
+def _preparation(tmp_path: Path, x: float = 1.0) -> Preparation:
+    model = ModelFile(networks.save(GROWING, tmp_path / "model"))
+    return Preparation.start(model, {"x": np.full((1, 1), x, np.float32)}, tmp_path / "scratch", threads=1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OutOfMemory("too much"), RuntimeError("std::bad_alloc")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lack_of_memory_is_not_taken_for_a_step_that_fails(error: Exception, tmp_path: Path) -> None:
+    def step(_model: ModelFile, _folder: Path) -> ModelFile:
+        raise error
+
+    with pytest.raises(type(error)):
+        _preparation(tmp_path).attempt("a step", step)
+
+
+def test_a_step_that_fails_is_left_out(tmp_path: Path) -> None:
+    def step(_model: ModelFile, _folder: Path) -> ModelFile:
+        raise ValueError("no such thing\nand more")
+
+    preparation = _preparation(tmp_path)
+    assert not preparation.attempt("a step", step)
+    assert (preparation.notes, preparation.applied) == (["Left out: a step (no such thing)."], [])
+
+
+def test_a_result_that_does_not_run_is_left_out(tmp_path: Path) -> None:
+    def step(_model: ModelFile, folder: Path) -> ModelFile:
+        (folder / "model.onnx").write_bytes(b"no model")
+        return ModelFile(folder / "model.onnx")
+
+    preparation = _preparation(tmp_path)
+    before = preparation.model
+    assert not preparation.attempt("a step", step)
+    assert preparation.model == before
+    assert "does not load" in preparation.notes[0]
+
+
+@pytest.mark.parametrize(("x", "fault"), [(-5.0, ModelFails), (BEYOND_ANY_MEMORY, OutOfMemory)], ids=["fails", "huge"])
+def test_a_model_that_does_not_run_is_said(x: float, fault: type[Exception], tmp_path: Path) -> None:
+    model = ModelFile(networks.save(GROWING, tmp_path / "model"))
+    with pytest.raises(fault):
+        prepare(model, {"x": np.full((1, 1), x, np.float32)}, tmp_path / "scratch", threads=1)

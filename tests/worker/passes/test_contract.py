@@ -1,0 +1,140 @@
+"""What every pass keeps: the input untouched, the model's face, its function within bounds, the same bytes again."""
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from app.recipes.catalogue import CATALOGUE
+from tests.worker import networks
+from worker.engine.feeds import Feeds
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext, PassResult
+from worker.engine.random_input import integer_bounds, random_feeds, working_shapes
+from worker.passes.registry import load_pass
+
+CALLS = 8
+# Rounding a normal signal to 8 bits over its own range keeps about 40 dB; three layers of weights and activations, on
+# ranges from a few samples, and outputs of small size beside their accumulated noise may cost half of that.
+INT8_FLOOR_DB = 20.0
+# float16 has 11 bits of significand, 66 dB a rounding; a hundred roundings one on another leave 46.
+FLOAT16_FLOOR_DB = 45.0
+# A rewrite in float32 only reorders sums.
+EXACT_FLOOR_DB = 80.0
+FLOORS = {
+    "optimize_graph": EXACT_FLOOR_DB,
+    "quantize_static": INT8_FLOOR_DB,
+    "quantize_dynamic": INT8_FLOOR_DB,
+    "convert_float16": FLOAT16_FLOOR_DB,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One kind of model; `idle` passes must say that they changed nothing."""
+
+    name: str
+    model: onnx.ModelProto
+    idle: frozenset[str] = field(default_factory=frozenset)
+
+
+NETWORKS = [
+    Network("convnet", networks.convnet()),
+    Network("perceptron", networks.perceptron()),
+    Network("attention", networks.attention_block()),
+    Network("lstm", networks.recurrent(), frozenset({"optimize_graph", "quantize_static"})),
+    Network(
+        "gru", networks.recurrent(kind="GRU"), frozenset({"optimize_graph", "quantize_static", "quantize_dynamic"})
+    ),
+    Network("two-inputs", networks.two_inputs()),
+    Network("initializers-as-inputs", networks.with_initializers_as_inputs(networks.convnet(opset=9))),
+    Network("branches", networks.with_branches(), frozenset({"quantize_static", "quantize_dynamic"})),
+    Network("function", networks.with_function()),
+    Network("quantized", networks.quantized_product(), frozenset(CATALOGUE)),
+]
+
+
+def _feeds(model: ModelFile) -> Feeds:
+    structure = model.structure()
+    inputs = inputs_of(structure)
+    shapes = working_shapes(model, inputs, {}, batch=1, threads=1)
+    return random_feeds(inputs, integer_bounds(structure, inputs), shapes, CALLS, seed=0)
+
+
+def _apply(name: str, model: ModelFile, scratch: Path) -> PassResult:
+    scratch.mkdir()
+    config = CATALOGUE[name].config.model_validate({"pass": name})
+    return load_pass(name)(model, config, PassContext(scratch=scratch, feeds=_feeds(model), seed=0, threads=1))
+
+
+def _save(network: Network, folder: Path) -> ModelFile:
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "classes", "cat,dog"
+    return ModelFile(networks.save(model, folder))
+
+
+def _face(path: Path) -> list[tuple[str, str, list[object]]]:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return [(value.name, value.type, value.shape) for value in [*session.get_inputs(), *session.get_outputs()]]
+
+
+def _sqnr_db(before: ModelFile, after: ModelFile) -> float:
+    sessions = [ort.InferenceSession(one.path, providers=["CPUExecutionProvider"]) for one in (before, after)]
+    signal = noise = 0.0
+    for call in _feeds(before).calls(1):
+        for left, right in zip(*(session.run(None, call.feed) for session in sessions), strict=True):
+            signal += float(np.sum(left.astype(np.float64) ** 2))
+            noise += float(np.sum((left.astype(np.float64) - right) ** 2))
+    return np.inf if noise == 0 else 10 * np.log10(signal / noise)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+@pytest.mark.parametrize("name", list(CATALOGUE))
+def test_a_pass_keeps_its_contract(name: str, network: Network, tmp_path: Path) -> None:
+    model = _save(network, tmp_path / "model")
+    before = {path: path.read_bytes() for path in model.path.parent.iterdir()}
+    result = _apply(name, model, tmp_path / "scratch")
+
+    assert {path: path.read_bytes() for path in model.path.parent.iterdir()} == before
+    assert _face(result.model.path) == _face(model.path)
+    assert {entry.key: entry.value for entry in result.model.structure().metadata_props} == {"classes": "cat,dog"}
+    assert result.modified == (result.model.sha256() != model.sha256())
+    assert result.modified == (name not in network.idle), result.notes
+    assert _sqnr_db(model, result.model) >= FLOORS[name]
+    onnx.checker.check_model(result.model.path)
+
+
+@pytest.mark.parametrize("name", list(CATALOGUE))
+def test_the_same_seed_gives_the_same_bytes_in_another_process(name: str, tmp_path: Path) -> None:
+    """Another process hashes strings otherwise: an order taken from a set would show."""
+    hashes = set()
+    for seed in ("1", "2"):
+        script = (
+            "import sys; from pathlib import Path; from tests.worker.passes import test_contract as contract;"
+            "print(*(contract.digest(sys.argv[1], network, Path(sys.argv[2])) for network in contract.NETWORKS[:4]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, name, str(tmp_path / seed)],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[3])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        hashes.add(done.stdout)
+    assert len(hashes) == 1
+
+
+def digest(name: str, network: Network, folder: Path) -> str:
+    """Hash of the pass's result, for the test above."""
+    model = _save(network, folder / network.name / "model")
+    result = _apply(name, model, folder / network.name / "scratch")
+    return hashlib.sha256(result.model.path.read_bytes()).hexdigest()

@@ -1,0 +1,82 @@
+"""float16: what it cannot hold stays in float32."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto
+
+from app.recipes.graph import ConvertFloat16
+from tests.worker import networks
+from worker.engine.faults import OutOfMemory, UserFault
+from worker.engine.feeds import match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+from worker.engine.sessions import ModelFails
+from worker.passes.convert_float16 import apply
+
+# Expands to as many elements as `x` says.
+GROWING = networks.parse(
+    "network (float[N,1] x) => (float[N,1] y) <int64[1] flat = {-1}, float[1] one = {1}>"
+    "{ n = Reshape(x, flat) size = Cast<to=7>(n) big = Expand(one, size) sum = ReduceSum(big) y = Mul(x, sum) }"
+)
+# The tool leaves the float32 constant of the body, where it meets a state that has become float16.
+UNCONVERTIBLE = networks.parse(
+    "network (float[N,4] x) => (float[N,4] y) <int64 n = {2}, bool on = {1}> { a = Relu(x) y = Loop(n, on, a) "
+    "<body = g (int64 i, bool before, float[N,4] s) => (bool after, float[N,4] t)"
+    "{ after = Identity(before) k = Constant<value_floats = [2.0]>() t = Add(s, k) }> }"
+)
+LARGE = networks.parse("network (float[N,4] x) => (float[N,4] y) { big = Mul(x, x) y = Sqrt(big) }")
+
+
+def _context(model: ModelFile, x: np.ndarray, scratch: Path) -> PassContext:
+    scratch.mkdir()
+    return PassContext(scratch, match_arrays(inputs_of(model.structure()), {"x": x}, "the data"), seed=0, threads=1)
+
+
+def test_values_beyond_its_range_stay_in_float32(tmp_path: Path) -> None:
+    """1000 squared is beyond 65504; its root is not."""
+    model = ModelFile(networks.save(LARGE, tmp_path / "model"))
+    x = np.full((2, 4), 1000.0, np.float32)
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    result = apply(model, config, _context(model, x, tmp_path / "scratch"))
+    (y,) = ort.InferenceSession(result.model.path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    np.testing.assert_allclose(y, 1000.0, rtol=1e-3)
+    assert any("stay in float32" in note for note in result.notes)
+
+
+def test_inputs_and_outputs_become_float16_when_asked(tmp_path: Path) -> None:
+    model = ModelFile(networks.save(networks.perceptron(), tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16", "keep_io_types": False})
+    result = apply(model, config, _context(model, np.ones((2, 8), np.float32), tmp_path / "scratch"))
+    graph = result.model.structure().graph
+    kinds = {value.type.tensor_type.elem_type for value in [*graph.input, *graph.output]}
+    assert kinds == {TensorProto.FLOAT16}
+
+
+def test_the_file_is_about_half_the_size(tmp_path: Path) -> None:
+    model = ModelFile(networks.save(networks.perceptron(width=4096), tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    result = apply(model, config, _context(model, np.ones((2, 8), np.float32), tmp_path / "scratch"))
+    # Names and casts cost a little: of 200 kB, well under 5 %.
+    assert result.model.size_bytes() < 0.55 * model.size_bytes()
+
+
+# The first sample runs; what comes after it is beyond any memory, or no size at all.
+@pytest.mark.parametrize(("second", "fault"), [(1e15, OutOfMemory), (-5.0, ModelFails)], ids=["huge", "fails"])
+def test_what_the_model_itself_meets_is_not_hidden(second: float, fault: type[UserFault], tmp_path: Path) -> None:
+    model = ModelFile(networks.save(GROWING, tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    x = np.array([[2.0], [second]], np.float32)
+    with pytest.raises(fault):
+        apply(model, config, _context(model, x, tmp_path / "scratch"))
+
+
+def test_a_conversion_that_fails_is_said_and_changes_nothing(tmp_path: Path) -> None:
+    model = ModelFile(networks.save(UNCONVERTIBLE, tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    result = apply(model, config, _context(model, np.ones((2, 4), np.float32), tmp_path / "scratch"))
+    assert (result.modified, result.model) == (False, model)
+    assert "could not be converted" in result.notes[-1]

@@ -1,0 +1,143 @@
+"""What the quantization passes leave alone, and what they say about it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from app.recipes.catalogue import CATALOGUE
+from tests.worker import networks
+from worker.engine.feeds import Feeds, match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult
+from worker.engine.preparation import operator_counts
+from worker.passes.registry import load_pass
+
+FLOATS = TensorProto.FLOAT
+
+
+def _apply(
+    name: str, model: onnx.ModelProto, folder: Path, arrays: dict[str, np.ndarray], **parameters: Any
+) -> PassResult:
+    file = ModelFile(networks.save(model, folder / "model"))
+    feeds: Feeds = match_arrays(inputs_of(file.structure()), arrays, "the data")
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    deadline = parameters.pop("deadline", float("inf"))
+    config = CATALOGUE[name].config.model_validate({"pass": name, **parameters})
+    return load_pass(name)(file, config, PassContext(scratch, feeds, seed=0, threads=1, deadline=deadline))
+
+
+def _images(count: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((count, channels, 16, 16)).astype(np.float32)
+
+
+def _one_conv(groups: int, channels: int = 8) -> onnx.ModelProto:
+    weight = np.random.default_rng(0).standard_normal((channels, channels // groups, 3, 3)).astype(np.float32)
+    node = helper.make_node("Conv", ["image", "weight"], ["y"], "conv", group=groups, pads=[1, 1, 1, 1])
+    shape: list[int | str | None] = ["N", channels, 16, 16]
+    return networks.assemble([node], {"image": (FLOATS, shape)}, {"y": (FLOATS, shape)}, {"weight": weight})
+
+
+def test_weights_are_signed_per_channel_and_activations_unsigned(tmp_path: Path) -> None:
+    result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(8)})
+    initializers = {tensor.name: tensor for tensor in result.model.load().graph.initializer}
+    nodes = result.model.load().graph.node
+    weights = [node for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] in initializers]
+    kinds = {initializers[node.input[0]].data_type for node in weights}
+    assert kinds == {TensorProto.INT8, TensorProto.INT32}
+    scales = [list(initializers[node.input[1]].dims) for node in weights if "stem.weight" in node.input[0]]
+    zeros = [
+        initializers[node.input[2]].data_type
+        for node in nodes
+        if node.op_type == "QuantizeLinear" and node.input[2] in initializers
+    ]
+    assert set(zeros) == {TensorProto.UINT8}
+    assert all(scale == [8] for scale in scales)
+
+
+@pytest.mark.parametrize(
+    ("groups", "quantized"), [(1, True), (8, True), (4, False)], ids=["full", "depthwise", "grouped"]
+)
+def test_grouped_convolutions_stay_in_float(groups: int, quantized: bool, tmp_path: Path) -> None:
+    result = _apply("quantize_static", _one_conv(groups), tmp_path, {"image": _images(4, channels=8)})
+    assert result.modified == quantized
+    assert any("grouped convolution" in note for note in result.notes) != quantized
+
+
+def test_attention_products_and_softmax_stay_in_float(tmp_path: Path) -> None:
+    tokens = np.random.default_rng(0).integers(0, 50, (16, 6))
+    result = _apply("quantize_static", networks.attention_block(), tmp_path, {"tokens": tokens})
+    structure = result.model.structure()
+    producers = {name: node for node in structure.graph.node for name in node.output}
+    scores = next(node for node in structure.graph.node if node.name == "scores")
+    projected = next(node for node in structure.graph.node if node.name == "out")
+    assert all(producers[name].op_type != "DequantizeLinear" for name in scores.input)
+    assert all(producers[name].op_type == "DequantizeLinear" for name in projected.input)
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_clipping_methods_shrink_ranges_that_outliers_stretch(method: str, tmp_path: Path) -> None:
+    images = _images(32)
+    images[0, 0, 0, 0] = 500.0
+    scales = {}
+    for name in ("minmax", method):
+        folder = tmp_path / name
+        folder.mkdir()
+        result = _apply("quantize_static", networks.convnet(), folder, {"image": images}, calibration_method=name)
+        tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in result.model.load().graph.initializer}
+        scales[name] = float(tensors["image_scale"])
+    # One value in 24,576 set the range of 500; the others lie within 5.
+    assert scales["minmax"] == pytest.approx(500 / 255, rel=0.05)
+    assert scales[method] < scales["minmax"] / 5
+
+
+def test_ranges_do_not_depend_on_how_much_memory_samples_share(tmp_path: Path) -> None:
+    """Ranges are streamed: those of 8 samples are those of the same 8 given as two halves in another order."""
+    images = _images(8)
+    found = []
+    for number, order in enumerate((np.arange(8), np.arange(8)[::-1])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        result = _apply("quantize_static", networks.convnet(), folder, {"image": images[order]})
+        found.append(result.model.path.read_bytes())
+    assert found[0] == found[1]
+
+
+def test_calibration_reads_at_most_the_samples_asked_for(tmp_path: Path) -> None:
+    images = np.concatenate([_images(4), np.full((1, 3, 16, 16), np.nan, np.float32)])
+    result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": images}, calibration_samples=4)
+    assert result.modified
+    assert result.manifest["calibration_samples"] == 4
+
+
+def test_nodes_that_nan_passes_through_stay_in_float(tmp_path: Path) -> None:
+    images = np.full((2, 3, 16, 16), np.nan, np.float32)
+    result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": images})
+    assert any("NaN or infinity" in note for note in result.notes)
+
+
+def test_excluded_nodes_stay_in_float_and_unknown_names_are_said(tmp_path: Path) -> None:
+    result = _apply(
+        "quantize_static", networks.convnet(), tmp_path, {"image": _images(4)}, exclude=["stem", "no such node"]
+    )
+    structure = result.model.structure()
+    producers = {name: node.op_type for node in structure.graph.node for name in node.output}
+    stem = next(node for node in structure.graph.node if node.name == "stem")
+    assert producers.get(stem.input[1]) != "DequantizeLinear"
+    assert any("no such node" in note for note in result.notes)
+
+
+def test_dynamic_quantization_takes_only_the_operators_asked_for(tmp_path: Path) -> None:
+    result = _apply("quantize_dynamic", networks.convnet(), tmp_path, {"image": _images(2)}, operators=["LSTM"])
+    assert not result.modified
+    assert "MatMulInteger" not in operator_counts(result.model.structure())
+
+
+def test_a_pass_out_of_time_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BudgetExhausted):
+        _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(2)}, deadline=0.0)

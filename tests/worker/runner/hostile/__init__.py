@@ -1,0 +1,1 @@
+"""Files that must be refused, each with the code of its refusal."""

@@ -1,0 +1,21 @@
+"""Every dataset that is refused is refused with its own code, the reason and a remedy, and never tried again."""
+
+from pathlib import Path
+
+import pytest
+
+from app.jobs.states import JobKind
+from tests.worker.runner.hostile.case import Hostile
+from tests.worker.runner.hostile.datasets import DATASETS
+from tests.worker.runner.jobs import INPUT, run_here
+
+
+@pytest.mark.parametrize("case", DATASETS, ids=str)
+def test_refused_with_code_reason_and_remedy(case: Hostile, tmp_path: Path) -> None:
+    case.write(tmp_path / INPUT)
+    result = run_here(JobKind.INSPECT_DATASET, tmp_path, case.media_type)
+    assert result.outcome == "failed"
+    assert result.fault is not None
+    assert (result.fault.code, result.retryable) == (case.code, False), result.fault.detail
+    assert case.names in result.fault.detail
+    assert result.fault.remedy

@@ -1,0 +1,404 @@
+"""One attempt at one job, with a real runner in its sandbox: however it goes, the job ends in the right state."""
+
+import contextlib
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psutil
+import pytest
+from sqlalchemy import func, select, text
+
+from app.artifacts.tables import ArtifactRow
+from app.blobs.tables import BlobRow
+from app.config import Settings
+from app.database import Database
+from app.datasets.tables import DatasetRow
+from app.jobs import lease
+from app.jobs.states import JobKind, JobState
+from app.jobs.subjects import SUBJECT
+from app.jobs.tables import JobDatasetRow, JobEventRow, MeasurementRow, ReportRow
+from app.models.tables import ModelRow
+from app.storage import Storage
+from tests.app.jobs.factories import add_job, read_job
+from tests.worker import networks
+from tests.worker.uploads import npz, store_upload
+from worker import supervisor as supervising
+from worker.listener import MAX_EVENTS
+from worker.memory import affordable_bytes
+from worker.supervisor import Supervisor
+
+
+@pytest.fixture
+def supervisor(settings: Settings, database: Database, tmp_path: Path) -> Supervisor:
+    quick = settings.model_copy(
+        update={
+            "work_folder": tmp_path / "work",
+            "jobs": settings.jobs.model_copy(
+                update={"heartbeat_seconds": 0.2, "lease_seconds": 10.0, "backoff_seconds": 0.0, "max_attempts": 2}
+            ),
+        }
+    )
+    return Supervisor(quick, database, Storage(quick), threading.Event())
+
+
+@pytest.fixture
+def model(supervisor: Supervisor, database: Database, tmp_path: Path) -> UUID:
+    content = networks.convnet().SerializeToString()
+    return store_upload(database, supervisor.storage, ModelRow, content, tmp_path, name="convnet")
+
+
+def inspect(supervisor: Supervisor, database: Database, model: UUID, **columns: Any) -> UUID:
+    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model, **columns)
+    supervisor.run(job_id)
+    return job_id
+
+
+def read_model(database: Database, model: UUID) -> ModelRow:
+    with database.session_scope() as session:
+        return session.get_one(ModelRow, model)
+
+
+def runners(supervisor: Supervisor) -> list[psutil.Process]:
+    """The processes of its runners, outermost first: launcher, process 1 of the namespace, the runner, its children."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if str(supervisor.settings.work_folder) in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def runners_left(supervisor: Supervisor) -> list[psutil.Process]:
+    """Those that are still there after a moment."""
+    deadline = time.monotonic() + 2
+    while (left := runners(supervisor)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def test_an_inspection_makes_a_model_ready(supervisor: Supervisor, database: Database, model: UUID) -> None:
+    job_id = inspect(supervisor, database, model)
+    row = read_model(database, model)
+    assert (read_job(database, job_id).state, row.status) == (JobState.SUCCEEDED, "ready")
+    assert row.inspection is not None and row.inspection["parameter_count"] == networks.CONVNET_PARAMETERS
+    assert not list(supervisor.settings.work_folder.glob("[!.]*"))
+
+
+def test_an_inspection_rejects_what_is_no_model(supervisor: Supervisor, database: Database, tmp_path: Path) -> None:
+    model = store_upload(database, supervisor.storage, ModelRow, b"\x80\x04no model at all", tmp_path)
+    job_id = inspect(supervisor, database, model)
+    row, job = read_model(database, model), read_job(database, job_id)
+    assert (job.state, job.attempt, row.status) == (JobState.FAILED, 1, "rejected")
+    assert job.error is not None and row.problem == job.error
+
+
+def add_optimization(database: Database, model: UUID) -> UUID:
+    """A short job on random input."""
+    request = {
+        "model_id": str(model),
+        "recipe": [{"pass": "optimize_graph"}],
+        "target": {"device": "cpu", "threads": 1},
+    }
+    return add_job(database, model_id=model, request=request, budget_seconds=10.0)
+
+
+def test_a_job_delivers_its_artifact_its_report_and_its_figures(
+    supervisor: Supervisor, database: Database, model: UUID, tmp_path: Path
+) -> None:
+    inspect(supervisor, database, model)
+    images = np.random.default_rng(0).standard_normal((16, 3, 16, 16)).astype(np.float32)
+    dataset = store_upload(database, supervisor.storage, DatasetRow, npz(image=images), tmp_path, status="ready")
+    request = {
+        "model_id": str(model),
+        "recipe": [{"pass": "quantize_static"}],
+        "data": {"calibration": str(dataset), "evaluation": str(dataset)},
+        "metric": {"name": "agreement", "output": "logits"},
+        "target": {"device": "cpu", "threads": 1},
+    }
+    job_id = add_job(database, model_id=model, request=request, budget_seconds=10.0)
+    with database.session_scope() as session:
+        for role in ("calibration", "evaluation"):
+            session.add(JobDatasetRow(job_id=job_id, role=role, dataset_id=dataset))
+    supervisor.run(job_id)
+
+    job = read_job(database, job_id)
+    assert job.state == JobState.SUCCEEDED, job.error
+    assert (job.progress, job.verdict and job.verdict["outcome"]) == (1.0, "no_contract")
+    with database.session_scope() as session:
+        artifacts = session.scalars(select(ArtifactRow).where(ArtifactRow.job_id == job_id)).all()
+        assert {each.kind for each in artifacts} == {"model", "manifest"}
+        report = session.get_one(ReportRow, job_id).body
+        figures = session.scalars(select(MeasurementRow).where(MeasurementRow.job_id == job_id)).all()
+        phases = session.scalars(
+            select(JobEventRow.data["phase"].astext).where(JobEventRow.job_id == job_id, JobEventRow.type == "phase")
+        ).all()
+    delivered = next(each for each in artifacts if each.kind == "model")
+    assert report["candidates"][0]["sha256"] == delivered.sha256.hex()
+    assert report["candidates"][0]["measurement"]["size_bytes"] == delivered.size_bytes
+    assert {"baseline"} < {each.subject for each in figures}
+    assert phases[-1] == "publishing"
+    fetched = tmp_path / "delivered.onnx"
+    supervisor.storage.fetch(f"blobs/{delivered.workspace_id}/{delivered.blob_id}", fetched)
+    assert fetched.stat().st_size == delivered.size_bytes
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Puts a program of the test's in the runner's place, as a hostile model might."""
+
+    def replace(program: str) -> None:
+        script = "import os, sys, time, json, pathlib\nfolder = pathlib.Path(sys.argv[1])\n" + textwrap.dedent(program)
+        monkeypatch.setattr(supervising, "RUNNER", (sys.executable, "-P", "-c", script))
+
+    return replace
+
+
+@dataclass
+class Misdeed:
+    id: str
+    program: str
+    code: str
+
+
+MISDEEDS = [
+    Misdeed("dies", "os.kill(os.getpid(), 9)", "runner_crashed"),
+    Misdeed(
+        "result-lacks-its-product",
+        "(folder / 'result.json').write_text('{\"outcome\": \"succeeded\"}')",
+        "runner_crashed",
+    ),
+    Misdeed("stderr-is-huge", "os.ftruncate(2, 1 << 34); os.lseek(2, 0, 0)", "runner_crashed"),
+    Misdeed(
+        "folder-is-closed",
+        "os.mkdir(folder / 'x'); (folder / 'x' / 'y').touch(); os.chmod(folder / 'x', 0); os.chmod(folder, 0)",
+        "runner_crashed",
+    ),
+    Misdeed("says-nothing", "sys.exit(0)", "runner_crashed"),
+    Misdeed("result-is-a-link", "os.symlink('/etc/passwd', folder / 'result.json')", "runner_crashed"),
+    Misdeed("result-is-a-pipe", "os.mkfifo(folder / 'result.json')", "runner_crashed"),
+    Misdeed("result-is-noise", "(folder / 'result.json').write_bytes(os.urandom(1000))", "runner_crashed"),
+    Misdeed("result-is-huge", "(folder / 'result.json').open('wb').truncate(1 << 30)", "runner_crashed"),
+    Misdeed(
+        "artifact-is-a-link",
+        """
+        os.symlink('/etc/passwd', folder / 'outputs' / 'a')
+        artifact = dict(path='outputs/a', kind='model', file_name='a', media_type='x')
+        (folder / 'result.json').write_text(json.dumps(dict(outcome='succeeded', artifacts=[artifact])))
+        """,
+        "runner_crashed",
+    ),
+    Misdeed(
+        "artifact-is-elsewhere",
+        """
+        artifact = dict(path='outputs/../../../etc/passwd', kind='model', file_name='a', media_type='x')
+        (folder / 'result.json').write_text(json.dumps(dict(outcome='succeeded', artifacts=[artifact])))
+        """,
+        "runner_crashed",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", MISDEEDS, ids=lambda case: case.id)
+def test_a_broken_runner_is_tried_again_and_then_named(
+    case: Misdeed, supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    runner(case.program)
+    job_id = inspect(supervisor, database, model, max_attempts=2)
+    assert read_job(database, job_id).state == JobState.QUEUED
+    supervisor.run(job_id)
+    job = read_job(database, job_id)
+    assert (job.state, job.attempt) == (JobState.FAILED, 2)
+    assert job.error is not None and job.error["code"] == case.code
+    assert not list(supervisor.settings.work_folder.glob("[!.]*"))
+    with database.session_scope() as session:
+        assert session.scalar(select(func.count()).select_from(ArtifactRow)) == 0
+        assert session.scalar(select(func.count()).select_from(BlobRow)) == 1  # the model's own
+
+
+def test_noise_on_the_event_pipe_harms_nothing(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    runner(
+        """
+        pipe = int(os.environ['LATHE_EVENT_FD'])
+        os.write(pipe, b'{"type": "phase", "phase": "looking"}\\n')
+        os.write(pipe, b'x' * 300_000)
+        fault = dict(code='bad', title='Bad', detail='a\\0b')
+        (folder / 'result.json').write_text(json.dumps(dict(outcome='failed', fault=fault)))
+        """
+    )
+    job = read_job(database, inspect(supervisor, database, model))
+    assert job.state == JobState.FAILED
+    assert job.error is not None and job.error["code"] == "bad"
+
+
+def test_a_flood_of_events_is_cut_off(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    runner(
+        """
+        pipe = int(os.environ['LATHE_EVENT_FD'])
+        for number in range(10_000):
+            os.write(pipe, b'{"type": "phase", "phase": "flooding"}\\n')
+        """
+    )
+    job_id = inspect(supervisor, database, model, max_attempts=1)
+    with database.session_scope() as session:
+        kept = session.scalar(select(func.count()).select_from(JobEventRow).where(JobEventRow.job_id == job_id))
+    assert kept is not None and kept <= MAX_EVENTS + 2  # the states it began and ended in
+
+
+def test_a_worker_without_storage_hands_its_job_on_and_spends_no_attempt(
+    supervisor: Supervisor, database: Database, model: UUID
+) -> None:
+    full = supervisor.settings.api.model_copy(update={"min_free_bytes": 1 << 62})
+    supervisor.storage = Storage(supervisor.settings.model_copy(update={"api": full}))
+    job_id = add_optimization(database, model)
+    supervisor.run(job_id)
+    job = read_job(database, job_id)
+    assert (job.state, job.attempt, job.error) == (JobState.QUEUED, 0, None)
+    assert job.due_at > job.created_at
+
+
+def test_a_job_out_of_time_is_stopped_and_not_tried_again(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    supervisor.settings.runner.grace_seconds = 0.0
+    runner("time.sleep(600)")
+    job = read_job(database, inspect(supervisor, database, model, budget_seconds=0.5))
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert job.error is not None and job.error["code"] == "time_limit"
+    assert runners_left(supervisor) == []
+
+
+def test_a_runner_is_given_no_more_memory_than_there_is(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    """What is beyond it the kernel would end by a kill, and the job would be tried again."""
+    supervisor.settings.runner.memory_bytes = 1 << 60
+    runner(
+        """
+        import resource
+        told = json.loads((folder / 'job.json').read_text())['memory_bytes']
+        fault = dict(code='told', title='Told', detail=f'{told} {resource.getrlimit(resource.RLIMIT_AS)[0]}')
+        (folder / 'result.json').write_text(json.dumps(dict(outcome='failed', fault=fault)))
+        """
+    )
+    job = read_job(database, inspect(supervisor, database, model))
+    there_is = affordable_bytes(1 << 60)
+    assert there_is < 1 << 60
+    assert job.error is not None and job.error["detail"] == f"{there_is} {there_is}"
+
+
+SLEEPER = """
+os.fork()  # a child of its own, in another session
+os.setsid() if os.getpid() != os.getpgrp() else None
+(folder / f'alive-{os.getpid()}').touch()
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def running(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> Iterator[tuple[UUID, threading.Thread]]:
+    """A job whose runner sleeps, in a thread of its own."""
+    runner(SLEEPER)
+    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model)
+    thread = threading.Thread(target=supervisor.run, args=[job_id])
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not list(supervisor.settings.work_folder.glob("*/run/alive-*")):
+        assert time.monotonic() < deadline, "the runner never came up"
+        time.sleep(0.05)
+    yield job_id, thread
+    thread.join(20)
+    assert not thread.is_alive()
+    assert runners_left(supervisor) == []
+    assert not list(supervisor.settings.work_folder.glob("[!.]*"))
+
+
+def test_a_cancelled_job_is_stopped_with_all_its_children(
+    running: tuple[UUID, threading.Thread], database: Database
+) -> None:
+    job_id, thread = running
+    with database.session_scope() as session:
+        assert lease.cancel(session, job_id, read_job(database, job_id).workspace_id) is JobState.RUNNING
+    thread.join(20)
+    assert read_job(database, job_id).state == JobState.CANCELLED
+
+
+def test_a_worker_that_is_stopped_hands_its_job_back(
+    running: tuple[UUID, threading.Thread], database: Database, supervisor: Supervisor
+) -> None:
+    job_id, thread = running
+    supervisor.stopping.set()
+    thread.join(20)
+    job = read_job(database, job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+
+
+def test_a_supervisor_whose_lease_was_taken_writes_nothing(
+    running: tuple[UUID, threading.Thread], database: Database
+) -> None:
+    job_id, thread = running
+    with database.session_scope() as session:
+        session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 s'"))
+        lease.reap(session, 0.0)
+        assert lease.claim(session, job_id, "another", 45.0) is not None
+    before = read_job(database, job_id)
+    thread.join(20)
+    after = read_job(database, job_id)
+    assert (after.version, after.lease_holder) == (before.version, "another")
+
+
+def test_a_killed_runner_is_tried_again(
+    running: tuple[UUID, threading.Thread], database: Database, supervisor: Supervisor
+) -> None:
+    job_id, thread = running
+    _launcher, _first, command = runners(supervisor)[:3]
+    os.kill(command.pid, signal.SIGKILL)
+    thread.join(20)
+    job = read_job(database, job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 1)
+
+
+def test_bytes_that_changed_in_storage_are_not_run(
+    supervisor: Supervisor, database: Database, model: UUID, tmp_path: Path
+) -> None:
+    row = read_model(database, model)
+    (tmp_path / "other").write_bytes(b"something else")
+    supervisor.storage.store(tmp_path / "other", f"blobs/{row.workspace_id}/{row.blob_id}")
+    job_id = inspect(supervisor, database, model, max_attempts=1)
+    job = read_job(database, job_id)
+    assert job.state == JobState.FAILED
+    assert job.error is not None and job.error["code"] == "content_corrupt"
+    assert read_model(database, model).status == "rejected"
+
+
+def test_the_subject_of_a_dataset_inspection_becomes_ready(
+    supervisor: Supervisor, database: Database, tmp_path: Path
+) -> None:
+    content = npz(image=np.zeros((3, 2), np.float32))
+    dataset = store_upload(database, supervisor.storage, DatasetRow, content, tmp_path)
+    job_id = add_job(database, kind=JobKind.INSPECT_DATASET)
+    with database.session_scope() as session:
+        session.add(JobDatasetRow(job_id=job_id, role=SUBJECT, dataset_id=dataset))
+    supervisor.run(job_id)
+    with database.session_scope() as session:
+        row = session.get_one(DatasetRow, dataset)
+    assert row.status == "ready", row.problem
+    assert row.inspection == {
+        "arrays": [{"name": "image", "dtype": "float32", "shape": [3, 2]}],
+        "sample_count": 3,
+    }

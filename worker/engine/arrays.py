@@ -1,0 +1,47 @@
+"""Datasets as read-only memory maps: one array a name, never loaded whole."""
+
+from pathlib import Path
+
+import numpy as np
+
+from worker.engine import npz, safetensors_file
+from worker.engine.dataset_faults import NotADataset
+
+NPZ = "application/x-npz"
+SAFETENSORS = "application/x-safetensors"
+
+
+def sniff(path: Path) -> str:
+    """The media type that the content shows, `application/x-npz` or `application/x-safetensors`.
+
+    Raises:
+        NotADataset: it is neither.
+
+    """
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith(npz.MAGICS):
+        return NPZ
+    if safetensors_file.looks_like(head):
+        return SAFETENSORS
+    raise NotADataset(
+        "The file is empty." if not head else f"The file begins with {head[:8]!r}, as neither format does.",
+        "Save the arrays with numpy.savez or safetensors.numpy.save_file and upload that file.",
+    )
+
+
+def open_arrays(path: Path, media_type: str, scratch: Path) -> dict[str, np.ndarray]:
+    """Every array of the dataset by name, as read-only memory maps in the machine's byte order.
+
+    Members of an npz are streamed into `.npy` files in `scratch`; safetensors are mapped in place. `media_type` is the
+    declared one; where it is neither of the two, or the content shows the other, the content decides.
+
+    Raises:
+        UserFault: the file is none of the two, or breaks its format; subclasses say how.
+
+    """
+    if media_type not in (NPZ, SAFETENSORS) or sniff(path) != media_type:
+        media_type = sniff(path)
+    if media_type == NPZ:
+        return npz.open_arrays(path, scratch)
+    return safetensors_file.open_arrays(path)

@@ -1,0 +1,111 @@
+"""Percentile bootstrap over samples (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+
+A statistic is a function of weights: weights of one give the estimate, counts of a resample a replicate. The same
+resamples serve every statistic, so differences are paired.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+REPLICATES = 1000
+FEWER_REPLICATES = 200
+MANY_SAMPLES = 100_000
+CHUNK_WEIGHTS = 4 << 20
+
+
+class Statistic(Protocol):
+    """Something computed from all samples."""
+
+    def __call__(self, weights: np.ndarray, /) -> np.ndarray:
+        """Values `(B,)` for weights `(B, N)` float64."""
+        ...
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Weighted mean of scores `(N,)`; samples whose score is NaN have none and do not count."""
+
+    scores: np.ndarray
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        known = ~np.isnan(self.scores)
+        total = weights[:, known].sum(axis=1)
+        return np.where(total > 0, weights[:, known] @ self.scores[known] / np.maximum(total, 1e-300), np.nan)
+
+
+@dataclass(frozen=True)
+class SqnrDb:
+    """Signal to quantization noise ratio over all samples, dB: 10 log10(sum signal / sum noise)."""
+
+    signal: np.ndarray
+    noise: np.ndarray
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            decibels: np.ndarray = 10 * np.log10((weights @ self.signal) / (weights @ self.noise))
+        return decibels
+
+
+@dataclass(frozen=True)
+class MacroF1:
+    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), over classes that occur in labels or predictions.
+
+    `labels` and `predictions` are `(M,)`; `owners` `(M,)` names the sample each belongs to.
+    """
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    owners: np.ndarray
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        names, codes = np.unique(np.concatenate([self.labels, self.predictions]), return_inverse=True)
+        truth, guess = np.split(codes, 2)
+        return np.array([self._one(row[self.owners], truth, guess, len(names)) for row in weights])
+
+    @staticmethod
+    def _one(weights: np.ndarray, truth: np.ndarray, guess: np.ndarray, count: int) -> float:
+        hits = np.bincount(truth, weights * (truth == guess), count)
+        seen = np.bincount(truth, weights, count) + np.bincount(guess, weights, count)
+        present = seen > 0
+        return float(np.mean(2 * hits[present] / seen[present])) if present.any() else float("nan")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; None where not finite."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def estimate(functions: list[Callable[[np.ndarray], np.ndarray]], samples: int, seed: int) -> list[Estimate]:
+    """The estimate and interval of every function of the same resamples."""
+    whole = np.ones((1, samples))
+    points = [float(function(whole)[0]) for function in functions]
+    replicates: list[list[np.ndarray]] = [[] for _ in functions]
+    for weights in _resamples(samples, seed):
+        for number, function in enumerate(functions):
+            replicates[number].append(function(weights))
+    return [_interval(point, np.concatenate(values)) for point, values in zip(points, replicates, strict=True)]
+
+
+def _resamples(samples: int, seed: int) -> Iterator[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    left = REPLICATES if samples <= MANY_SAMPLES else FEWER_REPLICATES
+    while left:
+        rows = min(left, max(1, CHUNK_WEIGHTS // samples))
+        drawn = generator.integers(samples, size=(rows, samples))
+        yield np.stack([np.bincount(row, minlength=samples) for row in drawn]).astype(np.float64)
+        left -= rows
+
+
+def _interval(point: float, values: np.ndarray) -> Estimate:
+    finite = values[np.isfinite(values)]
+    if not np.isfinite(point) or not len(finite):
+        return Estimate(None, None, None)
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return Estimate(point, float(low), float(high))

@@ -1,0 +1,132 @@
+"""Probes run in processes of their own: a fresh process is the only honest place to measure memory and loading.
+
+A probe is a module `worker.engine.evaluation.<name>` with `main()`; it is told what to do by one JSON file and answers
+by another. It dies when the process that started it dies.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from app.processes import die_with_parent
+from worker.engine.faults import OutOfMemory, UserFault, is_out_of_memory
+
+SOURCE_ROOT = Path(__file__).resolve().parents[3]
+SHORTEST_LIMIT_SECONDS = 30.0
+LOOK_SECONDS = 0.5
+Request = TypeVar("Request", bound=BaseModel)
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class MeasurementFailed(UserFault):
+    code, title = "measurement_failed", "The model could not be measured"
+
+
+class ProbeFault(BaseModel):
+    """What a probe answers instead of a result."""
+
+    code: str
+    title: str
+    detail: str
+    remedy: str | None = None
+
+
+class _Foreign(UserFault):
+    """A fault met in a probe, with the code it had there."""
+
+    def __init__(self, fault: ProbeFault) -> None:
+        super().__init__(fault.detail, fault.remedy)
+        self.code = fault.code  # type: ignore[misc]  # the class is known in the other process only
+        self.title = fault.title  # type: ignore[misc]  # as above
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where a probe writes, and how long it may take; `waiting` is told the seconds gone, now and then."""
+
+    folder: Path
+    limit_seconds: float
+    waiting: Callable[[float], None] = lambda _seconds: None
+
+
+def run_probe(name: str, request: BaseModel, answer: type[Answer], bounds: Bounds) -> Answer:
+    """Run `worker.engine.evaluation.<name>` in a fresh process.
+
+    Raises:
+        UserFault: what the probe met; `OutOfMemory` where the kernel killed it; `MeasurementFailed` where it took
+            longer than its limit (at least 30) or died otherwise.
+
+    """
+    folder = bounds.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    asked, answered = folder / "request.json", folder / "answer.json"
+    asked.write_text(request.model_dump_json())
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        f"worker.engine.evaluation.{name}",
+        str(asked),
+        str(answered),
+        str(os.getpid()),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE_ROOT)}
+    with (folder / "stderr.txt").open("wb") as errors:
+        child = subprocess.Popen(  # noqa: S603 - our own module, by an absolute interpreter
+            command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, cwd=folder, env=environment
+        )
+        with child:
+            code = _wait(child, name, bounds)
+    if code == -signal.SIGKILL:
+        raise OutOfMemory(f"The process that measured ({name}) was killed.", "Give the worker more memory.")
+    if not answered.exists():
+        tail = (folder / "stderr.txt").read_text(errors="replace")[-500:]
+        raise MeasurementFailed(f"Measuring ({name}) ended with status {code}: {tail}", None)
+    content = json.loads(answered.read_text())
+    if "fault" in content:
+        raise _Foreign(ProbeFault.model_validate(content["fault"]))
+    return answer.model_validate(content["answer"])
+
+
+def _wait(child: subprocess.Popen[bytes], name: str, bounds: Bounds) -> int:
+    started = time.monotonic()
+    limit = max(bounds.limit_seconds, SHORTEST_LIMIT_SECONDS)
+    while True:
+        try:
+            return child.wait(timeout=LOOK_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            gone = time.monotonic() - started
+            if gone > limit:
+                child.kill()
+                raise MeasurementFailed(
+                    f"Measuring ({name}) took more than {limit:.0f} s.", "Raise budget_seconds."
+                ) from error
+            bounds.waiting(gone)
+
+
+def serve_probe(request: type[Request], probe: Callable[[Request], BaseModel]) -> None:
+    """The child's side: die with the parent, read, measure, answer."""
+    # A supervisor that is killed cannot tell its runner's children.
+    die_with_parent(int(sys.argv[3]))
+    asked, answered = Path(sys.argv[1]), Path(sys.argv[2])
+    try:
+        content = {"answer": probe(request.model_validate_json(asked.read_text())).model_dump(mode="json")}
+    except UserFault as error:
+        content = {"fault": error.fault().model_dump()}
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fault = OutOfMemory("Measuring needs more memory than there is.", "Give the worker more memory.")
+        content = {"fault": fault.fault().model_dump()}
+    partial = answered.with_suffix(".partial")
+    partial.write_text(json.dumps(content))
+    partial.replace(answered)

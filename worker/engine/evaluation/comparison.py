@@ -1,0 +1,321 @@
+"""Probe: quality of a candidate beside its original, on data.
+
+Both run on the same calls, one batch at a time; what is kept of a sample is a few numbers, so memory does not grow with
+the size of the data.
+"""
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from app.jobs.report import Quality
+from worker.engine.evaluation import metrics
+from worker.engine.evaluation.bootstrap import MacroF1, Mean, SqnrDb, Statistic, estimate
+from worker.engine.evaluation.child import serve_probe
+from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
+from worker.engine.feeds import Call, Feeds
+from worker.engine.sessions import Feed, ModelFails, open_session, run_session
+
+Columns = dict[str, list[np.ndarray]]
+LABEL_METRICS = frozenset({"top1", "top5", "f1", "accuracy", "mse", "mae"})
+TOP5_CLASSES = 6
+
+
+@dataclass
+class Scores:
+    """What is kept: by output, by metric, one array a batch."""
+
+    outputs: dict[str, Columns] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    labelled: dict[str, Columns] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    not_finite: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    broken: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    skipped: set[str] = field(default_factory=set)
+    count: int = 0
+
+
+@dataclass
+class Pair:
+    """Both sessions; outputs by name, inputs cast to what each declares."""
+
+    original: ort.InferenceSession
+    candidate: ort.InferenceSession
+
+    def names(self) -> list[str]:
+        return [output.name for output in self.original.get_outputs()]
+
+    def run(self, call: Call) -> tuple[list[Any], list[Any]]:
+        right = _cast(self.candidate, call.feed)
+        return run_session(self.original, call.feed), run_session(self.candidate, right, self.names())
+
+
+@dataclass
+class Examination:
+    """One comparison under way."""
+
+    request: Comparison
+    pair: Pair
+    feeds: Feeds
+    labels: dict[str, np.ndarray]
+    scores: Scores = field(default_factory=Scores)
+    warnings: list[str] = field(default_factory=list)
+
+
+def compare(request: Comparison) -> ComparisonAnswer:
+    """
+    Raises:
+        ModelFails: a file does not load or run.
+        MetricMismatch: the metric fits neither output nor labels.
+
+    """
+    started = time.perf_counter()
+    originals = open_session(Path(request.original), request.threads, device=request.device)
+    pair = Pair(originals, open_session(Path(request.candidate), request.threads, device=request.device))
+    labels = {name: stored.open() for name, stored in request.labels.items()}
+    examination = Examination(request, pair, request.feed.open(), labels)
+    batch = _working_batch(examination)
+    samples = _affordable(examination, batch, request.seconds - (time.perf_counter() - started))
+    for call in examination.feeds.calls(batch, samples):
+        left, right = pair.run(call)
+        for name, original, candidate in zip(pair.names(), left, right, strict=True):
+            _score(
+                examination,
+                name,
+                (_cut(original, call, examination.feeds), _cut(candidate, call, examination.feeds)),
+                call,
+            )
+        examination.scores.count += len(call.samples)
+    return _answer(examination)
+
+
+def _cast(session: ort.InferenceSession, feed: Feed) -> Feed:
+    """A candidate may take float16 where its original takes float32."""
+    halves = {value.name for value in session.get_inputs() if value.type == "tensor(float16)"}
+    return {name: array.astype(np.float16) if name in halves else array for name, array in feed.items()}
+
+
+def _working_batch(examination: Examination) -> int:
+    """The batch asked for, or 1 where a batch was baked into the graph or an output has no batch axis."""
+    wanted, feeds = examination.request.batch, examination.feeds
+    if wanted == 1 or feeds.samples_per_call(wanted) != wanted or feeds.sample_count < wanted:
+        return 1
+    try:
+        outputs = run_session(examination.pair.original, feeds.call(np.arange(wanted)).feed)
+        if all(isinstance(output, np.ndarray) and output.ndim and len(output) == wanted for output in outputs):
+            return wanted
+    except ModelFails:
+        pass
+    examination.warnings.append(
+        f"The model does not return one row a sample at batch {wanted}; quality was measured at batch 1."
+    )
+    return 1
+
+
+def _affordable(examination: Examination, batch: int, seconds: float) -> np.ndarray:
+    """All samples, or as many, drawn at random, as fit into the time."""
+    feeds = examination.feeds
+    everything = np.arange(feeds.sample_count)
+    step = feeds.samples_per_call(batch)
+    call = feeds.call(everything[:step])
+    started = time.perf_counter()
+    examination.pair.run(call)
+    before = time.perf_counter()
+    examination.pair.run(call)
+    now = time.perf_counter()
+    calls = max(1, int((seconds - (now - started)) / max(now - before, 1e-6)))
+    if calls * step >= len(everything):
+        return everything
+    chosen = np.random.default_rng(examination.request.seed).choice(everything, calls * step, replace=False)
+    examination.warnings.append(
+        f"Time allowed for {len(chosen)} of {len(everything)} samples; quality was measured on those, drawn at random."
+    )
+    return np.asarray(np.sort(chosen))
+
+
+def _cut(output: Any, call: Call, feeds: Feeds) -> np.ndarray | None:
+    """`(samples of the call, ...)`, padding cut off; None for what is no numeric tensor."""
+    if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiub":
+        return None
+    count = len(call.samples)
+    rows = feeds.fixed_batch or count
+    if not feeds.whole and output.ndim and len(output) == rows:
+        return output[:count]
+    # No batch axis: the whole output belongs to every sample of the call.
+    return np.broadcast_to(output, (count, *output.shape))
+
+
+def _score(
+    examination: Examination, name: str, outputs: tuple[np.ndarray | None, np.ndarray | None], call: Call
+) -> None:
+    """Keep what one call says about one output."""
+    scores, (original, candidate) = examination.scores, outputs
+    if original is None or candidate is None:
+        scores.skipped.add(name)
+        return
+    if original.shape != candidate.shape:
+        raise ModelFails(
+            f"Output {name!r} has shape {list(candidate.shape)} where the original's has {list(original.shape)}.", None
+        )
+    columns = scores.outputs[name]
+    columns["agreement"].append(metrics.agreement(original, candidate))
+    columns["cosine"].append(metrics.cosine(original, candidate))
+    signal, noise = metrics.signal_and_noise(original, candidate)
+    columns["signal"].append(signal)
+    columns["noise"].append(noise)
+    scores.broken[name] += int(metrics.broken_samples(original, candidate).sum())
+    if original.dtype.kind == "f":
+        scores.not_finite[name] += int((~np.isfinite(original.reshape(len(original), -1))).any(axis=1).sum())
+    for label, metric in _labels_of(examination.request, name, examination.labels):
+        truth = np.asarray(examination.labels[label][call.samples])
+        for which, output in (("original", original), ("candidate", candidate)):
+            _score_labels(scores.labelled[f"{label}|{which}"], metric, output, truth, scores.count)
+
+
+def _labels_of(request: Comparison, output: str, labels: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Label arrays scored against this output, with the metric asked for: the job's, and those named as the output."""
+    found = []
+    if request.metric.labels in labels and request.metric.output == output:
+        found.append((str(request.metric.labels), str(request.metric.name)))
+    if output in labels and (output, request.metric.output) != (request.metric.labels, output):
+        found.append((output, "top1" if labels[output].dtype.kind in "iu" else "mse"))
+    return found
+
+
+def _score_labels(columns: Columns, metric: str, output: np.ndarray, truth: np.ndarray, offset: int) -> None:
+    """The metric asked for, and the others of its family that can be had for nothing."""
+    if metric not in metrics.CLASSIFICATION:
+        columns["mse"].append(metrics.squared_error(output, truth))
+        columns["mae"].append(metrics.absolute_error(output, truth))
+        return
+    columns["accuracy" if metric == "accuracy" else "top1"].append(metrics.top_k(output, truth, 1))
+    many = output.ndim == truth.ndim + 1 and output.shape[-1] >= TOP5_CLASSES and output.shape[:-1] == truth.shape
+    if metric == "top5" or many:
+        columns["top5"].append(metrics.top_k(output, truth, 5))
+    known = truth >= 0
+    owners = np.broadcast_to(
+        np.arange(offset, offset + len(truth)).reshape((-1,) + (1,) * (truth.ndim - 1)), truth.shape
+    )
+    columns["labels"].append(truth[known])
+    columns["predictions"].append(metrics.classes(output, truth)[known])
+    columns["owners"].append(owners[known])
+
+
+def _statistics(columns: Columns) -> dict[str, Statistic]:
+    joined = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    found: dict[str, Statistic] = {
+        name: Mean(joined[name])
+        for name in ("top1", "accuracy", "top5", "mse", "mae", "agreement", "cosine")
+        if name in joined
+    }
+    if "labels" in joined:
+        found["f1"] = MacroF1(joined["labels"], joined["predictions"], joined["owners"])
+    if "signal" in joined:
+        found["sqnr_db"] = SqnrDb(joined["signal"], joined["noise"])
+    return found
+
+
+def _answer(examination: Examination) -> ComparisonAnswer:
+    scores, request, names = examination.scores, examination.request, examination.pair.names()
+    fidelity = {name: _statistics(columns) for name, columns in scores.outputs.items()}
+    labelled = {key: _statistics(columns) for key, columns in scores.labelled.items()}
+    # A NaN that the original does not have spoils what is computed over the other elements.
+    for name, count in scores.broken.items():
+        if count:
+            fidelity[name] = {"agreement": fidelity[name]["agreement"]}
+    quality: dict[str, list[Quality]] = {"original": [], "candidate": []}
+    for key, statistics in labelled.items():
+        label, which = key.rsplit("|", 1)
+        output = str(request.metric.output) if label == request.metric.labels else label
+        quality[which].extend(_quality(statistics, output, label, scores.count, request.seed))
+    for name in names:
+        quality["candidate"].extend(_quality(fidelity.get(name, {}), name, None, scores.count, request.seed))
+    return ComparisonAnswer(
+        original=quality["original"],
+        candidate=quality["candidate"],
+        sample_count=scores.count,
+        warnings=[*examination.warnings, *_warnings(scores)],
+        **_contract_figures(scores, request, fidelity, labelled),
+    )
+
+
+def _quality(
+    statistics: dict[str, Statistic], output: str, labels: str | None, samples: int, seed: int
+) -> list[Quality]:
+    estimates = estimate(list(statistics.values()), samples, seed)
+    return [
+        Quality(
+            name=name, output=output, labels=labels, value=one.value, low=one.low, high=one.high, sample_count=samples
+        )
+        for name, one in zip(statistics, estimates, strict=True)
+    ]
+
+
+def _contract_figures(
+    scores: Scores,
+    request: Comparison,
+    fidelity: dict[str, dict[str, Statistic]],
+    labelled: dict[str, dict[str, Statistic]],
+) -> dict[str, Any]:
+    """The job's metric of both files and the paired difference."""
+    name = str(request.metric.name)
+    if name in LABEL_METRICS:
+        before = labelled.get(f"{request.metric.labels}|original", {}).get(name)
+        after = labelled.get(f"{request.metric.labels}|candidate", {}).get(name)
+    else:
+        before, after = _perfect(name), fidelity.get(str(request.metric.output), {}).get(name)
+    figures: dict[str, Any] = dict.fromkeys(("metric_original", "metric_candidate", "drop", "drop_low", "drop_high"))
+    if before is None or after is None:
+        return figures | {"changed_samples": 0}
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        return metrics.drop(name, before(weights), after(weights))
+
+    original, candidate, drop = estimate([before, after, difference], scores.count, request.seed)
+    changed = 0
+    if isinstance(after, Mean):
+        reference = before.scores if isinstance(before, Mean) else np.ones_like(after.scores)
+        changed = int(np.sum((reference != after.scores) & ~np.isnan(after.scores)))
+    return {
+        "metric_original": original.value,
+        "metric_candidate": candidate.value,
+        "drop": drop.value,
+        "drop_low": drop.low,
+        "drop_high": drop.high,
+        "changed_samples": changed,
+    }
+
+
+@dataclass(frozen=True)
+class _Perfect:
+    """The original against itself."""
+
+    value: float
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return np.full(len(weights), self.value)
+
+
+def _perfect(name: str) -> Statistic:
+    return _Perfect(np.inf if name == "sqnr_db" else 1.0)
+
+
+def _warnings(scores: Scores) -> list[str]:
+    found = [f"Output {name!r} is no tensor of numbers; it was not compared." for name in sorted(scores.skipped)]
+    for name, count in scores.not_finite.items():
+        if count:
+            found.append(f"Output {name!r} of the original is NaN or infinite in {count} of {scores.count} samples.")
+    for name, count in scores.broken.items():
+        if count:
+            found.append(
+                f"Output {name!r} of the optimized model is NaN or infinite in {count} of {scores.count} samples where "
+                "the original is finite; cosine and SQNR are not given for it."
+            )
+    return found
+
+
+if __name__ == "__main__":
+    serve_probe(Comparison, compare)

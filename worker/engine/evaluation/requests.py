@@ -1,0 +1,95 @@
+"""What probes are asked and what they answer."""
+
+from pydantic import BaseModel, Field
+
+from app.jobs.report import Interval, Kernels, Latency, Quality
+from app.recipes.request import Metric
+from worker.engine.feeds import FeedDescription
+from worker.engine.sessions import Device
+from worker.engine.stored_arrays import StoredArray
+
+
+class OneCall(BaseModel):
+    """One model on one stored call. Limits are seconds of measuring, not of loading."""
+
+    model: str
+    feed: FeedDescription
+    threads: int
+    device: Device = "cpu"
+    seconds: float
+    folder: str = Field(description="Where the probe may write.")
+
+
+class OutputFace(BaseModel):
+    """One output as a call returned it."""
+
+    dtype: str
+    shape: list[int]
+
+
+class Footprint(BaseModel):
+    """Memory and loading of one file in a fresh process."""
+
+    load_ms: float = Field(description="Median time to create a session.")
+    peak_memory_bytes: int = Field(description="Peak resident memory after the first calls.")
+    baseline_memory_bytes: int = Field(description="The same before the model was loaded.")
+    call_ms: float = Field(description="Fastest of the first calls: what other probes plan with.")
+    outputs: dict[str, OutputFace] = Field(description="What a call returned; values that are no tensor are left out.")
+
+
+class KernelReport(BaseModel):
+    """Which kernels ran, and the float nodes among those that could compute in 8 bits."""
+
+    kernels: Kernels
+    float_nodes: dict[str, list[str]] = Field(description="By operator: names of Conv, MatMul and Gemm nodes in float.")
+    float_node_shares: dict[str, float] = Field(description="By operator: their share of the time.")
+    quantized: bool = Field(description="Whether any kernel computed in 8 bits.")
+
+
+class Turns(BaseModel):
+    """Models on one stored call each, timed by turns."""
+
+    models: list[str]
+    feeds: list[FeedDescription]
+    threads: int
+    device: Device = "cpu"
+    seconds: float
+    rounds: int
+
+
+class TurnsAnswer(BaseModel):
+    """Latency of each model, in the order of the request; ratios are the first's over each one's."""
+
+    latencies: list[Latency]
+    ratios: list[Interval]
+    calls_per_second: list[float] = Field(description="One after another, in the median round.")
+
+
+class Comparison(BaseModel):
+    """Original and candidate on data."""
+
+    original: str
+    candidate: str
+    feed: FeedDescription
+    labels: dict[str, StoredArray]
+    metric: Metric
+    threads: int
+    device: Device = "cpu"
+    batch: int
+    seconds: float
+    seed: int
+
+
+class ComparisonAnswer(BaseModel):
+    """Quality of both files, and of the difference."""
+
+    original: list[Quality] = Field(description="Metrics against labels.")
+    candidate: list[Quality] = Field(description="Metrics against labels, then against the original.")
+    metric_original: float | None = Field(description="The job's metric of the original.")
+    metric_candidate: float | None
+    drop: float | None = Field(description="What the contract bounds: see `worker.engine.evaluation.metrics.drop`.")
+    drop_low: float | None = Field(description="Paired bootstrap, 2.5 %.")
+    drop_high: float | None = Field(description="Paired bootstrap, 97.5 %.")
+    sample_count: int
+    changed_samples: int = Field(description="Samples whose score by the metric changed.")
+    warnings: list[str]

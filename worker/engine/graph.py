@@ -1,0 +1,209 @@
+"""Reading a graph, and giving a rewritten one back the face that its user knows."""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+Dimension = int | str | None
+RUNTIME_DOMAIN = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class TensorFace:
+    """What a caller sees of one input or output: dtype as numpy names it, or `string`; shape None: rank unknown."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dimension, ...] | None
+
+
+class UnsupportedValue(ValueError):
+    """An input or output is no tensor."""
+
+
+def inputs_of(model: onnx.ModelProto) -> list[TensorFace]:
+    """What a call must feed: inputs that are no initializers as well (opset files before IR 4 list those too).
+
+    Raises:
+        UnsupportedValue: an input is a sequence, a map or optional.
+
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return [face_of(value) for value in model.graph.input if value.name not in constants]
+
+
+def face_of(value: onnx.ValueInfoProto) -> TensorFace:
+    """
+    Raises:
+        UnsupportedValue: the value is no tensor.
+
+    """
+    if value.type.WhichOneof("value") != "tensor_type":
+        raise UnsupportedValue(f"{value.name!r} is no tensor")
+    tensor = value.type.tensor_type
+    shape: tuple[Dimension, ...] | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(_dimension(dimension) for dimension in tensor.shape.dim)
+    return TensorFace(value.name, dtype_name(tensor.elem_type), shape)
+
+
+def dtype_name(element_type: int) -> str:
+    """`float32`, `int64`, `bool`, `bfloat16`, ..., or `string`."""
+    if element_type == onnx.TensorProto.STRING:
+        return "string"
+    name: str = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element_type)).name
+    return name
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the default operator set; 1 where the file names none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those of subgraphs included."""
+    for node in graph.node:
+        yield node
+        for subgraph in _subgraphs(node):
+            yield from nodes_of(subgraph)
+
+
+def attribute_of(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute."""
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give nameless nodes a name, and make every name unique: tools address nodes by name."""
+    taken: set[str] = set()
+    for number, node in enumerate(nodes_of(model.graph)):
+        name = node.name or f"{node.op_type}_{number}"
+        while name in taken:
+            name = f"{name}_{number}"
+        node.name = name
+        taken.add(name)
+
+
+def computes_the_same(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
+    """Whether two graphs hold the same nodes, names of nodes aside, the same opsets and the same constants by name."""
+
+    def face(
+        model: onnx.ModelProto,
+    ) -> tuple[list[bytes], set[tuple[str, int]], list[tuple[str, int, tuple[int, ...]]]]:
+        nodes = []
+        for node in model.graph.node:
+            nameless = onnx.NodeProto()
+            nameless.CopyFrom(node)
+            for inner in [nameless, *(inner for graph in _subgraphs(nameless) for inner in nodes_of(graph))]:
+                inner.name, inner.doc_string = "", ""
+                _replace(inner.attribute, sorted(inner.attribute, key=lambda attribute: attribute.name))
+            nodes.append(nameless.SerializeToString(deterministic=True))
+        constants = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer]
+        opsets = {(entry.domain, entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
+        return sorted(nodes), opsets, sorted(constants)
+
+    return face(first) == face(second)
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [graph for attribute in node.attribute for graph in [attribute.g, *attribute.graphs]]
+
+
+def restore_face(model: onnx.ModelProto, original: onnx.ModelProto, keep_io: bool = True) -> None:
+    """Undo what tools do to a file beyond its nodes.
+
+    Inputs and outputs get their declared names, dtypes and axes back (with `keep_io`), metadata, producer and
+    documentation are the user's, and operator sets that no node uses are dropped: a runtime refuses a file that
+    declares a newer one than it knows.
+    """
+    constants = {tensor.name for tensor in original.graph.initializer}
+    if keep_io:
+        _replace(model.graph.input, [value for value in original.graph.input if value.name not in constants])
+        _replace(model.graph.output, original.graph.output)
+    model.graph.name = original.graph.name
+    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        setattr(model, field, getattr(original, field))
+    model.graph.doc_string = original.graph.doc_string
+    _replace(model.metadata_props, original.metadata_props)
+    _declare_used_opsets(model)
+    sort_nodes(model.graph)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Order the nodes so that each follows what it reads, as the format demands, and otherwise as they are.
+
+    Raises:
+        ValueError: the graph has a cycle.
+
+    """
+    made_by = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    readers: dict[int, list[int]] = {index: [] for index in range(len(graph.node))}
+    missing = []
+    for index, node in enumerate(graph.node):
+        sources = {made_by[name] for name in _reads(node) if name in made_by} - {index}
+        missing.append(len(sources))
+        for source in sources:
+            readers[source].append(index)
+    ready = [index for index, count in enumerate(missing) if count == 0]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for reader in readers[index]:
+            missing[reader] -= 1
+            if missing[reader] == 0:
+                heapq.heappush(ready, reader)
+    if len(order) != len(graph.node):
+        raise ValueError("the graph has a cycle")
+    if order != sorted(order):
+        _replace(graph.node, [graph.node[index] for index in order])
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Names a node reads, those that its subgraphs capture included."""
+    inner = {name for subgraph in _subgraphs(node) for nested in subgraph.node for name in _reads(nested)}
+    inner |= {value.name for subgraph in _subgraphs(node) for value in subgraph.output}
+    return {name for name in node.input if name} | inner
+
+
+def constants_to_initializers(model: onnx.ModelProto) -> int:
+    """Take initializers off the list of inputs, where old files (IR below 4) keep them. Returns how many there were.
+
+    An initializer that is an input as well may be overridden by a caller, so nothing may fold it; no exporter means it.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in constants]
+    listed = len(model.graph.input) - len(kept)
+    _replace(model.graph.input, kept)
+    model.ir_version = max(model.ir_version, 4)
+    return listed
+
+
+def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
+    kind = dimension.WhichOneof("value")
+    if kind == "dim_value":
+        # Some exporters write an unknown axis as 0 or -1.
+        return int(dimension.dim_value) if dimension.dim_value > 0 else None
+    return str(dimension.dim_param) if kind == "dim_param" and dimension.dim_param else None
+
+
+def _replace(field: object, values: object) -> None:
+    """Set a repeated field; `values` may be taken from the field itself."""
+    copies = list(values)  # type: ignore[call-overload]  # protobuf's repeated fields are untyped here
+    del field[:]  # type: ignore[attr-defined]  # as above
+    field.extend(copies)  # type: ignore[attr-defined]  # as above
+
+
+def _declare_used_opsets(model: onnx.ModelProto) -> None:
+    """No others; and the runtime's own operators, which its tools use without saying so."""
+    used = {node.domain for node in nodes_of(model.graph)} | {""}
+    for function in model.functions:
+        used |= {node.domain for node in function.node}
+    used |= {"ai.onnx"} if "" in used else set()
+    _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain in used])
+    if RUNTIME_DOMAIN in used - {entry.domain for entry in model.opset_import}:
+        model.opset_import.append(onnx.helper.make_opsetid(RUNTIME_DOMAIN, 1))

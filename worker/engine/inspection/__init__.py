@@ -1,0 +1,1 @@
+"""Facts read off a model, and the refusal of files that cannot be one."""

@@ -1,0 +1,91 @@
+"""The inspection of a model as a whole: first what would make opening it unsafe, then whether it opens, then facts."""
+
+import math
+from pathlib import Path
+
+from onnx import ModelProto
+
+from app.models.inspection import ModelInspection, TensorSpec
+from worker.engine.inspection import (
+    macs,
+    operator_sets,
+    operators,
+    reading,
+    session,
+    shapes,
+    specs,
+    tensors,
+    walk,
+)
+from worker.engine.model_faults import CorruptModel, UnloadableModel
+
+MAX_PRODUCER_CHARACTERS = 200
+
+
+def inspect(path: Path) -> ModelInspection:
+    """Facts of the model at `path`, whose external data lies in the same folder.
+
+    Raises:
+        UserFault: the model cannot be served; subclasses say why.
+
+    """
+    try:
+        model = reading.read_proto(path)
+        tensors.check_tensors(model, path.parent)
+        operators.check_functions(model)
+        outputs = _load(path, model)
+        return _facts(model, outputs)
+    except UnicodeDecodeError as error:
+        raise CorruptModel(f"A text attribute of the model is not UTF-8: {error}.", reading.COPY_AGAIN) from error
+
+
+def _load(path: Path, model: ModelProto) -> list[TensorSpec]:
+    """The outputs, with what ONNX Runtime knows of them. Its session is gone before more memory is asked for."""
+    try:
+        return specs.output_specs(model, session.load(path))
+    except UnloadableModel:
+        operators.check_operators(model)
+        raise
+
+
+def _facts(model: ModelProto, outputs: list[TensorSpec]) -> ModelInspection:
+    inputs = specs.input_specs(model)
+    parameter_count = _parameter_count(model)
+    domains = {entry.domain: entry.version for entry in model.opset_import}
+    shapes.bind_batch(model)
+    shapes.strip_weights(model)
+    inlined = shapes.inline_functions(model)
+    counts = operators.count_operators(inlined or model)
+    blockers = operator_sets.training_blockers(counts)
+    return ModelInspection(
+        inputs=inputs,
+        outputs=outputs,
+        opset=reading.default_opset(model) or 0,
+        ir_version=model.ir_version,
+        domains={domain: version for domain, version in domains.items() if domain not in reading.DEFAULT_DOMAINS},
+        producer=f"{model.producer_name} {model.producer_version}".strip()[:MAX_PRODUCER_CHARACTERS] or None,
+        parameter_count=parameter_count,
+        mac_count=_mac_count(inlined, counts) if inlined else None,
+        operators=counts,
+        trainable=not blockers,
+        training_blockers=blockers,
+    )
+
+
+def _mac_count(model: ModelProto, counts: dict[str, int]) -> int | None:
+    """Of a model whose batch axis is bound and whose functions are inlined; None where a shape cannot be known."""
+    known = shapes.infer(model)
+    if known is None:
+        return None
+    if any("." in name for name in counts):
+        shapes.infer_fused(model, known)
+    return macs.count_macs(model, known)
+
+
+def _parameter_count(model: ModelProto) -> int:
+    """Elements of all initializers, those of subgraphs included; of sparse ones, the values that are stored."""
+    return sum(
+        math.prod(tensor.dims)
+        for graph in walk.graphs(model.graph)
+        for tensor in [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]
+    )

@@ -1,0 +1,60 @@
+"""What a pass is: a model file in, another out, and a truthful account of what was done."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from app.recipes.base import PassConfig
+from worker.engine.faults import UserFault
+from worker.engine.feeds import Feeds
+from worker.engine.model_file import ModelFile
+
+
+class BudgetExhausted(UserFault):
+    code, title = "budget_exhausted", "The job's time was over before a model was ready"
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """What a pass may use. It writes into `scratch` alone, an empty folder of its own."""
+
+    scratch: Path
+    feeds: Feeds
+    seed: int
+    threads: int
+    deadline: float = field(default=float("inf"))
+    """On the clock of `time.monotonic`; a pass that could read less data to keep it does so."""
+    progress: Callable[[float], None] = lambda _share: None
+    """Told the share of the pass that is done, 0 to 1."""
+    phase: Callable[[str], None] = lambda _name: None
+    """Told what the pass is doing, in one word: `calibrating`, `quantizing`."""
+
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def check_time(self, what: str) -> None:
+        """
+        Raises:
+            BudgetExhausted: nothing is left for `what`.
+
+        """
+        if self.seconds_left() <= 0:
+            raise BudgetExhausted(f"No time was left for {what}.", "Raise budget_seconds.")
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """`model` lies in the pass's scratch folder, or is the input where `modified` is false."""
+
+    model: ModelFile
+    modified: bool
+    notes: list[str] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+class Pass(Protocol):
+    """One optimization method. The input file is never touched; the same seed gives the same bytes."""
+
+    def __call__(self, model: ModelFile, config: PassConfig, context: PassContext, /) -> PassResult: ...

@@ -1,0 +1,153 @@
+"""Making a graph ready for what follows: a recent opset, known shapes, constants and BatchNorm folded.
+
+Every step is tried on its own and kept only if the result loads and computes the same on one call; a step that fails is
+left out and said in the notes. Files are saved at ONNX Runtime's BASIC level: higher levels are the machine's, not the
+model's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from onnx import shape_inference, version_converter
+from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+from worker.engine.equivalence import difference
+from worker.engine.faults import is_out_of_memory
+from worker.engine.graph import constants_to_initializers, name_nodes, nodes_of, opset_of, restore_face
+from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes
+from worker.engine.quiet import quiet
+from worker.engine.sessions import BASIC, Feed, open_session, session_options
+
+LEAST_OPSET = 17
+UNBOUNDED = 2**31 - 1
+
+
+@dataclass
+class Preparation:
+    """Steps applied to a model one after another, each into a folder of its own below `scratch`."""
+
+    model: ModelFile
+    original: onnx.ModelProto
+    feed: Feed
+    scratch: Path
+    threads: int
+    notes: list[str] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, model: ModelFile, feed: Feed, scratch: Path, threads: int) -> "Preparation":
+        return cls(model, model.structure(), feed, scratch, threads)
+
+    def attempt(self, name: str, step: Callable[[ModelFile, Path], ModelFile]) -> bool:
+        """Run one step; keep its result if it loads and computes the same. `name` says it in words.
+
+        Raises:
+            ModelFails: the model as it was does not run.
+            OutOfMemory, MemoryError: there is not enough memory, for the model as it was either, it may be.
+
+        """
+        folder = self.scratch / f"step-{len(list(self.scratch.glob('step-*')))}"
+        folder.mkdir(parents=True)
+        try:
+            with quiet(self.scratch):
+                made = step(self.model, folder)
+        except Exception as error:  # tools raise anything; the model as it was is still good
+            if is_out_of_memory(error):
+                raise
+            self.notes.append(f"Left out: {name} ({_first_line(error)}).")
+            return False
+        changed = difference(self.model, made, self.feed, self.threads)
+        if changed:
+            self.notes.append(f"Left out: {name} ({changed}).")
+            return False
+        self.model = made
+        self.applied.append(name)
+        return True
+
+
+def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: int | None = None) -> Preparation:
+    """Name nodes, raise old opsets to 17 (or convert to `opset`), fold at BASIC level, infer shapes."""
+    preparation = Preparation.start(model, feed, scratch, threads)
+    preparation.attempt("giving every node a name", _normalise)
+    version = opset_of(preparation.original)
+    if (opset or LEAST_OPSET) > version or (opset is not None and opset != version):
+        wanted = opset or LEAST_OPSET
+        preparation.attempt(f"converting opset {version} to {wanted}", lambda file, to: _convert(file, to, wanted))
+    before = operator_counts(preparation.model.structure())
+    if preparation.attempt("folding constants and BatchNorm", lambda file, to: optimize_basic(file, to, threads)):
+        preparation.notes.extend(changes(before, operator_counts(preparation.model.structure())))
+    if not preparation.attempt("symbolic shape inference", _infer_symbolic):
+        preparation.attempt("shape inference", _infer)
+    return preparation
+
+
+def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for node in nodes_of(model.graph):
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return counts
+
+
+def optimize_basic(model: ModelFile, folder: Path, threads: int) -> ModelFile:
+    """ONNX Runtime's own rewrites at BASIC level, which use standard operators only."""
+    options = session_options(threads, BASIC)
+    target = folder / "raw" / "model.onnx"
+    target.parent.mkdir()
+    options.optimized_model_filepath = str(target)
+    if model.size_bytes() > MAX_SINGLE_FILE_BYTES:
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "model.onnx.data")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    open_session(model.path, threads, options)
+    return _finish(ModelFile(target).load(), model, folder)
+
+
+def _normalise(model: ModelFile, folder: Path) -> ModelFile:
+    loaded = model.load()
+    constants_to_initializers(loaded)
+    name_nodes(loaded)
+    return save_model(loaded, folder / "done")
+
+
+def _convert(model: ModelFile, folder: Path, opset: int) -> ModelFile:
+    loaded = model.load()
+    if tensor_bytes(loaded.graph) > MAX_SINGLE_FILE_BYTES:
+        raise ValueError("the converter of onnx takes no model over 2 GB")
+    return _finish(version_converter.convert_version(loaded, opset), model, folder)
+
+
+def _infer_symbolic(model: ModelFile, folder: Path) -> ModelFile:
+    inferred = SymbolicShapeInference.infer_shapes(model.load(), UNBOUNDED, True, False, 0)
+    return _finish(inferred, model, folder)
+
+
+def _infer(model: ModelFile, folder: Path) -> ModelFile:
+    loaded = model.load()
+    if tensor_bytes(loaded.graph) > MAX_SINGLE_FILE_BYTES:
+        raise ValueError("only symbolic inference takes a model over 2 GB")
+    return _finish(shape_inference.infer_shapes(loaded), model, folder)
+
+
+def _finish(made: onnx.ModelProto, source: ModelFile, folder: Path) -> ModelFile:
+    restore_face(made, source.structure())
+    name_nodes(made)
+    return save_model(made, folder / "done")
+
+
+def changes(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    """What happened to the operators, in words: a list of no or one sentence."""
+    gone = _counted({name: count - after.get(name, 0) for name, count in before.items()})
+    come = _counted({name: count - before.get(name, 0) for name, count in after.items()})
+    if gone and come:
+        return [f"Turned {gone} into {come}."]
+    return [f"Folded away {gone}."] if gone else []
+
+
+def _counted(differences: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(differences.items()) if count > 0)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:200]

@@ -1,0 +1,147 @@
+"""Input where no data was given: it respects dtype, declared axes and what bounds the graph shows, and nothing else."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from worker.engine.faults import UserFault
+from worker.engine.feeds import Feeds
+from worker.engine.graph import Dimension, TensorFace, attribute_of
+from worker.engine.model_file import ModelFile
+from worker.engine.sessions import Feed, ModelFails, open_session, run_session
+
+# Axes that the model leaves open, tried in this order until the original runs.
+OPEN_AXES = (0, 64, 32, 16, 8, 4, 2, 1)
+IMAGE_SIDE, SEQUENCE_LENGTH, CHANNELS = 224, 128, 3
+PASS_THROUGH = {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice", "Clip", "Transpose"}
+IMAGE_RANK = 4
+DEFAULT_INTEGER_BOUND = 2
+
+
+class ShapesNeeded(UserFault):
+    code, title = "shapes_needed", "The shapes of the model's inputs cannot be guessed"
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How one input is filled: integers lie in [low, high), a constant wherever `high` is `low` + 1."""
+
+    low: int
+    high: int
+
+
+def random_feed(
+    inputs: list[TensorFace], fills: dict[str, Fill], shapes: dict[str, tuple[int, ...]], seed: int
+) -> Feed:
+    """One call: floats from N(0, 1), integers uniform within their bounds, the same for the same seed."""
+    generator = np.random.default_rng(seed)
+    return {face.name: _fill(face, fills.get(face.name), shapes[face.name], generator) for face in inputs}
+
+
+def random_feeds(
+    inputs: list[TensorFace], fills: dict[str, Fill], shapes: dict[str, tuple[int, ...]], count: int, seed: int
+) -> Feeds:
+    """`count` calls of random input."""
+    made = [random_feed(inputs, fills, shapes, seed + number) for number in range(count)]
+    return Feeds(
+        arrays={face.name: np.stack([feed[face.name] for feed in made]) for face in inputs},
+        dtypes={face.name: face.dtype for face in inputs},
+        whole=frozenset(face.name for face in inputs),
+        sample_count=count,
+        source="random input",
+    )
+
+
+def working_shapes(
+    model: ModelFile, inputs: list[TensorFace], wanted: dict[str, list[int]], batch: int, threads: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes at which the model runs: `wanted` ones as given, fixed axes as declared, open ones by trial.
+
+    Raises:
+        ShapesNeeded: it ran at none of the shapes tried, or an input's rank is unknown and not given.
+        ModelFails: every axis is fixed and it fails still.
+
+    """
+    for face in inputs:
+        if face.shape is None and face.name not in wanted:
+            raise ShapesNeeded(
+                f"The rank of input {face.name!r} is unknown.", f"Give target.shapes for {face.name!r}, or data."
+            )
+    fills = integer_bounds(model.structure(), inputs)
+    session = open_session(model.path, threads)
+    failure: ModelFails | None = None
+    for size in OPEN_AXES:
+        shapes = {face.name: _shape(face, wanted, size, batch) for face in inputs}
+        try:
+            run_session(session, random_feed(inputs, fills, shapes, seed=0))
+        except ModelFails as error:
+            failure = failure or error
+            if all(isinstance(axis, int) for face in inputs for axis in face.shape or ()):
+                raise
+        else:
+            return shapes
+    raise ShapesNeeded(
+        f"The model ran at none of the input shapes that were tried; at the first: {failure}",
+        "Give data, or target.shapes for every input whose axes are open.",
+    )
+
+
+def integer_bounds(model: onnx.ModelProto, inputs: list[TensorFace]) -> dict[str, Fill]:
+    """Bounds of integer and boolean inputs: masks are all ones, segment ids 0, indices stay within their tables."""
+    rows = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
+    bounds: dict[str, Fill] = {}
+    for face in inputs:
+        if face.dtype != "bool" and not face.dtype.startswith(("int", "uint")):
+            continue
+        lowered = face.name.lower()
+        if "mask" in lowered:
+            bounds[face.name] = Fill(1, 2)
+        elif "token_type" in lowered or "segment" in lowered:
+            bounds[face.name] = Fill(0, 1)
+        else:
+            bounds[face.name] = Fill(0, _table_rows(model.graph, face.name, rows) or _default_high(face.dtype))
+    return bounds
+
+
+def _default_high(dtype: str) -> int:
+    return 256 if dtype == "uint8" else DEFAULT_INTEGER_BOUND
+
+
+def _table_rows(graph: onnx.GraphProto, name: str, rows: dict[str, int]) -> int | None:
+    """Rows of the smallest table that the input indexes, directly or through what leaves values as they are."""
+    carriers, found = {name}, []
+    for node in graph.node:
+        if node.op_type in PASS_THROUGH and node.input and node.input[0] in carriers:
+            carriers.update(node.output)
+        elif node.op_type == "Gather" and node.input[1] in carriers and attribute_of(node, "axis", 0) == 0:
+            found.extend([rows[node.input[0]]] if node.input[0] in rows else [])
+    return min(found, default=None)
+
+
+def _shape(face: TensorFace, wanted: dict[str, list[int]], size: int, batch: int) -> tuple[int, ...]:
+    if face.name in wanted:
+        return tuple(wanted[face.name])
+    shape = face.shape or ()
+    return tuple(_axis(axis, position, len(shape), size, batch) for position, axis in enumerate(shape))
+
+
+def _axis(axis: Dimension, position: int, rank: int, size: int, batch: int) -> int:
+    """`size` 0 stands for what is usual for an input of this rank."""
+    if isinstance(axis, int):
+        return axis
+    if position == 0:
+        return batch
+    if rank == IMAGE_RANK:
+        return CHANNELS if position == 1 else (size or IMAGE_SIDE)
+    return size or SEQUENCE_LENGTH
+
+
+def _fill(face: TensorFace, fill: Fill | None, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    if face.dtype == "string":
+        return np.full(shape, "a", dtype="<U1")
+    if fill is not None:
+        return generator.integers(fill.low, fill.high, size=shape).astype(face.dtype)
+    values = generator.standard_normal(math.prod(shape)).reshape(shape)
+    return values.astype(face.dtype)

@@ -1,0 +1,77 @@
+"""Brings a job's files from storage into the runner's folder, and writes `job.json`."""
+
+import hashlib
+import os
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.blobs.tables import storage_key
+from app.config import Settings
+from app.database import Database
+from app.datasets.tables import DatasetRow
+from app.jobs.lease import Claim
+from app.jobs.subjects import SUBJECT
+from app.jobs.tables import JobDatasetRow
+from app.models.tables import ModelRow
+from app.recipes.request import OptimizeRequest
+from app.storage import Storage
+from worker.memory import affordable_bytes
+from worker.runner.contract import JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
+
+Upload = ModelRow | DatasetRow
+
+
+class CorruptInput(Exception):
+    """What storage gave back is not what was uploaded."""
+
+
+def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim, folder: Path) -> RunnerJob:
+    """Everything the runner needs, in `folder`. Raises CorruptInput where a hash does not match."""
+    with database.session_scope() as session:
+        model = session.get(ModelRow, claim.model_id) if claim.model_id else None
+        datasets = {
+            "dataset" if role == SUBJECT else role: row
+            for role, row in session.execute(
+                select(JobDatasetRow.role, DatasetRow)
+                .join(DatasetRow, DatasetRow.id == JobDatasetRow.dataset_id)
+                .where(JobDatasetRow.job_id == claim.job_id)
+            )
+        }
+    (folder / OUTPUT_FOLDER).mkdir(mode=0o700)
+    (folder / "inputs").mkdir(mode=0o700)
+    fetched: dict[UUID, InputFile] = {}
+    for upload in ([model] if model else []) + list(datasets.values()):
+        if upload.id not in fetched:
+            fetched[upload.id] = _fetch_one(storage, upload, folder)
+    request = OptimizeRequest.model_validate(claim.request) if claim.request else None
+    job = RunnerJob(
+        kind=claim.kind,
+        model=fetched[model.id] if model else None,
+        datasets={role: fetched[row.id] for role, row in datasets.items()},
+        request=request,
+        threads=(request and request.target.threads) or settings.runner.threads or len(os.sched_getaffinity(0)),
+        budget_seconds=claim.budget_seconds,
+        memory_bytes=affordable_bytes(settings.runner.memory_bytes),
+    )
+    (folder / JOB_FILE).write_text(job.model_dump_json(by_alias=True))
+    return job
+
+
+def _fetch_one(storage: Storage, upload: Upload, folder: Path) -> InputFile:
+    if upload.blob_id is None:
+        raise CorruptInput(f"{upload.name} was deleted")
+    path = folder / "inputs" / str(upload.id)
+    storage.fetch(storage_key(upload.workspace_id, upload.blob_id), path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    if digest != upload.sha256:
+        raise CorruptInput(f"{upload.name} came back from storage with another hash")
+    return InputFile(
+        path=str(path.relative_to(folder)),
+        media_type=upload.media_type,
+        sha256=upload.sha256.hex(),
+        size_bytes=upload.size_bytes,
+        name=upload.name,
+    )

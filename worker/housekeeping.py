@@ -1,0 +1,102 @@
+"""Publishes unpublished jobs, takes back dead leases, expires, collects garbage. Any number may run."""
+
+import signal
+import threading
+import time
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from kombu.exceptions import OperationalError
+from sqlalchemy import delete, func
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.blobs.collection import collect_garbage
+from app.config import Settings, get_settings
+from app.database import Database
+from app.health.tables import WorkerRow
+from app.jobs import lease
+from app.logs import configure_logs
+from app.queue import Queue
+from app.storage import Storage
+
+SILENT_WORKER = timedelta(minutes=2)
+COLLECT_SECONDS = 300.0
+SPARE_MESSAGES = 100
+log = structlog.get_logger()
+
+
+class Housekeeper:
+    """One round after another; a round that fails is logged, and the next one tries again."""
+
+    def __init__(self, settings: Settings, database: Database, storage: Storage, queue: Queue) -> None:
+        self._settings = settings
+        self._database = database
+        self._storage = storage
+        self._queue = queue
+        self._collected = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Rounds until `stop` is set."""
+        while not stop.wait(self._settings.jobs.housekeeping_seconds):
+            try:
+                self.tidy()
+                if time.monotonic() - self._collected > COLLECT_SECONDS:
+                    self._collected = time.monotonic()
+                    self.collect()
+            except SQLAlchemyError as error:
+                log.warning("round_failed", error=str(error))
+            except Exception:
+                log.exception("round_broke")
+
+    def tidy(self) -> None:
+        """One round: take back, expire, publish, forget silent workers."""
+        jobs = self._settings.jobs
+        with self._database.session_scope() as session:
+            for job_id, state in lease.reap(session, jobs.backoff_seconds):
+                log.warning("lease_over", job_id=str(job_id), now=state.value)
+            for job_id in lease.expire(session):
+                log.warning("job_expired", job_id=str(job_id))
+            lease.forget_idempotency_keys(session, jobs.idempotency_seconds)
+            session.execute(delete(WorkerRow).where(WorkerRow.seen_at < func.now() - SILENT_WORKER))
+        with self._database.session_scope() as session:
+            waiting = lease.take_unpublished(session, jobs.republish_seconds)
+            queued = lease.count_queued(session)
+        try:
+            self._publish(waiting, queued)
+        except OperationalError as error:
+            # The broker is down: what was not woken comes again after `republish_seconds`.
+            log.warning("publishing_failed", error=str(error))
+
+    def _publish(self, waiting: list[tuple[UUID, str, int]], queued: dict[str, int]) -> None:
+        """Wake workers, but not for ever: messages that no worker takes would fill the broker.
+
+        Raises OperationalError where the broker does not answer.
+        """
+        names = {queue for _, queue, _ in waiting}
+        crowded = {name for name in names if self._queue.depth(name) >= queued.get(name, 0) + SPARE_MESSAGES}
+        for job_id, queue, priority in waiting:
+            if queue not in crowded:
+                self._queue.wake(job_id, queue, priority)
+
+    def collect(self) -> None:
+        """Remove blobs that nothing refers to, and files that no row knows."""
+        removed = collect_garbage(self._database, self._storage, self._settings.jobs.garbage_grace_seconds)
+        if removed:
+            log.info("garbage_collected", files=removed)
+
+
+def main() -> None:
+    settings = get_settings()
+    configure_logs(as_json=settings.log_json)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    database, queue = Database(settings), Queue(settings)
+    Housekeeper(settings, database, Storage(settings), queue).run(stop)
+    queue.close()
+    database.dispose()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Hears what a runner says of its progress, and writes it down a few times a second."""
+
+import os
+import threading
+import time
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from app.database import DATABASE_AWAY, Database
+from app.jobs import lease
+from app.jobs.lease import Claim, Progress
+from worker.runner.contract import MAX_EVENT_BYTES, Event
+
+# Beyond this an attempt shows its progress and nothing else; a runner could fill the disk with what it says.
+MAX_EVENTS = 5000
+FLUSH_SECONDS = 0.5
+log = structlog.get_logger()
+
+
+class Listener:
+    """Reads events off a pipe in a thread; `flush` stores what was heard since the last time.
+
+    The runner is not trusted: a line that is too long, or no event, ends the listening and nothing else.
+    """
+
+    def __init__(self, claim: Claim, read_fd: int) -> None:
+        self._claim = claim
+        self._read_fd = read_fd
+        self._lock = threading.Lock()
+        self._events: list[dict[str, Any]] = []
+        self._progress = Progress()
+        self._kept = 0
+        self._flushed = time.monotonic()
+        self._thread = threading.Thread(target=self._listen, name=f"listener-{claim.job_id}", daemon=True)
+        self._thread.start()
+
+    def flush(self, database: Database, *, force: bool = False) -> bool:
+        """Store what was heard, at most every `FLUSH_SECONDS` unless forced. Whether a cancel came back with it."""
+        if not force and time.monotonic() - self._flushed < FLUSH_SECONDS:
+            return False
+        self._flushed = time.monotonic()
+        with self._lock:
+            events, progress = self._events, self._progress
+            self._events, self._progress = [], Progress()
+        if not events and progress == Progress():
+            return False
+        try:
+            with database.session_scope() as session:
+                return lease.record(session, self._claim, progress, events) is True
+        except DATABASE_AWAY as error:
+            log.warning("progress_not_recorded", job_id=str(self._claim.job_id), error=str(error))
+            with self._lock:
+                self._events = events + self._events
+            return False
+
+    def close(self) -> None:
+        """Wait for the end of the pipe, which comes with the end of the runner."""
+        self._thread.join(timeout=5)
+
+    def _listen(self) -> None:
+        with os.fdopen(self._read_fd, "rb") as pipe:
+            while line := pipe.readline(MAX_EVENT_BYTES):
+                try:
+                    if not line.endswith(b"\n"):
+                        raise ValueError("a line without an end")
+                    self._hear(Event.model_validate_json(line.replace(rb"\u0000", rb"\ufffd")))
+                except (ValidationError, ValueError) as error:
+                    log.warning("event_refused", job_id=str(self._claim.job_id), error=str(error)[:200])
+                    break
+            while pipe.read(MAX_EVENT_BYTES):  # a full pipe would stop the runner
+                pass
+
+    def _hear(self, event: Event) -> None:
+        with self._lock:
+            before = self._progress
+            self._progress = Progress(
+                phase=event.phase or before.phase,
+                progress=before.progress if event.progress is None else event.progress,
+                eta_seconds=before.eta_seconds if event.eta_seconds is None else event.eta_seconds,
+            )
+            data = event.model_dump(mode="json", exclude_none=True)
+            if event.type == "progress" and self._events and self._events[-1]["type"] == "progress":
+                self._events[-1] = data
+            elif self._kept < MAX_EVENTS:
+                self._kept += 1
+                self._events.append(data)

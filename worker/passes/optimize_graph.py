@@ -1,0 +1,47 @@
+"""Fold constants and BatchNorm, drop dead code, fuse transformer patterns.
+
+Folding is ONNX Runtime's BASIC level (https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html);
+fusions are those of `onnxruntime.transformers.optimizer`, which are exact: the approximate ones stay off.
+"""
+
+from pathlib import Path
+
+from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.optimizer import optimize_model
+
+from app.recipes.graph import OptimizeGraph
+from worker.engine.graph import computes_the_same, name_nodes, restore_face
+from worker.engine.model_file import ModelFile, save_model
+from worker.engine.pass_contract import PassContext, PassResult
+from worker.engine.preparation import changes, operator_counts, prepare
+
+# Without one of these no transformer pattern can match.
+TRANSFORMER_SIGNS = frozenset({"Softmax", "Erf", "Tanh", "LayerNormalization", "ReduceMean"})
+
+
+def apply(model: ModelFile, config: OptimizeGraph, context: PassContext) -> PassResult:
+    """Notes say what was folded and fused, and what was tried and left out."""
+    context.phase("optimizing")
+    feed = next(context.feeds.calls(1)).feed
+    preparation = prepare(model, feed, context.scratch, context.threads, config.opset)
+    context.progress(0.5)
+    counts = operator_counts(preparation.model.structure())
+    if config.fuse_transformers and "MatMul" in counts and TRANSFORMER_SIGNS & counts.keys():
+        context.check_time("fusing transformer patterns")
+        if preparation.attempt("fusing transformer patterns", _fuse):
+            after = operator_counts(preparation.model.structure())
+            preparation.notes.extend(changes(counts, after) or ["No transformer pattern was found to fuse."])
+    if computes_the_same(model.structure(), preparation.model.structure()):
+        return PassResult(model, False, [*preparation.notes, "Nothing was left to fold or fuse."])
+    return PassResult(preparation.model, True, preparation.notes, {"applied": preparation.applied})
+
+
+def _fuse(model: ModelFile, folder: Path) -> ModelFile:
+    options = FusionOptions("bert")
+    # These two reshape the model's inputs or approximate a function.
+    options.enable_embed_layer_norm = False
+    options.enable_gelu_approximation = False
+    fused = optimize_model(str(model.path), "bert", optimization_options=options, opt_level=0).model
+    restore_face(fused, model.structure())
+    name_nodes(fused)
+    return save_model(fused, folder / "done")

@@ -1,0 +1,77 @@
+"""Tells the database that this worker lives, what it can do and how it confines; and keeps its work folder clean."""
+
+import importlib.util
+import os
+import socket
+import threading
+
+import structlog
+from sqlalchemy import delete, func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.config import Settings
+from app.database import Database
+from app.health.tables import WorkerRow
+from app.recipes.catalogue import CATALOGUE
+from worker.engine.versions import versions
+from worker.sandbox import confinement
+from worker.work_folders import sweep
+
+ANNOUNCE_SECONDS = 10.0
+log = structlog.get_logger()
+
+
+def passes_served() -> list[str]:
+    """The passes that this worker's installation can run."""
+    has_torch = importlib.util.find_spec("torch") is not None
+    return [entry.name for entry in CATALOGUE.values() if has_torch or not entry.needs_torch]
+
+
+class Presence:
+    """Announces the worker in a thread until `stop`."""
+
+    def __init__(self, database: Database, settings: Settings, queues: list[str]) -> None:
+        self._database = database
+        self._settings = settings
+        self._queues = queues
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._announce_on, name="presence", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+        try:
+            with self._database.session_scope() as session:
+                session.execute(delete(WorkerRow).where(WorkerRow.name == self._name))
+        except SQLAlchemyError as error:
+            log.warning("farewell_failed", error=str(error))
+
+    def _announce_on(self) -> None:
+        while True:
+            try:
+                self._announce()
+                sweep(self._settings.work_folder)
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("announcement_failed", error=str(error))
+            if self._stop.wait(ANNOUNCE_SECONDS):
+                return
+
+    def _announce(self) -> None:
+        values = {
+            "queues": self._queues,
+            "passes": passes_served() if set(self._queues) & {"cpu", "gpu"} else [],
+            "confinement": confinement(),
+            "versions": versions(),
+            "seen_at": func.now(),
+        }
+        with self._database.session_scope() as session:
+            session.execute(
+                insert(WorkerRow)
+                .values(name=self._name, **values)
+                .on_conflict_do_update(index_elements=["name"], set_=values)
+            )

@@ -1,0 +1,93 @@
+"""The child process that opens untrusted files: `python -m worker.runner WORKDIR`.
+
+Reads `job.json`, leaves `result.json`. The exit code is 0 where a result was written, whatever it says.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from app.errors import Fault
+from app.jobs.states import JobKind
+from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_out_of_memory
+from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, RESULT_FILE, RunnerJob, RunnerResult
+from worker.runner.events import Events
+
+MORE_MEMORY = "Use a smaller model or fewer samples, or give the service's runners more memory."
+
+
+class UnwieldyResult(UserFault):
+    code, title = "result_too_large", "What there is to say about the file is too long"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job of one work folder."""
+    # A cancel: exit at once, even in the middle of a library's call, whatever the parent had set.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    workdir = Path(arguments[0])
+    job = RunnerJob.model_validate_json((workdir / JOB_FILE).read_bytes())
+    write_result(run_job(job, workdir, Events()), workdir)
+    return 0
+
+
+def run_job(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
+    """The result of the job, whatever happens short of the process's end."""
+    try:
+        return _dispatch(job, workdir, events)
+    except UserFault as error:
+        return RunnerResult(outcome="failed", fault=error.fault())
+    except Exception as error:
+        traceback.print_exc()
+        if is_out_of_memory(error):
+            shortage = OutOfMemory(f"The job was given {job.memory_bytes:,} bytes.", MORE_MEMORY)
+            return RunnerResult(outcome="failed", fault=shortage.fault())
+        return RunnerResult(outcome="failed", fault=_internal(error), retryable=True)
+
+
+def write_result(result: RunnerResult, workdir: Path) -> None:
+    """Write `result.json` so that a reader finds all of it or none."""
+    data = result.model_dump_json(by_alias=True).encode()
+    if len(data) > MAX_RESULT_BYTES:
+        fault = UnwieldyResult(
+            f"The result has {len(data):,} bytes; {MAX_RESULT_BYTES:,} is the most accepted.",
+            "Shorten the names of inputs, outputs and operators.",
+        ).fault()
+        data = RunnerResult(outcome="failed", fault=fault).model_dump_json().encode()
+    partial = workdir / f"{RESULT_FILE}.partial"
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(workdir / RESULT_FILE)
+
+
+def _dispatch(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
+    """Imports only what the kind of job needs: an inspection should not wait for the passes to load."""
+    if job.kind is JobKind.INSPECT_MODEL:
+        from worker.runner import inspect_model  # noqa: PLC0415 - see above
+
+        return inspect_model.run(job, workdir, events)
+    if job.kind is JobKind.INSPECT_DATASET:
+        from worker.runner import inspect_dataset  # noqa: PLC0415 - see above
+
+        return inspect_dataset.run(job, workdir, events)
+    from worker.runner import optimize  # noqa: PLC0415 - see above
+
+    return optimize.run(job, workdir, events)
+
+
+def _internal(error: Exception) -> Fault:
+    """Names the kind of error only: its text may hold paths, and the traceback is in the worker's log."""
+    cause = "a temporary condition" if isinstance(error, Retryable) else type(error).__name__
+    return Fault(
+        code="internal_error",
+        title="Something went wrong on our side",
+        detail=f"The runner ended in {cause}.",
+        remedy="It is tried again by itself; if it keeps failing, report it with the job's id.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,78 @@
+"""What the job delivers, written into the output folder."""
+
+import hashlib
+import json
+import re
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worker.engine.model_file import HASH_CHUNK_BYTES, ModelFile
+from worker.runner.contract import OUTPUT_FOLDER, OutputFile
+
+LONGEST_STEM = 120
+ONNX, TAR, JSON = "application/octet-stream", "application/x-tar", "application/json"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The delivered file, and the model in it as it can be loaded."""
+
+    file: OutputFile
+    path: Path
+    model: ModelFile
+    sha256: str
+
+
+def artifact_stem(model_name: str, passes: list[str]) -> str:
+    """`<name>-<passes>`, in characters that are safe in any file system and header."""
+    name = re.sub(r"\.(onnx|tar)$", "", model_name.strip(), flags=re.IGNORECASE)
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:LONGEST_STEM] or "model"
+    return f"{safe}-{'-'.join(passes)}"[: 2 * LONGEST_STEM]
+
+
+def write_artifact(model: ModelFile, stem: str, workdir: Path) -> Artifact:
+    """One `.onnx`, measured where it lies; with external data a tar of the model's folder, measured unpacked."""
+    folder = workdir / OUTPUT_FOLDER
+    folder.mkdir(exist_ok=True)
+    files = model.files()
+    if len(files) == 1:
+        # A folder of its own for the link that is measured: beside the .onnx lies only what belongs to it.
+        path = folder / f"{stem}.onnx"
+        shutil.copyfile(model.path, path)
+        measured = workdir / "delivered" / path.name
+        measured.parent.mkdir(exist_ok=True)
+        measured.hardlink_to(path)
+        file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind="model", file_name=path.name, media_type=ONNX)
+        return Artifact(file, path, ModelFile(measured), file_sha256(path))
+    path = folder / f"{stem}.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for member in files:
+            archive.add(member, member.name, filter=_anonymous)
+    file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind="model", file_name=path.name, media_type=TAR)
+    return Artifact(file, path, model, file_sha256(path))
+
+
+def write_manifest(manifest: dict[str, Any], workdir: Path) -> OutputFile:
+    (workdir / OUTPUT_FOLDER / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+    return OutputFile(path=f"{OUTPUT_FOLDER}/{MANIFEST}", kind="manifest", file_name=MANIFEST, media_type=JSON)
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The same bytes whoever packs it, and whenever."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mtime = 0
+    member.mode = 0o644
+    return member

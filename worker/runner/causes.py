@@ -1,0 +1,144 @@
+"""What lies behind the numbers, in words, most important first."""
+
+from dataclasses import dataclass
+
+import onnx
+
+from app.jobs.report import Interval, Step
+from app.recipes.request import OptimizeRequest
+from worker.engine.evaluation.requests import KernelReport
+from worker.engine.graph import nodes_of
+from worker.engine.model_file import ModelFile
+from worker.engine.processor import needs_reduced_range
+from worker.runner.job_data import JobData
+from worker.runner.measuring import Subject
+
+NAMED_NODES = 5
+LARGE_SHARE = 0.15
+TABLE_SHARE = 0.5
+SMALL_CALL_MS = 0.1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What causes are read from."""
+
+    request: OptimizeRequest
+    data: JobData
+    steps: list[Step]
+    baseline: Subject
+    candidate: Subject
+    ratio: Interval
+    baseline_ms: float
+
+    def passes_that_worked(self) -> list[str]:
+        return [step.pass_ for step in self.steps if step.modified]
+
+
+def find_causes(evidence: Evidence) -> list[str]:
+    """Ordered: what makes the figures mean less, what keeps the model from being faster, what keeps it large."""
+    found = [*_about_the_steps(evidence), *_about_the_data(evidence)]
+    found += [*_about_speed(evidence), *_about_size(evidence)]
+    return found
+
+
+def _about_the_steps(evidence: Evidence) -> list[str]:
+    idle = [step.pass_ for step in evidence.steps if not step.modified]
+    if len(idle) == len(evidence.steps):
+        return ["No pass changed the model: " + "; ".join(_last_note(step) for step in evidence.steps)]
+    return [f"`{name}` changed nothing." for name in idle]
+
+
+def _last_note(step: Step) -> str:
+    return f"`{step.pass_}`: {step.notes[-1]}" if step.notes else f"`{step.pass_}` found nothing to do."
+
+
+def _about_the_data(evidence: Evidence) -> list[str]:
+    found = []
+    if evidence.data.random_calibration and "quantize_static" in evidence.passes_that_worked():
+        found.append("Activation ranges were calibrated on random input: accuracy on real input may be far worse.")
+    if evidence.data.random_evaluation:
+        found.append("No data given: measured on random input, agreement only.")
+    return found
+
+
+def _about_speed(evidence: Evidence) -> list[str]:
+    kernels, ratio = evidence.candidate.kernels, evidence.ratio
+    slower = ratio.value < 1
+    found = []
+    if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
+        found.append(
+            f"The change in latency is within the noise: ratio {ratio.value:.2f}, 95 % interval {ratio.low:.2f} to "
+            f"{ratio.high:.2f}."
+        )
+    if evidence.baseline_ms < SMALL_CALL_MS:
+        found.append(
+            f"The model is small: a call of the original takes {evidence.baseline_ms:.3f} ms, much of it the overhead "
+            "of calling, which no pass removes."
+        )
+    if kernels.kernels.conversion_share > LARGE_SHARE:
+        lead = "Slower because of conversions" if slower else "Conversions cost time"
+        found.append(
+            f"{lead}: {kernels.kernels.conversion_share:.0%} of kernel time goes into {_conversions(kernels)}."
+        )
+    if kernels.quantized:
+        found.append(f"{kernels.kernels.int8_share:.0%} of kernel time is 8-bit arithmetic.")
+        found.extend(_float_nodes(kernels))
+        if needs_reduced_range():
+            found.append("This processor has no VNNI: 8-bit products gain little here.")
+    if evidence.request.target.device == "cpu" and "convert_float16" in evidence.passes_that_worked():
+        found.append("float16 is computed in float32 on a CPU: it halves the size and makes no arithmetic faster.")
+    return found
+
+
+def _conversions(kernels: KernelReport) -> str:
+    names = [entry.operator for entry in kernels.kernels.by_operator if entry.kind == "conversion"]
+    return ", ".join(names[:3])
+
+
+def _float_nodes(kernels: KernelReport) -> list[str]:
+    found = []
+    for operator, names in sorted(kernels.float_nodes.items(), key=lambda item: -kernels.float_node_shares[item[0]]):
+        share = kernels.float_node_shares[operator]
+        some = ", ".join(names[:NAMED_NODES]) + (", ..." if len(names) > NAMED_NODES else "")
+        plural = "node" if len(names) == 1 else "nodes"
+        found.append(f"float {operator} at {len(names)} {plural} ({share:.0%} of kernel time): {some}.")
+    rest = [
+        f"{entry.operator} {entry.share:.0%}"
+        for entry in kernels.kernels.by_operator
+        if entry.kind == "float" and entry.share > LARGE_SHARE and entry.operator not in kernels.float_nodes
+    ]
+    if rest:
+        found.append(f"Operators without an 8-bit form take time in float: {', '.join(rest)}.")
+    return found
+
+
+def _about_size(evidence: Evidence) -> list[str]:
+    found = []
+    if evidence.candidate.size_bytes > evidence.baseline.size_bytes:
+        found.append(
+            "The file grew: names, scales and zero points of the new nodes take more than the smaller weights saved."
+        )
+    share = table_share(evidence.candidate.model)
+    if share > TABLE_SHARE:
+        found.append(
+            f"{share:.0%} of the weights are one table that a Gather reads: only what shrinks it shrinks the file."
+        )
+    return found
+
+
+def table_share(model: ModelFile) -> float:
+    """Bytes of the largest table that a Gather reads, as a share of all tensors."""
+    structure = model.structure()
+    sizes = {tensor.name: _bytes(tensor) for tensor in structure.graph.initializer}
+    tables = [
+        sizes.get(node.input[0], 0) for node in nodes_of(structure.graph) if node.op_type == "Gather" and node.input
+    ]
+    return max(tables, default=0) / max(sum(sizes.values()), 1)
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    elements = 1
+    for size in tensor.dims:
+        elements *= size
+    return elements * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

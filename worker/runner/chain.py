@@ -1,0 +1,96 @@
+"""Running the passes of a recipe, one after another."""
+
+import gc
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.jobs.report import Step
+from app.recipes.base import PassConfig
+from worker.engine.feeds import Feeds
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import BudgetExhausted, PassContext
+from worker.passes.registry import load_pass
+from worker.runner.pacing import Pacing
+
+
+@dataclass
+class Outcome:
+    """The last good model and how it came about."""
+
+    model: ModelFile
+    steps: list[Step] = field(default_factory=list)
+    manifests: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def modified(self) -> bool:
+        return any(step.modified for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What every pass of a chain is given."""
+
+    feeds: Feeds
+    seed: int
+    threads: int
+    folder: Path
+    pacing: Pacing
+
+    def context(self, number: int, name: str) -> PassContext:
+        scratch = self.folder / f"{number}-{name}"
+        scratch.mkdir(parents=True)
+        return PassContext(
+            scratch=scratch,
+            feeds=self.feeds,
+            seed=self.seed,
+            threads=self.threads,
+            deadline=self.pacing.passes_deadline(),
+            progress=self.pacing.at,
+            phase=self.pacing.phase,
+        )
+
+
+def run_chain(
+    model: ModelFile, recipe: list[PassConfig], circumstances: Circumstances, span: tuple[float, float]
+) -> Outcome:
+    """Passes in order, taking the job over `span` of its progress. Out of time, what is ready is kept.
+
+    Raises:
+        UserFault: a pass cannot do its work, or time is over before one has.
+
+    """
+    outcome = Outcome(model)
+    width = (span[1] - span[0]) / len(recipe)
+    for number, config in enumerate(recipe):
+        name = str(config.model_dump()["pass_"])
+        circumstances.pacing.span(span[0] + width * number, span[0] + width * (number + 1))
+        try:
+            _run_pass(name, config, outcome, circumstances.context(number, name))
+        except BudgetExhausted as error:
+            if not outcome.modified:
+                raise
+            outcome.warnings.append(f"The recipe stopped before `{name}` was done: {error.detail}")
+            break
+        for note in outcome.steps[-1].notes:
+            circumstances.pacing.events.log(f"{name}: {note}")
+    gc.collect()
+    return outcome
+
+
+def _run_pass(name: str, config: PassConfig, outcome: Outcome, context: PassContext) -> None:
+    started = time.monotonic()
+    context.check_time(f"`{name}`")
+    result = load_pass(name)(outcome.model, config, context)
+    step = {
+        "pass": name,
+        "parameters": config.model_dump(by_alias=True, mode="json"),
+        "modified": result.modified,
+        "seconds": time.monotonic() - started,
+        "notes": result.notes,
+    }
+    outcome.model = result.model
+    outcome.steps.append(Step.model_validate(step))
+    outcome.manifests.append({"pass": name, **result.manifest})

@@ -1,0 +1,83 @@
+"""What passes between the supervisor and the runner: a job in, events on a pipe, a result out.
+
+The runner has opened an untrusted model, so the supervisor reads both ways back as untrusted: sizes are bounded and
+every message goes through these shapes.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.datasets.inspection import DatasetInspection
+from app.errors import Fault
+from app.jobs.report import Report, Summary, Verdict
+from app.jobs.states import JobKind
+from app.models.inspection import ModelInspection
+from app.recipes.request import OptimizeRequest
+
+JOB_FILE = "job.json"
+RESULT_FILE = "result.json"
+OUTPUT_FOLDER = "outputs"
+EVENT_FD_VARIABLE = "LATHE_EVENT_FD"
+MAX_EVENT_BYTES = 64 << 10
+MAX_RESULT_BYTES = 64 << 20
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class InputFile(Strict):
+    """A file the supervisor put into the work folder."""
+
+    path: str = Field(description="Relative to the work folder.")
+    media_type: str
+    sha256: str
+    size_bytes: int
+    name: str = Field(description="The user's name for it; used in messages and artifact names only.")
+
+
+class RunnerJob(Strict):
+    """`job.json`."""
+
+    kind: JobKind
+    model: InputFile | None = None
+    datasets: dict[str, InputFile] = Field(default_factory=dict, description="By role, or `dataset` at inspection.")
+    request: OptimizeRequest | None = None
+    threads: int
+    budget_seconds: float
+    memory_bytes: int
+
+
+class Event(Strict):
+    """One line of JSON on the event pipe."""
+
+    type: Literal["phase", "progress", "log"]
+    phase: str | None = Field(default=None, max_length=64, pattern=r"^[a-z_]+$")
+    progress: float | None = Field(default=None, ge=0, le=1)
+    eta_seconds: float | None = Field(default=None, ge=0)
+    level: Literal["info", "warning"] | None = None
+    message: str | None = Field(default=None, max_length=8192)
+
+
+class OutputFile(Strict):
+    """A file the runner made."""
+
+    path: str = Field(pattern=r"^outputs/[A-Za-z0-9._-]+$")
+    kind: Literal["model", "manifest"]
+    file_name: str = Field(max_length=255, pattern=r"^[A-Za-z0-9._-]+$")
+    media_type: str = Field(max_length=100)
+
+
+class RunnerResult(Strict):
+    """`result.json`."""
+
+    outcome: Literal["succeeded", "failed"]
+    fault: Fault | None = None
+    retryable: bool = Field(default=False, description="True only where another attempt could end otherwise.")
+    model: ModelInspection | None = None
+    dataset: DatasetInspection | None = None
+    artifacts: list[OutputFile] = Field(default_factory=list, max_length=64)
+    report: Report | None = None
+    verdict: Verdict | None = None
+    summary: Summary | None = None

@@ -1,0 +1,215 @@
+"""The data of a job: which role feeds what, and in words what that is worth."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
+from worker.engine.arrays import open_arrays
+from worker.engine.evaluation.metrics import CLASSIFICATION, MetricMismatch
+from worker.engine.evaluation.requests import OutputFace
+from worker.engine.feeds import DataMismatch, Feeds, match_arrays
+from worker.engine.graph import TensorFace, inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.random_input import integer_bounds, random_feeds, working_shapes
+from worker.runner.contract import RunnerJob
+
+RANDOM_CALLS = 8
+RANDOM = (
+    "No data was given: quality was measured on random input, which says whether the files agree on noise and nothing "
+    "about data like yours. Give evaluation data."
+)
+
+
+@dataclass(frozen=True)
+class JobData:
+    """Feeds by use. `labels` are the arrays of the evaluation data that are no inputs."""
+
+    calibration: Feeds
+    evaluation: Feeds
+    latency: Feeds
+    batch: int
+    labels: dict[str, np.ndarray]
+    words: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+    random_evaluation: bool = False
+    random_calibration: bool = False
+
+
+def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdir: Path, scratch: Path) -> JobData:
+    """
+    Raises:
+        UserFault: a dataset cannot be read, does not fit the model, or no input can be made up.
+
+    """
+    inputs = inputs_of(model.structure())
+    _check_shapes(request, inputs)
+    arrays = _open_roles(job, workdir, scratch)
+    feeds = {role: match_arrays(inputs, found, _source(job, role)) for role, found in arrays.items()}
+    words = {role: f"{_source(job, role)}: {feeds[role].sample_count} samples" for role in feeds}
+    warnings = list(dict.fromkeys(warning for found in feeds.values() for warning in found.warnings))
+    given = next((feeds[role] for role in ("evaluation", "calibration", "training") if role in feeds), None)
+    if given is None:
+        shapes = working_shapes(model, inputs, request.target.shapes or {}, request.target.batch or 1, job.threads)
+        batch, latency = _first_axis(inputs, shapes), _random_call(model, inputs, shapes, request.seed)
+    else:
+        batch = given.samples_per_call(request.target.batch or 1)
+        if request.target.batch not in (None, batch):
+            warnings.append(f"The model or its data fixes {batch} samples a call; latency was measured at that.")
+        latency = _first_call(given, batch, request.target.shapes or {})
+    shapes = {name: array.shape[1:] for name, array in latency.arrays.items()}
+    random_calibration = "calibration" not in feeds and "training" not in feeds
+    calibration = feeds.get("calibration") or feeds.get("training") or _random(model, inputs, shapes, request.seed)
+    evaluation, held_out = _evaluation(feeds, calibration)
+    warnings.extend(held_out)
+    if "evaluation" not in feeds and random_calibration:
+        words["evaluation"] = f"random input: {evaluation.sample_count} calls"
+        warnings.append(RANDOM)
+    if random_calibration:
+        words["calibration"] = f"random input: {calibration.sample_count} calls"
+    if {"calibration", "evaluation"} <= feeds.keys() and _same_file(job, "calibration", "evaluation"):
+        warnings.append("Calibration and evaluation use the same dataset: nothing was held out.")
+    labels = {
+        name: array
+        for name, array in arrays.get("evaluation", {}).items()
+        if name not in {face.name for face in inputs}
+    }
+    return JobData(
+        calibration=calibration,
+        evaluation=evaluation,
+        latency=latency,
+        batch=batch,
+        labels=labels,
+        words=words,
+        warnings=warnings,
+        random_evaluation="evaluation" not in feeds and random_calibration,
+        random_calibration=random_calibration,
+    )
+
+
+def choose_metric(
+    request: OptimizeRequest, data: JobData, outputs: dict[str, OutputFace], warnings: list[str]
+) -> Metric:
+    """The job's metric with output and labels filled in.
+
+    Raises:
+        MetricMismatch: an output or label array that does not exist, or none to choose from.
+
+    """
+    asked = request.metric
+    output = (asked and asked.output) or next(iter(outputs), None)
+    if output is None or output not in outputs:
+        raise MetricMismatch(
+            f"The model has no tensor output {output!r}; it returns {', '.join(outputs) or 'no tensors'}.",
+            "Name one of these as `metric.output`.",
+        )
+    if asked is None:
+        return _default_metric(data, output, outputs[output], warnings)
+    if asked.name in LABEL_FREE:
+        return Metric(name=asked.name, output=output)
+    labels = asked.labels or _only_label(asked.name, data)
+    if labels not in data.labels:
+        raise MetricMismatch(
+            f"The evaluation data has no label array {labels!r}; beside the inputs it has "
+            f"{', '.join(sorted(data.labels)) or 'none'}.",
+            "Give evaluation data with labels, or choose agreement, cosine or sqnr_db.",
+        )
+    return Metric(name=asked.name, output=output, labels=labels)
+
+
+def _default_metric(data: JobData, output: str, face: OutputFace, warnings: list[str]) -> Metric:
+    whole_numbers = [name for name, array in data.labels.items() if array.dtype.kind in "iu"]
+    if len(data.labels) == 1 and whole_numbers:
+        label = data.labels[whole_numbers[0]]
+        scores = face.dtype.startswith("float") and len(face.shape) == label.ndim + 1 and face.shape[-1] > 1
+        numbers = not face.dtype.startswith("float") and len(face.shape) == label.ndim
+        if scores or numbers:
+            return Metric(name="top1", output=output, labels=whole_numbers[0])
+        warnings.append(
+            f"Output {output!r} ({face.dtype} {face.shape}) holds no class scores for labels {whole_numbers[0]!r} "
+            f"{list(label.shape)}; the metric of this job is agreement. Set `metric` to use the labels."
+        )
+    elif data.labels:
+        warnings.append(f"Label arrays {', '.join(sorted(data.labels))} were not used: `metric` names none.")
+    return Metric(name="agreement", output=output)
+
+
+def _only_label(metric: str, data: JobData) -> str:
+    fitting = [name for name, array in data.labels.items() if metric not in CLASSIFICATION or array.dtype.kind in "iub"]
+    if len(fitting) != 1:
+        raise MetricMismatch(
+            f"`{metric}` needs one label array in the evaluation data; there are {len(fitting)} that could serve"
+            f"{': ' + ', '.join(sorted(fitting)) if fitting else ''}.",
+            "Name one as `metric.labels`, or choose agreement, cosine or sqnr_db.",
+        )
+    return fitting[0]
+
+
+def _open_roles(job: RunnerJob, workdir: Path, scratch: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays by role; a file that serves two roles is opened once."""
+    opened: dict[str, dict[str, np.ndarray]] = {}
+    for file in job.datasets.values():
+        if file.path not in opened:
+            folder = scratch / f"dataset-{len(opened)}"
+            opened[file.path] = open_arrays(workdir / file.path, file.media_type, folder)
+    return {role: opened[file.path] for role, file in job.datasets.items()}
+
+
+def _source(job: RunnerJob, role: str) -> str:
+    return f"dataset {job.datasets[role].name!r}"
+
+
+def _same_file(job: RunnerJob, first: str, second: str) -> bool:
+    return job.datasets[first].sha256 == job.datasets[second].sha256
+
+
+def _evaluation(feeds: dict[str, Feeds], calibration: Feeds) -> tuple[Feeds, list[str]]:
+    if "evaluation" in feeds:
+        return feeds["evaluation"], []
+    for role in ("calibration", "training"):
+        if role in feeds:
+            return feeds[role], [
+                f"No evaluation data was given: fidelity was measured on the {role} data, which the optimization has "
+                "seen. Give samples of their own as evaluation data."
+            ]
+    return calibration, []
+
+
+def _random(model: ModelFile, inputs: list[TensorFace], shapes: dict[str, tuple[int, ...]], seed: int) -> Feeds:
+    return random_feeds(inputs, integer_bounds(model.structure(), inputs), shapes, RANDOM_CALLS, seed)
+
+
+def _check_shapes(request: OptimizeRequest, inputs: list[TensorFace]) -> None:
+    unknown = sorted(set(request.target.shapes or {}) - {face.name for face in inputs})
+    if unknown:
+        raise DataMismatch(
+            f"`target.shapes` names {', '.join(unknown)}, which are no inputs of the model.",
+            f"Its inputs are {', '.join(face.name for face in inputs)}.",
+        )
+
+
+def _random_call(model: ModelFile, inputs: list[TensorFace], shapes: dict[str, tuple[int, ...]], seed: int) -> Feeds:
+    return random_feeds(inputs, integer_bounds(model.structure(), inputs), shapes, 1, seed)
+
+
+def _first_call(given: Feeds, batch: int, shapes: dict[str, list[int]]) -> Feeds:
+    """The first `batch` samples as one call, repeated where there are fewer; `shapes` bends them."""
+    feed = given.call(np.resize(np.arange(given.sample_count), batch)).feed
+    return Feeds(
+        arrays={name: _bent(array, shapes.get(name))[None] for name, array in feed.items()},
+        dtypes=given.dtypes,
+        whole=frozenset(feed),
+        sample_count=1,
+    )
+
+
+def _first_axis(inputs: list[TensorFace], shapes: dict[str, tuple[int, ...]]) -> int:
+    """Samples of a call made up: what most inputs have as their first axis."""
+    sizes = [shapes[face.name][0] for face in inputs if shapes[face.name]]
+    return max(set(sizes), key=sizes.count) if sizes else 1
+
+
+def _bent(array: np.ndarray, shape: list[int] | None) -> np.ndarray:
+    """Real values in another shape, repeated as needed: indices stay within their tables."""
+    return array if shape is None else np.resize(array, shape)

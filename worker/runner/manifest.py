@@ -1,0 +1,54 @@
+"""What another run needs to come to the same file, and the raw material of the figures."""
+
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+from app.recipes.request import Metric, OptimizeRequest
+from worker.engine.evaluation.requests import TurnsAnswer
+from worker.engine.processor import instruction_sets, processor_name
+from worker.engine.versions import versions
+from worker.runner.contract import InputFile, RunnerJob
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Account:
+    """What was done and measured."""
+
+    metric: Metric
+    passes: list[dict[str, Any]]
+    turns: TurnsAnswer
+    artifact: dict[str, Any]
+
+
+def build_manifest(job: RunnerJob, request: OptimizeRequest, account: Account) -> dict[str, Any]:
+    """Plain JSON."""
+    return {
+        "version": VERSION,
+        "model": _file(job.model) if job.model else None,
+        "datasets": {role: _file(file) for role, file in sorted(job.datasets.items())},
+        "request": request.model_dump(mode="json", by_alias=True),
+        "metric": account.metric.model_dump(mode="json"),
+        "seed": request.seed,
+        "passes": account.passes,
+        "artifact": account.artifact,
+        "threads": job.threads,
+        "versions": versions(),
+        "processor": {
+            "name": processor_name(request.target.device),
+            "instruction_sets": instruction_sets(),
+            "machine": platform.machine(),
+        },
+        "latency": {
+            "method": "by turns: create, warm up, time, destroy; order reversed every round",
+            "round_medians_ms": dict(
+                zip(("original", "optimized"), (one.round_medians_ms for one in account.turns.latencies), strict=True)
+            ),
+        },
+    }
+
+
+def _file(file: InputFile) -> dict[str, Any]:
+    return {"name": file.name, "sha256": file.sha256, "size_bytes": file.size_bytes}

@@ -1,0 +1,91 @@
+"""Whether the contract holds, in words that carry their numbers."""
+
+from app.jobs.report import Verdict
+from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
+from worker.engine.evaluation.metrics import SMALLER_IS_BETTER
+from worker.engine.evaluation.requests import ComparisonAnswer
+from worker.runner.job_data import JobData
+
+
+def judge(
+    request: OptimizeRequest, metric: Metric, compared: ComparisonAnswer, data: JobData, causes: list[str]
+) -> Verdict:
+    """Met where the point estimate of the drop is within the contract; the reason says how sure that is."""
+    if request.contract is None:
+        return Verdict(
+            outcome="no_contract", reason=f"No contract was asked for. {_figures(metric, compared)}", causes=causes
+        )
+    allowed = request.contract.max_drop
+    if compared.drop is None:
+        reason = f"{_figures(metric, compared)} The difference is not a finite number, so the contract does not hold."
+        return Verdict(outcome="unmet", reason=reason, causes=causes)
+    # A drop of 1 sample in 100 is 0.010000000000000009 in floating point.
+    met = compared.drop <= allowed + 1e-9
+    side = "within" if met else "beyond"
+    reason = f"{_figures(metric, compared)} That is {side} the {_number(allowed)} allowed."
+    return Verdict(
+        outcome="met" if met else "unmet",
+        reason=" ".join([reason, *_doubts(metric, compared, allowed, met, data)]),
+        causes=causes,
+    )
+
+
+def _figures(metric: Metric, compared: ComparisonAnswer) -> str:
+    name = metric.name
+    of = f" of {metric.output!r}" if name in LABEL_FREE else f" of {metric.output!r} against {metric.labels!r}"
+    samples = f"{compared.sample_count:,} samples"
+    if name in LABEL_FREE:
+        value = "not finite" if compared.metric_candidate is None else _number(compared.metric_candidate)
+        unit = " dB" if name == "sqnr_db" and compared.metric_candidate is not None else ""
+        text = f"{name}{of} with the original is {value}{unit} over {samples}"
+        text += ": agreement with the original, not accuracy"
+        if name == "sqnr_db" and compared.drop is not None:
+            text += f" (noise is {_number(compared.drop)} of the signal's power)"
+        return f"{text}{_interval(compared)}."
+    before = "not finite" if compared.metric_original is None else _number(compared.metric_original)
+    after = "not finite" if compared.metric_candidate is None else _number(compared.metric_candidate)
+    text = f"{name}{of} goes from {before} to {after} over {samples}"
+    if compared.drop is not None:
+        what = "growth, as a share of the original's," if name in SMALLER_IS_BETTER else "drop"
+        text += f": a {what} of {_number(compared.drop)}{_interval(compared)}"
+    return f"{text}."
+
+
+def _interval(compared: ComparisonAnswer) -> str:
+    if compared.drop_low is None or compared.drop_high is None:
+        return ""
+    if compared.drop_low == compared.drop_high == compared.drop:
+        return ""
+    return f" (drop's paired 95 % interval {_number(compared.drop_low)} to {_number(compared.drop_high)})"
+
+
+def _doubts(metric: Metric, compared: ComparisonAnswer, allowed: float, met: bool, data: JobData) -> list[str]:
+    """What a careful reader would object to."""
+    found = []
+    low, high = compared.drop_low, compared.drop_high
+    if met and high is not None and high > allowed + 1e-9:
+        found.append(
+            f"The interval reaches beyond the contract: {compared.sample_count:,} samples do not settle it; more "
+            "evaluation data would."
+        )
+    if not met and low is not None and low <= allowed:
+        found.append(
+            f"The interval reaches back within the contract: {compared.sample_count:,} samples do not settle it."
+        )
+    counted = metric.name in ("top1", "top5", "accuracy", "agreement")
+    # The rule of three (J. Hanley, A. Lippman-Hand, JAMA 1983): none in n is compatible with up to 3 in n.
+    if counted and met and compared.changed_samples == 0 and 3 / compared.sample_count > allowed:
+        found.append(
+            f"No sample changed, which for {compared.sample_count:,} samples still allows a true drop of up to "
+            f"{_number(3 / compared.sample_count)}."
+        )
+    if data.random_evaluation:
+        found.append("The input was random.")
+    return found
+
+
+def _number(value: float) -> str:
+    """Four significant digits, without exponents where a person would not use one."""
+    if value == 0:
+        return "0"
+    return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2g}"

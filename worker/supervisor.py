@@ -1,0 +1,293 @@
+"""One attempt at one job: claim, fetch, spawn the runner, listen, publish, finish.
+
+No transaction is open while the runner runs. Whatever happens, the attempt ends in one of four ways: the job is over,
+the job is queued again, the lease is somebody else's (and nothing is written), or this process is dead (and
+housekeeping takes the job back).
+"""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import stamina
+import structlog
+from sqlalchemy.orm import Session
+
+from app.blobs.tables import storage_key
+from app.config import Settings
+from app.database import DATABASE_AWAY, Database
+from app.errors import Fault, StorageFull, Unavailable
+from app.jobs import lease
+from app.jobs.lease import Claim, Progress
+from app.jobs.states import JobKind, JobState
+from app.storage import Storage
+from worker import sandbox
+from worker.fetching import CorruptInput, fetch
+from worker.heart import Heart
+from worker.listener import Listener
+from worker.memory import affordable_bytes
+from worker.publishing import RunnerBroken, publish, read_result, store_outputs
+from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
+from worker.work_folders import work_folder
+
+# -P: nothing is imported from the work folder.
+RUNNER = (sys.executable, "-P", "-m", "worker.runner")
+WATCH_SECONDS = 0.1
+STDERR_TAIL_BYTES = 4096
+SHORTAGE_SECONDS = 60.0
+SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO})
+# Beyond a job's time, for bringing its files and taking them away.
+TRANSFER_SECONDS = 3600.0
+PUBLISHING = {"type": "phase", "phase": "publishing"}
+log = structlog.get_logger()
+
+
+class LeaseLost(Exception):
+    """Somebody else holds the job, or may: nothing may be written."""
+
+
+class Cancelled(Exception):
+    """The user asked for it."""
+
+
+class Stopping(Exception):
+    """The worker is being stopped: the job goes back and the attempt is not counted."""
+
+
+class JobFailed(Exception):
+    """The attempt failed; `retryable` where another could end otherwise."""
+
+    def __init__(self, fault: Fault, *, retryable: bool) -> None:
+        super().__init__(fault.detail)
+        self.fault = fault
+        self.retryable = retryable
+
+
+def _ours(code: str, detail: str) -> Fault:
+    return Fault(
+        code=code,
+        title="Something went wrong on our side",
+        detail=detail,
+        remedy="The worker's log says more; submit the job again when the cause is gone.",
+    )
+
+
+@dataclass
+class Supervisor:
+    """Runs attempts; one instance a worker process, called from many threads."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    stopping: threading.Event
+
+    def run(self, job_id: UUID) -> None:
+        """Run one attempt, if the job is there to be taken."""
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        with self.database.session_scope() as session:
+            claim = lease.claim(session, job_id, holder, self.settings.jobs.lease_seconds)
+        if claim is None:
+            return
+        with structlog.contextvars.bound_contextvars(job_id=str(job_id), fence=claim.fence, attempt=claim.attempt):
+            log.info("attempt_started", kind=claim.kind)
+            until = claim.budget_seconds + self.settings.runner.grace_seconds + TRANSFER_SECONDS
+            with Heart(self.database, claim, self.settings.jobs, until) as heart:
+                self._run_claimed(claim, heart)
+
+    def _run_claimed(self, claim: Claim, heart: Heart) -> None:
+        try:
+            with work_folder(self.settings.work_folder) as folder:
+                self._attempt(claim, folder, heart)
+            log.info("attempt_succeeded")
+        except LeaseLost:
+            log.warning("lease_lost")
+        except Cancelled:
+            self._write(lambda session: lease.finish(session, claim, JobState.CANCELLED))
+            log.info("attempt_cancelled")
+        except Stopping:
+            self._write(
+                lambda session: lease.requeue(
+                    session, claim, wait_seconds=0, spend_attempt=False, reason="worker_stopped"
+                ),
+            )
+            log.info("attempt_handed_back")
+        except JobFailed as failure:
+            self._fail(claim, failure.fault, retryable=failure.retryable)
+        except Exception as error:  # the attempt ends here, whatever it was; the log keeps the trace
+            log.exception("attempt_broke")
+            if _is_shortage(error):
+                self._defer(claim, error)
+                return
+            self._fail(claim, _ours("internal_error", f"The attempt broke: {type(error).__name__}."), retryable=True)
+
+    def _attempt(self, claim: Claim, folder: Path, heart: Heart) -> None:
+        try:
+            job = fetch(self.database, self.storage, self.settings, claim, folder)
+        except CorruptInput as corrupt:
+            raise JobFailed(
+                _ours("content_corrupt", f"The stored bytes are damaged: {corrupt}."), retryable=True
+            ) from corrupt
+        started = time.monotonic()
+        status, errors = self._run_child(claim, job, folder, heart)
+        runner_seconds = round(time.monotonic() - started, 3)
+        try:
+            result = read_result(folder, claim.kind)
+        except RunnerBroken as broken:
+            raise JobFailed(_ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
+        if result is None:
+            raise JobFailed(_death(status, errors), retryable=True)
+        if result.outcome == "failed":
+            if result.retryable:
+                log.warning("runner_failed", stderr=errors)
+            fault = result.fault or _ours("internal_error", "The runner gave no reason.")
+            raise JobFailed(fault, retryable=result.retryable)
+        self._publish(claim, result, folder, heart, runner_seconds)
+
+    def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> tuple[int, str]:
+        """Run the child to its end. Returns its exit status and the tail of what it said on stderr."""
+        read_fd, write_fd = os.pipe()
+        listener = Listener(claim, read_fd)
+        with (folder.parent / "stderr").open("w+b") as stderr:
+            try:
+                process = sandbox.spawn(
+                    [*RUNNER, str(folder)],
+                    workdir=folder,
+                    limits=self._limits(claim),
+                    event_fd=write_fd,
+                    env={EVENT_FD_VARIABLE: str(write_fd)},
+                    stderr=stderr,
+                )
+            finally:
+                os.close(write_fd)
+            try:
+                self._attend(process, listener, heart, job)
+            finally:
+                sandbox.kill_group(process)
+                listener.close()
+            listener.flush(self.database, force=True)
+            # By the size of the file: the runner shares the descriptor, and may have moved its offset.
+            stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - STDERR_TAIL_BYTES))
+            return process.returncode, stderr.read(STDERR_TAIL_BYTES).decode(errors="replace")
+
+    def _attend(self, process: subprocess.Popen[bytes], listener: Listener, heart: Heart, job: RunnerJob) -> None:
+        """Wait for the child's end. Raises what must end it before."""
+        seconds = job.budget_seconds + self.settings.runner.grace_seconds
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                process.wait(timeout=WATCH_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+            else:
+                return
+            if heart.lost.is_set():
+                raise LeaseLost
+            if heart.cancelled.is_set():
+                sandbox.terminate(process, self.settings.jobs.cancel_grace_seconds)
+                raise Cancelled
+            if self.stopping.is_set():
+                raise Stopping
+            if time.monotonic() > deadline:
+                raise JobFailed(_out_of_time(seconds), retryable=False)
+            if listener.flush(self.database):
+                heart.cancelled.set()
+
+    def _limits(self, claim: Claim) -> sandbox.Limits:
+        runner = self.settings.runner
+        cuda = claim.request is not None and claim.request["target"]["device"] == "cuda"
+        return sandbox.Limits(
+            memory_bytes=affordable_bytes(runner.memory_bytes),
+            file_bytes=runner.file_bytes,
+            processes=runner.processes,
+            address_space=not cuda,
+        )
+
+    def _publish(self, claim: Claim, result: RunnerResult, folder: Path, heart: Heart, runner_seconds: float) -> None:
+        if claim.kind is JobKind.OPTIMIZE:
+            phase = Progress(phase="publishing")
+            if not self._write(lambda session: lease.record(session, claim, phase, [PUBLISHING]) is not None):
+                raise LeaseLost
+        try:
+            stored = store_outputs(self.storage, claim, result, folder)
+        except (RunnerBroken, FileNotFoundError) as broken:
+            raise JobFailed(_ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
+        if heart.lost.is_set():
+            raise LeaseLost
+        duplicates: list[UUID] = []
+
+        def publish_all(session: Session) -> bool:
+            found = publish(session, claim, result, stored, runner_seconds)
+            duplicates[:] = found or []
+            return found is not None
+
+        if not self._write(publish_all):
+            # Ours may be the commit whose answer was lost: the files stay, and the collector knows if a row has them.
+            raise LeaseLost
+        for blob_id in duplicates:
+            self.storage.delete_sync(storage_key(claim.workspace_id, blob_id))
+
+    def _fail(self, claim: Claim, fault: Fault, *, retryable: bool) -> None:
+        if retryable and claim.attempt < claim.max_attempts:
+            wait = lease.backoff(self.settings.jobs.backoff_seconds, claim.attempt)
+            self._write(
+                lambda session: lease.requeue(
+                    session, claim, wait_seconds=wait, spend_attempt=True, reason=fault.detail
+                ),
+            )
+            log.warning("attempt_failed", code=fault.code, detail=fault.detail, again_in_seconds=wait)
+        else:
+            self._write(lambda session: lease.finish(session, claim, JobState.FAILED, error=fault))
+            log.warning("job_failed", code=fault.code, detail=fault.detail)
+
+    def _defer(self, claim: Claim, error: Exception) -> None:
+        """Nothing is wrong with the job, and another worker may have what this one lacks; it expires in its time."""
+        reason = f"The worker lacked storage ({type(error).__name__})."
+        self._write(
+            lambda session: lease.requeue(
+                session, claim, wait_seconds=SHORTAGE_SECONDS, spend_attempt=False, reason=reason
+            )
+        )
+
+    def _write(self, work: Callable[[Session], bool]) -> bool:
+        """One transaction, tried until it happened or the lease is over. Whether it was ours to make."""
+        for attempt in stamina.retry_context(
+            on=DATABASE_AWAY, attempts=None, timeout=self.settings.jobs.lease_seconds, wait_max=2.0
+        ):
+            with attempt:
+                try:
+                    with self.database.session_scope() as session:
+                        if not work(session):
+                            raise LeaseLost
+                except LeaseLost:
+                    return False
+        return True
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether this worker, and not the job, is what failed: no room, no files left to open, storage away."""
+    return isinstance(error, StorageFull | Unavailable) or (isinstance(error, OSError) and error.errno in SHORTAGES)
+
+
+def _out_of_time(seconds: float) -> Fault:
+    return Fault(
+        code="time_limit",
+        title="The job took too long",
+        detail=f"The job was stopped after {seconds:.0f} s, its budget and the grace beyond it.",
+        remedy="Give it a larger `budget_seconds`, a shorter recipe or less data.",
+    )
+
+
+def _death(status: int, errors: str) -> Fault:
+    """What the end of a runner without a result says."""
+    log.warning("runner_died", status=status, stderr=errors)
+    how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    return _ours("runner_crashed", f"The runner ended without a result ({how}).")

@@ -1,0 +1,54 @@
+"""The one task: run a job."""
+
+import threading
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import Celery, signals
+
+from app.config import get_settings
+from app.database import Database
+from app.queue import RUN_JOB
+from app.storage import Storage
+from worker.presence import Presence
+from worker.supervisor import Supervisor
+
+log = structlog.get_logger()
+stopping = threading.Event()
+
+
+@lru_cache(maxsize=1)
+def supervisor() -> Supervisor:
+    settings = get_settings()
+    return Supervisor(settings, Database(settings), Storage(settings), stopping)
+
+
+def run_job(job_id: str) -> None:
+    """A message is a wake-up and proves nothing: whether there is something to do, the claim decides."""
+    try:
+        known = UUID(job_id)
+    except (TypeError, ValueError, AttributeError):
+        log.warning("message_refused", job_id=repr(job_id)[:100])
+        return
+    supervisor().run(known)
+
+
+def register(celery: Celery) -> None:
+    """Bind the task, and the worker's presence to the worker's life."""
+    celery.task(run_job, name=RUN_JOB, ignore_result=True)
+
+    signals.worker_ready.connect(_announce, weak=False)
+    signals.worker_shutting_down.connect(_hand_back, weak=False)
+
+
+def _announce(sender: Any, **_: object) -> None:
+    queues = sorted(sender.app.amqp.queues.consume_from)
+    presence = Presence(supervisor().database, get_settings(), queues)
+    presence.start()
+    signals.worker_shutdown.connect(lambda **_: presence.stop(), weak=False)
+
+
+def _hand_back(**_: object) -> None:
+    stopping.set()
