@@ -163,6 +163,7 @@ with tempfile.NamedTemporaryFile() as file:
         "folder": os.getcwd(), "session": os.getsid(0), "open": len(os.listdir("/proc/self/fd"))}))
 """
     process = sandbox.start(source, GIVEN="yes")
+    assert os.getsid(process.pid) == process.pid
     assert process.wait(PATIENCE_SECONDS) == 0, sandbox.log.read_text()
     seen = json.loads((sandbox.workdir / "seen").read_text())
     assert seen["environment"]["HOME"] == seen["folder"] == str(sandbox.workdir)
@@ -173,7 +174,8 @@ with tempfile.NamedTemporaryFile() as file:
         "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "ORT_DISABLE_TELEMETRY",
     }  # fmt: skip
     assert seen["temporary"].startswith(str(sandbox.workdir / "tmp"))
-    assert seen["session"] != os.getsid(0)
+    # Inside a process namespace the session's leader, which is outside, shows as 0.
+    assert seen["session"] in {0, process.pid}
     # Standard input, output and error, the temporary file, and the listing itself.
     assert seen["open"] == 5
     assert (sandbox.workdir / "seen").stat().st_mode & 0o077 == 0
