@@ -11,8 +11,10 @@ class QuantizeStatic(PassConfig):
     """INT8 weights and activations, ranges calibrated on data: unsigned activations, signed weights per channel."""
 
     pass_: Literal["quantize_static"] = Field(alias="pass", description="The pass.")
-    calibration_method: Literal["minmax", "percentile", "entropy"] = Field(
-        default="minmax", description="How activation ranges are chosen from the calibration data."
+    calibration_method: Literal["mse", "minmax", "percentile", "entropy"] = Field(
+        default="mse",
+        description="How activation ranges are chosen from the calibration data: least squared error, the extremes, a "
+        "share of all values, or least divergence.",
     )
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="With `percentile`: the share of values kept inside the range."
@@ -25,6 +27,21 @@ class QuantizeStatic(PassConfig):
     )
     reduce_range: bool | None = Field(
         default=None, description="Weights in 7 bits, which saturate nowhere; by default only where VNNI is missing."
+    )
+    placement: Literal["measured", "kernels"] = Field(
+        default="measured",
+        description="Which nodes run in int8: `measured` leaves in float what is slower in int8 on this machine, "
+        "conversions included; `kernels` takes every node that has an int8 kernel.",
+    )
+    rounding: Literal["nearest", "gptq"] = Field(
+        default="nearest",
+        description="How weights are rounded: to the nearest, or by GPTQ so that errors cancel on real inputs.",
+    )
+    weight_clipping: bool = Field(
+        default=True, description="Search the scale of each weight channel for the least error on real inputs."
+    )
+    bias_correction: bool = Field(
+        default=True, description="Add to biases what rounded weights take from the average of each channel."
     )
     operators: list[str] | None = Field(
         default=None,

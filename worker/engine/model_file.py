@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 # Protocol buffers stop at 2 GiB; past this much a model's tensors go into a file beside it.
 MAX_SINGLE_FILE_BYTES = 1_900_000_000
@@ -28,6 +30,10 @@ class ModelFile:
     def load(self) -> onnx.ModelProto:
         """The whole model, external data included, in memory."""
         return onnx.load(str(self.path))
+
+    def graph(self) -> ir.Model:
+        """The whole model as an onnx-ir graph, to be rewritten; external data is read when it is asked for."""
+        return ir.load(self.path)
 
     def structure(self) -> onnx.ModelProto:
         """The graph without external data: small even where the model is large."""
@@ -60,6 +66,12 @@ def save_model(model: onnx.ModelProto, folder: Path, name: str = "model") -> Mod
         convert_attribute=False,
     )
     return ModelFile(path)
+
+
+def save_graph(model: ir.Model, folder: Path, name: str = "model") -> ModelFile:
+    """As `save_model`, without the constants and nodes that nothing reads any more."""
+    RemoveUnusedNodesPass()(model)
+    return save_model(ir.to_proto(model), folder, name)
 
 
 def tensor_bytes(graph: onnx.GraphProto) -> int:

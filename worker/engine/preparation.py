@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 from onnx import shape_inference, version_converter
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
@@ -18,6 +19,7 @@ from worker.engine.faults import is_out_of_memory
 from worker.engine.graph import constants_to_initializers, name_nodes, nodes_of, opset_of, restore_face
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes
 from worker.engine.quiet import quiet
+from worker.engine.rewrites import REWRITES
 from worker.engine.sessions import BASIC, Feed, open_session, session_options
 
 LEAST_OPSET = 17
@@ -40,8 +42,10 @@ class Preparation:
     def start(cls, model: ModelFile, feed: Feed, scratch: Path, threads: int) -> "Preparation":
         return cls(model, model.structure(), feed, scratch, threads)
 
-    def attempt(self, name: str, step: Callable[[ModelFile, Path], ModelFile]) -> bool:
+    def attempt(self, name: str, step: Callable[[ModelFile, Path], ModelFile | None]) -> bool:
         """Run one step; keep its result if it loads and computes the same. `name` says it in words.
+
+        A step that finds nothing to do returns None.
 
         Raises:
             ModelFails: the model as it was does not run.
@@ -57,6 +61,8 @@ class Preparation:
             if is_out_of_memory(error):
                 raise
             self.notes.append(f"Left out: {name} ({_first_line(error)}).")
+            return False
+        if made is None:
             return False
         changed = difference(self.model, made, self.feed, self.threads)
         if changed:
@@ -80,6 +86,8 @@ def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: in
         preparation.notes.extend(changes(before, operator_counts(preparation.model.structure())))
     if not preparation.attempt("symbolic shape inference", _infer_symbolic):
         preparation.attempt("shape inference", _infer)
+    for name, rewrite in REWRITES.items():
+        preparation.attempt(name, lambda file, to, rewrite=rewrite: _rewritten(file, to, rewrite))  # type: ignore[misc]
     return preparation
 
 
@@ -101,6 +109,11 @@ def optimize_basic(model: ModelFile, folder: Path, threads: int) -> ModelFile:
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     open_session(model.path, threads, options)
     return _finish(ModelFile(target).load(), model, folder)
+
+
+def _rewritten(model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int]) -> ModelFile | None:
+    graph = model.graph()
+    return _finish(ir.to_proto(graph), model, folder) if rewrite(graph) else None
 
 
 def _normalise(model: ModelFile, folder: Path) -> ModelFile:

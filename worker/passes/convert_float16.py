@@ -17,10 +17,10 @@ from worker.engine.calibration import Settings, calibrate
 from worker.engine.faults import UserFault, is_out_of_memory
 from worker.engine.feeds import Feeds
 from worker.engine.graph import attribute_of, inputs_of, name_nodes, nodes_of, restore_face
+from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import prepare
-from worker.engine.quantization import is_quantized
 from worker.engine.quiet import quiet
 from worker.engine.sessions import Feed, ModelFails, open_session, run_session
 

@@ -13,11 +13,11 @@ from onnxruntime.quantization import quantize_dynamic as quantize
 
 from app.recipes.quantization import QuantizeDynamic
 from worker.engine.graph import name_nodes, restore_face
+from worker.engine.kinds import is_quantized
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import operator_counts, prepare
 from worker.engine.processor import needs_reduced_range
-from worker.engine.quantization import is_quantized
 from worker.engine.quiet import quiet
 
 PREPARED = 0.4

@@ -1,45 +1,54 @@
 """INT8 weights and activations with ranges from calibration data.
 
-Q/DQ placement is that of `onnxruntime.quantization` (unsigned activations, asymmetric; signed weights, symmetric, per
-output channel; 32-bit biases): B. Jacob et al., Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference, CVPR 2018, arXiv:1712.05877. Ranges are Lathe's own (`worker.engine.calibration`).
+Unsigned 8-bit activations, asymmetric; signed weights, symmetric, per output channel; 32-bit biases: B. Jacob et al.,
+Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018,
+arXiv:1712.05877. Which nodes run in int8 is decided by timing them here; weights are rounded, and biases corrected, for
+what the nodes are fed (`worker.engine.int8`).
 """
 
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-
-import onnx
-from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
-from onnxruntime.quantization import quantize_static as quantize
+from typing import Any
 
 from app.recipes.quantization import QuantizeStatic
-from worker.engine.calibration import Calibration, Settings, calibrate, write_ranges
+from worker.engine.calibration import Calibration, Settings, calibrate
 from worker.engine.graph import name_nodes, restore_face
-from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model
+from worker.engine.int8.building import (
+    Accuracy,
+    accurate_numbers,
+    builder,
+    maps_of,
+    plain_numbers,
+    tensors_to_calibrate,
+    without_unknown_ranges,
+)
+from worker.engine.int8.choosing import Choice, choose_placement
+from worker.engine.int8.eligible import NOT_FINITE, eligible, reasons_in_words
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.rounding import Rounding
+from worker.engine.int8.units import units_of
+from worker.engine.int8.verification import not_fused
+from worker.engine.kinds import is_quantized, is_transformer
+from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import operator_counts, prepare
 from worker.engine.processor import needs_reduced_range
-from worker.engine.quantization import (
-    STATIC_OPERATORS,
-    TRANSFORMER_OPERATORS,
-    is_quantized,
-    is_transformer,
-    slow_in_int8,
-)
-from worker.engine.quiet import quiet
+from worker.engine.profiling import profile
 
-PREPARED, CALIBRATED = 0.1, 0.8
+PREPARED, CALIBRATED, PLACED, ROUNDED = 0.1, 0.4, 0.6, 0.9
+VERIFYING_SECONDS = 1.0
+# What units are fed is read from this many samples at most: their rows are drawn at random anyway.
+MOST_INPUT_SAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to quantize, and where the ranges are written."""
+class Work:
+    """One run of the pass: the float model made ready, and what was learnt of it."""
 
-    operators: list[str]
-    exclude: list[str]
-    reduce_range: bool
-    ranges: Path
+    prepared: ModelFile
+    calibration: Calibration
+    everything: Placement
+    rounding: Rounding
+    notes: list[str]
 
 
 def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> PassResult:
@@ -47,145 +56,98 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
     context.phase("preparing")
     if is_quantized(model.structure()):
         return PassResult(model, False, ["The model is quantized already; nothing was changed."])
-    feed = next(context.feeds.calls(1)).feed
-    preparation = prepare(model, feed, context.scratch, context.threads)
-    prepared = preparation.model
+    work = _calibrated(model, config, context)
+    choice = _placed(work, config, context)
+    work.notes.extend(reasons_in_words(choice.placement))
+    manifest = _manifest(work, choice)
+    if not choice.placement.quantized:
+        return PassResult(model, False, [*work.notes, "Nothing was quantized; the model is unchanged."], manifest)
+    context.progress(PLACED)
+    context.check_time("rounding")
+    context.phase("rounding")
+    made = _built(work, choice.placement, config, context)
+    finished = made.load()
+    restore_face(finished, model.structure())
+    name_nodes(finished)
+    result = save_model(finished, context.scratch / "result")
+    context.progress(ROUNDED)
+    work.notes.extend(_verified(result, choice.placement, context))
+    work.notes.append(f"Weights in {work.rounding.bits} bits, activations in unsigned 8 bits.")
+    counts = {"before": operator_counts(work.prepared.structure()), "after": operator_counts(result.structure())}
+    context.progress(1.0)
+    return PassResult(result, True, work.notes, {**manifest, "operator_counts": counts})
+
+
+def _calibrated(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Work:
+    preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
+    prepared, notes = preparation.model, list(preparation.notes)
     structure = prepared.structure()
-    operators, notes = _operators(config, structure)
+    everything = eligible(units_of(prepared.graph()), is_transformer(structure), config.operators, config.exclude)
+    unknown = sorted(set(config.exclude) - {node.name for node in structure.graph.node})
+    if unknown:
+        notes.append(f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}.")
     context.progress(PREPARED)
     context.check_time("calibrating")
     context.phase("calibrating")
     settings = Settings(config.calibration_method, config.percentile, config.calibration_samples)
     calibration = calibrate(
-        prepared, settings, context, lambda share: context.progress(PREPARED + (CALIBRATED - PREPARED) * share)
+        prepared,
+        settings,
+        context,
+        lambda share: context.progress(PREPARED + (CALIBRATED - PREPARED) * share),
+        tensors_to_calibrate(everything),
     )
-    notes = [*preparation.notes, *notes, *_calibration_notes(calibration, config, context)]
-    exclude, reasons = _excluded(config, structure, calibration)
-    notes.extend(reasons)
-    context.phase("quantizing")
-    reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
-    ranges = context.scratch / "ranges.json"
-    write_ranges(calibration, ranges)
-    made = _quantize(prepared, config, Plan(operators, exclude, reduce_range, ranges), context.scratch)
-    restore_face(made, model.structure())
-    name_nodes(made)
-    before, after = operator_counts(structure), operator_counts(made)
-    if "DequantizeLinear" not in after:
-        return PassResult(model, False, [*notes, "No operator of the model could be quantized; nothing was changed."])
-    notes.append(f"Weights in {'7' if reduce_range else '8'} bits, activations in unsigned 8 bits.")
-    result = save_model(made, context.scratch / "result")
-    context.progress(1.0)
-    manifest = {
-        "operators": operators,
-        "excluded": exclude,
-        "reduce_range": reduce_range,
-        "calibration_samples": calibration.sample_count,
-        "calibration_order": "the order of the dataset, one sample a call",
-        "operator_counts": {"before": before, "after": after},
-    }
-    return PassResult(result, True, notes, manifest)
-
-
-def _operators(config: QuantizeStatic, structure: onnx.ModelProto) -> tuple[list[str], list[str]]:
-    if config.operators is not None:
-        return config.operators, []
-    if is_transformer(structure):
-        note = (
-            "A transformer: only products with a weight matrix were quantized; attention scores, Softmax, "
-            "LayerNormalization and residual sums stay in float."
-        )
-        return list(TRANSFORMER_OPERATORS), [note]
-    return list(STATIC_OPERATORS), []
-
-
-def _excluded(
-    config: QuantizeStatic, structure: onnx.ModelProto, calibration: Calibration
-) -> tuple[list[str], list[str]]:
-    """Names of nodes to leave in float, and why, in words."""
-    slow = {} if config.operators is not None else slow_in_int8(structure)
-    products = _products_of_activations(structure) if config.operators is None and is_transformer(structure) else []
-    not_finite = set(calibration.not_finite)
-    broken = [node.name for node in structure.graph.node if not_finite & {*node.input, *node.output}]
-    notes = [
-        f"{count} {reason} nodes stay in float: slower in 8 bits." for reason, count in Counter(slow.values()).items()
-    ]
-    if broken:
-        notes.append(
-            f"{len(broken)} nodes stay in float: NaN or infinity passed through them: {', '.join(broken[:5])}."
-        )
-    unknown = sorted(set(config.exclude) - {node.name for node in structure.graph.node})
-    if unknown:
-        notes.append(f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}.")
-    return [*config.exclude, *slow, *products, *broken], notes
-
-
-def _products_of_activations(structure: onnx.ModelProto) -> list[str]:
-    """Attention: both operands are computed, and lose too much in 8 bits."""
-    constants = {tensor.name for tensor in structure.graph.initializer}
-    return [
-        node.name
-        for node in structure.graph.node
-        if node.op_type in TRANSFORMER_OPERATORS and constants.isdisjoint(node.input)
-    ]
-
-
-def _calibration_notes(calibration: Calibration, config: QuantizeStatic, context: PassContext) -> list[str]:
-    notes = [
+    notes.append(
         f"Ranges of {len(calibration.ranges)} tensors from {calibration.sample_count} samples of "
         f"{context.feeds.source} ({config.calibration_method})."
-    ]
+    )
     if calibration.sample_count < min(config.calibration_samples, context.feeds.sample_count):
         notes.append("Calibration stopped early: the job's time ran short.")
-    return notes
+    reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
+    rounding = Rounding(
+        bits=7 if reduce_range else 8,
+        per_channel=config.per_channel,
+        clip=config.weight_clipping,
+        gptq=config.rounding == "gptq",
+    )
+    return Work(prepared, calibration, without_unknown_ranges(everything, calibration, NOT_FINITE), rounding, notes)
 
 
-def _quantize(prepared: ModelFile, config: QuantizeStatic, plan: Plan, scratch: Path) -> onnx.ModelProto:
-    target = scratch / "raw" / "model.onnx"
-    target.parent.mkdir()
-    transformer = is_transformer(prepared.structure())
-    with quiet(scratch):
-        quantize(
-            str(prepared.path),
-            str(target),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=plan.operators,
-            per_channel=config.per_channel,
-            reduce_range=plan.reduce_range,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=plan.exclude,
-            use_external_data_format=prepared.size_bytes() > MAX_SINGLE_FILE_BYTES,
-            calibrate_method=CalibrationMethod.MinMax,
-            calibration_cache_path=plan.ranges,
-            extra_options={
-                "WeightSymmetric": True,
-                "ActivationSymmetric": False,
-                # Without Q behind it a product runs as MatMulIntegerToFloat: as fast, and its output is not rounded.
-                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"] if transformer else [],
-            },
-        )
-    made = ModelFile(target).load()
-    _spare_float_readers(made, prepared.structure(), plan)
-    return made
+def _placed(work: Work, config: QuantizeStatic, context: PassContext) -> Choice:
+    if config.placement == "kernels" or not work.everything.quantized:
+        return Choice(work.everything)
+    context.phase("placing")
+    maps = maps_of(work.everything, work.calibration)
+    build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
+    choice = choose_placement(work.prepared, work.everything, build, context)
+    work.notes.extend(choice.in_words())
+    return choice
 
 
-def _spare_float_readers(made: onnx.ModelProto, prepared: onnx.ModelProto, plan: Plan) -> None:
-    """Let float nodes read a float tensor itself, not its copy through 8 bits.
+def _built(work: Work, placement: Placement, config: QuantizeStatic, context: PassContext) -> ModelFile:
+    samples = min(MOST_INPUT_SAMPLES, work.calibration.sample_count)
+    accuracy = Accuracy(work.rounding, config.bias_correction, samples)
+    maps = maps_of(work.everything, work.calibration)
+    numbers = accurate_numbers(work.prepared, placement, maps, accuracy, context)
+    return builder(work.prepared, lambda _placement: numbers)(placement, context.scratch / "built")
 
-    The tool sends every reader of a tensor through Q and DQ, a residual sum beside a quantized product too. Where the
-    tensor's maker is quantized it must stay so: its kernel forms only if Q is its one reader.
-    """
-    in_int8 = {node.name for node in prepared.graph.node if node.op_type in plan.operators} - set(plan.exclude)
-    fixed = {name for node in prepared.graph.node if node.name in in_int8 for name in node.output}
-    quantized = {node.output[0]: node.input[0] for node in made.graph.node if node.op_type == "QuantizeLinear"}
-    copies = {
-        node.output[0]: quantized[node.input[0]]
-        for node in made.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in quantized
+
+def _verified(result: ModelFile, placement: Placement, context: PassContext) -> list[str]:
+    """What was planned as int8 and ran in float all the same, in words."""
+    feed = next(context.feeds.calls(1)).feed
+    missed = not_fused(placement, profile(result, feed, context.threads, context.scratch, VERIFYING_SECONDS))
+    if not missed:
+        return [f"All {len(placement.in_int8)} nodes planned as int8 run as int8."]
+    named = ", ".join(f"{one.name} as {one.operator}" for one in missed[:5])
+    return [f"{len(missed)} of {len(placement.in_int8)} nodes planned as int8 run in float here: {named}."]
+
+
+def _manifest(work: Work, choice: Choice) -> dict[str, Any]:
+    return {
+        "in_int8": [unit.name for unit in choice.placement.in_int8],
+        "in_float": dict(sorted(choice.placement.reasons.items())),
+        "weight_bits": work.rounding.bits,
+        "calibration_samples": work.calibration.sample_count,
+        "calibration_order": "the order of the dataset, one sample a call",
+        "placement": choice.manifest(),
     }
-    for node in made.graph.node:
-        if node.name in in_int8 or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        for position, name in enumerate(node.input):
-            if name in copies and copies[name] not in fixed:
-                node.input[position] = copies[name]

@@ -13,7 +13,6 @@ import pytest
 from app.recipes.request import Metric
 from tests.worker import networks
 from worker.engine.evaluation.child import Bounds, run_probe
-from worker.engine.evaluation.kernels import kind_of
 from worker.engine.evaluation.requests import (
     Comparison,
     ComparisonAnswer,
@@ -27,6 +26,7 @@ from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
+from worker.engine.profiling import kind_of
 from worker.engine.stored_arrays import ArrayStore
 
 X = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)

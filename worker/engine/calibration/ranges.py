@@ -1,0 +1,62 @@
+"""The ranges of a model's activations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker.engine.calibration.observing import activations, observe
+from worker.engine.calibration.thresholds import Method, choose_range
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+
+
+@dataclass(frozen=True)
+class Range:
+    """Smallest and largest value that the codes of one tensor should span, and its elements in one call."""
+
+    low: float
+    high: float
+    elements: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`percentile` (of 100) is the share of values kept by the method of that name."""
+
+    method: Method = "minmax"
+    percentile: float = 100.0
+    samples: int = 256
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges by tensor name, in the order of the graph, from `sample_count` samples."""
+
+    ranges: dict[str, Range]
+    sample_count: int
+    not_finite: list[str]
+
+
+def calibrate(
+    model: ModelFile,
+    settings: Settings,
+    context: PassContext,
+    progress: Callable[[float], None],
+    tensors: dict[str, int] | None = None,
+) -> Calibration:
+    """The range of each of `tensors` (element type by name), by default of every float tensor that nodes exchange.
+
+    Stops early, with what it has, when the context's time is used up; at least one call is always made. A tensor that
+    was empty in every call has no range.
+
+    Raises:
+        ModelFails: a call fails.
+
+    """
+    wanted = activations(model.structure()) if tensors is None else tensors
+    seen, count = observe(model, wanted, context, settings.samples, progress)
+    ranges = {}
+    for name, observation in seen.items():
+        if observation.finite and observation.elements:
+            low, high = choose_range(observation.histogram, settings.method, settings.percentile)
+            ranges[name] = Range(low, high, observation.elements)
+    return Calibration(ranges, count, [name for name, observation in seen.items() if not observation.finite])

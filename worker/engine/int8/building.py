@@ -1,0 +1,111 @@
+"""From a placement to a file: the numbers that it needs, and the file that holds them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from worker.engine.affine import Affine, unsigned
+from worker.engine.calibration import Calibration
+from worker.engine.calibration.observing import FLOAT
+from worker.engine.int8.inputs import Moments, input_moments
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.qdq import bias_of, write_placement
+from worker.engine.int8.rounding import Rounding, bias_shift, codes_of
+from worker.engine.int8.units import Role, Unit, units_of
+from worker.engine.int8.weights import Codes, least_scale
+from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.pass_contract import PassContext
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """`maps` by tensor, `codes` and `biases` by unit: what turns a placement into arithmetic."""
+
+    maps: dict[str, Affine]
+    codes: dict[str, Codes]
+    biases: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What is done so that a placement loses little. `samples` is how many calls inputs are read from."""
+
+    rounding: Rounding
+    correct_biases: bool
+    samples: int
+
+    @property
+    def reads_inputs(self) -> bool:
+        return self.correct_biases or self.rounding.clip or self.rounding.gptq
+
+
+def tensors_to_calibrate(everything: Placement) -> dict[str, int]:
+    """Element type by name of every tensor whose range decides a scale."""
+    return {value.name or "": FLOAT for value in dict.fromkeys(everything.roots.values())}
+
+
+def maps_of(everything: Placement, calibration: Calibration) -> dict[str, Affine]:
+    """Unsigned 8-bit maps of every tensor of `everything` that has a range; carriers hand theirs on."""
+    found = {name: unsigned(range_.low, range_.high) for name, range_ in calibration.ranges.items()}
+    carried = {value.name or "": found[root.name] for value, root in everything.roots.items() if root.name in found}
+    return {**found, **carried}
+
+
+def without_unknown_ranges(everything: Placement, calibration: Calibration, reason: str) -> Placement:
+    """The placement less the units that touch a tensor without a range."""
+    known = calibration.ranges.keys()
+    roots = everything.roots
+    broken = [
+        unit.name
+        for unit in everything.in_int8
+        if any(value in roots and roots[value].name not in known for value in (*unit.sources, *unit.outputs))
+    ]
+    return everything.without(broken, reason) if broken else everything
+
+
+def plain_numbers(placement: Placement, maps: dict[str, Affine], rounding: Rounding) -> Numbers:
+    """Every weight rounded to the nearest code: what speed is measured with."""
+    weighted = [unit for unit in placement.in_int8 if unit.role is Role.WEIGHTED]
+    return Numbers(maps, {unit.name: _codes(unit, maps, rounding, None) for unit in weighted})
+
+
+def accurate_numbers(
+    prepared: ModelFile, placement: Placement, maps: dict[str, Affine], accuracy: Accuracy, context: PassContext
+) -> Numbers:
+    """Weights rounded, and biases corrected, by what the units are fed.
+
+    Raises:
+        ModelFails: a call fails.
+
+    """
+    weighted = [unit for unit in placement.in_int8 if unit.role is Role.WEIGHTED]
+    if not accuracy.reads_inputs:
+        return plain_numbers(placement, maps, accuracy.rounding)
+    codes, biases = {}, {}
+    for unit, moments in input_moments(prepared, weighted, context, accuracy.samples, accuracy.rounding.gptq):
+        codes[unit.name] = _codes(unit, maps, accuracy.rounding, moments)
+        bias = bias_of(unit)
+        if accuracy.correct_biases and bias is not None:
+            biases[unit.name] = bias + bias_shift(unit.weight_values, codes[unit.name], moments)
+    return Numbers(maps, codes, biases)
+
+
+def builder(prepared: ModelFile, numbers: Callable[[Placement], Numbers]) -> Callable[[Placement, Path], ModelFile]:
+    """A function that writes a placement of the prepared model into a folder."""
+
+    def build(placement: Placement, folder: Path) -> ModelFile:
+        model = prepared.graph()
+        own = Placement.of(units_of(model), placement.quantized)
+        found = numbers(placement)
+        write_placement(model, own, found.maps, found.codes, found.biases)
+        return save_graph(model, folder)
+
+    return build
+
+
+def _codes(unit: Unit, maps: dict[str, Affine], rounding: Rounding, moments: Moments | None) -> Codes:
+    bias = None if unit.node.op_type == "MatMul" else bias_of(unit)
+    scale = float(maps[unit.sources[0].name or ""].scale)
+    return codes_of(unit.weight_values, unit.channel_axis, rounding, moments, least_scale(bias, scale))

@@ -1,0 +1,156 @@
+"""Choosing the placement by measuring: on this machine, at the shapes of this data, in this very graph.
+
+Kernels are timed where they stand, by the profiler: once in float, once with everything in int8 that has a kernel. A
+minimum cut weighs what each unit would save against the conversions around it. Then the candidates are built and timed
+as whole files, by turns, and the fastest is kept: an estimate proposes, a measurement decides.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worker.engine.int8.cut import Network
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.units import Unit
+from worker.engine.model_file import ModelFile
+from worker.engine.nodes import CONV_RANK, rank
+from worker.engine.pass_contract import PassContext
+from worker.engine.profiling import NodeTime, profile
+from worker.engine.sessions import Feed
+from worker.engine.turns import Conditions, ratios, take_turns
+
+PROFILE_SECONDS, TURNS_SECONDS = 2.0, 8.0
+ROUNDS = 5
+# Below this much a call is overhead, and its kernels take less than the profiler's clock resolves.
+LEAST_MILLISECONDS = 0.3
+# Ratios within this are the same: the earlier candidate is kept.
+NOISE = 1.02
+# A conversion reads and writes a tensor once; next to a convolution the runtime also changes the layout on each side.
+LAYOUT_PASSES = 3.0
+# Where no QuantizeLinear was seen: what one costs on any machine of the last ten years, within a factor of two.
+DEFAULT_NS_PER_ELEMENT = 0.4
+SLOWER = "slower in int8 than in float here, conversions included"
+
+WORDS = {"everything": "everything that has an int8 kernel in int8", "cut": "slow int8 kernels left in float"}
+
+Build = Callable[[Placement, Path], ModelFile]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A placement, built."""
+
+    name: str
+    placement: Placement
+    model: ModelFile
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The fastest placement, and by name what the candidates measured: ratios to the float model, a round each."""
+
+    placement: Placement
+    ratios: dict[str, list[float]] = field(default_factory=dict)
+    unit_times: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Milliseconds in float and in int8 of every unit, by name."""
+
+    def in_words(self) -> list[str]:
+        """What was measured, as one sentence; none where nothing was."""
+        if not self.ratios:
+            return []
+        medians = {name: statistics.median(values) for name, values in self.ratios.items() if name != "float"}
+        speeds = ", ".join(f"{WORDS[name]} {median:.2f} times" for name, median in medians.items())
+        return [f"Measured here against float: {speeds} as fast; the fastest was kept."]
+
+    def manifest(self) -> dict[str, Any]:
+        return {
+            "ratios": {name: [round(value, 4) for value in values] for name, values in self.ratios.items()},
+            "kernel_ms": {name: [round(one, 5) for one in pair] for name, pair in self.unit_times.items()},
+        }
+
+
+def choose_placement(prepared: ModelFile, everything: Placement, build: Build, context: PassContext) -> Choice:
+    """The fastest of: all of `everything` in int8; the minimum cut of it; nothing.
+
+    Raises:
+        ModelFails: the model does not run.
+
+    """
+    feed = next(context.feeds.calls(1)).feed
+    folder = context.scratch / "placement"
+    folder.mkdir()
+    in_float = profile(prepared, feed, context.threads, folder, PROFILE_SECONDS)
+    if not everything.quantized or sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
+        return Choice(everything)
+    whole = Candidate("everything", everything, build(everything, folder / "everything"))
+    in_int8 = profile(whole.model, feed, context.threads, folder, PROFILE_SECONDS)
+    times = {unit.name: (_time_of(unit, in_float), _time_of(unit, in_int8)) for unit in everything.units}
+    cut = _cut(everything, times, _conversion_ns(in_int8), _element_counts(in_float, in_int8))
+    candidates = [whole]
+    if cut.quantized and cut.quantized != everything.quantized:
+        candidates.append(Candidate("cut", cut, build(cut, folder / "cut")))
+    measured = _measure(prepared, candidates, feed, context)
+    best, speed = None, 1.0
+    for candidate in candidates:
+        ratio = statistics.median(measured[candidate.name])
+        if ratio > speed * NOISE:
+            best, speed = candidate, ratio
+    chosen = best.placement if best else everything.without(everything.quantized, SLOWER)
+    return Choice(chosen, measured, times)
+
+
+def _measure(
+    prepared: ModelFile, candidates: list[Candidate], feed: Feed, context: PassContext
+) -> dict[str, list[float]]:
+    paths = [prepared.path, *(candidate.model.path for candidate in candidates)]
+    conditions = Conditions(context.threads, ROUNDS, TURNS_SECONDS)
+    timings = take_turns(paths, [feed] * len(paths), conditions)
+    names = ["float", *(candidate.name for candidate in candidates)]
+    return dict(zip(names, ratios(timings), strict=True))
+
+
+def _time_of(unit: Unit, times: list[NodeTime]) -> float:
+    """Milliseconds of the kernels that stand for the unit."""
+    names = {node.name for node in unit.nodes} | {value.name for node in unit.nodes for value in node.outputs}
+    return sum(time.milliseconds for time in times if time.kind != "conversion" and time.origin in names)
+
+
+def _conversion_ns(in_int8: list[NodeTime]) -> float:
+    """Nanoseconds an element of a QuantizeLinear."""
+    seen = [time for time in in_int8 if time.operator == "QuantizeLinear" and time.elements]
+    elements = sum(time.elements for time in seen)
+    return sum(time.milliseconds for time in seen) * 1e6 / elements if elements else DEFAULT_NS_PER_ELEMENT
+
+
+def _element_counts(*profiles: list[NodeTime]) -> dict[str, int]:
+    """Elements that each kernel returned, by the name that it stands for."""
+    return {time.origin: time.elements for times in profiles for time in times}
+
+
+def _cut(
+    everything: Placement, times: dict[str, tuple[float, float]], ns: float, elements: dict[str, int]
+) -> Placement:
+    units = [unit for unit in everything.units if unit.name in everything.quantized]
+    index = {node: number for number, unit in enumerate(units) for node in unit.nodes}
+    network = Network([_ns(times[unit.name][1]) for unit in units], [_ns(times[unit.name][0]) for unit in units])
+    tensors = dict.fromkeys(value for unit in units for value in (*unit.sources, *unit.outputs))
+    for value in tensors:
+        producer = value.producer()
+        maker = index.get(producer) if producer is not None else None
+        readers = sorted({index[use.node] for use in value.uses() if use.node in index})
+        outside = value.is_graph_output() or any(use.node not in index for use in value.uses())
+        names = [value.name, *(node.name for node in ([producer] if producer else []))]
+        count = max((elements.get(name or "", 0) for name in names), default=0)
+        passes = LAYOUT_PASSES if rank(value) == CONV_RANK else 1.0
+        cost = int(count * ns * passes)
+        emits_float = maker is not None and everything.emits_float(units[maker])
+        network.tensor(None if emits_float else maker, readers, cost, cost, outside)
+    chosen = {units[number].name for number in network.in_int8()}
+    dropped = everything.quantized - chosen
+    return everything.without(dropped, SLOWER) if dropped else everything
+
+
+def _ns(milliseconds: float) -> int:
+    return int(milliseconds * 1e6)

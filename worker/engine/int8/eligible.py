@@ -1,0 +1,61 @@
+"""Which units may run in int8 at all, before anything is measured, and why others may not."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.units import Role, Unit
+from worker.engine.nodes import integer
+
+# Slower in 8 bits on every x86 that was measured, by factors of 4 to 20, for one shape or another.
+NEVER = {
+    "Softmax": "Softmax in int8 is slower than in float",
+    "AveragePool": "AveragePool in int8 is slower than in float",
+}
+GROUPED = "grouped convolution in int8 is slower than in float"
+ATTENTION = (
+    "a transformer: only products with a weight matrix are quantized; attention scores, Softmax, LayerNormalization "
+    "and residual sums lose too much in 8 bits"
+)
+EXCLUDED = "excluded by the recipe"
+NOT_FINITE = "NaN or infinity passed through it"
+
+
+def eligible(units: list[Unit], transformer: bool, operators: list[str] | None, exclude: Iterable[str]) -> Placement:
+    """Every unit in int8 but for those with a reason against it. `operators`, where given, is the only rule."""
+    excluded = set(exclude)
+    reasons: dict[str, str] = {}
+    for unit in units:
+        reason = _against(unit, transformer) if operators is None else None
+        if operators is not None and unit.node.op_type not in operators:
+            reason = "not among the recipe's `operators`"
+        if unit.name in excluded:
+            reason = EXCLUDED
+        if reason is not None:
+            reasons[unit.name] = reason
+    return Placement.of(units, [unit.name for unit in units if unit.name not in reasons], reasons)
+
+
+def reasons_in_words(placement: Placement) -> list[str]:
+    """One sentence a reason, with how many nodes of which operator it keeps in float."""
+    operators = {unit.name: unit.node.op_type for unit in placement.units}
+    counts: dict[str, Counter[str]] = {}
+    for name, reason in placement.reasons.items():
+        if name in operators:
+            counts.setdefault(reason, Counter())[operators[name]] += 1
+    return [
+        f"In float: {', '.join(f'{count} {operator}' for operator, count in sorted(found.items()))} ({reason})."
+        for reason, found in counts.items()
+    ]
+
+
+def _against(unit: Unit, transformer: bool) -> str | None:
+    if unit.node.op_type in NEVER:
+        return NEVER[unit.node.op_type]
+    if unit.node.op_type == "Conv":
+        shape = unit.weight.shape
+        if integer(unit.node, "group", 1) > 1 and shape is not None and shape[1] != 1:
+            return GROUPED
+    if transformer and (unit.role is not Role.WEIGHTED or unit.node.op_type == "Conv"):
+        return ATTENTION
+    return None

@@ -1,0 +1,186 @@
+"""Writing a placement into a graph as QuantizeLinear and DequantizeLinear, so that the runtime fuses every unit.
+
+What it wants: DQ on every input of a node and Q alone on its output; weights int8 with zero point 0; biases int32 with
+the scale of input times weight. A tensor that a float node makes and float nodes read as well keeps its float readers.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.engine.affine import Affine, unsigned
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.units import Role, Unit
+from worker.engine.int8.weights import Codes, bias_codes
+from worker.engine.nodes import add_initializer, constant, is_operator, only_reader
+
+MINIMUM_OPSET = 13
+
+
+class MissingRange(KeyError):
+    """A tensor is to be quantized whose range nobody measured."""
+
+
+@dataclass
+class Writer:
+    """One graph being rewritten: `maps` by name of the activation, `codes` by name of the unit."""
+
+    graph: ir.Graph
+    placement: Placement
+    maps: dict[str, Affine]
+    codes: dict[str, Codes]
+    biases: dict[str, np.ndarray]
+    _scales: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
+
+    def write(self) -> None:
+        for unit in self.placement.in_int8:
+            if unit.node.op_type == "MatMul" and unit.name in self.biases:
+                self._added_bias(unit)
+        for unit in self.placement.in_int8:
+            if unit.role is Role.WEIGHTED:
+                self._weights(unit)
+            elif unit.role is Role.ARITHMETIC:
+                self._constants(unit)
+        for value in self.placement.tensors:
+            self._activation(value)
+
+    def _activation(self, value: ir.Value) -> None:
+        """Q and DQ behind one tensor. Who reads it in 8 bits reads the DQ; where 8 bits made it, everybody does."""
+        made_in_int8 = value in self.placement.made_in_int8
+        readers = [use for use in value.uses() if made_in_int8 or self.placement.reads_in_int8(use.node)]
+        name = value.name or ""
+        parameters = self._parameters(value)
+        quantize = _node("QuantizeLinear", [value, *parameters], f"{name}_quantized", ir.DataType.UINT8)
+        dequantize = _node(
+            "DequantizeLinear", [quantize.outputs[0], *parameters], f"{name}_dequantized", ir.DataType.FLOAT
+        )
+        made = dequantize.outputs[0]
+        for use in readers:
+            use.node.replace_input_with(use.idx, made)
+        producer = value.producer()
+        if producer is None:
+            first = next(iter(self.graph))
+            self.graph.insert_before(first, [quantize, dequantize])
+        else:
+            self.graph.insert_after(producer, [quantize, dequantize])
+        if made_in_int8 and value.is_graph_output():
+            self._hand_out(value, made)
+
+    def _hand_out(self, value: ir.Value, made: ir.Value) -> None:
+        """Let the DQ's output be the graph's, under the name that it had."""
+        name = value.name
+        value.name = f"{name}_unquantized"
+        made.name = name
+        for index, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[index] = made
+
+    def _parameters(self, value: ir.Value) -> tuple[ir.Value, ir.Value]:
+        root = self.placement.roots[value]
+        if root not in self._scales:
+            if root.name not in self.maps:
+                raise MissingRange(root.name)
+            affine = self.maps[root.name]
+            zero_point = affine.zero_point.astype(np.uint8)
+            self._scales[root] = (
+                add_initializer(self.graph, f"{root.name}_scale", affine.scale),
+                add_initializer(self.graph, f"{root.name}_zero_point", zero_point),
+            )
+        return self._scales[root]
+
+    def _weights(self, unit: Unit) -> None:
+        codes, weight = self.codes[unit.name], unit.weight
+        stem = f"{unit.name}/{weight.name}"
+        zeros = np.zeros(codes.scale.shape, np.int8)
+        self._constant_input(unit, 1, stem, codes.codes, codes.scale, zeros, codes.axis)
+        if unit.node.op_type == "MatMul":
+            return
+        bias = self.biases.get(unit.name)
+        if bias is None and unit.bias is not None:
+            bias = constant(unit.bias)
+        if bias is None:
+            return
+        input_scale = float(self.maps[self.placement.roots[unit.sources[0]].name or ""].scale)
+        integers, scale = bias_codes(bias.reshape(-1), input_scale, codes)
+        self._constant_input(unit, 2, f"{unit.name}/bias", integers, scale, np.zeros(scale.shape, np.int32), 0)
+
+    def _added_bias(self, unit: Unit) -> None:
+        """A MatMul has no bias; the Add behind it may serve."""
+        add = bias_addition(unit)
+        if add is not None:
+            index = next(index for index, value in enumerate(add.inputs) if constant(value) is not None)
+            bias = add_initializer(self.graph, f"{unit.name}/bias", self.biases[unit.name])
+            add.replace_input_with(index, bias)
+
+    def _constants(self, unit: Unit) -> None:
+        """Constant operands of Add, Mul and Concat: 8 bits over their own range."""
+        for index, value in enumerate(unit.node.inputs):
+            array = constant(value)
+            if array is not None and value is not None:
+                affine = unsigned(float(array.min(initial=0)), float(array.max(initial=0)))
+                codes = affine.quantize(array).astype(np.uint8)
+                stem = f"{unit.name}/{value.name}"
+                self._constant_input(unit, index, stem, codes, affine.scale, affine.zero_point.astype(np.uint8), None)
+
+    def _constant_input(
+        self,
+        unit: Unit,
+        index: int,
+        stem: str,
+        codes: np.ndarray,
+        scale: np.ndarray,
+        zero_point: np.ndarray,
+        axis: int | None,
+    ) -> None:
+        inputs = [
+            add_initializer(self.graph, f"{stem}_quantized", codes),
+            add_initializer(self.graph, f"{stem}_scale", scale),
+            add_initializer(self.graph, f"{stem}_zero_point", zero_point),
+        ]
+        attributes = {} if axis is None else {"axis": axis}
+        made = ir.Value(name=f"{stem}_dequantized", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(codes.shape))
+        node = ir.node("DequantizeLinear", inputs, attributes, outputs=[made], name=f"{stem}_DequantizeLinear")
+        self.graph.insert_before(unit.node, node)
+        if index >= len(unit.node.inputs):
+            unit.node.resize_inputs(index + 1)
+        unit.node.replace_input_with(index, made)
+
+
+def write_placement(
+    model: ir.Model,
+    placement: Placement,
+    maps: dict[str, Affine],
+    codes: dict[str, Codes],
+    biases: dict[str, np.ndarray] | None = None,
+) -> None:
+    """Rewrite `model`, whose units `placement` names, in place. `biases` `(C,)` float32 replace those of their units.
+
+    Raises:
+        MissingRange: `maps` lacks a tensor that the placement quantizes.
+
+    """
+    Writer(model.graph, placement, maps, codes, biases or {}).write()
+
+
+def bias_addition(unit: Unit) -> ir.Node | None:
+    """The Add of a constant row `(C,)` that is the one reader of a MatMul."""
+    reader = only_reader(unit.node.outputs[0])
+    if reader is None or not is_operator(reader, "Add"):
+        return None
+    arrays = [array for array in map(constant, reader.inputs) if array is not None]
+    return reader if len(arrays) == 1 and arrays[0].shape == (unit.channel_count,) else None
+
+
+def bias_of(unit: Unit) -> np.ndarray | None:
+    """float32 `(C,)` that is added to what a weighted unit computes; None where nothing can be."""
+    if unit.node.op_type == "MatMul":
+        add = bias_addition(unit)
+        return None if add is None else next(array for array in map(constant, add.inputs) if array is not None)
+    bias = constant(unit.bias)
+    return np.zeros(unit.channel_count, np.float32) if bias is None else bias.reshape(-1)
+
+
+def _node(operator: str, inputs: list[ir.Value], name: str, dtype: ir.DataType) -> ir.Node:
+    output = ir.Value(name=name, type=ir.TensorType(dtype), shape=inputs[0].shape)
+    return ir.node(operator, inputs, outputs=[output], name=f"{name}_{operator}")

@@ -1,0 +1,221 @@
+"""Units: the pieces of a graph that run in int8 or in float as a whole.
+
+A unit is one node that has an int8 kernel, with the Relu or Clip behind it that the output's quantization makes
+redundant. Nodes in subgraphs are no units: they stay in float.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.engine.nodes import (
+    CONV_RANK,
+    MATRIX_RANK,
+    constant,
+    integer,
+    is_float32,
+    is_operator,
+    number,
+    only_reader,
+    rank,
+    text,
+)
+
+
+class Role(Enum):
+    """How a node meets 8 bits."""
+
+    WEIGHTED = "weighted"
+    """Conv, Gemm, or MatMul with a constant matrix: int8 weights."""
+    PRODUCT = "product"
+    """MatMul of two activations."""
+    ARITHMETIC = "arithmetic"
+    """Computes in int8 with scales of its own on each side: Add, Mul, Concat, Sigmoid, ..."""
+    CARRIER = "carrier"
+    """Moves values without changing them; what goes in and what comes out share one scale: MaxPool, Reshape, ..."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """`sources` are the activations that it reads; `output` is what leaves it."""
+
+    node: ir.Node
+    role: Role
+    activation: ir.Node | None = None
+
+    @property
+    def name(self) -> str:
+        return self.node.name or ""
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        return [self.node] if self.activation is None else [self.node, self.activation]
+
+    @property
+    def outputs(self) -> list[ir.Value]:
+        return list((self.activation or self.node).outputs)
+
+    @property
+    def output(self) -> ir.Value:
+        return self.outputs[0]
+
+    @property
+    def sources(self) -> list[ir.Value]:
+        """Activations read in 8 bits, in the order of the inputs, each once."""
+        count = 1 if self.role in (Role.WEIGHTED, Role.CARRIER) else len(self.node.inputs)
+        found = [value for value in self.node.inputs[:count] if value is not None and value.const_value is None]
+        return list(dict.fromkeys(found))
+
+    @property
+    def weight(self) -> ir.Value:
+        """The constant matrix or filter of a weighted unit."""
+        weight = self.node.inputs[1]
+        if self.role is not Role.WEIGHTED or weight is None:
+            raise ValueError(f"{self.name!r} has no weight")
+        return weight
+
+    @property
+    def weight_values(self) -> np.ndarray:
+        """float32, of the weight's shape."""
+        values = constant(self.weight)
+        if values is None:
+            raise ValueError(f"the weight of {self.name!r} is no constant")
+        return values
+
+    @property
+    def channel_count(self) -> int:
+        """Output channels of a weighted unit."""
+        return int(self.weight_values.shape[self.channel_axis])
+
+    @property
+    def bias(self) -> ir.Value | None:
+        return self.node.inputs[2] if self.role is Role.WEIGHTED and len(self.node.inputs) > MATRIX_RANK else None
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the weight that counts output channels."""
+        if self.node.op_type == "Conv" or (self.node.op_type == "Gemm" and integer(self.node, "transB", 0)):
+            return 0
+        return 1
+
+
+def units_of(model: ir.Model) -> list[Unit]:
+    """Every node of the main graph that has an int8 kernel as it stands, in the order of the graph."""
+    found = []
+    for node in model.graph:
+        role = _role(node)
+        if role is not None and all(is_float32(value) for value in _tensors(node, role)):
+            found.append(Unit(node, role, _absorbed(node, model.graph) if role is not Role.CARRIER else None))
+    return found
+
+
+def _role(node: ir.Node) -> Role | None:
+    return FORMS[node.op_type](node) if is_operator(node, *FORMS) else None
+
+
+def _tensors(node: ir.Node, role: Role) -> list[ir.Value | None]:
+    """What must be float32 for an int8 kernel to exist."""
+    if role in (Role.WEIGHTED, Role.CARRIER):
+        return [node.inputs[0], node.outputs[0]]
+    return [*node.inputs, *node.outputs]
+
+
+def _absorbed(node: ir.Node, graph: ir.Graph) -> ir.Node | None:
+    """The Relu or Clip that is the one reader of the node's one output."""
+    reader = only_reader(node.outputs[0]) if len(node.outputs) == 1 else None
+    if reader is None:
+        return None
+    bounded = is_operator(reader, "Relu") or (is_operator(reader, "Clip") and clip_bounds(reader) is not None)
+    return reader if bounded and reader.graph is graph else None
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """The constant bounds of a Clip from 0 upwards; None for any other."""
+    low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if low is None or low.size != 1 or float(low.item()) != 0.0:
+        return None
+    upper = node.inputs[2] if len(node.inputs) > MATRIX_RANK else None
+    high = constant(upper)
+    if upper is None:
+        return 0.0, float("inf")
+    return (0.0, float(high.item())) if high is not None and high.size == 1 else None
+
+
+def _conv(node: ir.Node) -> Role | None:
+    weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > MATRIX_RANK else None
+    if weight is None or weight.dtype != np.float32 or weight.ndim != CONV_RANK:
+        return None
+    return Role.WEIGHTED if bias is None or constant(bias) is not None else None
+
+
+def _gemm(node: ir.Node) -> Role | None:
+    weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > MATRIX_RANK else None
+    plain = number(node, "alpha", 1.0) == number(node, "beta", 1.0) == 1.0 and not integer(node, "transA", 0)
+    if weight is None or weight.dtype != np.float32 or not plain:
+        return None
+    width = weight.shape[0 if integer(node, "transB", 0) else 1]
+    offsets = constant(bias)
+    if bias is not None and (offsets is None or offsets.shape not in ((width,), (1, width))):
+        return None
+    return Role.WEIGHTED
+
+
+def _matmul(node: ir.Node) -> Role | None:
+    left, right = node.inputs[0], node.inputs[1]
+    if left is None or left.const_value is not None:
+        return None
+    weight = constant(right)
+    if weight is not None:
+        return Role.WEIGHTED if weight.ndim == MATRIX_RANK and weight.dtype == np.float32 else None
+    return Role.PRODUCT if right is not None and right.const_value is None else None
+
+
+def _arithmetic(node: ir.Node) -> Role | None:
+    """At least one operand is computed; constants become 8-bit constants."""
+    computed = any(value is not None and value.const_value is None for value in node.inputs)
+    known = all(value is None or value.const_value is None or constant(value) is not None for value in node.inputs)
+    return Role.ARITHMETIC if computed and known else None
+
+
+def _carrier(node: ir.Node) -> Role | None:
+    return Role.CARRIER if len(node.outputs) == 1 and node.inputs[0] and node.inputs[0].const_value is None else None
+
+
+def _max_pool(node: ir.Node) -> Role | None:
+    return _carrier(node) if rank(node.inputs[0]) == CONV_RANK else None
+
+
+def _resize(node: ir.Node) -> Role | None:
+    nearest = text(node, "mode", "nearest") == "nearest"
+    return _carrier(node) if nearest and rank(node.inputs[0]) == CONV_RANK else None
+
+
+def _split(node: ir.Node) -> Role | None:
+    return Role.CARRIER if node.inputs[0] is not None and node.inputs[0].const_value is None else None
+
+
+FORMS: dict[str, Callable[[ir.Node], Role | None]] = {
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Add": _arithmetic,
+    "Mul": _arithmetic,
+    "Concat": _arithmetic,
+    "Sigmoid": _arithmetic,
+    "LeakyRelu": _arithmetic,
+    "GlobalAveragePool": _arithmetic,
+    "AveragePool": _arithmetic,
+    "Softmax": _arithmetic,
+    "MaxPool": _max_pool,
+    "Resize": _resize,
+    "Split": _split,
+    "Reshape": _carrier,
+    "Flatten": _carrier,
+    "Transpose": _carrier,
+    "Squeeze": _carrier,
+    "Unsqueeze": _carrier,
+    "Slice": _carrier,
+}

@@ -1,0 +1,34 @@
+"""Whether what was planned as int8 ran as int8."""
+
+from dataclasses import dataclass
+
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.units import Role
+from worker.engine.profiling import NodeTime
+
+# What the runtime may have in the place of a quantized unit; carriers run under their own names, on 8 bits.
+MOVED_AWAY = frozenset({"Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Add", "Mul"})
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A planned unit and the float kernel that ran in its place."""
+
+    name: str
+    operator: str
+
+
+def not_fused(placement: Placement, times: list[NodeTime]) -> list[Executed]:
+    """Units planned as int8 that the profile of the finished file shows in float."""
+    planned = {
+        name: unit.name
+        for unit in placement.in_int8
+        if unit.role is not Role.CARRIER
+        for node in unit.nodes
+        for name in (node.name or "", *(value.name or "" for value in node.outputs))
+    }
+    return [
+        Executed(planned[time.origin], time.operator)
+        for time in times
+        if time.kind == "float" and time.operator in MOVED_AWAY and time.origin in planned
+    ]

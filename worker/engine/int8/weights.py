@@ -1,0 +1,72 @@
+"""Weights in 8 bits: the scale of every output channel, and the codes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.engine.affine import Affine, signed
+
+LARGEST_INT32 = 2.0**31 - 1
+
+
+@dataclass(frozen=True)
+class Codes:
+    """`codes` int8 of the weight's shape; `scale` float32 `(C,)` along `axis`."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    axis: int
+
+    def dequantize(self) -> np.ndarray:
+        """float32 of the weight's shape."""
+        values: np.ndarray = self.codes * along(self.scale, self.axis, self.codes.ndim)
+        return values.astype(np.float32)
+
+
+def along(values: np.ndarray, axis: int, dimensions: int) -> np.ndarray:
+    """`(C,)` shaped to broadcast along `axis`."""
+    return values.reshape([-1 if position == axis else 1 for position in range(dimensions)])
+
+
+def as_rows(weight: np.ndarray, axis: int) -> np.ndarray:
+    """`(C, K)`: one row an output channel, in the order in which a product sums."""
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+
+
+def from_rows(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """The inverse of `as_rows`."""
+    moved = (shape[axis], *(size for position, size in enumerate(shape) if position != axis))
+    return np.moveaxis(rows.reshape(moved), 0, axis)
+
+
+def map_of(rows: np.ndarray, bits: int, per_channel: bool = True) -> Affine:
+    """The symmetric map that holds the largest weight of each row of `(C, K)`; scale `(C, 1)`."""
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    return signed(largest if per_channel else np.full_like(largest, largest.max(initial=0)), bits)
+
+
+def widened(affine: Affine, least_scale: np.ndarray) -> Affine:
+    """The same map, its scale `(C, 1)` no smaller than `least_scale`, `(C, 1)` or `()`."""
+    scale = np.maximum(affine.scale, least_scale).astype(np.float32)
+    return Affine(scale, affine.zero_point, affine.lowest, affine.highest)
+
+
+def least_scale(bias: np.ndarray | None, input_scale: float) -> np.ndarray:
+    """The scale `(C, 1)` below which a bias `(C,)` would not fit into 32 bits; `()` zero where there is none."""
+    if bias is None:
+        return np.zeros((), np.float32)
+    # Half of the range is left for what the bias is corrected by.
+    least: np.ndarray = 2 * np.abs(bias) / (LARGEST_INT32 * input_scale)
+    return least.astype(np.float32)[:, None]
+
+
+def encode(rows: np.ndarray, affine: Affine, shape: tuple[int, ...], axis: int) -> Codes:
+    codes = from_rows(affine.quantize(rows), shape, axis).astype(np.int8)
+    return Codes(np.ascontiguousarray(codes), affine.scale.reshape(-1), axis)
+
+
+def bias_codes(bias: np.ndarray, input_scale: float, codes: Codes) -> tuple[np.ndarray, np.ndarray]:
+    """int32 codes `(C,)` of a float32 bias and their scale `(C,)`, which the kernel fixes: input's times weight's."""
+    scale = (np.float32(input_scale) * codes.scale).astype(np.float32)
+    rounded = np.rint(bias.astype(np.float64) / scale)
+    return np.clip(rounded, -LARGEST_INT32, LARGEST_INT32).astype(np.int32), scale

@@ -1,0 +1,19 @@
+"""What kind of model a graph is, where that decides how it should be treated."""
+
+import onnx
+
+from worker.engine.preparation import operator_counts
+
+
+def is_transformer(model: onnx.ModelProto) -> bool:
+    """Softmax or a fused attention between matrix products, and fewer convolutions than those."""
+    counts = operator_counts(model)
+    attention = any(counts.get(name, 0) for name in ("Softmax", "Attention", "MultiHeadAttention"))
+    normalized = any("LayerNormalization" in name for name in counts) or counts.get("ReduceMean", 0) > 0
+    return attention and normalized and counts.get("MatMul", 0) > counts.get("Conv", 0)
+
+
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Whether the model computes in 8 bits already."""
+    counts = operator_counts(model)
+    return any("Integer" in name or "QuantizeLinear" in name or name.startswith("QLinear") for name in counts)

@@ -1,0 +1,101 @@
+"""Timing files by turns.
+
+Two live sessions slow each other: their thread pools spin. So each round creates a session, warms it up, times it and
+destroys it, for one model after the other, and turns the order round from one round to the next. What is compared is
+the median of each round; the ratio is the median of the per-round ratios.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnxruntime as ort
+
+from worker.engine.sessions import Device, Feed, open_session, run_session
+
+LEAST_ROUNDS = 5
+WARM_UP_CALLS = 3
+WARM_UP_SECONDS = 0.05
+LEAST_CALLS, MOST_CALLS = 5, 2000
+# Past this much a round's median gets no steadier, only the job longer.
+ROUND_SECONDS = 0.25
+
+
+@dataclass
+class Timing:
+    """Milliseconds of every call by round, and median and mean of each round."""
+
+    rounds: list[list[float]] = field(default_factory=list)
+    medians: list[float] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+
+    def add(self, calls: list[float]) -> None:
+        self.rounds.append(calls)
+        self.medians.append(statistics.median(calls))
+        self.means.append(statistics.fmean(calls))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """`rounds` within about `seconds` for all files together; five at least unless that takes twice as long."""
+
+    threads: int
+    rounds: int
+    seconds: float
+    device: Device = "cpu"
+
+
+def take_turns(paths: Sequence[Path], feeds: Sequence[Feed], conditions: Conditions) -> list[Timing]:
+    """One timing a file, of equally many rounds, one at least.
+
+    Raises:
+        ModelFails: a file does not load or run.
+
+    """
+    timings = [Timing() for _ in paths]
+    started = time.perf_counter()
+    turn_seconds = min(ROUND_SECONDS, conditions.seconds / (conditions.rounds * len(paths)))
+    for number in range(conditions.rounds):
+        order = range(len(paths)) if number % 2 == 0 else reversed(range(len(paths)))
+        for index in order:
+            timings[index].add(_turn(paths[index], feeds[index], turn_seconds, conditions))
+        used = time.perf_counter() - started
+        next_end = used * (number + 2) / (number + 1)
+        # Beyond the least number of rounds time decides; short of it, only twice the time does.
+        if next_end > conditions.seconds * (1 if number + 1 >= LEAST_ROUNDS else 2):
+            break
+    return timings
+
+
+def ratios(timings: list[Timing]) -> list[list[float]]:
+    """By file, how many times faster than the first one it was in each round."""
+    first = timings[0].medians
+    return [[a / b for a, b in zip(first, timing.medians, strict=True)] for timing in timings]
+
+
+def _turn(path: Path, feed: Feed, seconds: float, conditions: Conditions) -> list[float]:
+    session = open_session(path, conditions.threads, device=conditions.device)
+    warm_until = time.perf_counter() + min(WARM_UP_SECONDS, seconds)
+    for number in range(WARM_UP_CALLS + MOST_CALLS):
+        before = time.perf_counter()
+        run_session(session, feed)
+        after = time.perf_counter()
+        if after > warm_until and (number + 1 >= WARM_UP_CALLS or after - before > seconds):
+            break
+    return _timed_calls(session, feed, seconds)
+
+
+def _timed_calls(session: ort.InferenceSession, feed: Feed, seconds: float) -> list[float]:
+    calls: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(calls) < MOST_CALLS:
+        before = time.perf_counter()
+        session.run(None, feed)
+        after = time.perf_counter()
+        calls.append((after - before) * 1e3)
+        # A call longer than the whole turn is timed once or twice, not five times.
+        if after > until and (len(calls) >= LEAST_CALLS or after - before > seconds):
+            break
+    return calls
