@@ -69,6 +69,23 @@ class Measurement(BaseModel):
     kernels: Kernels = Field(description="Which kernels ran.")
 
 
+class Layer(BaseModel):
+    """One node that has an int8 form: what was planned for it, what ran, and what it lost."""
+
+    name: str = Field(description="The node, in the graph as the pass prepared it.")
+    operator: str = Field(description="Its operator type.")
+    planned: Literal["int8", "float"] = Field(description="What the pass chose.")
+    reason: str | None = Field(default=None, description="Why it was left in float.")
+    executed: str | None = Field(default=None, description="The kernel that ran for it in the result, where one did.")
+    executed_ms: float | None = Field(default=None, description="Time of that kernel in a call.")
+    float_ms: float | None = Field(default=None, description="Time of its kernel in float, where measured.")
+    int8_ms: float | None = Field(default=None, description="Time of its kernel with everything in int8.")
+    sqnr_db: float | None = Field(default=None, description="Signal to noise at its output: what was lost up to it.")
+    sensitivity_db: float | None = Field(
+        default=None, description="Signal to noise at the model's outputs with this node alone in int8, where measured."
+    )
+
+
 class Step(BaseModel):
     """One pass as it ran."""
 
@@ -77,6 +94,7 @@ class Step(BaseModel):
     modified: bool = Field(description="Whether it changed the model.")
     seconds: float = Field(description="Time it took.")
     notes: list[str] = Field(default_factory=list, description="What it did and what it left alone, in words.")
+    layers: list[Layer] = Field(default_factory=list, description="Node by node, of passes that choose among nodes.")
 
 
 class Candidate(BaseModel):

@@ -43,6 +43,28 @@ class QuantizeStatic(PassConfig):
     bias_correction: bool = Field(
         default=True, description="Add to biases what rounded weights take from the average of each channel."
     )
+    smoothing: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Move outlier channels of a transformer's activations into its weights (SmoothQuant), where that "
+        "measures better.",
+    )
+    equalization: bool = Field(
+        default=False,
+        description="Rescale channels between convolutions so that their weights spread alike; with a scale for each "
+        "weight channel it seldom helps.",
+    )
+    keep_fidelity: bool = Field(
+        default=True,
+        description="Leave the most sensitive nodes in float until `fidelity_floor_db` and the job's contract hold on "
+        "calibration data.",
+    )
+    fidelity_floor_db: float = Field(
+        default=10.0,
+        ge=-100,
+        le=100,
+        description="Least signal to quantization noise ratio at the model's outputs: at 10 dB a tenth of the power is "
+        "noise.",
+    )
     operators: list[str] | None = Field(
         default=None,
         max_length=200,

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from app.jobs.report import Layer
 from app.recipes.base import PassConfig
 from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
+from worker.engine.sessions import Feed
 
 
 class BudgetExhausted(UserFault):
@@ -24,12 +26,20 @@ class PassContext:
     feeds: Feeds
     seed: int
     threads: int
+    target: Feeds | None = None
+    """One call at the shapes that latency is measured at; None: the first of `feeds`."""
     deadline: float = field(default=float("inf"))
     """On the clock of `time.monotonic`; a pass that could read less data to keep it does so."""
     progress: Callable[[float], None] = lambda _share: None
     """Told the share of the pass that is done, 0 to 1."""
+    max_drop: float | None = None
+    """What the job's contract allows to be lost of a metric that counts samples; None where it says nothing of it."""
     phase: Callable[[str], None] = lambda _name: None
     """Told what the pass is doing, in one word: `calibrating`, `quantizing`."""
+
+    def timed_feed(self) -> Feed:
+        """The call that speed is measured on."""
+        return next((self.target or self.feeds).calls(1)).feed
 
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
@@ -52,6 +62,7 @@ class PassResult:
     modified: bool
     notes: list[str] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
 
 
 class Pass(Protocol):

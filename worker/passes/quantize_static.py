@@ -6,7 +6,8 @@ arXiv:1712.05877. Which nodes run in int8 is decided by timing them here; weight
 what the nodes are fed (`worker.engine.int8`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from app.recipes.quantization import QuantizeStatic
@@ -23,86 +24,72 @@ from worker.engine.int8.building import (
 )
 from worker.engine.int8.choosing import Choice, choose_placement
 from worker.engine.int8.eligible import NOT_FINITE, eligible, reasons_in_words
+from worker.engine.int8.equalization import equalize
+from worker.engine.int8.fidelity import layer_sqnr_db
+from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
+from worker.engine.int8.rescue import Floor, Rescue, rescue
 from worker.engine.int8.rounding import Rounding
+from worker.engine.int8.smoothing import smooth
 from worker.engine.int8.units import units_of
 from worker.engine.int8.verification import not_fused
 from worker.engine.kinds import is_quantized, is_transformer
-from worker.engine.model_file import ModelFile, save_model
+from worker.engine.model_file import ModelFile, save_graph, save_model
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import operator_counts, prepare
 from worker.engine.processor import needs_reduced_range
-from worker.engine.profiling import profile
+from worker.engine.profiling import NodeTime, profile
 
-PREPARED, CALIBRATED, PLACED, ROUNDED = 0.1, 0.4, 0.6, 0.9
+PREPARED, CALIBRATED, PLACED, ROUNDED, CHECKED = 0.1, 0.3, 0.6, 0.75, 0.9
 VERIFYING_SECONDS = 1.0
 # What units are fed is read from this many samples at most: their rows are drawn at random anyway.
-MOST_INPUT_SAMPLES = 64
+MOST_INPUT_SAMPLES, LAYER_SAMPLES = 64, 8
+# A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
+CHANGES_A_DROP = 3.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
     """One run of the pass: the float model made ready, and what was learnt of it."""
 
     prepared: ModelFile
-    calibration: Calibration
     everything: Placement
     rounding: Rounding
     notes: list[str]
+    manifest: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=lambda: Calibration({}, 0, []))
 
 
 def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> PassResult:
-    """Notes name the nodes left in float and why."""
+    """Notes name the nodes left in float and why; the manifest holds every choice, for another run to repeat."""
     context.phase("preparing")
     if is_quantized(model.structure()):
         return PassResult(model, False, ["The model is quantized already; nothing was changed."])
-    work = _calibrated(model, config, context)
+    work = _prepared(model, config, context)
+    _calibrate(work, config, context)
     choice = _placed(work, config, context)
-    work.notes.extend(reasons_in_words(choice.placement))
-    manifest = _manifest(work, choice)
-    if not choice.placement.quantized:
-        return PassResult(model, False, [*work.notes, "Nothing was quantized; the model is unchanged."], manifest)
-    context.progress(PLACED)
-    context.check_time("rounding")
-    context.phase("rounding")
-    made = _built(work, choice.placement, config, context)
-    finished = made.load()
-    restore_face(finished, model.structure())
-    name_nodes(finished)
-    result = save_model(finished, context.scratch / "result")
-    context.progress(ROUNDED)
-    work.notes.extend(_verified(result, choice.placement, context))
+    kept = _built(work, choice.placement, config, context) if choice.placement.quantized else None
+    placement = kept.placement if kept else choice.placement
+    work.notes.extend(reasons_in_words(placement))
+    work.manifest |= {"placement": choice.manifest(), "replay": _pinned(work, placement, config)}
+    if kept is None or not placement.quantized:
+        layers = layers_of(placement, [], choice.unit_times, {}, {})
+        notes = [*work.notes, "Nothing was quantized; the model is unchanged."]
+        return PassResult(model, False, notes, work.manifest, layers)
+    result = _finished(model, kept.model, context)
+    context.progress(CHECKED)
+    executed = profile(result, context.timed_feed(), context.threads, context.scratch, VERIFYING_SECONDS)
+    work.notes.extend(_verified(placement, executed))
     work.notes.append(f"Weights in {work.rounding.bits} bits, activations in unsigned 8 bits.")
+    sqnr = layer_sqnr_db(work.prepared, kept.model, placement, context, LAYER_SAMPLES)
+    layers = layers_of(placement, executed, choice.unit_times, sqnr, kept.sensitivities_db)
     counts = {"before": operator_counts(work.prepared.structure()), "after": operator_counts(result.structure())}
     context.progress(1.0)
-    return PassResult(result, True, work.notes, {**manifest, "operator_counts": counts})
+    return PassResult(result, True, work.notes, {**work.manifest, "operator_counts": counts}, layers)
 
 
-def _calibrated(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Work:
+def _prepared(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Work:
     preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
-    prepared, notes = preparation.model, list(preparation.notes)
-    structure = prepared.structure()
-    everything = eligible(units_of(prepared.graph()), is_transformer(structure), config.operators, config.exclude)
-    unknown = sorted(set(config.exclude) - {node.name for node in structure.graph.node})
-    if unknown:
-        notes.append(f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}.")
-    context.progress(PREPARED)
-    context.check_time("calibrating")
-    context.phase("calibrating")
-    settings = Settings(config.calibration_method, config.percentile, config.calibration_samples)
-    calibration = calibrate(
-        prepared,
-        settings,
-        context,
-        lambda share: context.progress(PREPARED + (CALIBRATED - PREPARED) * share),
-        tensors_to_calibrate(everything),
-    )
-    notes.append(
-        f"Ranges of {len(calibration.ranges)} tensors from {calibration.sample_count} samples of "
-        f"{context.feeds.source} ({config.calibration_method})."
-    )
-    if calibration.sample_count < min(config.calibration_samples, context.feeds.sample_count):
-        notes.append("Calibration stopped early: the job's time ran short.")
     reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
     rounding = Rounding(
         bits=7 if reduce_range else 8,
@@ -110,7 +97,52 @@ def _calibrated(model: ModelFile, config: QuantizeStatic, context: PassContext) 
         clip=config.weight_clipping,
         gptq=config.rounding == "gptq",
     )
-    return Work(prepared, calibration, without_unknown_ranges(everything, calibration, NOT_FINITE), rounding, notes)
+    transformer = is_transformer(preparation.model.structure())
+    if config.equalization:
+        preparation.attempt("equalizing the channels between convolutions", _equalized)
+    strengths: dict[str, float] = {}
+    if transformer and config.smoothing == "auto":
+        context.phase("smoothing")
+        samples = min(MOST_INPUT_SAMPLES, config.calibration_samples)
+        smoothed, strengths = smooth(preparation.model, context, samples, rounding.bits)
+        if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
+            strengths = {}
+    structure = preparation.model.structure()
+    units = units_of(preparation.model.graph())
+    notes = list(preparation.notes)
+    unknown = sorted(set(config.exclude) - {node.name for node in structure.graph.node})
+    if unknown:
+        notes.append(f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}.")
+    if strengths:
+        notes.append(f"Smoothed the activations behind {len(strengths)} LayerNormalizations.")
+    everything = eligible(units, transformer, config.operators, config.exclude)
+    return Work(preparation.model, everything, rounding, notes, {"smoothing": strengths})
+
+
+def _calibrate(work: Work, config: QuantizeStatic, context: PassContext) -> None:
+    context.progress(PREPARED)
+    context.check_time("calibrating")
+    context.phase("calibrating")
+    calibration = calibrate(
+        work.prepared,
+        Settings(config.calibration_method, config.percentile, config.calibration_samples),
+        context,
+        lambda share: context.progress(PREPARED + (CALIBRATED - PREPARED) * share),
+        tensors_to_calibrate(work.everything),
+    )
+    work.calibration = calibration
+    work.everything = without_unknown_ranges(work.everything, calibration, NOT_FINITE)
+    work.notes.append(
+        f"Ranges of {len(calibration.ranges)} tensors from {calibration.sample_count} samples of "
+        f"{context.feeds.source} ({config.calibration_method})."
+    )
+    if calibration.sample_count < min(config.calibration_samples, context.feeds.sample_count):
+        work.notes.append("Calibration stopped early: the job's time ran short.")
+    work.manifest |= {
+        "weight_bits": work.rounding.bits,
+        "calibration_samples": calibration.sample_count,
+        "calibration_order": "the order of the dataset, one sample a call",
+    }
 
 
 def _placed(work: Work, config: QuantizeStatic, context: PassContext) -> Choice:
@@ -121,33 +153,58 @@ def _placed(work: Work, config: QuantizeStatic, context: PassContext) -> Choice:
     build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
     choice = choose_placement(work.prepared, work.everything, build, context)
     work.notes.extend(choice.in_words())
+    context.progress(PLACED)
     return choice
 
 
-def _built(work: Work, placement: Placement, config: QuantizeStatic, context: PassContext) -> ModelFile:
+def _built(work: Work, placement: Placement, config: QuantizeStatic, context: PassContext) -> Rescue:
+    """The placement as a file, with nodes given back to float where too much would be lost."""
+    context.check_time("rounding")
+    context.phase("rounding")
     samples = min(MOST_INPUT_SAMPLES, work.calibration.sample_count)
     accuracy = Accuracy(work.rounding, config.bias_correction, samples)
     maps = maps_of(work.everything, work.calibration)
     numbers = accurate_numbers(work.prepared, placement, maps, accuracy, context)
-    return builder(work.prepared, lambda _placement: numbers)(placement, context.scratch / "built")
+    build = builder(work.prepared, lambda _placement: numbers)
+    made = build(placement, context.scratch / "built")
+    context.progress(ROUNDED)
+    context.phase("checking")
+    allowed = None if context.max_drop is None else 1 - CHANGES_A_DROP * context.max_drop
+    floor = Floor(config.fidelity_floor_db, allowed) if config.keep_fidelity else Floor(-float("inf"))
+    kept = rescue(work.prepared, placement, made, build, floor, context)
+    work.notes.extend(kept.in_words())
+    return kept
 
 
-def _verified(result: ModelFile, placement: Placement, context: PassContext) -> list[str]:
+def _finished(model: ModelFile, made: ModelFile, context: PassContext) -> ModelFile:
+    finished = made.load()
+    restore_face(finished, model.structure())
+    name_nodes(finished)
+    return save_model(finished, context.scratch / "result")
+
+
+def _equalized(model: ModelFile, folder: Path) -> ModelFile | None:
+    graph = model.graph()
+    return save_graph(graph, folder / "done") if equalize(graph) else None
+
+
+def _verified(placement: Placement, executed: list[NodeTime]) -> list[str]:
     """What was planned as int8 and ran in float all the same, in words."""
-    feed = next(context.feeds.calls(1)).feed
-    missed = not_fused(placement, profile(result, feed, context.threads, context.scratch, VERIFYING_SECONDS))
+    missed = not_fused(placement, executed)
     if not missed:
         return [f"All {len(placement.in_int8)} nodes planned as int8 run as int8."]
     named = ", ".join(f"{one.name} as {one.operator}" for one in missed[:5])
     return [f"{len(missed)} of {len(placement.in_int8)} nodes planned as int8 run in float here: {named}."]
 
 
-def _manifest(work: Work, choice: Choice) -> dict[str, Any]:
-    return {
-        "in_int8": [unit.name for unit in choice.placement.in_int8],
-        "in_float": dict(sorted(choice.placement.reasons.items())),
-        "weight_bits": work.rounding.bits,
-        "calibration_samples": work.calibration.sample_count,
-        "calibration_order": "the order of the dataset, one sample a call",
-        "placement": choice.manifest(),
+def _pinned(work: Work, placement: Placement, config: QuantizeStatic) -> dict[str, Any]:
+    """The arguments that repeat this run's choices without measuring anything: the same bytes on any machine."""
+    in_float = [unit.name for unit in placement.units if unit.name not in placement.quantized]
+    pinned = {
+        "placement": "kernels",
+        "exclude": in_float,
+        "keep_fidelity": False,
+        "reduce_range": work.rounding.bits == 7,
+        "calibration_samples": max(1, work.calibration.sample_count),
     }
+    return config.model_dump(mode="json", by_alias=True) | pinned

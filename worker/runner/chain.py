@@ -38,6 +38,8 @@ class Circumstances:
     threads: int
     folder: Path
     pacing: Pacing
+    target: Feeds
+    max_drop: float | None
 
     def context(self, number: int, name: str) -> PassContext:
         scratch = self.folder / f"{number}-{name}"
@@ -50,6 +52,8 @@ class Circumstances:
             deadline=self.pacing.passes_deadline(),
             progress=self.pacing.at,
             phase=self.pacing.phase,
+            target=self.target,
+            max_drop=self.max_drop,
         )
 
 
@@ -90,6 +94,7 @@ def _run_pass(name: str, config: PassConfig, outcome: Outcome, context: PassCont
         "modified": result.modified,
         "seconds": time.monotonic() - started,
         "notes": result.notes,
+        "layers": result.layers,
     }
     outcome.model = result.model
     outcome.steps.append(Step.model_validate(step))

@@ -26,6 +26,8 @@ from worker.runner.verdict import judge
 
 # Shares of the work at which each stage ends.
 PREPARED, BASELINE, OPTIMIZED, EXAMINED, TIMED = 0.03, 0.12, 0.5, 0.6, 0.9
+# Metrics whose drop is a share of samples that came out otherwise.
+COUNTING = frozenset({"top1", "accuracy", "agreement"})
 PERFECT = {"agreement": 1.0, "cosine": 1.0}
 
 
@@ -80,7 +82,10 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     warnings = list(data.warnings)
     metric = choose_metric(request, data, baseline.footprint.outputs, warnings)
 
-    circumstances = Circumstances(data.calibration, request.seed, laboratory.threads, scratch, pacing)
+    max_drop = request.contract.max_drop if request.contract and metric.name in COUNTING else None
+    circumstances = Circumstances(
+        data.calibration, request.seed, laboratory.threads, scratch, pacing, data.latency, max_drop
+    )
     outcome = run_chain(model, list(request.recipe), circumstances, (BASELINE, OPTIMIZED))
     stem = artifact_stem(job.model.name, [step.pass_ for step in outcome.steps])
     artifact = write_artifact(outcome.model, stem, workdir)

@@ -6,7 +6,7 @@ as whole files, by turns, and the fastest is kept: an estimate proposes, a measu
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ NOISE = 1.02
 LAYOUT_PASSES = 3.0
 # Where no QuantizeLinear was seen: what one costs on any machine of the last ten years, within a factor of two.
 DEFAULT_NS_PER_ELEMENT = 0.4
-SLOWER = "slower in int8 than in float here, conversions included"
 
 WORDS = {"everything": "everything that has an int8 kernel in int8", "cut": "slow int8 kernels left in float"}
 
@@ -78,7 +77,7 @@ def choose_placement(prepared: ModelFile, everything: Placement, build: Build, c
         ModelFails: the model does not run.
 
     """
-    feed = next(context.feeds.calls(1)).feed
+    feed = context.timed_feed()
     folder = context.scratch / "placement"
     folder.mkdir()
     in_float = profile(prepared, feed, context.threads, folder, PROFILE_SECONDS)
@@ -97,7 +96,7 @@ def choose_placement(prepared: ModelFile, everything: Placement, build: Build, c
         ratio = statistics.median(measured[candidate.name])
         if ratio > speed * NOISE:
             best, speed = candidate, ratio
-    chosen = best.placement if best else everything.without(everything.quantized, SLOWER)
+    chosen = best.placement if best else _without_slow(everything, everything.quantized)
     return Choice(chosen, measured, times)
 
 
@@ -148,8 +147,19 @@ def _cut(
         emits_float = maker is not None and everything.emits_float(units[maker])
         network.tensor(None if emits_float else maker, readers, cost, cost, outside)
     chosen = {units[number].name for number in network.in_int8()}
-    dropped = everything.quantized - chosen
-    return everything.without(dropped, SLOWER) if dropped else everything
+    return _without_slow(everything, everything.quantized - chosen)
+
+
+def _without_slow(placement: Placement, names: Iterable[str]) -> Placement:
+    """Left in float because it measured slower in int8; the reason says what kind of node."""
+    dropped = set(names)
+    by_kind: dict[str, list[str]] = {}
+    for unit in placement.units:
+        if unit.name in dropped:
+            by_kind.setdefault(unit.in_words, []).append(unit.name)
+    for kind, members in by_kind.items():
+        placement = placement.without(members, f"{kind} in int8 is slower than in float here, conversions included")
+    return placement
 
 
 def _ns(milliseconds: float) -> int:

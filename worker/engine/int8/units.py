@@ -51,6 +51,14 @@ class Unit:
         return self.node.name or ""
 
     @property
+    def in_words(self) -> str:
+        """What it is: `depthwise 3x3 Conv`, `1x1 Conv`, `Add`."""
+        if self.node.op_type != "Conv":
+            return self.node.op_type
+        depthwise = "depthwise " if integer(self.node, "group", 1) > 1 else ""
+        return f"{depthwise}{'x'.join(str(size) for size in self.weight_values.shape[2:])} Conv"
+
+    @property
     def nodes(self) -> list[ir.Node]:
         return [self.node] if self.activation is None else [self.node, self.activation]
 

@@ -1,0 +1,39 @@
+"""The account of a quantization, node by node."""
+
+from collections.abc import Mapping
+
+from app.jobs.report import Layer
+from worker.engine.int8.placement import Placement
+from worker.engine.profiling import NodeTime
+
+
+def layers_of(
+    placement: Placement,
+    executed: list[NodeTime],
+    measured: Mapping[str, tuple[float, float]],
+    sqnr_db: Mapping[str, float],
+    sensitivities_db: Mapping[str, float],
+) -> list[Layer]:
+    """One a unit, in the order of the graph. `measured` holds milliseconds in float and in int8, by unit."""
+    kernels = {time.origin: time for time in executed if time.kind != "conversion"}
+    found = []
+    for unit in placement.units:
+        names = [name or "" for node in unit.nodes for name in (node.name, *(value.name for value in node.outputs))]
+        kernel = next((kernels[name] for name in names if name in kernels), None)
+        in_int8 = unit.name in placement.quantized
+        float_ms, int8_ms = measured.get(unit.name, (None, None))
+        found.append(
+            Layer(
+                name=unit.name,
+                operator=unit.node.op_type,
+                planned="int8" if in_int8 else "float",
+                reason=None if in_int8 else placement.reasons.get(unit.name, "nothing around it runs in int8"),
+                executed=kernel.operator if kernel else None,
+                executed_ms=kernel.milliseconds if kernel else None,
+                float_ms=float_ms,
+                int8_ms=int8_ms,
+                sqnr_db=sqnr_db.get(unit.name),
+                sensitivity_db=sensitivities_db.get(unit.name),
+            )
+        )
+    return found

@@ -1,0 +1,80 @@
+"""Leaving the most sensitive units in float until the model is faithful enough.
+
+Units are measured one by one, alone in int8, and given back to float from the worst on; how many it takes is found by
+halving, each trial being built and measured whole.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker.engine.int8.fidelity import Fidelity, measure_fidelity, most_sensitive_first, sensitivities_db
+from worker.engine.int8.placement import Placement
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+
+SENSITIVE = "too much was lost with it in int8"
+SENSITIVITY_SAMPLES, TRIAL_SAMPLES = 4, 64
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What the file must keep on calibration samples."""
+
+    sqnr_db: float
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """The placement that holds the floor, or the most faithful one that was tried, as a file."""
+
+    placement: Placement
+    model: ModelFile
+    before: Fidelity
+    after: Fidelity
+    sensitivities_db: dict[str, float] = field(default_factory=dict)
+
+    def in_words(self) -> list[str]:
+        """One sentence where units were given back to float."""
+        if not self.sensitivities_db:
+            return []
+        return [
+            f"Too much was lost at first ({_words(self.before)}): the most sensitive nodes were left in float "
+            f"({_words(self.after)})."
+        ]
+
+
+def rescue(
+    prepared: ModelFile,
+    placement: Placement,
+    model: ModelFile,
+    build: Callable[[Placement, Path], ModelFile],
+    floor: Floor,
+    context: PassContext,
+) -> Rescue:
+    """`model` is `placement` built; it is returned as it is where it holds the floor."""
+    before = measure_fidelity(prepared, model, context, TRIAL_SAMPLES)
+    if before.holds(floor.sqnr_db, floor.agreement):
+        return Rescue(placement, model, before, before)
+    found = sensitivities_db(prepared, placement, build, context, SENSITIVITY_SAMPLES)
+    worst = list(most_sensitive_first(found))
+    best = Rescue(placement, model, before, before, found)
+    low, high, trial = 0, len(worst), 0
+    while high - low > 1 and context.seconds_left() > 0:
+        middle = (low + high) // 2
+        tried = placement.without(worst[:middle], SENSITIVE)
+        file = build(tried, context.scratch / f"rescue-{trial}")
+        fidelity = measure_fidelity(prepared, file, context, TRIAL_SAMPLES)
+        holds = fidelity.holds(floor.sqnr_db, floor.agreement)
+        held = best.after.holds(floor.sqnr_db, floor.agreement)
+        # Each trial that holds has fewer units in float than the one before it that held.
+        if holds or (not held and fidelity.sqnr_db > best.after.sqnr_db):
+            best = Rescue(tried, file, before, fidelity, found)
+        low, high, trial = (low, middle, trial + 1) if holds else (middle, high, trial + 1)
+    return best
+
+
+def _words(fidelity: Fidelity) -> str:
+    text = f"{fidelity.sqnr_db:.1f} dB"
+    return text if fidelity.agreement is None else f"{text}, {100 * fidelity.agreement:.1f} % agreement"
