@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import jobs, keys, server, submission, uploads
+from app.cli import jobs, keys, replay, server, submission, uploads
 from app.cli.exits import HELP, errors_as_exit_codes
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ server.register(app)
 uploads.register(app)
 submission.register(app)
 jobs.register(app)
+replay.register(app)
 app.add_typer(keys.app, name="keys")
 
 

@@ -1,5 +1,8 @@
 """Whether a rewrite that should change nothing changed nothing: both files run on the same call."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from worker.engine.model_file import ModelFile
@@ -10,23 +13,38 @@ LEAST_SQNR_DB = 60.0
 MAX_DETAIL_CHARACTERS = 200
 
 
-def difference(before: ModelFile, after: ModelFile, feed: Feed, threads: int) -> str | None:
-    """What differs, in words, or None. That `after` does not run is a difference.
+@dataclass(frozen=True)
+class Reference:
+    """What a model answers to one call: its outputs by name."""
+
+    feed: Feed
+    outputs: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: ModelFile, feed: Feed, threads: int) -> "Reference":
+        """
+        Raises:
+            ModelFails: `model` does not run.
+            OutOfMemory: it needs more memory than there is.
+
+        """
+        session = open_session(model.path, threads)
+        names = [output.name for output in session.get_outputs()]
+        return cls(feed, dict(zip(names, run_session(session, feed), strict=True)))
+
+
+def difference(reference: Reference, after: ModelFile, threads: int) -> str | None:
+    """What `after` answers otherwise, in words, or None. That it does not run is a difference.
 
     Raises:
-        ModelFails: `before` does not run.
-        OutOfMemory: one of them needs more memory than there is.
+        OutOfMemory: it needs more memory than there is.
 
     """
-    first = open_session(before.path, threads)
-    names = [output.name for output in first.get_outputs()]
-    expected = run_session(first, feed)
-    del first
     try:
-        actual = run_session(open_session(after.path, threads), feed, names)
+        actual = run_session(open_session(after.path, threads), reference.feed, list(reference.outputs))
     except ModelFails as error:
         return error.detail[:MAX_DETAIL_CHARACTERS]
-    for name, left, right in zip(names, expected, actual, strict=True):
+    for (name, left), right in zip(reference.outputs.items(), actual, strict=True):
         if isinstance(left, np.ndarray) and not _same(left, np.asarray(right)):
             return f"output {name!r} changed"
     return None

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx import shape_inference, version_converter
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
-from worker.engine.equivalence import difference
+from worker.engine.equivalence import Reference, difference
 from worker.engine.faults import is_out_of_memory
 from worker.engine.graph import constants_to_initializers, name_nodes, nodes_of, opset_of, restore_face
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes
@@ -32,7 +32,7 @@ class Preparation:
 
     model: ModelFile
     original: onnx.ModelProto
-    feed: Feed
+    reference: Reference
     scratch: Path
     threads: int
     notes: list[str] = field(default_factory=list)
@@ -40,15 +40,14 @@ class Preparation:
 
     @classmethod
     def start(cls, model: ModelFile, feed: Feed, scratch: Path, threads: int) -> "Preparation":
-        return cls(model, model.structure(), feed, scratch, threads)
+        return cls(model, model.structure(), Reference.of(model, feed, threads), scratch, threads)
 
     def attempt(self, name: str, step: Callable[[ModelFile, Path], ModelFile | None]) -> bool:
-        """Run one step; keep its result if it loads and computes the same. `name` says it in words.
+        """Run one step, which `name` says in words; keep its result if it answers as the model did at the start.
 
         A step that finds nothing to do returns None.
 
         Raises:
-            ModelFails: the model as it was does not run.
             OutOfMemory, MemoryError: there is not enough memory, for the model as it was either, it may be.
 
         """
@@ -64,7 +63,7 @@ class Preparation:
             return False
         if made is None:
             return False
-        changed = difference(self.model, made, self.feed, self.threads)
+        changed = difference(self.reference, made, self.threads)
         if changed:
             self.notes.append(f"Left out: {name} ({changed}).")
             return False

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,12 @@ def write_artifact(model: ModelFile, stem: str, workdir: Path) -> Artifact:
             archive.add(member, member.name, filter=_anonymous)
     file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind="model", file_name=path.name, media_type=TAR)
     return Artifact(file, path, model, file_sha256(path))
+
+
+def marked_slower(artifact: Artifact) -> Artifact:
+    """The same file under a name that says that it is slower than its original."""
+    name = Path(artifact.file.file_name)
+    return replace(artifact, file=artifact.file.model_copy(update={"file_name": f"{name.stem}-slower{name.suffix}"}))
 
 
 def write_manifest(manifest: dict[str, Any], workdir: Path) -> OutputFile:

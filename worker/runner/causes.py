@@ -1,5 +1,6 @@
 """What lies behind the numbers, in words, most important first."""
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import onnx
@@ -14,6 +15,9 @@ from worker.runner.job_data import JobData
 from worker.runner.measuring import Subject
 
 NAMED_NODES = 5
+NAMED_REASONS = 3
+# Below this much of a gain a reader asks why there is none.
+WORTHWHILE = 1.2
 LARGE_SHARE = 0.15
 TABLE_SHARE = 0.5
 SMALL_CALL_MS = 0.1
@@ -76,6 +80,8 @@ def _about_speed(evidence: Evidence) -> list[str]:
             f"The model is small: a call of the original takes {evidence.baseline_ms:.3f} ms, much of it the overhead "
             "of calling, which no pass removes."
         )
+    if ratio.value < WORTHWHILE:
+        found.extend(_about_placement(evidence.steps))
     if kernels.kernels.conversion_share > LARGE_SHARE:
         lead = "Slower because of conversions" if slower else "Conversions cost time"
         found.append(
@@ -89,6 +95,18 @@ def _about_speed(evidence: Evidence) -> list[str]:
     if evidence.request.target.device == "cpu" and "convert_float16" in evidence.passes_that_worked():
         found.append("float16 is computed in float32 on a CPU: it halves the size and makes no arithmetic faster.")
     return found
+
+
+def _about_placement(steps: list[Step]) -> list[str]:
+    """Why nodes with an int8 form were left in float, what takes most time first."""
+    count: Counter[str] = Counter()
+    milliseconds: dict[str, float] = defaultdict(float)
+    for layer in (layer for step in steps for layer in step.layers):
+        if layer.planned == "float" and layer.reason is not None:
+            count[layer.reason] += 1
+            milliseconds[layer.reason] += layer.float_ms or 0.0
+    ranked = sorted(count, key=lambda reason: (-milliseconds[reason], -count[reason], reason))
+    return [f"{reason}: {count[reason]} kept in float." for reason in ranked[:NAMED_REASONS]]
 
 
 def _conversions(kernels: KernelReport) -> str:

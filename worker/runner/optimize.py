@@ -12,7 +12,7 @@ from worker.engine.model_file import ModelFile
 from worker.engine.processor import instruction_sets, processor_name
 from worker.engine.sessions import require_device
 from worker.engine.versions import versions
-from worker.runner.artifacts import Artifact, artifact_stem, write_artifact, write_manifest
+from worker.runner.artifacts import Artifact, artifact_stem, marked_slower, write_artifact, write_manifest
 from worker.runner.causes import Evidence, find_causes
 from worker.runner.chain import Circumstances, Outcome, run_chain
 from worker.runner.contract import InputFile, RunnerJob, RunnerResult
@@ -22,7 +22,7 @@ from worker.runner.manifest import Account, build_manifest
 from worker.runner.measuring import Laboratory, Subject, noise_warnings
 from worker.runner.pacing import Pacing
 from worker.runner.unpacking import unpack_model
-from worker.runner.verdict import judge
+from worker.runner.verdict import is_slower, judge, with_speed
 
 # Shares of the work at which each stage ends.
 PREPARED, BASELINE, OPTIMIZED, EXAMINED, TIMED = 0.03, 0.12, 0.5, 0.6, 0.9
@@ -115,12 +115,14 @@ def _open(file: InputFile, workdir: Path) -> ModelFile:
 
 
 def _result(job: RunnerJob, request: OptimizeRequest, results: Results, workdir: Path) -> RunnerResult:
-    turns, compared, artifact = results.turns, results.compared, results.artifact
+    turns, compared = results.turns, results.compared
+    artifact = marked_slower(results.artifact) if is_slower(turns.ratios[1]) else results.artifact
     speeds = [calls * results.data.batch for calls in turns.calls_per_second]
     before = results.baseline.measurement(turns.latencies[0], speeds[0], compared.original)
     after = results.candidate.measurement(turns.latencies[1], speeds[1], compared.candidate)
     passes = [step.pass_ for step in results.outcome.steps]
-    verdict = judge(request, results.metric, compared, results.data, find_causes(_evidence(request, results)))
+    causes = find_causes(_evidence(request, results))
+    verdict = with_speed(judge(request, results.metric, compared, results.data, causes), turns.ratios[1])
     delivered = {"file_name": artifact.file.file_name, "sha256": artifact.sha256}
     manifest = build_manifest(job, request, Account(results.metric, results.outcome.manifests, turns, delivered))
     candidate = Candidate(

@@ -1,6 +1,6 @@
 """Whether the contract holds, in words that carry their numbers."""
 
-from app.jobs.report import Verdict
+from app.jobs.report import Interval, Verdict
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
 from worker.engine.evaluation.metrics import SMALLER_IS_BETTER
 from worker.engine.evaluation.requests import ComparisonAnswer
@@ -28,6 +28,19 @@ def judge(
         reason=" ".join([reason, *_doubts(metric, compared, allowed, met, data)]),
         causes=causes,
     )
+
+
+def is_slower(ratio: Interval) -> bool:
+    """Whether the delivered file is slower than its original beyond the noise: all of the interval is below 1."""
+    return ratio.value < 1 and (ratio.high is None or ratio.high < 1)
+
+
+def with_speed(verdict: Verdict, ratio: Interval) -> Verdict:
+    """The verdict, saying so where the delivered file is slower than its original."""
+    if not is_slower(ratio):
+        return verdict
+    said = f"{verdict.reason} The delivered file is slower than the original: {_number(ratio.value)} times as fast."
+    return verdict.model_copy(update={"reason": said})
 
 
 def _figures(metric: Metric, compared: ComparisonAnswer) -> str:

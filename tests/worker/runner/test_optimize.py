@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 from sklearn.datasets import load_digits
 
-from app.jobs.report import Verdict
+from app.jobs.report import Interval, Verdict
 from app.jobs.states import JobKind
 from app.recipes.request import Metric, OptimizeRequest
 from tests.worker import networks
@@ -30,10 +30,10 @@ from worker.runner.contract import InputFile, RunnerJob, RunnerResult
 from worker.runner.events import Events
 from worker.runner.job_data import JobData
 from worker.runner.optimize import run
-from worker.runner.verdict import judge
+from worker.runner.verdict import is_slower, judge, with_speed
 
 # Long enough for every probe, short enough that timing takes two seconds.
-BUDGET_SECONDS = 8.0
+BUDGET_SECONDS = 15.0
 CHANNELS = 24
 
 
@@ -248,6 +248,15 @@ def test_a_verdict_holds_its_numbers_and_its_doubts(
     verdict = _judge(max_drop, **figures)
     assert verdict.outcome == outcome
     assert words in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "high", "slower"), [(0.8, 0.9, True), (0.95, 1.02, False), (1.3, 1.4, False), (0.7, None, True)]
+)
+def test_a_file_slower_than_its_original_is_said_to_be(value: float, high: float | None, slower: bool) -> None:
+    ratio = Interval(value=value, low=value - 0.1, high=high)
+    assert is_slower(ratio) is slower
+    assert ("slower than the original" in with_speed(_judge(0.01), ratio).reason) is slower
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="there is a GPU here")

@@ -3,7 +3,17 @@
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.nodes import CONV_RANK, add_initializer, constant, integer, is_float32, is_operator, rank, replace
+from worker.engine.nodes import (
+    CONV_RANK,
+    add_initializer,
+    constant,
+    integer,
+    is_float32,
+    is_operator,
+    rank,
+    replace,
+    text,
+)
 
 SPACE = (2, 3)
 
@@ -43,15 +53,20 @@ def _is_spatial_mean(node: ir.Node) -> bool:
 
 
 def _is_whole_window(node: ir.Node) -> bool:
+    """A window that holds all of its input, or, cut off where the input ends, reaches beyond it."""
     source = node.inputs[0] if node.inputs else None
-    if not is_operator(node, "AveragePool") or source is None or rank(source) != CONV_RANK or not is_float32(source):
+    if not is_operator(node, "AveragePool") or source is None or source.shape is None or not is_float32(source):
         return False
     kernel, pads = node.attributes.get("kernel_shape"), node.attributes.get("pads")
-    padded = pads is not None and any(pads.as_ints())
-    automatic = node.attributes.get("auto_pad")
-    if kernel is None or padded or (automatic is not None and automatic.as_string() not in ("NOTSET", "VALID")):
+    padded = (pads is not None and any(pads.as_ints())) or text(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    if kernel is None or padded or len(source.shape) != CONV_RANK:
         return False
-    return list(source.shape[2:]) == list(kernel.as_ints()) if source.shape is not None else False
+    window, space = list(kernel.as_ints()), list(source.shape[2:])
+    cut_off = integer(node, "ceil_mode", 0)
+    beyond = all(isinstance(size, int) and reach >= size for size, reach in zip(space, window, strict=True))
+    output = node.outputs[0].shape
+    one = output is not None and list(output[2:]) == [1, 1]
+    return window == space or bool(cut_off and beyond and one)
 
 
 def _int64(values: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,144 @@
+"""`lathe replay`: a manifest's job run again, with its choices, and its bytes compared."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.connection import connect
+from app.cli.exits import ExitCode, code_of_job, fail
+from app.cli.output import JsonOption, note, print_json
+from app.cli.uploads import send_dataset, send_model
+
+if TYPE_CHECKING:
+    from app.client import Job, Lathe
+
+VERSION = 1
+HASH_CHUNK_BYTES = 1 << 20
+ManifestArgument = Annotated[Path, typer.Argument(help="The `manifest.json` of a job, as downloaded.")]
+ModelOption = Annotated[Path | None, typer.Option(help="The original, where this service does not have it.")]
+DatasetOption = Annotated[Path | None, typer.Option(help="That dataset, where this service does not have it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(replay)
+
+
+def replay(
+    manifest: ManifestArgument,
+    model: ModelOption = None,
+    calibration: DatasetOption = None,
+    training: DatasetOption = None,
+    evaluation: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a job again as its manifest says, and say whether the same bytes come out."""
+    document = _read(manifest)
+    given = {"calibration": calibration, "training": training, "evaluation": evaluation}
+    request = document["request"]
+    with connect() as lathe:
+        data = {
+            role: _dataset(lathe, path, document["datasets"].get(role), request["data"].get(role))
+            for role, path in given.items()
+            if path is not None or request["data"].get(role) is not None
+        }
+        job = lathe.optimize(
+            _model(lathe, model, document),
+            replayed_recipe(document),
+            data=data,
+            metric=document["metric"],
+            contract=request.get("contract"),
+            objective=request.get("objective"),
+            target=request.get("target"),
+            budget_seconds=request.get("budget_seconds"),
+            seed=request.get("seed"),
+        )
+        _finish(lathe, job, document, as_json=as_json)
+
+
+def replayed_recipe(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The passes that ran, each with its arguments and, where it chose anything by measuring, with its choices."""
+    ran = zip(document["request"]["recipe"], document["passes"], strict=False)
+    return [step.get("replay", asked) for asked, step in ran]
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What two manifests say of their machines and libraries that is not the same, in words."""
+    found = [
+        f"{name}: {before['versions'].get(name)} then, {after['versions'].get(name)} now"
+        for name in sorted({*before["versions"], *after["versions"]})
+        if before["versions"].get(name) != after["versions"].get(name)
+    ]
+    for name in ("name", "instruction_sets"):
+        if before["processor"].get(name) != after["processor"].get(name):
+            found.append(f"processor {name}: {before['processor'].get(name)} then, {after['processor'].get(name)} now")
+    return found
+
+
+def _finish(lathe: "Lathe", job: "Job", document: dict[str, Any], *, as_json: bool) -> None:
+    from app.cli.progress import watching
+
+    with watching() as shown:
+        job = lathe.wait(job, on_update=shown.on_update, on_event=shown.on_event)
+    if not job.succeeded:
+        note(f"lathe: the replay, job {job.id}, is {job.state.value}")
+        raise typer.Exit(code_of_job(job))
+    now = lathe.report(job).manifest
+    then_sha256, now_sha256 = document["artifact"]["sha256"], now["artifact"]["sha256"]
+    found = differences(document, now)
+    if as_json:
+        print_json(
+            {
+                "job_id": str(job.id),
+                "match": then_sha256 == now_sha256,
+                "sha256": {"manifest": then_sha256, "replay": now_sha256},
+                "differences": found,
+            }
+        )
+    elif then_sha256 == now_sha256:
+        typer.echo(f"The same bytes: sha256 {now_sha256}")
+    else:
+        typer.echo(f"Other bytes: sha256 {then_sha256} in the manifest, {now_sha256} now")
+        for line in found or ["Machine and libraries are the same."]:
+            typer.echo(f"  {line}")
+    raise typer.Exit(ExitCode.DONE if then_sha256 == now_sha256 else ExitCode.UNMET)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be read as a manifest: {error}", ExitCode.USAGE)
+    wanted = {"version", "request", "passes", "artifact", "datasets", "model", "metric", "versions", "processor"}
+    if not isinstance(document, dict) or not wanted <= document.keys() or document["version"] != VERSION:
+        fail(f"{path} is no manifest of version {VERSION}: download a job's manifest.json", ExitCode.USAGE)
+    return dict(document)
+
+
+def _model(lathe: "Lathe", path: Path | None, document: dict[str, Any]) -> str:
+    if path is None:
+        return str(document["request"]["model_id"])
+    _check_hash(path, document["model"]["sha256"])
+    return str(send_model(lathe, path).id)
+
+
+def _dataset(lathe: "Lathe", path: Path | None, described: dict[str, Any] | None, known: str | None) -> str:
+    if path is None:
+        return str(known)
+    if described is not None:
+        _check_hash(path, described["sha256"])
+    return str(send_dataset(lathe, path).id)
+
+
+def _check_hash(path: Path, sha256: str) -> None:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest() != sha256:
+        fail(
+            f"{path} is not the file of the manifest: its sha256 is {digest.hexdigest()}, not {sha256}", ExitCode.USAGE
+        )
