@@ -1,0 +1,72 @@
+"""The placement is chosen by measuring whole files; what is measured is kept for the manifest."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from tests.worker import networks
+from tests.worker.engine.int8.conftest import SamplesContext
+from worker.engine.calibration import Settings, calibrate
+from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
+from worker.engine.int8.choosing import ROUNDS, Choice, choose_placement
+from worker.engine.int8.eligible import eligible
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.rounding import Rounding
+from worker.engine.int8.units import units_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+
+
+def _convolutions(side: int) -> onnx.ModelProto:
+    """`x` (1, 32, side, side): a 3 x 3 and a 1 x 1 convolution with a Relu between."""
+    generator = np.random.default_rng(0)
+    weights = {
+        "w": generator.standard_normal((64, 32, 3, 3)).astype(np.float32),
+        "v": generator.standard_normal((64, 64, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Conv", ["b", "v"], ["y"], "second"),
+    ]
+    shape: list[int | str | None] = [1, 32, side, side]
+    floats = TensorProto.FLOAT
+    return networks.assemble(nodes, {"x": (floats, shape)}, {"y": (floats, [1, 64, side, side])}, weights)
+
+
+def _choose(side: int, saved: Callable[..., ModelFile], context: SamplesContext) -> tuple[Choice, PassContext]:
+    model = _convolutions(side)
+    file = saved(model)
+    given = context(model, x=np.random.default_rng(1).standard_normal((2, 32, side, side)).astype(np.float32))
+    everything = eligible(units_of(file.graph()), False, None, [])
+    calibration = calibrate(file, Settings("minmax"), given, lambda _share: None, tensors_to_calibrate(everything))
+    maps = maps_of(everything, calibration)
+
+    def build(placement: Placement, folder: Path) -> ModelFile:
+        return builder(file, lambda one: plain_numbers(one, maps, Rounding(bits=7)))(placement, folder)
+
+    return choose_placement(file, everything, build, given), given
+
+
+def test_candidates_are_measured_and_one_of_them_is_kept(
+    saved: Callable[..., ModelFile], context: SamplesContext
+) -> None:
+    choice, _ = _choose(56, saved, context)
+    assert {"float", "everything"} <= set(choice.ratios)
+    assert all(1 <= len(values) <= ROUNDS for values in choice.ratios.values())
+    assert set(choice.unit_times) == {"first", "second"}
+    assert all(milliseconds > 0 for pair in choice.unit_times.values() for milliseconds in pair)
+    left = {"first", "second"} - choice.placement.quantized
+    assert all("slower in float" not in choice.placement.reasons[name] for name in left)
+    assert set(choice.placement.reasons) == left
+    assert choice.manifest()["ratios"].keys() == choice.ratios.keys()
+
+
+def test_a_call_too_short_to_time_is_not_measured(saved: Callable[..., ModelFile], context: SamplesContext) -> None:
+    """Its kernels take microseconds: noise would decide, and differently each time."""
+    choice, _ = _choose(4, saved, context)
+    assert choice.ratios == {}
+    assert choice.placement.quantized == {"first", "second"}

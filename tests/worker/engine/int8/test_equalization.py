@@ -1,0 +1,59 @@
+"""Cross-layer equalization: the same function, from weights that spread alike."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from tests.worker import networks
+from worker.engine.int8.equalization import equalize
+from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.sessions import open_session, run_session
+
+CHANNELS = 8
+
+
+def _pair(activation: str) -> onnx.ModelProto:
+    """`x` (1, 3, 8, 8) through a Conv of very unequal channels, an activation, a depthwise Conv and a 1 x 1 Conv."""
+    generator = np.random.default_rng(0)
+    spread = np.logspace(-1, 1, CHANNELS).astype(np.float32)[:, None, None, None]
+    weights = {
+        "first": generator.standard_normal((CHANNELS, 3, 3, 3)).astype(np.float32) * spread,
+        "bias": generator.standard_normal(CHANNELS).astype(np.float32),
+        "deep": generator.standard_normal((CHANNELS, 1, 3, 3)).astype(np.float32),
+        "last": generator.standard_normal((4, CHANNELS, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "first", "bias"], ["a"], "first_conv", pads=[1, 1, 1, 1]),
+        helper.make_node(activation, ["a"], ["b"], "activation"),
+        helper.make_node("Conv", ["b", "deep"], ["c"], "deep_conv", group=CHANNELS, pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c", "last"], ["y"], "last_conv"),
+    ]
+    floats = TensorProto.FLOAT
+    return networks.assemble(nodes, {"x": (floats, [1, 3, 8, 8])}, {"y": (floats, [1, 4, 8, 8])}, weights)
+
+
+def _ranges(model: ModelFile) -> np.ndarray:
+    """Largest weight of each output channel of the first convolution."""
+    graph = model.graph().graph
+    weight = next(node for node in graph if node.name == "first_conv").inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    return np.abs(weight.const_value.numpy()).reshape(CHANNELS, -1).max(axis=1)
+
+
+def test_channels_spread_alike_and_the_answer_stays(saved: Callable[..., ModelFile], tmp_path: object) -> None:
+    file = saved(_pair("Relu"))
+    graph = file.graph()
+    assert equalize(graph) == 2
+    made = save_graph(graph, file.path.parent.parent / "equalized")
+    x = {"x": np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    before, after = (run_session(open_session(one.path, 1), x)[0] for one in (file, made))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+    # The largest channel was a hundred times the smallest.
+    assert _ranges(made).max() / _ranges(made).min() < _ranges(file).max() / _ranges(file).min() / 3
+
+
+def test_only_relu_lets_a_factor_through(saved: Callable[..., ModelFile]) -> None:
+    assert equalize(saved(_pair("Sigmoid")).graph()) == 1
