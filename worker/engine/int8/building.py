@@ -9,6 +9,7 @@ import numpy as np
 from worker.engine.affine import Affine, unsigned
 from worker.engine.calibration import Calibration
 from worker.engine.calibration.observing import FLOAT
+from worker.engine.int8.fused_products import fuse_products
 from worker.engine.int8.inputs import Moments, input_moments
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_of, write_placement
@@ -100,6 +101,7 @@ def builder(prepared: ModelFile, numbers: Callable[[Placement], Numbers]) -> Cal
         own = Placement.of(units_of(model), placement.quantized)
         found = numbers(placement)
         write_placement(model, own, found.maps, found.codes, found.biases)
+        fuse_products(model)
         return save_graph(model, folder)
 
     return build

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from worker.engine.calibration.observing import FLOAT, exposed_calls
 from worker.engine.evaluation.metrics import looks_like_scores
 from worker.engine.int8.placement import Placement
+from worker.engine.int8.qdq import bias_addition
+from worker.engine.int8.units import Role, Unit
 from worker.engine.model_file import ModelFile
+from worker.engine.nodes import is_operator
 from worker.engine.pass_contract import PassContext
 from worker.engine.sessions import open_session, run_session
 
@@ -82,15 +86,12 @@ def layer_sqnr_db(
     prepared: ModelFile, made: ModelFile, placement: Placement, context: PassContext, samples: int
 ) -> dict[str, float]:
     """SQNR at the output of every unit in int8, by name: what was lost up to there."""
-    inside = {unit.name: unit.output.name or "" for unit in placement.in_int8}
-    counterparts = {
-        unit.name: (
-            inside[unit.name]
-            if placement.emits_float(unit) or unit.output.is_graph_output()
-            else f"{inside[unit.name]}_dequantized"
-        )
-        for unit in placement.in_int8
-    }
+    inside, counterparts = {}, {}
+    for unit in placement.in_int8:
+        name = _observed(unit).name or ""
+        in_float = placement.emits_float(unit) or unit.output.is_graph_output()
+        inside[unit.name] = name
+        counterparts[unit.name] = name if in_float else f"{name}_dequantized"
     chosen = np.arange(min(samples, context.feeds.sample_count))
     powers = {name: Power() for name in inside}
     exact_calls = exposed_calls(prepared, dict.fromkeys(inside.values(), FLOAT), context, chosen, "layers-float")
@@ -99,6 +100,12 @@ def layer_sqnr_db(
         for name, power in powers.items():
             power.add(exact[inside[name]], rounded[counterparts[name]])
     return {name: power.db for name, power in powers.items()}
+
+
+def _observed(unit: Unit) -> ir.Value:
+    """What comes out of a unit, its bias added where that is a node of its own."""
+    add = bias_addition(unit) if is_operator(unit.node, "MatMul") and unit.role is Role.WEIGHTED else None
+    return unit.output if add is None else add.outputs[0]
 
 
 def sensitivities_db(
