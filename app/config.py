@@ -71,7 +71,7 @@ class RunnerSettings(BaseSettings):
     processes: int = Field(default=256, ge=16, description="Processes and threads of the child and its children.")
     inspect_seconds: float = Field(default=300.0, gt=0, description="Wall time of an inspection.")
     grace_seconds: float = Field(default=60.0, ge=0, description="Wall time beyond a job's budget before it is killed.")
-    threads: int = Field(default=0, ge=0, description="Threads for models; 0 means every core.")
+    threads: int = Field(default=0, ge=0, description="Threads of a model, and the most it may ask for; 0: every core.")
 
 
 class Settings(BaseSettings):

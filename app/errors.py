@@ -127,6 +127,10 @@ class MetricMismatch(Unprocessable):
     code, title = "metric_mismatch", "The metric does not fit the model or the data"
 
 
+class TooManyThreads(Unprocessable):
+    code, title = "too_many_threads", "No worker has that many cores"
+
+
 class StorageFull(LatheError):
     status, code, title = 507, "storage_full", "The storage of this service is full"
 

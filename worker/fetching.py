@@ -1,7 +1,6 @@
 """Brings a job's files from storage into the runner's folder, and writes `job.json`."""
 
 import hashlib
-import os
 from pathlib import Path
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from app.jobs.tables import JobDatasetRow
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 from app.storage import Storage
+from worker.cores import threads_for_models
 from worker.memory import affordable_bytes
 from worker.runner.contract import JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
 
@@ -51,7 +51,7 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
         model=fetched[model.id] if model else None,
         datasets={role: fetched[row.id] for role, row in datasets.items()},
         request=request,
-        threads=(request and request.target.threads) or settings.runner.threads or len(os.sched_getaffinity(0)),
+        threads=threads_for_models(settings),
         budget_seconds=claim.budget_seconds,
         memory_bytes=affordable_bytes(settings.runner.memory_bytes),
     )

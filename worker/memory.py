@@ -1,12 +1,13 @@
-"""How much memory there is for a runner: a limit above it never bites, and the kernel kills in its stead.
-
-Control groups: Linux kernel documentation, admin-guide/cgroup-v2.rst (`memory.max`) and cgroup-v1/memory.rst
-(`memory.limit_in_bytes`).
-"""
+"""How much memory there is for a runner: a limit above it never bites, and the kernel kills in its stead."""
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from worker import control_groups
+
+# Of version 2 and of version 1; a group has the one or the other.
+LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
 
 
 def affordable_bytes(wanted: int, root: Path = Path("/")) -> int:
@@ -24,26 +25,8 @@ def physical_bytes() -> int:
 
 def control_group_limits(root: Path = Path("/")) -> Iterator[int]:
     """Every limit in bytes on the memory of this process: its group's, and those of the groups around it."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    mount = root / "sys/fs/cgroup"
-    for line in lines:
-        number, controllers, group = line.split(":", 2)
-        if number == "0" and not controllers:
-            yield from _limits(mount, group, "memory.max")
-        elif "memory" in controllers.split(","):
-            yield from _limits(mount / "memory", group, "memory.limit_in_bytes")
-
-
-def _limits(mount: Path, group: str, name: str) -> Iterator[int]:
-    # In a container the path may be the host's, and not be there: then the mount itself is the container's group.
-    path = PurePosixPath(group.lstrip("/"))
-    for folder in (path, *path.parents):
-        try:
-            text = (mount / folder / name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdecimal():  # not `max`
-            yield int(text)
+    for folder in control_groups.folders("memory", root):
+        for name in LIMIT_FILES:
+            text = control_groups.read(folder / name)
+            if text.isdecimal():  # not `max`
+                yield int(text)

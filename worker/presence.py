@@ -14,6 +14,7 @@ from app.config import Settings
 from app.database import Database
 from app.health.tables import WorkerRow
 from app.recipes.catalogue import CATALOGUE
+from worker.cores import threads_for_models
 from worker.engine.versions import versions
 from worker.sandbox import confinement
 from worker.work_folders import sweep
@@ -65,6 +66,7 @@ class Presence:
         values = {
             "queues": self._queues,
             "passes": passes_served() if set(self._queues) & {"cpu", "gpu"} else [],
+            "threads": threads_for_models(self._settings),
             "confinement": confinement(),
             "versions": versions(),
             "seen_at": func.now(),

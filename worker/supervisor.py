@@ -31,6 +31,7 @@ from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobKind, JobState
 from app.storage import Storage
 from worker import sandbox
+from worker.cores import threads_for_models
 from worker.fetching import CorruptInput, fetch
 from worker.heart import Heart
 from worker.listener import Listener
@@ -94,7 +95,8 @@ class Supervisor:
         """Run one attempt, if the job is there to be taken."""
         holder = f"{socket.gethostname()}:{os.getpid()}"
         with self.database.session_scope() as session:
-            claim = lease.claim(session, job_id, holder, self.settings.jobs.lease_seconds)
+            threads = threads_for_models(self.settings)
+            claim = lease.claim(session, job_id, holder, self.settings.jobs.lease_seconds, threads)
         if claim is None:
             return
         with structlog.contextvars.bound_contextvars(job_id=str(job_id), fence=claim.fence, attempt=claim.attempt):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, DateTime, Text, func
+from sqlalchemy import ARRAY, DateTime, Integer, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -18,6 +18,8 @@ class WorkerRow(Base):
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
     passes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    threads: Mapped[int | None] = mapped_column(Integer)
+    """The most that it gives a model; null from a worker that does not say."""
     confinement: Mapped[dict[str, Any]] = mapped_column(JSONB)
     versions: Mapped[dict[str, Any]] = mapped_column(JSONB)
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Integer, and_, delete, exists, func, insert, literal, select, true, update
 from sqlalchemy.orm import Session
 
 from app.errors import Fault
@@ -64,8 +64,14 @@ def _held(claim: Claim) -> ColumnElement[bool]:
     return and_(JobRow.id == claim.job_id, JobRow.fence == claim.fence, JobRow.state == JobState.RUNNING)
 
 
-def claim(session: Session, job_id: UUID, holder: str, lease_seconds: float) -> Claim | None:
-    """Take a queued job that is due. None where there is nothing to take: a duplicate, or somebody was faster."""
+def claim(
+    session: Session, job_id: UUID, holder: str, lease_seconds: float, threads: int | None = None
+) -> Claim | None:
+    """Take a queued job that is due and wants no more than `threads`, where that is given.
+
+    None where there is nothing to take: a duplicate, somebody was faster, or it waits for a worker with more threads.
+    """
+    wanted = JobRow.request["target"]["threads"].astext.cast(Integer)
     row = session.execute(
         update(JobRow)
         .where(
@@ -73,6 +79,7 @@ def claim(session: Session, job_id: UUID, holder: str, lease_seconds: float) -> 
             JobRow.state == JobState.QUEUED,
             JobRow.due_at <= func.clock_timestamp(),
             JobRow.expires_at > func.clock_timestamp(),
+            true() if threads is None else func.coalesce(wanted, 1) <= threads,
         )
         .values(
             state=JobState.RUNNING,

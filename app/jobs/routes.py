@@ -26,6 +26,7 @@ from app.errors import (
     NotFound,
     NotReady,
     ReportNotReady,
+    TooManyThreads,
 )
 from app.jobs import lease, service, submission
 from app.jobs.fitness import BudgetTooLarge, NotTrainable
@@ -67,6 +68,7 @@ POLL_SECONDS = 1
         MetricMismatch,
         NotTrainable,
         BudgetTooLarge,
+        TooManyThreads,
         IdempotencyKeyReused,
         body=True,
     ),

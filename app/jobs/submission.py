@@ -14,6 +14,8 @@ from uuid_utils.compat import uuid7
 from app.config import Settings
 from app.datasets.tables import DatasetRow
 from app.errors import DatasetRejected, IdempotencyKeyReused, ModelRejected, NotFound, NotReady, ValidationFailed
+from app.health.service import live_workers
+from app.jobs.capacity import QUEUES, check_capacity
 from app.jobs.fitness import check_fitness
 from app.jobs.states import JobKind
 from app.jobs.subjects import SUBJECT
@@ -22,7 +24,6 @@ from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
-QUEUES = {"cpu": "cpu", "cuda": "gpu"}
 INSPECTION_QUEUE = "inspect"
 
 Row = TypeVar("Row", ModelRow, DatasetRow)
@@ -51,6 +52,7 @@ async def submit(
         if datasets[role].status == "rejected":
             raise DatasetRejected(f"Dataset {dataset_id} was rejected: {(datasets[role].problem or {}).get('detail')}")
     request = check_fitness(request, model, datasets, settings)
+    check_capacity(request.target, await live_workers(session))
     job = JobRow(
         id=job_id,
         workspace_id=workspace_id,

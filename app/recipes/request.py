@@ -54,7 +54,9 @@ class Target(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Decides the worker and the kernels.")
-    threads: int | None = Field(default=None, ge=1, le=256, description="Threads of a model; by default the worker's.")
+    threads: int | None = Field(
+        default=None, ge=1, le=256, description="Threads of a model; by default, and at most, the worker's cores."
+    )
     batch: int | None = Field(
         default=None, ge=1, le=65_536, description="Batch that latency is measured at; 1 by default."
     )

@@ -102,12 +102,12 @@ def test_an_inspection_rejects_what_is_no_model(supervisor: Supervisor, database
     assert job.error is not None and row.problem == job.error
 
 
-def add_optimization(database: Database, model: UUID) -> UUID:
+def add_optimization(database: Database, model: UUID, threads: int = 1) -> UUID:
     """A short job on random input."""
     request = {
         "model_id": str(model),
         "recipe": [{"pass": "optimize_graph"}],
-        "target": {"device": "cpu", "threads": 1},
+        "target": {"device": "cpu", "threads": threads},
     }
     return add_job(database, model_id=model, request=request, budget_seconds=10.0)
 
@@ -256,6 +256,19 @@ def test_a_flood_of_events_is_cut_off(
     with database.session_scope() as session:
         kept = session.scalar(select(func.count()).select_from(JobEventRow).where(JobEventRow.job_id == job_id))
     assert kept is not None and kept <= MAX_EVENTS + 2  # the states it began and ended in
+
+
+def test_a_job_that_wants_more_threads_than_a_worker_has_is_left_to_another(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    """Spinning threads without a core each would keep each other, and the queue, from getting anywhere."""
+    runner("time.sleep(600)")
+    supervisor.settings.runner.threads = 2
+    job_id = add_optimization(database, model, threads=3)
+    supervisor.run(job_id)
+    assert (read_job(database, job_id).state, read_job(database, job_id).attempt) == (JobState.QUEUED, 0)
+    with database.session_scope() as session:
+        assert lease.claim(session, job_id, "a larger worker", 45.0, threads=3) is not None
 
 
 def test_a_worker_without_storage_hands_its_job_on_and_spends_no_attempt(

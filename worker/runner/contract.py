@@ -44,7 +44,7 @@ class RunnerJob(Strict):
     model: InputFile | None = None
     datasets: dict[str, InputFile] = Field(default_factory=dict, description="By role, or `dataset` at inspection.")
     request: OptimizeRequest | None = None
-    threads: int
+    threads: int = Field(description="Threads of a model that asks for no number, and the most that one may ask for.")
     budget_seconds: float
     memory_bytes: int
 

@@ -34,7 +34,7 @@ def build_manifest(job: RunnerJob, request: OptimizeRequest, account: Account) -
         "seed": request.seed,
         "passes": account.passes,
         "artifact": account.artifact,
-        "threads": job.threads,
+        "threads": request.target.threads or job.threads,
         "versions": versions(),
         "processor": {
             "name": processor_name(request.target.device),

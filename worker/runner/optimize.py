@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from app import errors
 from app.jobs.report import Candidate, Environment, Figures, Measurement, Report, Summary
 from app.recipes.request import Metric, OptimizeRequest
 from worker.engine.evaluation.requests import ComparisonAnswer, TurnsAnswer
@@ -39,6 +40,10 @@ class IncompleteJob(UserFault):
     code, title = "incomplete_job", "The job lacks a model or a request"
 
 
+class TooManyThreads(UserFault):
+    code, title = errors.TooManyThreads.code, errors.TooManyThreads.title
+
+
 @dataclass(frozen=True)
 class Results:
     """Everything done and measured."""
@@ -63,9 +68,7 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     """
     if job.model is None or job.request is None:
         raise IncompleteJob("The job names no model or no request.", None)
-    request = job.request.model_copy(
-        update={"target": job.request.target.model_copy(update={"threads": job.request.target.threads or job.threads})}
-    )
+    request = _with_threads(job.request, job.threads)
     pacing = Pacing(events, job.budget_seconds)
     scratch = workdir / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -103,6 +106,16 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
         events.log(warning, "warning")
     results = Results(metric, data, outcome, artifact, baseline, candidate, turns, compared, warnings)
     return _result(job, request, results, workdir)
+
+
+def _with_threads(request: OptimizeRequest, most: int) -> OptimizeRequest:
+    threads = request.target.threads or most
+    if threads > most:
+        raise TooManyThreads(
+            f"`target.threads` is {threads}; this worker gives a model {most}.",
+            f"Ask for {most} or fewer, or leave it out for all that the worker has.",
+        )
+    return request.model_copy(update={"target": request.target.model_copy(update={"threads": threads})})
 
 
 def _open(file: InputFile, workdir: Path) -> ModelFile:

@@ -29,8 +29,8 @@ from worker.passes import quantize_dynamic
 from worker.runner.contract import InputFile, RunnerJob, RunnerResult
 from worker.runner.events import Events
 from worker.runner.job_data import JobData
-from worker.runner.optimize import run
 from worker.runner.verdict import is_slower, judge, with_speed
+from worker.runner.optimize import TooManyThreads, run
 
 # Long enough for every probe, short enough that timing takes two seconds.
 BUDGET_SECONDS = 15.0
@@ -257,6 +257,12 @@ def test_a_file_slower_than_its_original_is_said_to_be(value: float, high: float
     ratio = Interval(value=value, low=value - 0.1, high=high)
     assert is_slower(ratio) is slower
     assert ("slower than the original" in with_speed(_judge(0.01), ratio).reason) is slower
+
+
+def test_more_threads_than_the_worker_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TooManyThreads) as caught:
+        _run(tmp_path, networks.convnet(), {}, recipe=[{"pass": "optimize_graph"}], target={"threads": 2})
+    assert "`target.threads` is 2" in caught.value.detail
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="there is a GPU here")

@@ -1,0 +1,57 @@
+"""What no live worker could carry out is refused at submission, before it waits for one without a reason."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from app.database import Database
+from tests.app.health.factories import add_worker
+from tests.app.jobs.test_routes import add_model
+
+Headers = dict[str, str]
+
+
+@dataclass
+class Case:
+    id: str
+    target: dict[str, Any]
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    refusal: tuple[int, str] | None = None
+    names: tuple[str, ...] = ()
+
+
+TWO_CORES = {"name": "small", "queues": ["cpu"], "threads": 2}
+MANY_CORES = {"name": "large", "queues": ["cpu"], "threads": 64}
+INSPECTOR = {"name": "inspector", "queues": ["inspect"], "threads": 256}
+SILENT = MANY_CORES | {"silent_seconds": 61.0}
+OLD = {"name": "of the release before", "queues": ["cpu"]}
+
+CASES = [
+    Case("as-many-as-there-are", {"threads": 2}, [TWO_CORES]),
+    Case("one-too-many", {"threads": 3}, [TWO_CORES], (422, "too_many_threads"), ("is 3", "model 2", "2 or fewer")),
+    Case("another-worker-has-them", {"threads": 64}, [TWO_CORES, MANY_CORES]),
+    Case("more-than-any", {"threads": 200}, [TWO_CORES, MANY_CORES], (422, "too_many_threads"), ("is 200", "model 64")),
+    Case("who-has-them-inspects", {"threads": 3}, [TWO_CORES, INSPECTOR], (422, "too_many_threads")),
+    Case("who-has-them-is-silent", {"threads": 3}, [TWO_CORES, SILENT], (422, "too_many_threads")),
+    Case("a-worker-does-not-say", {"threads": 200}, [TWO_CORES, OLD]),
+    Case("none-is-heard-of", {"threads": 200}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+async def test_what_live_workers_can_do_decides(
+    case: Case, client: httpx.AsyncClient, writer: Headers, database: Database, workspace_id: UUID
+) -> None:
+    for worker in case.workers:
+        add_worker(database, **worker)
+    body = {"model_id": str(add_model(database, workspace_id)), "recipe": [{"pass": "optimize_graph"}]}
+    answer = await client.post("/v1/jobs", json=body | {"target": case.target}, headers=writer)
+    problem = answer.json()
+    if case.refusal is None:
+        assert answer.status_code == 202, answer.text
+    else:
+        assert (answer.status_code, problem["code"]) == case.refusal
+        assert [name for name in case.names if name not in problem["detail"] + problem["remedy"]] == []
