@@ -16,6 +16,9 @@ from worker.runner.contract import MAX_EVENT_BYTES, Event
 # Beyond this an attempt shows its progress and nothing else; a runner could fill the disk with what it says.
 MAX_EVENTS = 5000
 FLUSH_SECONDS = 0.5
+# The job's row follows every value; the list of events keeps those that a reader would notice.
+VISIBLE_PROGRESS = 0.01
+REPEAT_SECONDS = 5.0
 log = structlog.get_logger()
 
 
@@ -32,6 +35,7 @@ class Listener:
         self._events: list[dict[str, Any]] = []
         self._progress = Progress()
         self._kept = 0
+        self._noted = (-1.0, 0.0)  # progress, and when it became an event
         self._flushed = time.monotonic()
         self._thread = threading.Thread(target=self._listen, name=f"listener-{claim.job_id}", daemon=True)
         self._thread.start()
@@ -80,9 +84,19 @@ class Listener:
                 progress=before.progress if event.progress is None else event.progress,
                 eta_seconds=before.eta_seconds if event.eta_seconds is None else event.eta_seconds,
             )
+            if event.type == "progress" and not self._is_news(self._progress.progress or 0.0):
+                return
             data = event.model_dump(mode="json", exclude_none=True)
             if event.type == "progress" and self._events and self._events[-1]["type"] == "progress":
                 self._events[-1] = data
             elif self._kept < MAX_EVENTS:
                 self._kept += 1
                 self._events.append(data)
+
+    def _is_news(self, progress: float) -> bool:
+        """Whether progress went visibly on since it was last among the events, or was not there for a while."""
+        (before, at), now = self._noted, time.monotonic()
+        if abs(progress - before) < VISIBLE_PROGRESS and now - at < REPEAT_SECONDS:
+            return False
+        self._noted = (progress, now)
+        return True
