@@ -12,7 +12,7 @@ import pytest
 
 from app.recipes.request import Metric
 from tests.worker import networks
-from worker.engine.evaluation.child import Bounds, run_probe
+from worker.engine.evaluation.child import Bounds, MeasurementFailed, run_probe
 from worker.engine.evaluation.requests import (
     Comparison,
     ComparisonAnswer,
@@ -147,6 +147,14 @@ def test_a_fault_in_a_probe_keeps_its_code(tmp_path: Path) -> None:
     with pytest.raises(UserFault) as caught:
         run_probe("footprint", request, Footprint, Bounds(tmp_path / "probe", 60))
     assert caught.value.fault().code == "model_fails"
+
+
+def test_a_probe_without_an_end_is_not_answered_with_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.engine.evaluation.child.SHORTEST_LIMIT_SECONDS", 0.0)
+    model = _perceptron(tmp_path / "model")
+    with pytest.raises(MeasurementFailed, match="did not end") as caught:
+        run_probe("footprint", _one_call(model, tmp_path), Footprint, Bounds(tmp_path / "probe", 0.0))
+    assert caught.value.remedy is not None and "Run the model once" in caught.value.remedy
 
 
 def test_a_probe_dies_with_its_parent(tmp_path: Path) -> None:
