@@ -35,7 +35,8 @@ def owner_key() -> str | None:
 def database_settings(data: Path | None) -> "Iterator[Settings]":
     """Settings whose database answers while the block runs: DATABASE_URL's, or an embedded service's.
 
-    An embedded service that does not run is started for as long as that takes. Raises typer.Exit where none can be had.
+    An embedded service that does not run is started for as long as that takes; none is made. Raises typer.Exit where
+    none can be had.
     """
     from pydantic import ValidationError
 
@@ -47,9 +48,9 @@ def database_settings(data: Path | None) -> "Iterator[Settings]":
         except ValidationError as error:
             fail("; ".join(item["msg"] for item in error.errors()), ExitCode.USAGE)
         return
-    from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices, default_folder
+    from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices
 
-    folder = data or default_folder()
+    folder = _folder_of_a_service(data)
     services = EmbeddedServices(folder)
     try:
         services.start()
@@ -66,6 +67,20 @@ def database_settings(data: Path | None) -> "Iterator[Settings]":
         yield settings
     finally:
         services.stop()
+
+
+def _folder_of_a_service(data: Path | None) -> Path:
+    """The folder of the service that is meant. Raises typer.Exit where there is none: none is made for a key."""
+    from app.embedded import default_folder, holds_service
+
+    folder = data or default_folder()
+    if not holds_service(folder):
+        fail(
+            f"there is no service in {folder}: name the folder of yours with --data or LATHE_DATA_FOLDER, "
+            "or its database with DATABASE_URL; `lathe serve` makes one",
+            ExitCode.USAGE,
+        )
+    return folder
 
 
 def _settings(environment: dict[str, str]) -> "Settings":

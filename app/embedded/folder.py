@@ -34,6 +34,11 @@ def default_folder() -> Path:
     return folder if folder.is_absolute() else Path(tempfile.gettempdir(), f"lathe-{os.geteuid()}")
 
 
+def holds_service(folder: Path) -> bool:
+    """Whether an embedded service keeps its database there, running or not."""
+    return (folder / "postgres" / "PG_VERSION").is_file()
+
+
 class DataFolder:
     """One data folder, held by one embedded service at a time.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.client import Lathe, LatheApiError
-from app.embedded import Stack
+from app.embedded import EmbeddedServices, Stack
 from tests.app.cli.conftest import LatheCommand
 
 
@@ -50,11 +50,25 @@ def test_the_owners_key_stays_on_this_machine(
 
 
 def test_a_service_that_does_not_run_is_started_for_a_key(bare_lathe: LatheCommand, tmp_path: Path) -> None:
-    data = ("--data", tmp_path / "fresh")
+    with EmbeddedServices(tmp_path / "stopped", durable=False):
+        pass
+    data = ("--data", tmp_path / "stopped")
     made = bare_lathe("keys", "create", "--name", "first", *data)
     assert made.code == 0
     assert made.stdout.startswith("lth_")
     assert [row["name"] for row in bare_lathe("keys", "list", *data, "--json").json] == ["first"]
+
+
+@pytest.mark.parametrize(
+    "command", [["create", "--name", "x"], ["list"], ["revoke", "abc"]], ids=lambda words: words[0]
+)
+def test_a_key_makes_no_second_service(bare_lathe: LatheCommand, tmp_path: Path, command: list[str]) -> None:
+    """The service may run on another folder: a key of a new one would open nothing, and nobody would know why."""
+    outcome = bare_lathe("keys", *command)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    for part in (str(tmp_path / "no-such-folder"), "--data", "LATHE_DATA_FOLDER", "DATABASE_URL"):
+        assert part in outcome.stderr
+    assert not (tmp_path / "no-such-folder").exists()
 
 
 def test_an_unknown_scope_is_refused(bare_lathe: LatheCommand, tmp_path: Path) -> None:
