@@ -77,6 +77,10 @@ class ReportNotReady(Conflict):
     code, title = "report_not_ready", "The job has no report yet"
 
 
+class NoGpuWorker(Conflict):
+    code, title = "no_gpu_worker", "No worker with a GPU is there"
+
+
 class TooLarge(LatheError):
     status, code, title = 413, "too_large", "The upload is larger than this service accepts"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.errors import TooManyThreads
+from app.errors import NoGpuWorker, TooManyThreads
 from app.health.tables import WorkerRow
 from app.recipes.request import Target
 
@@ -10,13 +10,21 @@ QUEUES = {"cpu": "cpu", "cuda": "gpu"}
 
 
 def check_capacity(target: Target, workers: Sequence[WorkerRow]) -> None:
-    """Where no worker of the queue is heard of, they may just be starting again: nothing is refused for its cores.
+    """Where no worker for the CPU is heard of, they are just starting again, and what they have is not known.
 
     Raises:
+        NoGpuWorker: the job is for a GPU, and no live worker serves its queue; many services have none.
         TooManyThreads: the live workers are known, and none has that many cores.
 
     """
-    serving = [worker for worker in workers if QUEUES[target.device] in worker.queues]
+    queue = QUEUES[target.device]
+    serving = [worker for worker in workers if queue in worker.queues]
+    if target.device == "cuda" and not serving:
+        raise NoGpuWorker(
+            f"`target.device` is cuda, and no live worker takes jobs from the queue `{queue}`.",
+            remedy=f"Start a worker with a GPU on the queue `{queue}` (/readyz lists the live ones), or leave "
+            "`target.device` at cpu.",
+        )
     known = [worker.threads for worker in serving if worker.threads is not None]
     if target.threads is not None and known and len(known) == len(serving) and target.threads > max(known):
         raise TooManyThreads(

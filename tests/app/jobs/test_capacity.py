@@ -27,6 +27,7 @@ TWO_CORES = {"name": "small", "queues": ["cpu"], "threads": 2}
 MANY_CORES = {"name": "large", "queues": ["cpu"], "threads": 64}
 INSPECTOR = {"name": "inspector", "queues": ["inspect"], "threads": 256}
 SILENT = MANY_CORES | {"silent_seconds": 61.0}
+GPU = {"name": "gpu", "queues": ["gpu"], "threads": 8}
 OLD = {"name": "of the release before", "queues": ["cpu"]}
 
 CASES = [
@@ -38,6 +39,11 @@ CASES = [
     Case("who-has-them-is-silent", {"threads": 3}, [TWO_CORES, SILENT], (422, "too_many_threads")),
     Case("a-worker-does-not-say", {"threads": 200}, [TWO_CORES, OLD]),
     Case("none-is-heard-of", {"threads": 200}),
+    Case("a-gpu-that-is-there", {"device": "cuda"}, [TWO_CORES, GPU]),
+    Case("no-gpu", {"device": "cuda"}, [TWO_CORES], (409, "no_gpu_worker"), ("cuda", "`gpu`", "cpu")),
+    Case("no-worker-at-all", {"device": "cuda"}, [], (409, "no_gpu_worker")),
+    Case("a-gpu-that-is-silent", {"device": "cuda"}, [GPU | {"silent_seconds": 61.0}], (409, "no_gpu_worker")),
+    Case("the-gpus-cores-count", {"device": "cuda", "threads": 9}, [MANY_CORES, GPU], (422, "too_many_threads")),
 ]
 
 
