@@ -7,6 +7,7 @@ import numpy as np
 
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
 from worker.engine.arrays import open_arrays
+from worker.engine.evaluation.class_labels import check_labels, class_count
 from worker.engine.evaluation.metrics import CLASSIFICATION, MetricMismatch
 from worker.engine.evaluation.requests import OutputFace
 from worker.engine.feeds import DataMismatch, Feeds, match_arrays
@@ -94,9 +95,18 @@ def choose_metric(
     """The job's metric with output and labels filled in.
 
     Raises:
-        MetricMismatch: an output or label array that does not exist, or none to choose from.
+        MetricMismatch: an output or label array that does not exist, none to choose from, or labels of other classes.
 
     """
+    metric = _named_metric(request, data, outputs, warnings)
+    if metric.labels is not None and metric.name in CLASSIFICATION:
+        _check_labels(metric.labels, data, str(metric.output), outputs[str(metric.output)])
+    return metric
+
+
+def _named_metric(
+    request: OptimizeRequest, data: JobData, outputs: dict[str, OutputFace], warnings: list[str]
+) -> Metric:
     asked = request.metric
     output = (asked and asked.output) or next(iter(outputs), None)
     if output is None or output not in outputs:
@@ -133,6 +143,14 @@ def _default_metric(data: JobData, output: str, face: OutputFace, warnings: list
     elif data.labels:
         warnings.append(f"Label arrays {', '.join(sorted(data.labels))} were not used: `metric` names none.")
     return Metric(name="agreement", output=output)
+
+
+def _check_labels(name: str, data: JobData, output: str, face: OutputFace) -> None:
+    """Before anything is optimized for a metric that cannot be measured. Raises MetricMismatch."""
+    labels = data.labels[name]
+    batched = not data.evaluation.whole and face.shape[:1] == [data.batch]
+    rows = face.shape[1:] if batched else face.shape
+    check_labels(name, labels, output, class_count([len(labels), *rows], labels.shape, face.dtype))
 
 
 def _only_label(metric: str, data: JobData) -> str:

@@ -201,6 +201,25 @@ def test_what_cannot_be_served_is_refused(
         _run(tmp_path / "w", networks.convnet(), data, recipe=[{"pass": "optimize_graph"}], **request_)
 
 
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        (np.arange(4) + 100, ["from 100 to 103", "10 classes, 0 to 9"]),
+        (np.array([0, 1, 2, 10]), ["from 0 to 10"]),
+        (np.full(4, -100), ["from -100 to -100"]),
+    ],
+    ids=["of-another-numbering", "counted-from-one", "none-is-counted"],
+)
+def test_labels_that_are_no_classes_of_the_output_are_refused_before_anything_is_done(
+    labels: np.ndarray, named: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("worker.runner.optimize.run_chain")
+    data = {"evaluation": {"image": np.zeros((4, 3, 16, 16), np.float32), "label": labels}}
+    with pytest.raises(MetricMismatch) as caught:
+        _run(tmp_path / "w", networks.convnet(), data, recipe=[{"pass": "optimize_graph"}], metric={"name": "top1"})
+    assert [words for words in ["'label'", "'logits'", *named] if words not in caught.value.detail] == []
+
+
 def test_a_budget_too_short_for_any_pass_is_said(tmp_path: Path) -> None:
     with pytest.raises(BudgetExhausted):
         _run(tmp_path / "w", networks.convnet(), {}, budget=0.1, recipe=[{"pass": "quantize_dynamic"}])

@@ -17,6 +17,7 @@ from app.jobs.report import Quality
 from worker.engine.evaluation import metrics
 from worker.engine.evaluation.bootstrap import MacroF1, Mean, SqnrDb, Statistic, estimate
 from worker.engine.evaluation.child import serve_probe
+from worker.engine.evaluation.class_labels import check_labels, class_count, guessing
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
 from worker.engine.feeds import Call, Feeds
 from worker.engine.sessions import Feed, ModelFails, open_session, run_session
@@ -34,6 +35,7 @@ class Scores:
     labelled: dict[str, Columns] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     not_finite: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     broken: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    classes: int | None = None
     skipped: set[str] = field(default_factory=set)
     count: int = 0
 
@@ -171,6 +173,9 @@ def _score(
         scores.not_finite[name] += int((~np.isfinite(original.reshape(len(original), -1))).any(axis=1).sum())
     for label, metric in _labels_of(examination.request, name, examination.labels):
         truth = np.asarray(examination.labels[label][call.samples])
+        if label == examination.request.metric.labels and metric in metrics.CLASSIFICATION and not scores.count:
+            scores.classes = class_count(original.shape, truth.shape, original.dtype.name)
+            check_labels(label, examination.labels[label], name, scores.classes)
         for which, output in (("original", original), ("candidate", candidate)):
             _score_labels(scores.labelled[f"{label}|{which}"], metric, output, truth, scores.count)
 
@@ -237,7 +242,7 @@ def _answer(examination: Examination) -> ComparisonAnswer:
         original=quality["original"],
         candidate=quality["candidate"],
         sample_count=scores.count,
-        warnings=[*examination.warnings, *_warnings(scores)],
+        warnings=[*examination.warnings, *_warnings(scores), *_doubts(examination, quality["original"])],
         **_contract_figures(scores, request, fidelity, labelled),
     )
 
@@ -315,6 +320,15 @@ def _warnings(scores: Scores) -> list[str]:
                 "the original is finite; cosine and SQNR are not given for it."
             )
     return found
+
+
+def _doubts(examination: Examination, original: list[Quality]) -> list[str]:
+    """What is to be said of the job's metric of the original: a list of no or one sentence."""
+    metric = examination.request.metric
+    if metric.name not in metrics.CLASSIFICATION:
+        return []
+    of_the_job = [one for one in original if (one.name, one.labels) == (metric.name, metric.labels)]
+    return [words for one in of_the_job if (words := guessing(one, examination.scores.classes)) is not None]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Outputs come as `(N, ...)`, one row a sample. Scores are `(N,)` float64, higher is better except for `mse` and `mae`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -68,24 +68,29 @@ def broken_samples(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return broken
 
 
+def class_axis(output: Sequence[int], labels: Sequence[int]) -> int | None:
+    """Where an output of this shape holds class scores for labels of this shape; None where it does not.
+
+    The output is `labels + (C,)` or, as in segmentation, `(N, C) + labels[1:]`.
+    """
+    for axis in (len(output) - 1, 1):
+        if len(output) > 1 and output[axis] > 1 and [*output[:axis], *output[axis + 1 :]] == [*labels]:
+            return axis
+    return None
+
+
 def classes(output: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The predicted class for every label: the top score, or the output itself where it holds class numbers.
 
-    `output` is `labels.shape + (C,)` or, as in segmentation, `(N, C) + labels.shape[1:]`.
-
     Raises:
-        MetricMismatch: it is neither.
+        MetricMismatch: it is neither (see `class_axis`).
 
     """
     if output.dtype.kind in "iub" and output.size == labels.size:
         return output.reshape(labels.shape)
-    for axis in (output.ndim - 1, 1):
-        if (
-            output.ndim > 1
-            and output.shape[axis] > 1
-            and output.shape[:axis] + output.shape[axis + 1 :] == labels.shape
-        ):
-            return np.asarray(np.argmax(output, axis=axis))
+    axis = class_axis(output.shape, labels.shape)
+    if axis is not None:
+        return np.asarray(np.argmax(output, axis=axis))
     raise MetricMismatch(
         f"An output of shape {list(output.shape)} holds no class scores for labels of shape {list(labels.shape)}.",
         "Choose another output or label array in `metric`, or a metric for numbers: mse, mae.",

@@ -13,6 +13,7 @@ import pytest
 from app.recipes.request import Metric
 from tests.worker import networks
 from worker.engine.evaluation.child import Bounds, MeasurementFailed, run_probe
+from worker.engine.evaluation.metrics import MetricMismatch
 from worker.engine.evaluation.requests import (
     Comparison,
     ComparisonAnswer,
@@ -91,14 +92,16 @@ def test_turns_give_every_model_as_many_rounds(tmp_path: Path) -> None:
     assert found.latencies[0].p50_ms <= found.latencies[0].p99_ms
 
 
-def _compare(tmp_path: Path, metric: Metric, x: np.ndarray = X, candidate_seed: int = 0) -> ComparisonAnswer:
+def _compare(
+    tmp_path: Path, metric: Metric, x: np.ndarray = X, candidate_seed: int = 0, labels: np.ndarray | None = None
+) -> ComparisonAnswer:
     original, candidate = _perceptron(tmp_path / "a"), _perceptron(tmp_path / "b", candidate_seed)
     store = ArrayStore(tmp_path / "store")
     request = Comparison(
         original=str(original.path),
         candidate=str(candidate.path),
         feed=_feeds(original, x).describe(store),
-        labels={"label": store.keep(np.arange(len(x)) % 4)},
+        labels={"label": store.keep(np.arange(len(x)) % 4 if labels is None else labels)},
         metric=metric,
         threads=1,
         batch=1,
@@ -124,6 +127,19 @@ def test_another_model_does_not_agree(tmp_path: Path) -> None:
     assert found.metric_candidate is not None
     assert found.metric_candidate < 0.5
     assert found.drop == pytest.approx(1 - found.metric_candidate)
+
+
+def test_labels_that_are_no_classes_are_refused_in_the_probe_as_well(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="from 0 to 4") as caught:
+        _compare(tmp_path, Metric(name="top1", output="y", labels="label"), labels=np.arange(len(X)) % 5)
+    assert caught.value.fault().code == MetricMismatch.code
+
+
+def test_an_original_without_skill_is_said(tmp_path: Path) -> None:
+    """The network is random, and so are the labels to it: one in four is right, give or take 14 % for 40 samples."""
+    found = _compare(tmp_path, Metric(name="top1", output="y", labels="label"))
+    assert found.metric_original is not None and found.metric_original < 0.4
+    assert [warning for warning in found.warnings if "guessing among 4 classes" in warning]
 
 
 def test_nan_is_named_and_leaves_the_answer_finite(tmp_path: Path) -> None:
