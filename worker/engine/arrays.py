@@ -6,7 +6,9 @@ import numpy as np
 
 from worker.engine import npz, safetensors_file
 from worker.engine.dataset_faults import NotADataset
+from worker.engine.stored_arrays import BFLOAT16
 
+CHUNK_BYTES = 16 << 20
 NPZ = "application/x-npz"
 SAFETENSORS = "application/x-safetensors"
 
@@ -45,3 +47,12 @@ def open_arrays(path: Path, media_type: str, scratch: Path) -> dict[str, np.ndar
     if media_type == NPZ:
         return npz.open_arrays(path, scratch)
     return safetensors_file.open_arrays(path)
+
+
+def samples_not_finite(array: np.ndarray) -> int:
+    """Samples (entries of the first axis) that hold a NaN or an infinity. Reads a piece at a time."""
+    if array.dtype.kind != "f" and array.dtype != BFLOAT16:
+        return 0
+    step = max(1, CHUNK_BYTES * len(array) // max(1, array.nbytes))
+    pieces = (array[start : start + step] for start in range(0, len(array), step))
+    return sum(int((~np.isfinite(piece)).reshape(len(piece), -1).any(axis=1).sum()) for piece in pieces)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
-from worker.engine.arrays import open_arrays
+from worker.engine.arrays import open_arrays, samples_not_finite
 from worker.engine.evaluation.class_labels import check_labels, class_count
 from worker.engine.evaluation.metrics import CLASSIFICATION, MetricMismatch
 from worker.engine.evaluation.requests import OutputFace
@@ -49,7 +49,8 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
     arrays = _open_roles(job, workdir, scratch)
     feeds = {role: match_arrays(inputs, found, _source(job, role)) for role, found in arrays.items()}
     words = {role: f"{_source(job, role)}: {feeds[role].sample_count} samples" for role in feeds}
-    warnings = list(dict.fromkeys(warning for found in feeds.values() for warning in found.warnings))
+    casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
+    warnings = [*casts, *_not_finite(job, arrays)]
     given = next((feeds[role] for role in ("evaluation", "calibration", "training") if role in feeds), None)
     if given is None:
         shapes = working_shapes(model, inputs, request.target.shapes or {}, request.target.batch or 1, job.threads)
@@ -172,6 +173,17 @@ def _open_roles(job: RunnerJob, workdir: Path, scratch: Path) -> dict[str, dict[
             folder = scratch / f"dataset-{len(opened)}"
             opened[file.path] = open_arrays(workdir / file.path, file.media_type, folder)
     return {role: opened[file.path] for role, file in job.datasets.items()}
+
+
+def _not_finite(job: RunnerJob, arrays: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """In words, the arrays in which something is no number; a file that serves two roles is read once."""
+    files = {job.datasets[role].path: (_source(job, role), found) for role, found in arrays.items()}
+    return [
+        f"Array {name!r} of {source} is NaN or infinite in {count:,} of {len(array):,} samples."
+        for source, found in files.values()
+        for name, array in found.items()
+        if (count := samples_not_finite(array))
+    ]
 
 
 def _source(job: RunnerJob, role: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from worker.engine.arrays import NPZ, SAFETENSORS, open_arrays, sniff
+from worker.engine.arrays import NPZ, SAFETENSORS, open_arrays, samples_not_finite, sniff
 from worker.engine.dataset_faults import NotADataset, SizeMismatch
 
 GENERATOR = np.random.default_rng(0)
@@ -109,3 +109,23 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"a,b\n1,2\n3,4\n")
     with pytest.raises(NotADataset, match="begins with b'a,b"):
         sniff(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("array", "count"),
+    [
+        (ARRAYS["float32"], 0),
+        (np.array([[1, np.nan], [np.inf, np.nan], [1, 2], [1, -np.inf]], np.float16), 3),
+        (np.array([1, np.nan], ml_dtypes.bfloat16), 1),
+        (ARRAYS["not finite"], 3),
+        (ARRAYS["no elements"], 0),
+        (ARRAYS["int64"], 0),
+    ],
+    ids=["all-finite", "matrix", "bfloat16", "vector", "no-elements", "integers"],
+)
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 20], ids=["row-by-row", "at-once"])
+def test_samples_that_are_not_finite_are_counted(
+    array: np.ndarray, count: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.engine.arrays.CHUNK_BYTES", chunk_bytes)
+    assert samples_not_finite(array) == count

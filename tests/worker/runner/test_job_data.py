@@ -1,0 +1,62 @@
+"""What a report says of the data of a job."""
+
+import hashlib
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.jobs.states import JobKind
+from app.recipes.request import OptimizeRequest
+from tests.worker import networks
+from worker.engine.model_file import ModelFile
+from worker.runner.contract import InputFile, RunnerJob
+from worker.runner.job_data import JobData, load_data
+
+IMAGES = np.zeros((5, 3, 16, 16), np.float32)
+GRAPH = [{"pass": "optimize_graph"}]
+
+
+def load(workdir: Path, data: dict[str, dict[str, np.ndarray]], **request: Any) -> JobData:
+    """The data of a job on a small network; roles that hold the same object share a file."""
+    model = ModelFile(networks.save(networks.convnet(), workdir / "model"))
+    datasets: dict[str, InputFile] = {}
+    for role, arrays in data.items():
+        shared = next((known for known, other in data.items() if other is arrays and known in datasets), None)
+        path = workdir / (datasets[shared].path if shared else f"{role}.npz")
+        np.savez(path, allow_pickle=False, **arrays)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        datasets[role] = InputFile(
+            path=path.name, media_type="application/x-npz", sha256=sha256, size_bytes=1, name=f"my {path.stem}"
+        )
+    body = {"model_id": str(uuid.uuid4()), "recipe": GRAPH, "data": {role: str(uuid.uuid4()) for role in data}}
+    job = RunnerJob(
+        kind=JobKind.OPTIMIZE,
+        datasets=datasets,
+        request=OptimizeRequest.model_validate(body | request),
+        threads=1,
+        budget_seconds=60,
+        memory_bytes=1 << 30,
+    )
+    assert job.request is not None
+    return load_data(job, job.request, model, workdir, workdir / "scratch")
+
+
+def test_what_is_no_number_in_the_data_is_a_warning_of_the_report(tmp_path: Path) -> None:
+    images = IMAGES.copy()
+    images[1, 0, 0, 0], images[3, 2, 5, 5] = np.nan, -np.inf
+    targets = np.array([0, 1, np.nan, 3, 4], np.float32)
+    found = load(
+        tmp_path, {"calibration": {"image": images}, "evaluation": {"image": IMAGES, "target": targets}}
+    ).warnings
+    assert [warning for warning in found if "NaN" in warning] == [
+        "Array 'image' of dataset 'my calibration' is NaN or infinite in 2 of 5 samples.",
+        "Array 'target' of dataset 'my evaluation' is NaN or infinite in 1 of 5 samples.",
+    ]
+
+
+def test_a_dataset_of_two_roles_is_warned_of_once(tmp_path: Path) -> None:
+    both = {"image": np.full_like(IMAGES, np.inf)}
+    found = load(tmp_path, {"calibration": both, "evaluation": both}).warnings
+    assert sum("NaN" in warning for warning in found) == 1
