@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.recipes.catalogue import CATALOGUE
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
 from worker.engine.arrays import open_arrays, samples_not_finite
 from worker.engine.evaluation.class_labels import check_labels, class_count
@@ -48,7 +49,6 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
     _check_shapes(request, inputs)
     arrays = _open_roles(job, workdir, scratch)
     feeds = {role: match_arrays(inputs, found, _source(job, role)) for role, found in arrays.items()}
-    words = {role: f"{_source(job, role)}: {feeds[role].sample_count} samples" for role in feeds}
     casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
     warnings = [*casts, *_not_finite(job, arrays)]
     given = next((feeds[role] for role in ("evaluation", "calibration", "training") if role in feeds), None)
@@ -66,10 +66,10 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
     evaluation, held_out = _evaluation(feeds, calibration)
     warnings.extend(held_out)
     if "evaluation" not in feeds and random_calibration:
-        words["evaluation"] = f"random input: {evaluation.sample_count} calls"
         warnings.append(RANDOM)
-    if random_calibration:
-        words["calibration"] = f"random input: {calibration.sample_count} calls"
+    words = _words(job, request, feeds, {"calibration": calibration, "evaluation": evaluation})
+    if "calibration" in feeds and "calibration" not in words:
+        warnings.append(f"No pass of the recipe calibrates: {_source(job, 'calibration')} was not used for that.")
     if {"calibration", "evaluation"} <= feeds.keys() and _same_file(job, "calibration", "evaluation"):
         warnings.append("Calibration and evaluation use the same dataset: nothing was held out.")
     labels = {
@@ -173,6 +173,17 @@ def _open_roles(job: RunnerJob, workdir: Path, scratch: Path) -> dict[str, dict[
             folder = scratch / f"dataset-{len(opened)}"
             opened[file.path] = open_arrays(workdir / file.path, file.media_type, folder)
     return {role: opened[file.path] for role, file in job.datasets.items()}
+
+
+def _words(job: RunnerJob, request: OptimizeRequest, feeds: dict[str, Feeds], used: dict[str, Feeds]) -> dict[str, str]:
+    """By role, what was given, or made up where nothing was; calibration data where a pass calibrates or it judges."""
+    words = {role: f"{_source(job, role)}: {found.sample_count} samples" for role, found in feeds.items()}
+    if not feeds.keys() & {"calibration", "training"}:
+        made_up = [role for role in used if role not in feeds]
+        words |= {role: f"random input: {used[role].sample_count} calls" for role in made_up}
+    if not any(CATALOGUE[config.pass_].needs_calibration for config in request.recipe) and "evaluation" in words:
+        words.pop("calibration", None)
+    return words
 
 
 def _not_finite(job: RunnerJob, arrays: dict[str, dict[str, np.ndarray]]) -> list[str]:

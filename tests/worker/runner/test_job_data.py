@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
@@ -60,3 +61,32 @@ def test_a_dataset_of_two_roles_is_warned_of_once(tmp_path: Path) -> None:
     both = {"image": np.full_like(IMAGES, np.inf)}
     found = load(tmp_path, {"calibration": both, "evaluation": both}).warnings
     assert sum("NaN" in warning for warning in found) == 1
+
+
+GIVEN = {"image": IMAGES}
+STATIC = [{"pass": "quantize_static"}]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "roles", "told"),
+    [
+        (GRAPH, (), {"evaluation": "random input: 8 calls"}),
+        (STATIC, (), {"calibration": "random input: 8 calls", "evaluation": "random input: 8 calls"}),
+        (GRAPH, ("evaluation",), {"evaluation": "dataset 'my evaluation': 5 samples"}),
+        (GRAPH, ("calibration",), {"calibration": "dataset 'my calibration': 5 samples"}),
+        (GRAPH, ("calibration", "evaluation"), {"evaluation": "dataset 'my evaluation': 5 samples"}),
+        (
+            STATIC,
+            ("calibration", "evaluation"),
+            {"calibration": "dataset 'my calibration': 5 samples", "evaluation": "dataset 'my evaluation': 5 samples"},
+        ),
+    ],
+    ids=["nothing", "nothing-to-calibrate-on", "judged", "judged-on-calibration-data", "not-calibrated", "calibrated"],
+)
+def test_calibration_data_is_told_of_where_it_was_used(
+    recipe: list[dict[str, str]], roles: tuple[str, ...], told: dict[str, str], tmp_path: Path
+) -> None:
+    data = load(tmp_path, {role: dict(GIVEN) for role in roles}, recipe=recipe)
+    assert data.words == told
+    unused = [warning for warning in data.warnings if "No pass of the recipe calibrates" in warning]
+    assert len(unused) == ("calibration" in roles and "calibration" not in told)
