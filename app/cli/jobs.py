@@ -9,12 +9,27 @@ import typer
 
 from app.cli.connection import connect
 from app.cli.following import DownloadOption, follow, save
-from app.cli.output import JsonOption, note, print_json, print_table, stdout, time_text
+from app.cli.output import JsonOption, note, print_json, stdout
+from app.cli.tables import Column, age_text, print_table
 from app.cli.uploads import LimitOption
 
 if TYPE_CHECKING:
     from app.client import Job, JobArtifact, Lathe, Pass
 
+JOB_COLUMNS = (
+    Column("state"),
+    Column("passes", flexible=True),
+    Column("verdict"),
+    Column("faster", right=True),
+    Column("smaller", right=True),
+    Column("submitted"),
+)
+PASS_COLUMNS = (
+    Column("pass"),
+    Column("what it does", flexible=True),
+    Column("needs", flexible=True),
+    Column("available", flexible=True),
+)
 JobArgument = Annotated[UUID, typer.Argument(metavar="JOB", help="A job's id.")]
 
 
@@ -40,9 +55,7 @@ def list_jobs(
     if as_json:
         print_json(found)
         return
-    print_table(
-        ("id", "state", "passes", "verdict", ">faster", ">smaller", "submitted"), (_job_row(job) for job in found)
-    )
+    print_table(JOB_COLUMNS, (_job_row(job) for job in found), [str(job.id) for job in found])
 
 
 def watch(job_id: JobArgument, download_to: DownloadOption = None, as_json: JsonOption = False) -> None:
@@ -90,7 +103,7 @@ def passes(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found)
         return
-    print_table(("pass", "what it does", "needs", "available"), (_pass_row(item) for item in found))
+    print_table(PASS_COLUMNS, (_pass_row(item) for item in found))
 
 
 def _artifact_of(lathe: "Lathe", source: UUID) -> "JobArtifact":
@@ -115,11 +128,10 @@ def _job_row(job: "Job") -> tuple[str, ...]:
     recipe = (job.request or {}).get("recipe", [])
     ratio = job.summary.ratio if job.summary else {}
     return (
-        str(job.id),
         job.state.value if job.state != "running" else f"{job.phase or 'running'} {job.progress:.0%}",
         " + ".join(str(item.get("pass")) for item in recipe),
         job.verdict.outcome.replace("_", " ") if job.verdict else (job.error.code if job.error else ""),
         f"{ratio['latency']:.2f} x" if "latency" in ratio else "",
         f"{ratio['size']:.2f} x" if "size" in ratio else "",
-        time_text(job.created_at),
+        age_text(job.created_at),
     )

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.exits import ExitCode, fail
 from app.cli.local import DataOption, database_settings
-from app.cli.output import JsonOption, note, print_json, print_table, time_text
+from app.cli.output import JsonOption, note, print_json
+from app.cli.tables import Column, age_text, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
     from app.access.tables import ApiKeyRow
 
+COLUMNS = (
+    Column("prefix"),
+    Column("workspace", flexible=True),
+    Column("name", flexible=True),
+    Column("scopes", flexible=True),
+    Column("created"),
+    Column("last used"),
+    Column("end", flexible=True),
+)
 app = typer.Typer(
     help="Make, list and revoke API keys. Works on the database: DATABASE_URL's, or an embedded service's.",
     no_args_is_help=True,
@@ -72,8 +82,7 @@ def list_keys(
     if as_json:
         print_json([_shown(row, name) for row, name in rows])
         return
-    columns = ("prefix", "workspace", "name", "scopes", "created", "last used", "expires", "revoked")
-    print_table(columns, (_cells(row, name) for row, name in rows))
+    print_table(COLUMNS, (_cells(row, name) for row, name in rows))
 
 
 @app.command()
@@ -129,8 +138,16 @@ def _cells(row: "ApiKeyRow", workspace: str) -> tuple[str, ...]:
         workspace,
         row.name,
         ", ".join(row.scopes),
-        time_text(row.created_at),
-        time_text(row.last_used_at),
-        time_text(row.expires_at),
-        time_text(row.revoked_at),
+        age_text(row.created_at),
+        age_text(row.last_used_at) or "never",
+        _end_text(row),
     )
+
+
+def _end_text(row: "ApiKeyRow") -> str:
+    """How long it opens anything."""
+    if row.revoked_at is not None:
+        return f"revoked {age_text(row.revoked_at)}"
+    if row.expires_at is None:
+        return "no end"
+    return f"{'expires' if row.expires_at > datetime.now(UTC) else 'expired'} {age_text(row.expires_at)}"

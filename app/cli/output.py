@@ -1,8 +1,7 @@
 """What commands print: JSON on stdout for scripts, tables for people, everything else on stderr."""
 
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,22 +45,6 @@ def print_json(value: "BaseModel | Sequence[BaseModel | dict[str, Any]] | dict[s
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain table on stdout; a column named with a leading `>` is set to the right."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        right = column.startswith(">")
-        whole = column == "id"  # it is there to be copied
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold", no_wrap=whole)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: what users named is not markup
-    stdout().print(table)
-
-
 def bytes_text(count: float) -> str:
     """`1234567` -> `1.18 MiB`."""
     for unit in UNITS[:-1]:
@@ -69,8 +52,3 @@ def bytes_text(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
         count /= 1024
     return f"{count:.2f} {UNITS[-1]}"
-
-
-def time_text(moment: datetime | None) -> str:
-    """In the reader's own time zone, to the second."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""

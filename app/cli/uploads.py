@@ -9,13 +9,30 @@ import typer
 
 from app.cli.connection import connect
 from app.cli.exits import ExitCode, fail
-from app.cli.output import JsonOption, bytes_text, note, print_json, print_table, time_text
+from app.cli.output import JsonOption, bytes_text, note, print_json
+from app.cli.tables import Column, age_text, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.client import Dataset, Lathe, Model
 
+MODEL_COLUMNS = (
+    Column("name", flexible=True),
+    Column("status"),
+    Column("size", right=True),
+    Column("parameters", right=True),
+    Column("opset", right=True),
+    Column("uploaded"),
+)
+DATASET_COLUMNS = (
+    Column("name", flexible=True),
+    Column("status"),
+    Column("size", right=True),
+    Column("samples", right=True),
+    Column("arrays", flexible=True),
+    Column("uploaded"),
+)
 FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The file.")]
 NameOption = Annotated[str | None, typer.Option(help="A name for it; by default the file's.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="How many, the newest first.")]
@@ -61,8 +78,7 @@ def models(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("id", "name", "status", ">size", ">parameters", ">opset", "uploaded")
-    print_table(columns, (_model_row(model) for model in found))
+    print_table(MODEL_COLUMNS, (_model_row(model) for model in found), [str(model.id) for model in found])
 
 
 def datasets(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
@@ -72,8 +88,7 @@ def datasets(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("id", "name", "status", ">size", ">samples", "arrays", "uploaded")
-    print_table(columns, (_dataset_row(item) for item in found))
+    print_table(DATASET_COLUMNS, (_dataset_row(item) for item in found), [str(item.id) for item in found])
 
 
 def delete(
@@ -141,23 +156,21 @@ def id_or_upload(text: str, send: "Callable[[Path], Model | Dataset]") -> str:
 
 def _model_row(model: "Model") -> tuple[str, ...]:
     return (
-        str(model.id),
         model.name,
         model.problem.code if model.problem else model.status,
         bytes_text(model.size_bytes),
         "" if model.parameter_count is None else f"{model.parameter_count:,}",
         "" if model.opset is None else str(model.opset),
-        time_text(model.created_at),
+        age_text(model.created_at),
     )
 
 
 def _dataset_row(item: "Dataset") -> tuple[str, ...]:
     return (
-        str(item.id),
         item.name,
         item.problem.code if item.problem else item.status,
         bytes_text(item.size_bytes),
         "" if item.sample_count is None else str(item.sample_count),
         ", ".join(array.name for array in item.arrays or []),
-        time_text(item.created_at),
+        age_text(item.created_at),
     )
