@@ -10,6 +10,7 @@ from app.artifacts.routes import router as artifacts
 from app.config import Settings, get_settings
 from app.database import AsyncDatabase
 from app.datasets.routes import router as datasets
+from app.documentation import install as install_documentation
 from app.health.routes import router as health
 from app.jobs.routes import router as jobs
 from app.logs import configure_logs
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan_of(settings or get_settings()),  # type: ignore[arg-type] # FastAPI's type for it is private
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
         dependencies=[Depends(refuse_unknown_query)],
@@ -60,4 +61,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (models, datasets, passes, jobs, artifacts):
         app.include_router(router, prefix="/v1")
     app.include_router(health)
+    install_documentation(app)
     return app
