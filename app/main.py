@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from app.access.dependencies import Authenticator
+from app.answers import JsonLine
 from app.artifacts.routes import router as artifacts
 from app.config import Settings, get_settings
 from app.database import AsyncDatabase
@@ -51,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan_of(settings or get_settings()),  # type: ignore[arg-type] # FastAPI's type for it is private
+        default_response_class=JsonLine,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",

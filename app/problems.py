@@ -6,11 +6,11 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from app.answers import JsonLine
 from app.errors import (
     LatheError,
     MissingScope,
@@ -78,9 +78,7 @@ def problem_response(error: LatheError) -> Response:
 
 
 def _respond(problem: Problem, headers: dict[str, str]) -> Response:
-    return JSONResponse(
-        problem.model_dump(exclude_none=True), problem.status, headers={**headers}, media_type=MEDIA_TYPE
-    )
+    return JsonLine(problem.model_dump(exclude_none=True), problem.status, {**headers}, MEDIA_TYPE)
 
 
 def internal_problem() -> Response:

@@ -1,7 +1,6 @@
 """`/v1/jobs`."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,6 +10,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.access.dependencies import Reader, Writer
 from app.access.service import Caller
+from app.answers import JsonLine
 from app.config import Settings
 from app.database import AsyncDatabase
 from app.dependencies import DatabaseDep, QueueDep, SettingsDep
@@ -139,7 +139,7 @@ async def get_job(
     if if_none_match is not None and etag in (tag.strip().removeprefix("W/") for tag in if_none_match.split(",")):
         response = Response(status_code=304)
     else:
-        response = Response(job.model_dump_json(by_alias=True), media_type="application/json")
+        response = JsonLine(job.model_dump_json(by_alias=True))
     _add_polling_headers(response, job, etag)
     return response
 
@@ -174,7 +174,7 @@ async def get_report(job_id: JobId, caller: Reader, database: DatabaseDep) -> Re
     """Every measurement, the original beside each candidate; the steps as they ran; the manifest."""
     async with database.reading_scope() as session:
         report = await service.get_report(session, caller.workspace_id, job_id)
-    return Response(json.dumps(report, allow_nan=False), media_type="application/json")
+    return JsonLine(report)
 
 
 @router.get(

@@ -290,6 +290,19 @@ async def test_a_report_is_there_when_the_job_left_one(
     assert answer.json() == {"baseline": {"load_ms": 1.5}}
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/report", "/v1/nothing", "/healthz"])
+async def test_an_answer_ends_its_line(
+    client: httpx.AsyncClient, body: dict[str, Any], writer: Headers, database: Database, path: str
+) -> None:
+    """In a terminal the prompt would stand behind it."""
+    job = await submit(client, body, writer)
+    with database.session_scope() as session:
+        session.add(ReportRow(job_id=UUID(job["id"]), body={"baseline": {"load_ms": 1.5}}))
+    answer = await client.get(path.format(id=job["id"]), headers=writer)
+    assert answer.text.endswith("}\n")
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
 async def test_a_job_that_succeeded_names_its_artifacts(
     client: httpx.AsyncClient, body: dict[str, Any], writer: Headers, database: Database, workspace_id: UUID
 ) -> None:
