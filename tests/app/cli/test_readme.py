@@ -31,6 +31,14 @@ def test_the_exit_codes_are_those_of_the_help() -> None:
     assert HELP.replace(";", ",") in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
+def test_the_command_is_found_where_it_is_typed() -> None:
+    """Nothing but `.venv/bin` holds it after `make`: a block that types it has that on the PATH."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    typed = [block for block in blocks if re.search(r"^lathe ", block, re.MULTILINE)]
+    assert typed
+    assert [block for block in typed if 'export PATH="$PWD/.venv/bin:$PATH"' not in block] == []
+
+
 @pytest.mark.usefixtures("named_folder")
 def test_five_minutes_with_python(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
