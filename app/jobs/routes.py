@@ -1,10 +1,10 @@
 """`/v1/jobs`."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
 
+import anyio
 from fastapi import APIRouter, BackgroundTasks, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -51,6 +51,8 @@ IdempotencyKey = Annotated[
 JobId = Annotated[UUID, Path(description="The job.")]
 After = Annotated[int, Query(ge=0, le=2**63 - 1, description="Only events after this one.")]
 POLL_SECONDS = 1
+# For a stream to end by itself when the API stops; uvicorn cuts it off after three.
+GOODBYE_SECONDS = 2.0
 
 
 @router.post(
@@ -203,14 +205,23 @@ async def get_events(
         events, _ = await service.find_events(session, caller.workspace_id, job_id, after, limit)
     if "application/json" in request.headers.get("accept", ""):
         return JobEvents(items=events, next_after=events[-1].id if events else after)
-    return EventSourceResponse(_stream(database, settings, caller, job_id, after), ping=15)
+    stopping = anyio.Event()
+    return EventSourceResponse(
+        _stream(database, settings, caller, job_id, after, stopping),
+        ping=15,
+        shutdown_event=stopping,
+        shutdown_grace_period=GOODBYE_SECONDS,
+    )
 
 
 async def _stream(
-    database: AsyncDatabase, settings: Settings, caller: Caller, job_id: UUID, after: int
+    database: AsyncDatabase, settings: Settings, caller: Caller, job_id: UUID, after: int, stopping: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every event after the given one, as it comes; ends with the job. No connection is held between two looks."""
-    while True:
+    """Every event after the given one, as it comes; ends with the job, or whole events before it when the API stops.
+
+    No connection is held between two looks.
+    """
+    while not stopping.is_set():
         async with database.reading_scope() as session:
             events, state = await service.find_events(session, caller.workspace_id, job_id, after, 500)
         for event in events:
@@ -219,7 +230,8 @@ async def _stream(
         if state in TERMINAL and not events:
             return
         if not events:
-            await asyncio.sleep(settings.api.event_poll_seconds)
+            with anyio.move_on_after(settings.api.event_poll_seconds):
+                await stopping.wait()
 
 
 def _server_sent(event: JobEvent) -> ServerSentEvent:

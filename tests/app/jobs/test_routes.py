@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +20,7 @@ from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobRow, ReportRow
 from app.models.tables import ModelRow
 from tests.app.jobs.factories import add_job, read_job
+from tests.conftest import LiveApi
 
 pytestmark = pytest.mark.anyio
 Headers = dict[str, str]
@@ -358,6 +360,22 @@ async def test_a_stream_brings_every_event_once_and_ends_with_the_job(
     middle = {"Last-Event-ID": events[9]["id"]}
     resumed = await client.get(f"/v1/jobs/{job_id}/events", headers=writer | middle, timeout=30)
     assert parse_stream(resumed.text) == events[10:]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
+def test_a_stream_ends_whole_when_the_api_stops(
+    number: signal.Signals, live_api: LiveApi, database: Database, writer: Headers
+) -> None:
+    """A client tells an end from a connection that broke; httpx raises where the last chunk is missing."""
+    job_id = add_job(database)
+    with database.session_scope() as session:
+        assert lease.claim(session, job_id, "test", 45.0) is not None
+    with live_api.client() as client, client.stream("GET", f"/v1/jobs/{job_id}/events", headers=writer) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("id: ")
+        live_api.process.send_signal(number)
+        assert [line for line in lines if line.startswith("data: ")]
+    live_api.process.wait(timeout=20)
 
 
 async def test_events_are_a_list_where_json_is_asked_for(
