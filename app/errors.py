@@ -77,6 +77,10 @@ class ReportNotReady(Conflict):
     code, title = "report_not_ready", "The job has no report yet"
 
 
+class NoReport(Conflict):
+    code, title = "no_report", "The job ended without a report"
+
+
 class NoGpuWorker(Conflict):
     code, title = "no_gpu_worker", "No worker with a GPU is there"
 

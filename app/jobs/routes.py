@@ -24,6 +24,7 @@ from app.errors import (
     MetricMismatch,
     ModelRejected,
     NoGpuWorker,
+    NoReport,
     NotFound,
     NotReady,
     ReportNotReady,
@@ -170,7 +171,7 @@ async def cancel_job(job_id: JobId, caller: Writer, database: DatabaseDep, respo
     response_model=Report,
     summary="Read a job's report",
     operation_id="get_report",
-    responses=responses(NotFound, ReportNotReady),
+    responses=responses(NotFound, ReportNotReady, NoReport),
 )
 async def get_report(job_id: JobId, caller: Reader, database: DatabaseDep) -> Response:
     """Every measurement, the original beside each candidate; the steps as they ran; the manifest."""

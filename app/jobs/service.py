@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.artifacts.tables import ArtifactRow
-from app.errors import NotFound, ReportNotReady
+from app.errors import NoReport, NotFound, ReportNotReady
 from app.jobs.schemas import Job, JobEvent
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import JobEventRow, JobRow, ReportRow
@@ -79,25 +79,33 @@ async def list_jobs(
 
 
 async def get_report(session: AsyncSession, workspace_id: UUID, job_id: UUID) -> dict[str, Any]:
-    """The report as it was stored. Raises NotFound, and ReportNotReady where the job has none."""
+    """The report as it was stored. Raises NotFound, ReportNotReady before the job's end, and NoReport after another."""
     found = (
         await session.execute(
-            select(JobRow.state, ReportRow.body)
+            select(JobRow.state, JobRow.error, ReportRow.body)
             .outerjoin(ReportRow, ReportRow.job_id == JobRow.id)
             .where(JobRow.id == job_id, JobRow.workspace_id == workspace_id)
         )
     ).one_or_none()
     if found is None:
         raise NotFound(f"There is no job {job_id}.")
-    state, body = found
+    state, error, body = found
     if body is None:
-        over = JobState(state) in TERMINAL
-        raise ReportNotReady(
-            f"The job is {state} and " + ("left no report." if over else "has no report yet."),
-            remedy=None if over else "Poll the job until it is over.",
-        )
+        raise _no_report(JobState(state), error)
     report: dict[str, Any] = body
     return report
+
+
+def _no_report(state: JobState, error: dict[str, Any] | None) -> NoReport | ReportNotReady:
+    if state not in TERMINAL:
+        return ReportNotReady(f"The job is {state.value}.", remedy="Poll the job until it is over.")
+    if error is not None:
+        return NoReport(f"The job {state.value}: {error['detail']} ({error['code']})", remedy=error.get("remedy"))
+    ends = {JobState.CANCELLED: "was cancelled", JobState.EXPIRED: "expired before a worker took it"}
+    return NoReport(
+        f"The job {ends.get(state, state.value)}; a report is what an optimization leaves that succeeds.",
+        remedy="Submit it again for one." if state in ends else None,
+    )
 
 
 async def find_events(

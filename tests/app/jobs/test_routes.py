@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from app.artifacts.tables import ArtifactRow
 from app.blobs.tables import BlobRow
 from app.database import Database
+from app.errors import Fault
 from app.jobs import lease
 from app.jobs.lease import Progress
 from app.jobs.states import JobKind, JobState
@@ -290,6 +291,35 @@ async def test_a_report_is_there_when_the_job_left_one(
         session.add(ReportRow(job_id=UUID(job["id"]), body={"baseline": {"load_ms": 1.5}}))
     answer = await client.get(f"/v1/jobs/{job['id']}/report", headers=writer)
     assert answer.json() == {"baseline": {"load_ms": 1.5}}
+
+
+FAULT = Fault(code="model_fails", title="-", detail="Node `conv` has no kernel.", remedy="Fix the node.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said", "remedy"),
+    [
+        ({"state": "cancelled"}, "was cancelled", "Submit it again"),
+        ({"state": "expired"}, "expired before", "Submit it again"),
+        ({"state": "failed", "error": FAULT.model_dump()}, "failed: Node `conv` has no kernel.", "Fix the node."),
+        ({"state": "succeeded", "kind": JobKind.INSPECT_MODEL}, "a report is what an optimization leaves", None),
+    ],
+    ids=["cancelled", "expired", "failed", "inspection"],
+)
+async def test_a_job_that_ended_otherwise_says_how_in_place_of_its_report(
+    client: httpx.AsyncClient,
+    database: Database,
+    writer: Headers,
+    columns: dict[str, Any],
+    said: str,
+    remedy: str | None,
+) -> None:
+    answer = await client.get(f"/v1/jobs/{add_job(database, **columns)}/report", headers=writer)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (409, "no_report")
+    assert said in problem["detail"]
+    assert "yet" not in problem["title"]
+    assert (problem.get("remedy") or "").startswith(remedy or "")
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/report", "/v1/nothing", "/healthz"])
