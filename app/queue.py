@@ -29,6 +29,8 @@ def make_celery(settings: Settings) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         worker_prefetch_multiplier=1,
+        # A message is acknowledged as its job starts: a busy worker would fetch one more, and sit on it.
+        worker_disable_prefetch=True,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         task_store_errors_even_if_ignored=False,

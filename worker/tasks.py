@@ -15,6 +15,7 @@ from app.storage import Storage
 from worker.presence import Presence
 from worker.supervisor import Supervisor
 
+LOOK_SECONDS = 0.1
 log = structlog.get_logger()
 stopping = threading.Event()
 
@@ -40,6 +41,7 @@ def register(celery: Celery) -> None:
     celery.task(run_job, name=RUN_JOB, ignore_result=True)
 
     signals.worker_ready.connect(_announce, weak=False)
+    signals.worker_ready.connect(_look_often, weak=False)
     signals.worker_shutting_down.connect(_hand_back, weak=False)
 
 
@@ -48,6 +50,11 @@ def _announce(sender: Any, **_: object) -> None:
     presence = Presence(supervisor().database, get_settings(), queues)
     presence.start()
     signals.worker_shutdown.connect(lambda **_: presence.stop(), weak=False)
+
+
+def _look_often(sender: Any, **_: object) -> None:
+    """The end of a job in a thread does not wake Celery's loop, which would ask for the next one up to 2 s later."""
+    sender.hub.call_repeatedly(LOOK_SECONDS, lambda: None)
 
 
 def _hand_back(**_: object) -> None:
