@@ -102,6 +102,10 @@ class Storage:
             result = await obstore.get_async(self._store, key, options={"range": (start, end)})
         return _chunks(key, result)
 
+    async def holds(self, key: str, size_bytes: int) -> bool:
+        """As `holds_sync`."""
+        return await anyio.to_thread.run_sync(self.holds_sync, key, size_bytes)
+
     async def delete(self, key: str) -> None:
         await anyio.to_thread.run_sync(self.delete_sync, key)
 
@@ -139,6 +143,14 @@ class Storage:
             obstore.put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
             if self._root is not None:
                 _make_durable(self._root, key)
+
+    def holds_sync(self, key: str, size_bytes: int) -> bool:
+        """Whether a key is there, with so many bytes under it."""
+        try:
+            with translated(key):
+                return obstore.head(self._store, key)["size"] == size_bytes
+        except ContentMissing:
+            return False
 
     def delete_sync(self, key: str) -> None:
         """Remove a key; nothing happens where it is gone already."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app.artifacts.tables import ArtifactRow
-from app.blobs.service import keep
+from app.blobs.service import keep, replace, stored_copy
 from app.blobs.tables import storage_key
 from app.jobs import lease, subjects
 from app.jobs.lease import Claim
@@ -83,12 +83,23 @@ def store_outputs(storage: Storage, claim: Claim, result: RunnerResult, folder: 
     return stored
 
 
+def find_copies(session: Session, claim: Claim, stored: list[StoredOutput]) -> dict[UUID, int]:
+    """The blobs that held these outputs' bytes before, and how many bytes each should have."""
+    found = ((session.scalar(stored_copy(claim.workspace_id, each.sha256)), each.size_bytes) for each in stored)
+    return {blob_id: size_bytes for blob_id, size_bytes in found if blob_id is not None}
+
+
 def publish(
-    session: Session, claim: Claim, result: RunnerResult, stored: list[StoredOutput], runner_seconds: float
+    session: Session,
+    claim: Claim,
+    result: RunnerResult,
+    stored: list[StoredOutput],
+    runner_seconds: float,
+    lost: Collection[UUID] = (),
 ) -> list[UUID] | None:
     """Every row of a job that succeeded. None where the lease is not ours: the caller must roll back.
 
-    Returns the blobs whose bytes were stored before: the new copies are garbage.
+    Returns the blobs whose bytes were stored before: the new copies are garbage, except of those that are `lost`.
     """
     if not lease.still_held(session, claim):
         return None
@@ -96,7 +107,10 @@ def publish(
     for item in stored:
         statement = keep(claim.workspace_id, item.blob_id, item.sha256, item.size_bytes)
         blob_id = session.execute(statement).scalar_one()
-        if blob_id != item.blob_id:
+        if blob_id in lost:
+            session.execute(replace(blob_id, item.blob_id))
+            blob_id = item.blob_id
+        elif blob_id != item.blob_id:
             duplicates.append(item.blob_id)
         session.add(_artifact(claim, item, blob_id))
     if result.report is not None:

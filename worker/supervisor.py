@@ -36,7 +36,7 @@ from worker.fetching import CorruptInput, fetch
 from worker.heart import Heart
 from worker.listener import Listener
 from worker.memory import affordable_bytes
-from worker.publishing import RunnerBroken, publish, read_result, store_outputs
+from worker.publishing import RunnerBroken, StoredOutput, find_copies, publish, read_result, store_outputs
 from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
 from worker.work_folders import work_folder
 
@@ -224,10 +224,11 @@ class Supervisor:
             raise JobFailed(_ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
         if heart.lost.is_set():
             raise LeaseLost
+        lost = self._lost_copies(claim, stored)
         duplicates: list[UUID] = []
 
         def publish_all(session: Session) -> bool:
-            found = publish(session, claim, result, stored, runner_seconds)
+            found = publish(session, claim, result, stored, runner_seconds, lost)
             duplicates[:] = found or []
             return found is not None
 
@@ -236,6 +237,18 @@ class Supervisor:
             raise LeaseLost
         for blob_id in duplicates:
             self.storage.delete_sync(storage_key(claim.workspace_id, blob_id))
+
+    def _lost_copies(self, claim: Claim, stored: list[StoredOutput]) -> set[UUID]:
+        """Blobs that should hold the bytes of an output, and do not."""
+        copies: dict[UUID, int] = {}
+
+        def find(session: Session) -> bool:
+            copies.update(find_copies(session, claim, stored))
+            return True
+
+        self._write(find)
+        keys = {blob_id: storage_key(claim.workspace_id, blob_id) for blob_id in copies}
+        return {blob_id for blob_id, size in copies.items() if not self.storage.holds_sync(keys[blob_id], size)}
 
     def _fail(self, claim: Claim, fault: Fault, *, retryable: bool) -> None:
         if retryable and claim.attempt < claim.max_attempts:

@@ -20,7 +20,7 @@ class ArtifactRow(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey(WorkspaceRow.id))
     job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id), index=True)
-    blob_id: Mapped[UUID] = mapped_column(ForeignKey(BlobRow.id), index=True)
+    blob_id: Mapped[UUID] = mapped_column(ForeignKey(BlobRow.id, onupdate="CASCADE"), index=True)
     kind: Mapped[str] = mapped_column(Text)
     file_name: Mapped[str] = mapped_column(Text)
     media_type: Mapped[str] = mapped_column(Text)

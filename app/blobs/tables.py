@@ -58,7 +58,8 @@ class UploadColumns:
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey(WorkspaceRow.id))
-    blob_id: Mapped[UUID | None] = mapped_column(ForeignKey(BlobRow.id), index=True)
+    # A good copy takes the place of a spoilt one under an id of its own, and takes along whoever refers to it.
+    blob_id: Mapped[UUID | None] = mapped_column(ForeignKey(BlobRow.id, onupdate="CASCADE"), index=True)
     name: Mapped[str] = mapped_column(Text)
     media_type: Mapped[str] = mapped_column(Text)
     sha256: Mapped[bytes] = mapped_column(LargeBinary)

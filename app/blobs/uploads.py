@@ -6,12 +6,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import Query, Request
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.blobs.receiving import Received, receive
-from app.blobs.service import keep
+from app.blobs.service import keep, replace, stored_copy
+from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import AsyncDatabase
 from app.datasets.tables import DatasetRow
@@ -57,6 +58,9 @@ OUR_FAULTS = frozenset(
 )
 """Rejections that say nothing about the file: the same bytes again are inspected anew."""
 
+SPOILT = ("content_corrupt", "content_missing")
+"""What jobs fail with that could not read the stored copy."""
+
 
 @dataclass(frozen=True)
 class UploadKind(Generic[Row]):
@@ -66,7 +70,7 @@ class UploadKind(Generic[Row]):
     table: type[Row]
     media_types: tuple[str, ...]
     inspection: JobKind
-    jobs_of: Callable[[UUID], Select[UUID]]
+    jobs_of: Callable[[UUID | ColumnElement[UUID]], Select[UUID]]
     """The jobs that refer to one."""
 
 
@@ -100,17 +104,16 @@ async def upload(
     storage: Storage,
     settings: Settings,
 ) -> Accepted[Row]:
-    """Store the body and queue its inspection. The same bytes again are the same upload.
+    """Store the body and queue its inspection. The same bytes again are the same upload, and repair its stored copy.
 
     Raises UnsupportedMediaType, and what `receive` raises.
     """
     media_type = _media_type(kind, request)
     received = await receive(request, storage, workspace_id, settings.api.max_upload_bytes)
+    lost = await _lost_copy(database, storage, received)
     # Where this fails, the commit may have happened all the same: the bytes stay, and are left to the collector.
     async with database.session_scope() as session:
-        blob_id = (
-            await session.execute(keep(workspace_id, received.blob_id, received.sha256, received.size_bytes))
-        ).scalar_one()
+        blob_id = await _keep(session, kind, received, lost)
         accepted = await _accept(session, kind, _Arrival(received, blob_id, name, media_type), settings)
     if blob_id != received.blob_id:
         await storage.delete(received.storage_key)
@@ -168,6 +171,34 @@ async def delete(session: AsyncSession, kind: UploadKind[Row], workspace_id: UUI
         )
     let_go = update(kind.table).where(kind.table.id == row_id).values(blob_id=None, deleted_at=func.now())
     await session.execute(let_go)
+
+
+async def _lost_copy(database: AsyncDatabase, storage: Storage, received: Received) -> UUID | None:
+    """The blob that should hold these bytes and does not. Keys are never used twice: one that is lost remains so."""
+    async with database.reading_scope() as session:
+        known = (await session.execute(stored_copy(received.workspace_id, received.sha256))).scalar_one_or_none()
+    if known is None or await storage.holds(storage_key(received.workspace_id, known), received.size_bytes):
+        return None
+    return known
+
+
+async def _keep(session: AsyncSession, kind: UploadKind[Row], received: Received, lost: UUID | None) -> UUID:
+    """Where the bytes lie from now on: where they lay before, unless that copy is lost or a job could not read it."""
+    keeping = keep(received.workspace_id, received.blob_id, received.sha256, received.size_bytes)
+    kept = (await session.execute(keeping)).scalar_one()
+    if kept == received.blob_id:
+        return kept
+    if kept != lost and (await session.execute(_failed_readers(kind, kept))).first() is None:
+        return kept
+    await session.execute(replace(kept, received.blob_id))
+    return received.blob_id
+
+
+def _failed_readers(kind: UploadKind[Row], blob_id: UUID) -> Select[UUID]:
+    """Jobs that could not read these bytes since they were stored."""
+    row_id = select(kind.table.id).where(kind.table.blob_id == blob_id).scalar_subquery()
+    stored_at = select(BlobRow.created_at).where(BlobRow.id == blob_id).scalar_subquery()
+    return kind.jobs_of(row_id).where(JobRow.error["code"].astext.in_(SPOILT), JobRow.finished_at > stored_at).limit(1)
 
 
 async def _accept(session: AsyncSession, kind: UploadKind[Row], arrival: _Arrival, settings: Settings) -> Accepted[Row]:

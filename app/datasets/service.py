@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select
 
 from app.blobs.uploads import OCTET_STREAM, UploadKind
 from app.datasets.tables import DatasetRow
@@ -10,7 +10,7 @@ from app.jobs.states import JobKind
 from app.jobs.tables import JobDatasetRow, JobRow
 
 
-def _jobs_of(dataset_id: UUID) -> Select[UUID]:
+def _jobs_of(dataset_id: UUID | ColumnElement[UUID]) -> Select[UUID]:
     return (
         select(JobRow.id)
         .join(JobDatasetRow, JobDatasetRow.job_id == JobRow.id)

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select
 
 from app.blobs.uploads import OCTET_STREAM, UploadKind
 from app.jobs.states import JobKind
@@ -12,7 +12,7 @@ from app.models.tables import ModelRow
 TAR = "application/x-tar"
 
 
-def _jobs_of(model_id: UUID) -> Select[UUID]:
+def _jobs_of(model_id: UUID | ColumnElement[UUID]) -> Select[UUID]:
     return select(JobRow.id).where(JobRow.model_id == model_id)
 
 

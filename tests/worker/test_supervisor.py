@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from app.artifacts.tables import ArtifactRow
-from app.blobs.tables import BlobRow
+from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import Database
 from app.datasets.tables import DatasetRow
@@ -269,6 +269,30 @@ def test_a_job_that_wants_more_threads_than_a_worker_has_is_left_to_another(
     assert (read_job(database, job_id).state, read_job(database, job_id).attempt) == (JobState.QUEUED, 0)
     with database.session_scope() as session:
         assert lease.claim(session, job_id, "a larger worker", 45.0, threads=3) is not None
+
+
+DELIVERY = """
+facts = dict(inputs=[], outputs=[], opset=17, ir_version=9, domains={}, parameter_count=0, mac_count=None,
+             operators={}, trainable=False)
+artifact = dict(path='outputs/a', kind='manifest', file_name='a', media_type='x')
+(folder / 'outputs' / 'a').write_text('the same bytes each time')
+(folder / 'result.json').write_text(json.dumps(dict(outcome='succeeded', model=facts, artifacts=[artifact])))
+"""
+
+
+def test_delivering_the_same_bytes_repairs_those_that_storage_lost(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None], tmp_path: Path
+) -> None:
+    runner(DELIVERY)
+    for _ in range(2):
+        inspect(supervisor, database, model)
+        with database.session_scope() as session:
+            delivered = session.scalars(select(ArtifactRow)).all()
+        keys = {storage_key(each.workspace_id, each.blob_id) for each in delivered}
+        assert len(keys) == 1
+        supervisor.storage.fetch(*keys, tmp_path / "fetched")
+        supervisor.storage.delete_sync(*keys)
+    assert len(delivered) == 2
 
 
 def test_a_worker_without_storage_hands_its_job_on_and_spends_no_attempt(
