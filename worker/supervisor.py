@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import DATABASE_AWAY, Database
-from app.errors import Fault, StorageFull, Unavailable
+from app.errors import Fault, LatheError, StorageFull, Unavailable
 from app.jobs import lease
 from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobKind, JobState
@@ -236,7 +236,14 @@ class Supervisor:
             # Ours may be the commit whose answer was lost: the files stay, and the collector knows if a row has them.
             raise LeaseLost
         for blob_id in duplicates:
-            self.storage.delete_sync(storage_key(claim.workspace_id, blob_id))
+            self._discard(storage_key(claim.workspace_id, blob_id))
+
+    def _discard(self, key: str) -> None:
+        """The job is over, and a second copy that stays is nothing to it: the collector finds it."""
+        try:
+            self.storage.delete_sync(key)
+        except LatheError as error:
+            log.warning("second_copy_left", key=key, error=error.detail)
 
     def _lost_copies(self, claim: Claim, stored: list[StoredOutput]) -> set[UUID]:
         """Blobs that should hold the bytes of an output, and do not."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
+import structlog
 from fastapi import Query, Request
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,7 +17,7 @@ from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import AsyncDatabase
 from app.datasets.tables import DatasetRow
-from app.errors import InUse, NotFound, UnsupportedMediaType
+from app.errors import InUse, LatheError, NotFound, UnsupportedMediaType
 from app.jobs.states import JobKind, JobState
 from app.jobs.submission import queue_inspection
 from app.jobs.tables import JobRow
@@ -43,6 +44,7 @@ NameFilter = Annotated[
 ]
 
 OCTET_STREAM = "application/octet-stream"
+log = structlog.get_logger()
 
 OUR_FAULTS = frozenset(
     {
@@ -116,7 +118,7 @@ async def upload(
         blob_id = await _keep(session, kind, received, lost)
         accepted = await _accept(session, kind, _Arrival(received, blob_id, name, media_type), settings)
     if blob_id != received.blob_id:
-        await storage.delete(received.storage_key)
+        await _discard(storage, received.storage_key)
     return accepted
 
 
@@ -171,6 +173,14 @@ async def delete(session: AsyncSession, kind: UploadKind[Row], workspace_id: UUI
         )
     let_go = update(kind.table).where(kind.table.id == row_id).values(blob_id=None, deleted_at=func.now())
     await session.execute(let_go)
+
+
+async def _discard(storage: Storage, key: str) -> None:
+    """What is committed is not undone by a second copy that stays: the collector finds it."""
+    try:
+        await storage.delete(key)
+    except LatheError as error:
+        log.warning("second_copy_left", key=key, error=error.detail)
 
 
 async def _lost_copy(database: AsyncDatabase, storage: Storage, received: Received) -> UUID | None:

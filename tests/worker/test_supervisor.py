@@ -17,12 +17,15 @@ import numpy as np
 import psutil
 import pytest
 from sqlalchemy import func, select, text
+from structlog.testing import capture_logs
 
 from app.artifacts.tables import ArtifactRow
+from app.blobs.collection import collect_garbage
 from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import Database
 from app.datasets.tables import DatasetRow
+from app.errors import Unavailable
 from app.jobs import lease
 from app.jobs.states import JobKind, JobState
 from app.jobs.subjects import SUBJECT
@@ -293,6 +296,25 @@ def test_delivering_the_same_bytes_repairs_those_that_storage_lost(
         supervisor.storage.fetch(*keys, tmp_path / "fetched")
         supervisor.storage.delete_sync(*keys)
     assert len(delivered) == 2
+
+
+class StorageThatKeeps(Storage):
+    """Storage that takes bytes, and does not answer when some are to go."""
+
+    def delete_sync(self, key: str) -> None:
+        raise Unavailable(f"{key} stays.")
+
+
+def test_a_second_copy_that_cannot_be_deleted_is_left_to_the_collector(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    runner(DELIVERY)
+    supervisor.storage = StorageThatKeeps(supervisor.settings)
+    with capture_logs() as said:
+        jobs = [inspect(supervisor, database, model) for _ in range(2)]
+    assert [read_job(database, job_id).state for job_id in jobs] == [JobState.SUCCEEDED] * 2
+    assert "attempt_broke" not in {entry["event"] for entry in said}
+    assert collect_garbage(database, Storage(supervisor.settings), 0) == 1
 
 
 def test_a_worker_without_storage_hands_its_job_on_and_spends_no_attempt(

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -12,9 +13,11 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
+from app.blobs.collection import collect_garbage
 from app.blobs.tables import BlobRow
 from app.config import ApiSettings, Settings
 from app.database import Database
+from app.errors import Unavailable
 from app.jobs.subjects import SUBJECT
 from app.jobs.tables import JobDatasetRow, JobRow
 from app.queue import Queue
@@ -273,12 +276,38 @@ async def test_a_worker_is_woken_after_the_commit(
     client: httpx.AsyncClient, writer: Headers, database: Database, settings: Settings, kind: str
 ) -> None:
     await upload(client, writer, kind)
+    assert was_woken(settings, queued_job(database))
+
+
+def queued_job(database: Database) -> UUID:
     with database.session_scope() as session:
-        job_id = session.execute(select(JobRow.id)).scalar_one()
+        return session.execute(select(JobRow.id).where(JobRow.state == "queued")).scalar_one()
+
+
+def was_woken(settings: Settings, job_id: UUID) -> bool:
     url = settings.redis_url.get_secret_value().replace("redis+socket://", "unix://")  # as redis-py spells it
     with redis.Redis.from_url(url) as broker:
         messages = [json.loads(text) for text in broker.lrange("inspect", 0, -1)]
-    assert any(base64.b64decode(message["body"]).startswith(f'[["{job_id}"]'.encode()) for message in messages)
+    return any(base64.b64decode(message["body"]).startswith(f'[["{job_id}"]'.encode()) for message in messages)
+
+
+class StorageThatKeeps(Storage):
+    """Storage that takes bytes, and does not answer when some are to go."""
+
+    def delete_sync(self, key: str) -> None:
+        raise Unavailable(f"{key} stays.")
+
+
+async def test_a_second_copy_that_cannot_be_deleted_changes_no_answer(
+    app: FastAPI, client: httpx.AsyncClient, writer: Headers, database: Database, settings: Settings, kind: str
+) -> None:
+    first = await upload(client, writer, kind)
+    settle(database, kind, first["id"], {"code": "worker_lost", "title": "T", "detail": "D"})
+    app.state.storage = StorageThatKeeps(settings)
+    again = await upload(client, writer, kind)
+    assert (again["id"], again["status"]) == (first["id"], "inspecting")
+    assert was_woken(settings, queued_job(database))
+    assert collect_garbage(database, Storage(settings), 0) == 1
 
 
 async def test_an_upload_is_accepted_while_the_broker_is_down(
