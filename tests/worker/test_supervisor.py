@@ -3,72 +3,34 @@
 import contextlib
 import os
 import signal
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import numpy as np
 import psutil
 import pytest
 from sqlalchemy import func, select, text
-from structlog.testing import capture_logs
 
 from app.artifacts.tables import ArtifactRow
-from app.blobs.collection import collect_garbage
-from app.blobs.tables import BlobRow, storage_key
-from app.config import Settings
+from app.blobs.tables import BlobRow
 from app.database import Database
 from app.datasets.tables import DatasetRow
-from app.errors import Unavailable
 from app.jobs import lease
 from app.jobs.states import JobKind, JobState
 from app.jobs.subjects import SUBJECT
 from app.jobs.tables import JobDatasetRow, JobEventRow, MeasurementRow, ReportRow
 from app.models.tables import ModelRow
-from app.storage import Storage
 from tests.app.jobs.factories import add_job, read_job
 from tests.worker import networks
+from tests.worker.attempts import add_optimization, inspect, read_model
 from tests.worker.uploads import npz, store_upload
-from worker import supervisor as supervising
 from worker.listener import MAX_EVENTS
 from worker.memory import affordable_bytes
 from worker.supervisor import Supervisor
-
-
-@pytest.fixture
-def supervisor(settings: Settings, database: Database, tmp_path: Path) -> Supervisor:
-    quick = settings.model_copy(
-        update={
-            "work_folder": tmp_path / "work",
-            "jobs": settings.jobs.model_copy(
-                update={"heartbeat_seconds": 0.2, "lease_seconds": 10.0, "backoff_seconds": 0.0, "max_attempts": 2}
-            ),
-        }
-    )
-    return Supervisor(quick, database, Storage(quick), threading.Event())
-
-
-@pytest.fixture
-def model(supervisor: Supervisor, database: Database, tmp_path: Path) -> UUID:
-    content = networks.convnet().SerializeToString()
-    return store_upload(database, supervisor.storage, ModelRow, content, tmp_path, name="convnet")
-
-
-def inspect(supervisor: Supervisor, database: Database, model: UUID, **columns: Any) -> UUID:
-    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model, **columns)
-    supervisor.run(job_id)
-    return job_id
-
-
-def read_model(database: Database, model: UUID) -> ModelRow:
-    with database.session_scope() as session:
-        return session.get_one(ModelRow, model)
 
 
 def runners(supervisor: Supervisor) -> list[psutil.Process]:
@@ -103,16 +65,6 @@ def test_an_inspection_rejects_what_is_no_model(supervisor: Supervisor, database
     row, job = read_model(database, model), read_job(database, job_id)
     assert (job.state, job.attempt, row.status) == (JobState.FAILED, 1, "rejected")
     assert job.error is not None and row.problem == job.error
-
-
-def add_optimization(database: Database, model: UUID, threads: int = 1) -> UUID:
-    """A short job on random input."""
-    request = {
-        "model_id": str(model),
-        "recipe": [{"pass": "optimize_graph"}],
-        "target": {"device": "cpu", "threads": threads},
-    }
-    return add_job(database, model_id=model, request=request, budget_seconds=10.0)
 
 
 def test_a_job_delivers_its_artifact_its_report_and_its_figures(
@@ -153,17 +105,6 @@ def test_a_job_delivers_its_artifact_its_report_and_its_figures(
     fetched = tmp_path / "delivered.onnx"
     supervisor.storage.fetch(f"blobs/{delivered.workspace_id}/{delivered.blob_id}", fetched)
     assert fetched.stat().st_size == delivered.size_bytes
-
-
-@pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Puts a program of the test's in the runner's place, as a hostile model might."""
-
-    def replace(program: str) -> None:
-        script = "import os, sys, time, json, pathlib\nfolder = pathlib.Path(sys.argv[1])\n" + textwrap.dedent(program)
-        monkeypatch.setattr(supervising, "RUNNER", (sys.executable, "-P", "-c", script))
-
-    return replace
 
 
 @dataclass
@@ -274,61 +215,6 @@ def test_a_job_that_wants_more_threads_than_a_worker_has_is_left_to_another(
         assert lease.claim(session, job_id, "a larger worker", 45.0, threads=3) is not None
 
 
-DELIVERY = """
-facts = dict(inputs=[], outputs=[], opset=17, ir_version=9, domains={}, parameter_count=0, mac_count=None,
-             operators={}, trainable=False)
-artifact = dict(path='outputs/a', kind='manifest', file_name='a', media_type='x')
-(folder / 'outputs' / 'a').write_text('the same bytes each time')
-(folder / 'result.json').write_text(json.dumps(dict(outcome='succeeded', model=facts, artifacts=[artifact])))
-"""
-
-
-def test_delivering_the_same_bytes_repairs_those_that_storage_lost(
-    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None], tmp_path: Path
-) -> None:
-    runner(DELIVERY)
-    for _ in range(2):
-        inspect(supervisor, database, model)
-        with database.session_scope() as session:
-            delivered = session.scalars(select(ArtifactRow)).all()
-        keys = {storage_key(each.workspace_id, each.blob_id) for each in delivered}
-        assert len(keys) == 1
-        supervisor.storage.fetch(*keys, tmp_path / "fetched")
-        supervisor.storage.delete_sync(*keys)
-    assert len(delivered) == 2
-
-
-class StorageThatKeeps(Storage):
-    """Storage that takes bytes, and does not answer when some are to go."""
-
-    def delete_sync(self, key: str) -> None:
-        raise Unavailable(f"{key} stays.")
-
-
-def test_a_second_copy_that_cannot_be_deleted_is_left_to_the_collector(
-    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
-) -> None:
-    runner(DELIVERY)
-    supervisor.storage = StorageThatKeeps(supervisor.settings)
-    with capture_logs() as said:
-        jobs = [inspect(supervisor, database, model) for _ in range(2)]
-    assert [read_job(database, job_id).state for job_id in jobs] == [JobState.SUCCEEDED] * 2
-    assert "attempt_broke" not in {entry["event"] for entry in said}
-    assert collect_garbage(database, Storage(supervisor.settings), 0) == 1
-
-
-def test_a_worker_without_storage_hands_its_job_on_and_spends_no_attempt(
-    supervisor: Supervisor, database: Database, model: UUID
-) -> None:
-    full = supervisor.settings.api.model_copy(update={"min_free_bytes": 1 << 62})
-    supervisor.storage = Storage(supervisor.settings.model_copy(update={"api": full}))
-    job_id = add_optimization(database, model)
-    supervisor.run(job_id)
-    job = read_job(database, job_id)
-    assert (job.state, job.attempt, job.error) == (JobState.QUEUED, 0, None)
-    assert job.due_at > job.created_at
-
-
 def test_a_job_out_of_time_is_stopped_and_not_tried_again(
     supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
 ) -> None:
@@ -430,19 +316,6 @@ def test_a_killed_runner_is_tried_again(
     thread.join(20)
     job = read_job(database, job_id)
     assert (job.state, job.attempt) == (JobState.QUEUED, 1)
-
-
-def test_bytes_that_changed_in_storage_are_not_run(
-    supervisor: Supervisor, database: Database, model: UUID, tmp_path: Path
-) -> None:
-    row = read_model(database, model)
-    (tmp_path / "other").write_bytes(b"something else")
-    supervisor.storage.store(tmp_path / "other", f"blobs/{row.workspace_id}/{row.blob_id}")
-    job_id = inspect(supervisor, database, model, max_attempts=1)
-    job = read_job(database, job_id)
-    assert job.state == JobState.FAILED
-    assert job.error is not None and job.error["code"] == "content_corrupt"
-    assert read_model(database, model).status == "rejected"
 
 
 def test_the_subject_of_a_dataset_inspection_becomes_ready(

@@ -29,8 +29,8 @@ from worker.passes import quantize_dynamic
 from worker.runner.contract import InputFile, RunnerJob, RunnerResult
 from worker.runner.events import Events
 from worker.runner.job_data import JobData
-from worker.runner.verdict import is_slower, judge, with_speed
 from worker.runner.optimize import TooManyThreads, run
+from worker.runner.verdict import is_slower, judge, with_speed
 
 # Long enough for every probe, short enough that timing takes two seconds.
 BUDGET_SECONDS = 15.0

@@ -1,0 +1,49 @@
+"""A supervisor, and what it is given to do."""
+
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from app.config import Settings
+from app.database import Database
+from app.models.tables import ModelRow
+from app.storage import Storage
+from tests.worker import networks
+from tests.worker.uploads import store_upload
+from worker import supervisor as supervising
+from worker.supervisor import Supervisor
+
+
+@pytest.fixture
+def supervisor(settings: Settings, database: Database, tmp_path: Path) -> Supervisor:
+    quick = settings.model_copy(
+        update={
+            "work_folder": tmp_path / "work",
+            "jobs": settings.jobs.model_copy(
+                update={"heartbeat_seconds": 0.2, "lease_seconds": 10.0, "backoff_seconds": 0.0, "max_attempts": 2}
+            ),
+        }
+    )
+    return Supervisor(quick, database, Storage(quick), threading.Event())
+
+
+@pytest.fixture
+def model(supervisor: Supervisor, database: Database, tmp_path: Path) -> UUID:
+    content = networks.convnet().SerializeToString()
+    return store_upload(database, supervisor.storage, ModelRow, content, tmp_path, name="convnet")
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Puts a program of the test's in the runner's place, as a hostile model might."""
+
+    def replace(program: str) -> None:
+        script = "import os, sys, time, json, pathlib\nfolder = pathlib.Path(sys.argv[1])\n" + textwrap.dedent(program)
+        monkeypatch.setattr(supervising, "RUNNER", (sys.executable, "-P", "-c", script))
+
+    return replace
