@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 from uuid import UUID
 
 from sqlalchemy import select
@@ -15,7 +16,7 @@ from app.jobs.subjects import SUBJECT
 from app.jobs.tables import JobDatasetRow
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
-from app.storage import Storage
+from app.storage import ContentMissing, Storage
 from worker.cores import threads_for_models
 from worker.memory import affordable_bytes
 from worker.runner.contract import JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
@@ -23,12 +24,22 @@ from worker.runner.contract import JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
 Upload = ModelRow | DatasetRow
 
 
-class CorruptInput(Exception):
-    """What storage gave back is not what was uploaded."""
+class UnreadableInput(Exception):
+    """Storage does not give back what was uploaded."""
+
+    code: ClassVar[str]
+
+
+class CorruptInput(UnreadableInput):
+    code = "content_corrupt"
+
+
+class MissingInput(UnreadableInput):
+    code = "content_missing"
 
 
 def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim, folder: Path) -> RunnerJob:
-    """Everything the runner needs, in `folder`. Raises CorruptInput where a hash does not match."""
+    """Everything the runner needs, in `folder`. Raises CorruptInput and MissingInput."""
     with database.session_scope() as session:
         model = session.get(ModelRow, claim.model_id) if claim.model_id else None
         datasets = {
@@ -61,9 +72,12 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
 
 def _fetch_one(storage: Storage, upload: Upload, folder: Path) -> InputFile:
     if upload.blob_id is None:
-        raise CorruptInput(f"{upload.name} was deleted")
+        raise MissingInput(f"{upload.name} was deleted")
     path = folder / "inputs" / str(upload.id)
-    storage.fetch(storage_key(upload.workspace_id, upload.blob_id), path)
+    try:
+        storage.fetch(storage_key(upload.workspace_id, upload.blob_id), path)
+    except ContentMissing as error:
+        raise MissingInput(f"the stored bytes of {upload.name} are gone") from error
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").digest()
     if digest != upload.sha256:

@@ -32,7 +32,7 @@ from app.jobs.states import JobKind, JobState
 from app.storage import Storage
 from worker import sandbox
 from worker.cores import threads_for_models
-from worker.fetching import CorruptInput, fetch
+from worker.fetching import UnreadableInput, fetch
 from worker.heart import Heart
 from worker.listener import Listener
 from worker.memory import affordable_bytes
@@ -48,6 +48,8 @@ SHORTAGE_SECONDS = 60.0
 SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO})
 # Beyond a job's time, for bringing its files and taking them away.
 TRANSFER_SECONDS = 3600.0
+SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."
+UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under the same id."
 PUBLISHING = {"type": "phase", "phase": "publishing"}
 log = structlog.get_logger()
 
@@ -73,13 +75,8 @@ class JobFailed(Exception):
         self.retryable = retryable
 
 
-def _ours(code: str, detail: str) -> Fault:
-    return Fault(
-        code=code,
-        title="Something went wrong on our side",
-        detail=detail,
-        remedy="The worker's log says more; submit the job again when the cause is gone.",
-    )
+def _ours(code: str, detail: str, remedy: str = SUBMIT_AGAIN) -> Fault:
+    return Fault(code=code, title="Something went wrong on our side", detail=detail, remedy=remedy)
 
 
 @dataclass
@@ -134,10 +131,9 @@ class Supervisor:
     def _attempt(self, claim: Claim, folder: Path, heart: Heart) -> None:
         try:
             job = fetch(self.database, self.storage, self.settings, claim, folder)
-        except CorruptInput as corrupt:
-            raise JobFailed(
-                _ours("content_corrupt", f"The stored bytes are damaged: {corrupt}."), retryable=True
-            ) from corrupt
+        except UnreadableInput as unreadable:
+            fault = _ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
+            raise JobFailed(fault, retryable=True) from unreadable
         started = time.monotonic()
         status, errors = self._run_child(claim, job, folder, heart)
         runner_seconds = round(time.monotonic() - started, 3)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
@@ -73,14 +74,20 @@ def test_a_worker_without_storage_hands_its_job_on_and_spends_no_attempt(
     assert job.due_at > job.created_at
 
 
-def test_bytes_that_changed_in_storage_are_not_run(
-    supervisor: Supervisor, database: Database, model: UUID, tmp_path: Path
+@pytest.mark.parametrize("left", [b"something else", None], ids=["changed", "gone"])
+def test_what_storage_does_not_give_back_is_named_and_not_run(
+    supervisor: Supervisor, database: Database, model: UUID, tmp_path: Path, left: bytes | None
 ) -> None:
     row = read_model(database, model)
-    (tmp_path / "other").write_bytes(b"something else")
-    supervisor.storage.store(tmp_path / "other", f"blobs/{row.workspace_id}/{row.blob_id}")
-    job_id = inspect(supervisor, database, model, max_attempts=1)
-    job = read_job(database, job_id)
+    key = f"blobs/{row.workspace_id}/{row.blob_id}"
+    supervisor.storage.delete_sync(key)
+    if left is not None:
+        (tmp_path / "left").write_bytes(left)
+        supervisor.storage.store(tmp_path / "left", key)
+    job = read_job(database, inspect(supervisor, database, model, max_attempts=1))
     assert job.state == JobState.FAILED
-    assert job.error is not None and job.error["code"] == "content_corrupt"
+    assert job.error is not None
+    assert job.error["code"] == ("content_missing" if left is None else "content_corrupt")
+    assert "convnet" in job.error["detail"]
+    assert "Upload the same file again" in job.error["remedy"]
     assert read_model(database, model).status == "rejected"
