@@ -7,7 +7,6 @@ housekeeping takes the job back).
 
 import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from app.jobs.states import JobKind, JobState
 from app.storage import Storage
 from worker import sandbox
 from worker.cores import threads_for_models
+from worker.failures import UPLOAD_AGAIN, JobFailed, death, ours, out_of_time
 from worker.fetching import UnreadableInput, fetch
 from worker.heart import Heart
 from worker.listener import Listener
@@ -48,8 +48,6 @@ SHORTAGE_SECONDS = 60.0
 SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO})
 # Beyond a job's time, for bringing its files and taking them away.
 TRANSFER_SECONDS = 3600.0
-SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."
-UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under the same id."
 PUBLISHING = {"type": "phase", "phase": "publishing"}
 log = structlog.get_logger()
 
@@ -64,19 +62,6 @@ class Cancelled(Exception):
 
 class Stopping(Exception):
     """The worker is being stopped: the job goes back and the attempt is not counted."""
-
-
-class JobFailed(Exception):
-    """The attempt failed; `retryable` where another could end otherwise."""
-
-    def __init__(self, fault: Fault, *, retryable: bool) -> None:
-        super().__init__(fault.detail)
-        self.fault = fault
-        self.retryable = retryable
-
-
-def _ours(code: str, detail: str, remedy: str = SUBMIT_AGAIN) -> Fault:
-    return Fault(code=code, title="Something went wrong on our side", detail=detail, remedy=remedy)
 
 
 @dataclass
@@ -126,13 +111,13 @@ class Supervisor:
             if _is_shortage(error):
                 self._defer(claim, error)
                 return
-            self._fail(claim, _ours("internal_error", f"The attempt broke: {type(error).__name__}."), retryable=True)
+            self._fail(claim, ours("internal_error", f"The attempt broke: {type(error).__name__}."), retryable=True)
 
     def _attempt(self, claim: Claim, folder: Path, heart: Heart) -> None:
         try:
             job = fetch(self.database, self.storage, self.settings, claim, folder)
         except UnreadableInput as unreadable:
-            fault = _ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
+            fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
             raise JobFailed(fault, retryable=True) from unreadable
         started = time.monotonic()
         status, errors = self._run_child(claim, job, folder, heart)
@@ -140,13 +125,14 @@ class Supervisor:
         try:
             result = read_result(folder, claim.kind)
         except RunnerBroken as broken:
-            raise JobFailed(_ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
+            raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
         if result is None:
-            raise JobFailed(_death(status, errors), retryable=True)
+            log.warning("runner_died", status=status, stderr=errors)
+            raise JobFailed(death(status), retryable=True)
         if result.outcome == "failed":
             if result.retryable:
                 log.warning("runner_failed", stderr=errors)
-            fault = result.fault or _ours("internal_error", "The runner gave no reason.")
+            fault = result.fault or ours("internal_error", "The runner gave no reason.")
             raise JobFailed(fault, retryable=result.retryable)
         self._publish(claim, result, folder, heart, runner_seconds)
 
@@ -195,7 +181,7 @@ class Supervisor:
             if self.stopping.is_set():
                 raise Stopping
             if time.monotonic() > deadline:
-                raise JobFailed(_out_of_time(seconds), retryable=False)
+                raise JobFailed(out_of_time(job.kind, seconds), retryable=False)
             if listener.flush(self.database):
                 heart.cancelled.set()
 
@@ -217,7 +203,7 @@ class Supervisor:
         try:
             stored = store_outputs(self.storage, claim, result, folder)
         except (RunnerBroken, FileNotFoundError) as broken:
-            raise JobFailed(_ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
+            raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
         if heart.lost.is_set():
             raise LeaseLost
         lost = self._lost_copies(claim, stored)
@@ -293,19 +279,3 @@ class Supervisor:
 def _is_shortage(error: Exception) -> bool:
     """Whether this worker, and not the job, is what failed: no room, no files left to open, storage away."""
     return isinstance(error, StorageFull | Unavailable) or (isinstance(error, OSError) and error.errno in SHORTAGES)
-
-
-def _out_of_time(seconds: float) -> Fault:
-    return Fault(
-        code="time_limit",
-        title="The job took too long",
-        detail=f"The job was stopped after {seconds:.0f} s, its budget and the grace beyond it.",
-        remedy="Give it a larger `budget_seconds`, a shorter recipe or less data.",
-    )
-
-
-def _death(status: int, errors: str) -> Fault:
-    """What the end of a runner without a result says."""
-    log.warning("runner_died", status=status, stderr=errors)
-    how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    return _ours("runner_crashed", f"The runner ended without a result ({how}).")

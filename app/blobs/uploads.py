@@ -52,6 +52,7 @@ OUR_FAULTS = frozenset(
         "internal_error",
         "runner_crashed",
         "inspection_interrupted",
+        "inspection_time_limit",
         "storage_full",
         "unavailable",
         "content_corrupt",

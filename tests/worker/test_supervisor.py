@@ -17,6 +17,7 @@ from sqlalchemy import func, select, text
 
 from app.artifacts.tables import ArtifactRow
 from app.blobs.tables import BlobRow
+from app.blobs.uploads import OUR_FAULTS
 from app.database import Database
 from app.datasets.tables import DatasetRow
 from app.jobs import lease
@@ -220,10 +221,25 @@ def test_a_job_out_of_time_is_stopped_and_not_tried_again(
 ) -> None:
     supervisor.settings.runner.grace_seconds = 0.0
     runner("time.sleep(600)")
-    job = read_job(database, inspect(supervisor, database, model, budget_seconds=0.5))
+    job_id = add_optimization(database, model, budget_seconds=0.5)
+    supervisor.run(job_id)
+    job = read_job(database, job_id)
     assert (job.state, job.attempt) == (JobState.FAILED, 1)
     assert job.error is not None and job.error["code"] == "time_limit"
+    assert "budget_seconds" in job.error["remedy"]
     assert runners_left(supervisor) == []
+
+
+def test_an_inspection_out_of_time_tells_to_upload_again_and_that_inspects_anew(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    supervisor.settings.runner.grace_seconds = 0.0
+    runner("time.sleep(600)")
+    job = read_job(database, inspect(supervisor, database, model, budget_seconds=0.5))
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert job.error is not None and job.error["code"] in OUR_FAULTS
+    assert "Upload" in job.error["remedy"]
+    assert "budget" not in job.error["remedy"]
 
 
 def test_a_runner_is_given_no_more_memory_than_there_is(

@@ -1,0 +1,44 @@
+"""How attempts fail, as users are told."""
+
+import signal
+
+from app.errors import Fault
+from app.jobs.states import JobKind
+
+SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."
+UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under the same id."
+
+
+class JobFailed(Exception):
+    """The attempt failed; `retryable` where another could end otherwise."""
+
+    def __init__(self, fault: Fault, *, retryable: bool) -> None:
+        super().__init__(fault.detail)
+        self.fault = fault
+        self.retryable = retryable
+
+
+def ours(code: str, detail: str, remedy: str = SUBMIT_AGAIN) -> Fault:
+    return Fault(code=code, title="Something went wrong on our side", detail=detail, remedy=remedy)
+
+
+def out_of_time(kind: JobKind, seconds: float) -> Fault:
+    """A budget is the user's to give; the time of an inspection is not, nor what else kept the machine busy."""
+    if kind is not JobKind.OPTIMIZE:
+        return ours(
+            "inspection_time_limit",
+            f"The inspection was stopped after {seconds:.0f} s.",
+            "Upload the file again: that inspects it anew. LATHE_RUNNER_INSPECT_SECONDS sets the time it may take.",
+        )
+    return Fault(
+        code="time_limit",
+        title="The job took too long",
+        detail=f"The job was stopped after {seconds:.0f} s, its budget and the grace beyond it.",
+        remedy="Give it a larger `budget_seconds`, a shorter recipe or less data.",
+    )
+
+
+def death(status: int) -> Fault:
+    """What the end of a runner without a result says."""
+    how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    return ours("runner_crashed", f"The runner ended without a result ({how}).")
