@@ -4,6 +4,7 @@ import signal
 
 from app.errors import Fault
 from app.jobs.states import JobKind
+from worker.engine.faults import OutOfMemory
 
 SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."
 UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under the same id."
@@ -36,6 +37,14 @@ def out_of_time(kind: JobKind, seconds: float) -> Fault:
         detail=f"The job was stopped after {seconds:.0f} s, its budget and the grace beyond it.",
         remedy="Give it a larger `budget_seconds`, a shorter recipe or less data.",
     )
+
+
+def out_of_memory(memory_bytes: int) -> Fault:
+    """Ended by the kernel: where other processes took memory, that is less than the runner's own limit."""
+    return OutOfMemory(
+        f"The kernel ended the job for lack of memory; it was given {memory_bytes:,} bytes, unless others took them.",
+        "Use a smaller model or fewer samples, or give the worker more memory.",
+    ).fault()
 
 
 def death(status: int) -> Fault:

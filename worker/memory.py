@@ -1,4 +1,8 @@
-"""How much memory there is for a runner: a limit above it never bites, and the kernel kills in its stead."""
+"""How much memory there is for a runner: a limit above it never bites, and the kernel kills in its stead.
+
+Linux kernel documentation, admin-guide/cgroup-v2.rst (`memory.max`, `memory.events`) and cgroup-v1/memory.rst
+(`memory.limit_in_bytes`, `memory.oom_control`).
+"""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +12,7 @@ from worker import control_groups
 
 # Of version 2 and of version 1; a group has the one or the other.
 LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
+EVENT_FILES = ("memory.events", "memory.oom_control")
 
 
 def affordable_bytes(wanted: int, root: Path = Path("/")) -> int:
@@ -21,6 +26,16 @@ def affordable_bytes(wanted: int, root: Path = Path("/")) -> int:
 def physical_bytes() -> int:
     """The machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def out_of_memory_kills(root: Path = Path("/")) -> int:
+    """How often the kernel ended a process for lack of memory: in the group of this one, or else on the machine."""
+    groups = [folder / name for folder in control_groups.folders("memory", root) for name in EVENT_FILES]
+    for path in (*groups, root / "proc/vmstat"):
+        for name, _, count in (line.partition(" ") for line in control_groups.read(path).splitlines()):
+            if name == "oom_kill":
+                return int(count)
+    return 0
 
 
 def control_group_limits(root: Path = Path("/")) -> Iterator[int]:

@@ -7,6 +7,7 @@ housekeeping takes the job back).
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -31,11 +32,11 @@ from app.jobs.states import JobKind, JobState
 from app.storage import Storage
 from worker import sandbox
 from worker.cores import threads_for_models
-from worker.failures import UPLOAD_AGAIN, JobFailed, death, ours, out_of_time
+from worker.failures import UPLOAD_AGAIN, JobFailed, death, ours, out_of_memory, out_of_time
 from worker.fetching import UnreadableInput, fetch
 from worker.heart import Heart
 from worker.listener import Listener
-from worker.memory import affordable_bytes
+from worker.memory import affordable_bytes, out_of_memory_kills
 from worker.publishing import RunnerBroken, StoredOutput, find_copies, publish, read_result, store_outputs
 from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
 from worker.work_folders import work_folder
@@ -119,7 +120,7 @@ class Supervisor:
         except UnreadableInput as unreadable:
             fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
             raise JobFailed(fault, retryable=True) from unreadable
-        started = time.monotonic()
+        started, kills = time.monotonic(), out_of_memory_kills()
         status, errors = self._run_child(claim, job, folder, heart)
         runner_seconds = round(time.monotonic() - started, 3)
         try:
@@ -128,6 +129,8 @@ class Supervisor:
             raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
         if result is None:
             log.warning("runner_died", status=status, stderr=errors)
+            if status == -signal.SIGKILL and out_of_memory_kills() > kills:
+                raise JobFailed(out_of_memory(job.memory_bytes), retryable=False)
             raise JobFailed(death(status), retryable=True)
         if result.outcome == "failed":
             if result.retryable:

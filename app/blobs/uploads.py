@@ -53,13 +53,14 @@ OUR_FAULTS = frozenset(
         "runner_crashed",
         "inspection_interrupted",
         "inspection_time_limit",
+        "out_of_memory",
         "storage_full",
         "unavailable",
         "content_corrupt",
         "content_missing",
     }
 )
-"""Rejections that say nothing about the file: the same bytes again are inspected anew."""
+"""Rejections that say more about the service than about the file: the same bytes again are inspected anew."""
 
 SPOILT = ("content_corrupt", "content_missing")
 """What jobs fail with that could not read the stored copy."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.memory import affordable_bytes, control_group_limits, physical_bytes
+from worker.memory import affordable_bytes, control_group_limits, out_of_memory_kills, physical_bytes
 
 MEBIBYTE = 1 << 20
 
@@ -65,3 +65,24 @@ def test_a_system_without_control_groups_has_no_limit(tmp_path: Path) -> None:
 def test_the_least_counts(wanted: int, limit: str, affordable: int, tmp_path: Path) -> None:
     root = build(Group("", "0::/\n", {"memory.max": limit}), tmp_path)
     assert affordable_bytes(wanted, root) == affordable
+
+
+COUNTS = "oom 9\noom_kill 3\n"
+VMSTAT = "nr_free_pages 1\noom_kill 8\n"
+COUNTERS = [
+    ("0::/jobs\n", {"sys/fs/cgroup/jobs/memory.events": COUNTS, "proc/vmstat": VMSTAT}, 3),
+    ("4:memory:/jobs\n", {"sys/fs/cgroup/memory/jobs/memory.oom_control": COUNTS, "proc/vmstat": VMSTAT}, 3),
+    ("0::/\n", {"proc/vmstat": VMSTAT}, 8),
+    ("0::/\n", {}, 0),
+]
+
+
+@pytest.mark.parametrize(("said", "files", "kills"), COUNTERS, ids=["v2", "v1", "machine", "nobody-counts"])
+def test_kills_are_counted_as_close_to_the_process_as_can_be(
+    said: str, files: dict[str, str], kills: int, tmp_path: Path
+) -> None:
+    build(Group("", said), tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert out_of_memory_kills(tmp_path) == kills

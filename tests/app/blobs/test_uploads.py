@@ -96,7 +96,15 @@ async def test_workspaces_do_not_share_bytes(
 
 
 @pytest.mark.parametrize(
-    "code", ["worker_lost", "internal_error", "runner_crashed", "inspection_interrupted", "inspection_time_limit"]
+    "code",
+    [
+        "worker_lost",
+        "internal_error",
+        "runner_crashed",
+        "inspection_interrupted",
+        "inspection_time_limit",
+        "out_of_memory",
+    ],
 )
 async def test_a_rejection_that_was_our_fault_is_inspected_again(
     client: httpx.AsyncClient, writer: Headers, database: Database, kind: str, code: str

@@ -1,0 +1,69 @@
+"""A runner that the kernel ends for lack of memory, in a control group with too little of it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from app.database import Database
+from app.jobs.states import JobKind, JobState
+from tests.app.jobs.factories import add_job, read_job
+from worker.memory import group_files
+
+# The runner's own limit is that of the group, of which the supervisor takes a part: the kernel comes first.
+GROUP_BYTES = 384 << 20
+SUPERVISE = """
+import os, pathlib, sys
+pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+import threading, uuid
+from app.config import Settings
+from app.database import Database
+from app.storage import Storage
+from worker import supervisor
+hungry = "eaten = []\\nwhile True: eaten.append(b'x' * (8 << 20))"
+supervisor.RUNNER = (sys.executable, "-P", "-c", hungry)
+settings = Settings()
+supervisor.Supervisor(settings, Database(settings), Storage(settings), threading.Event()).run(uuid.UUID(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with little memory, where this process may make one."""
+    around = [path.parent for path in group_files(Path("/"), "memory.events", "memory.oom_control") if path.exists()]
+    if not around:
+        pytest.skip("no control group counts kills here")
+    folder = around[0] / f"lathe-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        limit = next(
+            (folder / name for name in ("memory.max", "memory.limit_in_bytes") if (folder / name).exists()), None
+        )
+        if limit is None:
+            pytest.skip("memory is not delegated to control groups here")
+        limit.write_text(str(GROUP_BYTES))
+        yield folder
+    finally:
+        deadline = time.monotonic() + 10
+        while folder.exists() and time.monotonic() < deadline:
+            with suppress(OSError):  # what was killed in it takes a moment to go
+                folder.rmdir()
+
+
+def test_a_runner_that_the_kernel_ended_is_out_of_memory_and_not_tried_again(
+    small_group: Path, environment: dict[str, str], database: Database, model: UUID
+) -> None:
+    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model, max_attempts=3)
+    subprocess.run([sys.executable, "-c", SUPERVISE, str(small_group), str(job_id)], env=environment, check=True)
+    job = read_job(database, job_id)
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert job.error is not None and job.error["code"] == "out_of_memory"
