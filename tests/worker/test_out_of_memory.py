@@ -14,7 +14,8 @@ import pytest
 from app.database import Database
 from app.jobs.states import JobKind, JobState
 from tests.app.jobs.factories import add_job, read_job
-from worker.memory import group_files
+from worker import control_groups
+from worker.memory import EVENT_FILES
 
 # The runner's own limit is that of the group, of which the supervisor takes a part: the kernel comes first.
 GROUP_BYTES = 384 << 20
@@ -36,7 +37,8 @@ supervisor.Supervisor(settings, Database(settings), Storage(settings), threading
 @pytest.fixture
 def small_group() -> Iterator[Path]:
     """A control group with little memory, where this process may make one."""
-    around = [path.parent for path in group_files(Path("/"), "memory.events", "memory.oom_control") if path.exists()]
+    folders = control_groups.folders("memory")
+    around = [folder for folder in folders if any((folder / name).exists() for name in EVENT_FILES)]
     if not around:
         pytest.skip("no control group counts kills here")
     folder = around[0] / f"lathe-test-{os.getpid()}"
