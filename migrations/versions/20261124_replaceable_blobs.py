@@ -5,7 +5,7 @@ from alembic import op
 REFERRING = ("models", "datasets", "artifacts")
 
 revision = "20261124_replaceable_blobs"
-down_revision = "20261124_first"
+down_revision = "20261124_worker_threads"
 branch_labels = None
 depends_on = None
 
