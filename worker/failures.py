@@ -1,12 +1,15 @@
 """How attempts fail, as users are told."""
 
+import errno
 import signal
 
-from app.errors import Fault
+from app.errors import Fault, StorageFull, Unavailable
 from app.jobs.states import JobKind
 from worker.engine.faults import OutOfMemory
 
 SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+SHORTAGES = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO}
 UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under the same id."
 
 
@@ -17,6 +20,26 @@ class JobFailed(Exception):
         super().__init__(fault.detail)
         self.fault = fault
         self.retryable = retryable
+
+
+class ResultNotStored(Exception):
+    """The run is over, and storage does not take what it made; the cause says why."""
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether this worker, and not the job, is what failed: no room, no files left to open, storage away."""
+    return isinstance(error, StorageFull | Unavailable) or (isinstance(error, OSError) and error.errno in SHORTAGES)
+
+
+def not_stored(error: BaseException | None) -> Fault:
+    """Of a job that ran to its end, again and again, and whose result found no place."""
+    full = isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in FULL)
+    detail = "has no room for" if full else "does not take"
+    return ours(
+        StorageFull.code if full else Unavailable.code,
+        f"The job ran to its end several times, and storage {detail} its result.",
+        "Free some space, or see why storage does not answer; then submit the job again.",
+    )
 
 
 def ours(code: str, detail: str, remedy: str = SUBMIT_AGAIN) -> Fault:

@@ -12,6 +12,7 @@ from app.config import Settings
 from app.database import Database
 from app.datasets.tables import DatasetRow
 from app.jobs.lease import Claim
+from app.jobs.states import JobKind
 from app.jobs.subjects import SUBJECT
 from app.jobs.tables import JobDatasetRow
 from app.models.tables import ModelRow
@@ -39,7 +40,10 @@ class MissingInput(UnreadableInput):
 
 
 def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim, folder: Path) -> RunnerJob:
-    """Everything the runner needs, in `folder`. Raises CorruptInput and MissingInput."""
+    """Everything the runner needs, in `folder`.
+
+    Raises CorruptInput and MissingInput, and StorageFull where there would be no room for what the runner makes.
+    """
     with database.session_scope() as session:
         model = session.get(ModelRow, claim.model_id) if claim.model_id else None
         datasets = {
@@ -50,6 +54,9 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
                 .where(JobDatasetRow.job_id == claim.job_id)
             )
         }
+    if claim.kind is JobKind.OPTIMIZE and model:
+        # Known before minutes are spent on it: a result is about as large as its model, or smaller.
+        storage.ensure_room(model.size_bytes)
     (folder / OUTPUT_FOLDER).mkdir(mode=0o700)
     (folder / "inputs").mkdir(mode=0o700)
     fetched: dict[UUID, InputFile] = {}

@@ -5,7 +5,6 @@ the job is queued again, the lease is somebody else's (and nothing is written), 
 housekeeping takes the job back).
 """
 
-import errno
 import os
 import signal
 import socket
@@ -25,14 +24,24 @@ from sqlalchemy.orm import Session
 from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import DATABASE_AWAY, Database
-from app.errors import Fault, LatheError, StorageFull, Unavailable
+from app.errors import Fault, LatheError
 from app.jobs import lease
 from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobKind, JobState
 from app.storage import Storage
 from worker import sandbox
 from worker.cores import threads_for_models
-from worker.failures import UPLOAD_AGAIN, JobFailed, death, ours, out_of_memory, out_of_time
+from worker.failures import (
+    UPLOAD_AGAIN,
+    JobFailed,
+    ResultNotStored,
+    death,
+    is_shortage,
+    not_stored,
+    ours,
+    out_of_memory,
+    out_of_time,
+)
 from worker.fetching import UnreadableInput, fetch
 from worker.heart import Heart
 from worker.listener import Listener
@@ -46,7 +55,9 @@ RUNNER = (sys.executable, "-P", "-m", "worker.runner")
 WATCH_SECONDS = 0.1
 STDERR_TAIL_BYTES = 4096
 SHORTAGE_SECONDS = 60.0
-SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO})
+# How often a job is run anew for nothing before that costs an attempt.
+FREE_REPEATS = 3
+RESULT_NOT_STORED = "result_not_stored"
 # Beyond a job's time, for bringing its files and taking them away.
 TRANSFER_SECONDS = 3600.0
 PUBLISHING = {"type": "phase", "phase": "publishing"}
@@ -107,9 +118,12 @@ class Supervisor:
             log.info("attempt_handed_back")
         except JobFailed as failure:
             self._fail(claim, failure.fault, retryable=failure.retryable)
+        except ResultNotStored as unstored:
+            log.warning("result_not_stored", error=repr(unstored.__cause__))
+            self._repeat(claim, unstored.__cause__)
         except Exception as error:  # the attempt ends here, whatever it was; the log keeps the trace
             log.exception("attempt_broke")
-            if _is_shortage(error):
+            if is_shortage(error):
                 self._defer(claim, error)
                 return
             self._fail(claim, ours("internal_error", f"The attempt broke: {type(error).__name__}."), retryable=True)
@@ -203,13 +217,9 @@ class Supervisor:
             phase = Progress(phase="publishing")
             if not self._write(lambda session: lease.record(session, claim, phase, [PUBLISHING]) is not None):
                 raise LeaseLost
-        try:
-            stored = store_outputs(self.storage, claim, result, folder)
-        except (RunnerBroken, FileNotFoundError) as broken:
-            raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
+        stored, lost = self._store(claim, result, folder)
         if heart.lost.is_set():
             raise LeaseLost
-        lost = self._lost_copies(claim, stored)
         duplicates: list[UUID] = []
 
         def publish_all(session: Session) -> bool:
@@ -222,6 +232,18 @@ class Supervisor:
             raise LeaseLost
         for blob_id in duplicates:
             self._discard(storage_key(claim.workspace_id, blob_id))
+
+    def _store(self, claim: Claim, result: RunnerResult, folder: Path) -> tuple[list[StoredOutput], set[UUID]]:
+        """The outputs, stored, and the blobs in whose place they come. Raises JobFailed, ResultNotStored."""
+        try:
+            stored = store_outputs(self.storage, claim, result, folder)
+            return stored, self._lost_copies(claim, stored)
+        except (RunnerBroken, FileNotFoundError) as broken:
+            raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
+        except (LatheError, OSError) as error:
+            if is_shortage(error):
+                raise ResultNotStored from error
+            raise
 
     def _discard(self, key: str) -> None:
         """The job is over, and a second copy that stays is nothing to it: the collector finds it."""
@@ -264,6 +286,19 @@ class Supervisor:
             )
         )
 
+    def _repeat(self, claim: Claim, cause: BaseException | None) -> None:
+        """As `_defer`, but what was lost is a whole run: after a few, each is an attempt, and they come to an end."""
+
+        def hand_on(session: Session) -> bool:
+            spend = lease.count_requeues(session, claim, RESULT_NOT_STORED) >= FREE_REPEATS
+            if spend and claim.attempt >= claim.max_attempts:
+                return lease.finish(session, claim, JobState.FAILED, error=not_stored(cause))
+            return lease.requeue(
+                session, claim, wait_seconds=SHORTAGE_SECONDS, spend_attempt=spend, reason=RESULT_NOT_STORED
+            )
+
+        self._write(hand_on)
+
     def _write(self, work: Callable[[Session], bool]) -> bool:
         """One transaction, tried until it happened or the lease is over. Whether it was ours to make."""
         for attempt in stamina.retry_context(
@@ -277,8 +312,3 @@ class Supervisor:
                 except LeaseLost:
                     return False
         return True
-
-
-def _is_shortage(error: Exception) -> bool:
-    """Whether this worker, and not the job, is what failed: no room, no files left to open, storage away."""
-    return isinstance(error, StorageFull | Unavailable) or (isinstance(error, OSError) and error.errno in SHORTAGES)

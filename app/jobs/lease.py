@@ -185,6 +185,12 @@ def requeue(session: Session, held: Claim, *, wait_seconds: float, spend_attempt
     return True
 
 
+def count_requeues(session: Session, held: Claim, reason: str) -> int:
+    """How often the job was handed back for this reason."""
+    events = select(func.count()).select_from(JobEventRow).where(JobEventRow.job_id == held.job_id)
+    return session.scalar(events.where(JobEventRow.type == "state", JobEventRow.data["reason"].astext == reason)) or 0
+
+
 def _end_cancelled(session: Session, held: Claim) -> bool:
     row = session.execute(
         update(JobRow)

@@ -5,19 +5,21 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from structlog.testing import capture_logs
 
 from app.artifacts.tables import ArtifactRow
 from app.blobs.collection import collect_garbage
 from app.blobs.tables import storage_key
 from app.database import Database
-from app.errors import Unavailable
-from app.jobs.states import JobState
+from app.errors import StorageFull, Unavailable
+from app.jobs.states import JobKind, JobState
+from app.jobs.tables import JobEventRow, JobRow
+from app.models.tables import ModelRow
 from app.storage import Storage
-from tests.app.jobs.factories import read_job
+from tests.app.jobs.factories import add_job, read_job
 from tests.worker.attempts import add_optimization, inspect, read_model
-from worker.supervisor import Supervisor
+from worker.supervisor import FREE_REPEATS, Supervisor
 
 DELIVERY = """
 facts = dict(inputs=[], outputs=[], opset=17, ir_version=9, domains={}, parameter_count=0, mac_count=None,
@@ -62,16 +64,47 @@ def test_a_second_copy_that_cannot_be_deleted_is_left_to_the_collector(
     assert collect_garbage(database, Storage(supervisor.settings), 0) == 1
 
 
-def test_a_worker_without_storage_hands_its_job_on_and_spends_no_attempt(
-    supervisor: Supervisor, database: Database, model: UUID
+def test_a_worker_without_storage_hands_its_job_on_unrun_and_spends_no_attempt(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
 ) -> None:
-    full = supervisor.settings.api.model_copy(update={"min_free_bytes": 1 << 62})
-    supervisor.storage = Storage(supervisor.settings.model_copy(update={"api": full}))
+    runner('os.write(int(os.environ[\'LATHE_EVENT_FD\']), b\'{"type": "phase", "phase": "running"}\\n\')')
+    with database.session_scope() as session:
+        session.execute(update(ModelRow).values(size_bytes=1 << 62))  # so a result may be as large
     job_id = add_optimization(database, model)
     supervisor.run(job_id)
     job = read_job(database, job_id)
     assert (job.state, job.attempt, job.error) == (JobState.QUEUED, 0, None)
     assert job.due_at > job.created_at
+    assert "phase" not in events_of(database, job_id)
+
+
+def events_of(database: Database, job_id: UUID) -> set[str]:
+    with database.session_scope() as session:
+        return set(session.scalars(select(JobEventRow.type).where(JobEventRow.job_id == job_id)))
+
+
+class StorageThatFills(Storage):
+    """Storage that has room when a job starts, and none when it ends."""
+
+    def store(self, path: Path, key: str) -> None:
+        raise StorageFull(f"No room for {path.name} as {key}.")
+
+
+def test_a_result_without_room_is_made_again_a_few_times_and_then_at_the_cost_of_attempts(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    runner(DELIVERY)
+    supervisor.storage = StorageThatFills(supervisor.settings)
+    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model, max_attempts=2)
+    seen = []
+    for _ in range(FREE_REPEATS + 2):
+        with database.session_scope() as session:
+            session.execute(update(JobRow).values(due_at=func.now()))
+        supervisor.run(job_id)
+        job = read_job(database, job_id)
+        seen.append((job.state, job.attempt))
+    assert seen == [(JobState.QUEUED, 0)] * FREE_REPEATS + [(JobState.QUEUED, 1), (JobState.FAILED, 2)]
+    assert job.error is not None and job.error["code"] == "storage_full"
 
 
 @pytest.mark.parametrize("left", [b"something else", None], ids=["changed", "gone"])
