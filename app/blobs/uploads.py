@@ -54,6 +54,8 @@ OUR_FAULTS = frozenset(
         "inspection_interrupted",
         "inspection_time_limit",
         "out_of_memory",
+        "disk_full",
+        "file_too_large",
         "storage_full",
         "unavailable",
         "content_corrupt",

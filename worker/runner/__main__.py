@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from app.errors import Fault
 from app.jobs.states import JobKind
 from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_out_of_memory
 from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, RESULT_FILE, RunnerJob, RunnerResult
+from worker.runner.disk import disk_full, is_full, is_oversized, make_room, oversized_file
 from worker.runner.events import Events
 
 MORE_MEMORY = "Use a smaller model or fewer samples, or give the service's runners more memory."
@@ -28,7 +30,11 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     workdir = Path(arguments[0])
     job = RunnerJob.model_validate_json((workdir / JOB_FILE).read_bytes())
-    write_result(run_job(job, workdir, Events()), workdir)
+    result = run_job(job, workdir, Events())
+    try:
+        write_result(result, workdir)
+    except OSError as error:
+        write_result(_broken(error, job, workdir), workdir)
     return 0
 
 
@@ -39,11 +45,7 @@ def run_job(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     except UserFault as error:
         return RunnerResult(outcome="failed", fault=error.fault())
     except Exception as error:
-        traceback.print_exc()
-        if is_out_of_memory(error):
-            shortage = OutOfMemory(f"The job was given {job.memory_bytes:,} bytes.", MORE_MEMORY)
-            return RunnerResult(outcome="failed", fault=shortage.fault())
-        return RunnerResult(outcome="failed", fault=_internal(error), retryable=True)
+        return _broken(error, job, workdir)
 
 
 def write_result(result: RunnerResult, workdir: Path) -> None:
@@ -76,6 +78,20 @@ def _dispatch(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     from worker.runner import optimize  # noqa: PLC0415 - see above
 
     return optimize.run(job, workdir, events)
+
+
+def _broken(error: Exception, job: RunnerJob, workdir: Path) -> RunnerResult:
+    """What a job without a result of its own ends in."""
+    if is_full(error):
+        make_room(workdir)
+    with suppress(OSError):  # what is printed goes to a file as well
+        traceback.print_exception(error)
+    if is_out_of_memory(error):
+        shortage = OutOfMemory(f"The job was given {job.memory_bytes:,} bytes.", MORE_MEMORY)
+        return RunnerResult(outcome="failed", fault=shortage.fault())
+    if is_oversized(error):
+        return RunnerResult(outcome="failed", fault=oversized_file())
+    return RunnerResult(outcome="failed", fault=disk_full() if is_full(error) else _internal(error), retryable=True)
 
 
 def _internal(error: Exception) -> Fault:

@@ -104,6 +104,8 @@ async def test_workspaces_do_not_share_bytes(
         "inspection_interrupted",
         "inspection_time_limit",
         "out_of_memory",
+        "disk_full",
+        "file_too_large",
     ],
 )
 async def test_a_rejection_that_was_our_fault_is_inspected_again(
