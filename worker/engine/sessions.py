@@ -1,5 +1,6 @@
 """ONNX Runtime sessions, opened one way everywhere."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +37,33 @@ def require_device(device: Device) -> None:
         DeviceUnavailable: this ONNX Runtime has no provider for it; the CPU would be measured in its stead.
 
     """
+    if device == "cuda":
+        _load_cuda_libraries()
     if PROVIDERS[device][0] not in ort.get_available_providers():
         raise DeviceUnavailable(
             f"The ONNX Runtime of this worker has no provider for `{device}`.",
             "Set `target.device` to cpu, or let a worker with onnxruntime-gpu serve the queue.",
         )
+
+
+def require_placed(session: ort.InferenceSession, device: Device) -> None:
+    """
+    Raises:
+        DeviceUnavailable: the runtime has its provider and could not start it, and fell back to the CPU.
+
+    """
+    if session.get_providers()[0] != PROVIDERS[device][0]:
+        raise DeviceUnavailable(
+            f"The ONNX Runtime of this worker could not use `{device}`: its driver, CUDA or cuDNN do not fit.",
+            "Check there what `nvidia-smi` says and which CUDA onnxruntime-gpu needs, or set `target.device` to cpu.",
+        )
+
+
+@lru_cache(maxsize=1)
+def _load_cuda_libraries() -> None:
+    """CUDA and cuDNN as torch or the nvidia packages bring them: the system's loader knows nothing of those."""
+    if hasattr(ort, "preload_dlls"):  # from 1.21 on
+        ort.preload_dlls()
 
 
 def session_options(threads: int, level: Any = ALL) -> ort.SessionOptions:
@@ -56,17 +79,22 @@ def session_options(threads: int, level: Any = ALL) -> ort.SessionOptions:
 def open_session(
     path: Path, threads: int, options: ort.SessionOptions | None = None, device: Device = "cpu"
 ) -> ort.InferenceSession:
-    """A session on `device`.
+    """A session on `device`, and nowhere else.
 
     Raises:
+        DeviceUnavailable: the device does not work; the CPU would be measured in its stead.
         ModelFails: the runtime refuses the model; the message is its own.
         OutOfMemory: it needs more memory than there is.
 
     """
+    require_device(device)
     try:
-        return ort.InferenceSession(str(path), options or session_options(threads), providers=PROVIDERS[device])
+        session = ort.InferenceSession(str(path), options or session_options(threads), providers=PROVIDERS[device])
     except Exception as error:  # the runtime raises a dozen classes that share no base
         raise _as_fault(error, "The model does not load") from error
+    require_placed(session, device)
+    session.disable_fallback()  # a call that fails on the GPU would be repeated on the CPU, and measured
+    return session
 
 
 def run_session(session: ort.InferenceSession, feed: Feed, outputs: list[str] | None = None) -> list[Any]:
