@@ -34,6 +34,8 @@ class LatheError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Something went wrong on our side"
+    sends: ClassVar[tuple[str, ...]] = ()
+    """Headers that its answer bears."""
 
     def __init__(self, detail: str, remedy: str | None = None, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -47,6 +49,7 @@ class LatheError(Exception):
 
 class Unauthenticated(LatheError):
     status, code, title = 401, "unauthenticated", "A valid API key is needed"
+    sends = ("WWW-Authenticate",)
 
 
 class MissingScope(LatheError):
@@ -67,6 +70,7 @@ class InUse(Conflict):
 
 class NotReady(Conflict):
     code, title = "not_ready", "This is still being inspected"
+    sends = ("Retry-After",)
 
 
 class JobOver(Conflict):
@@ -95,6 +99,7 @@ class UnsupportedMediaType(LatheError):
 
 class RangeNotSatisfiable(LatheError):
     status, code, title = 416, "range_not_satisfiable", "The range lies outside the content"
+    sends = ("Content-Range",)
 
 
 class Unprocessable(LatheError):
@@ -145,3 +150,4 @@ class StorageFull(LatheError):
 
 class Unavailable(LatheError):
     status, code, title = 503, "unavailable", "A part this service needs does not answer"
+    sends = ("Retry-After",)

@@ -21,6 +21,7 @@ from app.errors import (
     Unavailable,
     ValidationFailed,
 )
+from app.headers import described
 from app.surface import surface_of
 
 MEDIA_TYPE = "application/problem+json"
@@ -56,6 +57,7 @@ def responses(*errors: type[LatheError], body: bool = False, key: bool = True) -
 
 
 def _document(errors: list[type[LatheError]]) -> dict[str, Any]:
+    sent = described(*dict.fromkeys(name for error in errors for name in error.sends))
     return {
         "description": "; ".join(f"`{error.code}`: {error.title}" for error in errors) + ".",
         "content": {
@@ -70,7 +72,7 @@ def _document(errors: list[type[LatheError]]) -> dict[str, Any]:
                 },
             }
         },
-    }
+    } | ({"headers": sent} if sent else {})
 
 
 def problem_response(error: LatheError) -> Response:

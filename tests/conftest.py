@@ -28,6 +28,7 @@ from app.database import Database
 from app.main import create_app, lifespan_of
 from app.schema import METADATA, migrate
 from app.storage import Storage
+from tests.app.documented import undocumented_headers
 
 SECRET_KEY = "a secret key of the tests, 32 characters and more"
 MakeKey = Callable[..., str]
@@ -187,9 +188,17 @@ async def app(routed: FastAPI, settings: Settings, database: Database) -> AsyncI
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """The API in this process; what fails inside answers 500, as it would a real client."""
+    """The API in this process; what fails inside answers 500, as it would a real client.
+
+    Every answer, of every test, bears only headers that the OpenAPI document has.
+    """
+
+    async def hold_against_the_document(answer: httpx.Response) -> None:
+        assert undocumented_headers(app, answer) == set(), f"{answer.request.method} {answer.request.url}"
+
+    hooks = {"response": [hold_against_the_document]}
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://lathe") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://lathe", event_hooks=hooks) as client:
         yield client
 
 

@@ -13,22 +13,30 @@ from fastapi.responses import StreamingResponse
 
 from app.blobs.tables import storage_key
 from app.errors import RangeNotSatisfiable
+from app.headers import described
 from app.storage import Storage
 
 SINGLE_RANGE = re.compile(r"bytes=\s*(\d{0,20})-(\d{0,20})\s*", re.IGNORECASE)
 UNSAFE = re.compile(r"[^A-Za-z0-9._+ -]")
 MAX_NAME = 200
 
+BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+SENT = ("ETag", "Accept-Ranges", "Content-Disposition")
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes. `ETag` is their SHA-256 in quotes; `Content-Digest` has it as RFC 9530 wants it.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": described(*SENT, "Content-Digest"),
+        "content": BYTES,
     },
     206: {
         "description": "The one range that `Range` asked for.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": described(*SENT, "Content-Range", "Repr-Digest"),
+        "content": BYTES,
     },
-    304: {"description": "The bytes are those that `If-None-Match` names."},
+    304: {
+        "description": "The bytes are those that `If-None-Match` names.",
+        "headers": described(*SENT, "Content-Digest"),
+    },
 }
 """What a route that answers with content documents, beside its errors."""
 

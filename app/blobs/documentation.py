@@ -4,6 +4,7 @@ from typing import Any
 
 from app.blobs.receiving import DigestMismatch, EmptyUpload, IncompleteUpload
 from app.errors import LatheError, StorageFull, TooLarge, UnsupportedMediaType
+from app.headers import described
 
 UPLOAD_ERRORS: tuple[type[LatheError], ...] = (
     IncompleteUpload,
@@ -38,7 +39,7 @@ def upload_body(media_types: tuple[str, ...], description: str) -> dict[str, Any
 
 def upload_replies(noun: str, schema: str) -> dict[int | str, dict[str, Any]]:
     """The successes of such a route."""
-    link = {"Location": {"description": f"The {noun}'s address.", "schema": {"type": "string"}}}
+    link = described("Location")
     shape = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return {
         200: {

@@ -30,6 +30,7 @@ from app.errors import (
     ReportNotReady,
     TooManyThreads,
 )
+from app.headers import described
 from app.jobs import lease, service, submission
 from app.jobs.fitness import BudgetTooLarge, NotTrainable
 from app.jobs.report import Report
@@ -54,6 +55,7 @@ After = Annotated[int, Query(ge=0, le=2**63 - 1, description="Only events after 
 POLL_SECONDS = 1
 # For a stream to end by itself when the API stops; uvicorn cuts it off after three.
 GOODBYE_SECONDS = 2.0
+JOB_HEADERS = ("ETag", "Retry-After")
 
 
 @router.post(
@@ -76,7 +78,8 @@ GOODBYE_SECONDS = 2.0
         TooManyThreads,
         IdempotencyKeyReused,
         body=True,
-    ),
+    )
+    | {202: {"description": "The job is accepted.", "headers": described("Location", *JOB_HEADERS)}},
 )
 async def submit_job(
     body: OptimizeRequest,
@@ -128,7 +131,11 @@ async def list_jobs(
     response_model=Job,
     summary="Read a job",
     operation_id="get_job",
-    responses=responses(NotFound) | {304: {"description": "The job is as `If-None-Match` says."}},
+    responses=responses(NotFound)
+    | {
+        200: {"description": "The job.", "headers": described(*JOB_HEADERS)},
+        304: {"description": "The job is as `If-None-Match` says.", "headers": described(*JOB_HEADERS)},
+    },
 )
 async def get_job(
     job_id: JobId,
@@ -153,7 +160,8 @@ async def get_job(
     response_model=Job,
     summary="Cancel a job",
     operation_id="cancel_job",
-    responses=responses(NotFound, JobOver),
+    responses=responses(NotFound, JobOver)
+    | {202: {"description": "The job is cancelled, or was asked to stop.", "headers": described(*JOB_HEADERS)}},
 )
 async def cancel_job(job_id: JobId, caller: Writer, database: DatabaseDep, response: Response) -> Job:
     """Cancel a queued job at once; ask a running one to stop."""

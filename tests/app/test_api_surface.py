@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 
 from app.access.keys import SCOPES
@@ -15,6 +17,8 @@ from app.main import create_app
 from app.models.inspection import ModelInspection
 from app.models.schemas import Model
 from app.problems import MEDIA_TYPE
+from tests.app.documented import undocumented_headers
+from tests.app.uploads import OCTETS
 
 Json = dict[str, Any]
 OPEN = {"get_links", "get_health", "get_readiness", "get_metrics"}
@@ -119,9 +123,48 @@ def test_every_parameter_is_described(document: Json) -> None:
 def test_every_field_is_described(document: Json) -> None:
     for name, schema in document["components"]["schemas"].items():
         for field, definition in schema.get("properties", {}).items():
-            # pydantic leaves the description out where it is word for word that of the schema referred to.
-            target = document["components"]["schemas"].get(definition.get("$ref", "").rpartition("/")[2], {})
-            assert definition.get("description") or target.get("description"), f"{name}.{field}"
+            # Missing too where it is word for word that of the schema referred to: pydantic leaves it out then.
+            assert definition.get("description"), f"{name}.{field}"
+
+
+# Beside these, every operation that asks for a key says so in `WWW-Authenticate`, and 503 bears `Retry-After`.
+OF_CONTENT = {
+    "200": {"ETag", "Accept-Ranges", "Content-Disposition", "Content-Digest"},
+    "206": {"ETag", "Accept-Ranges", "Content-Disposition", "Content-Range", "Repr-Digest"},
+    "304": {"ETag", "Accept-Ranges", "Content-Disposition", "Content-Digest"},
+    "416": {"Content-Range"},
+}
+HEADERS = {
+    "upload_model": {"200": {"Location"}, "201": {"Location"}},
+    "upload_dataset": {"200": {"Location"}, "201": {"Location"}},
+    "get_model_content": OF_CONTENT,
+    "get_artifact_content": OF_CONTENT,
+    "submit_job": {"202": {"Location", "ETag", "Retry-After"}, "409": {"Retry-After"}},
+    "get_job": {"200": {"ETag", "Retry-After"}, "304": {"ETag", "Retry-After"}},
+    "cancel_job": {"202": {"ETag", "Retry-After"}},
+}
+
+
+def test_the_headers_that_clients_act_on_are_documented(document: Json) -> None:
+    for address, operation in operations(document):
+        expected = dict(HEADERS.get(operation["operationId"], {}))
+        if operation["operationId"] not in OPEN:
+            expected["401"] = {"WWW-Authenticate"}
+        if operation["operationId"] != "get_readiness":  # which answers 503 with what it found
+            expected["503"] = {"Retry-After"}
+        found = {status: answer["headers"] for status, answer in operation["responses"].items() if "headers" in answer}
+        assert {status: set(headers) for status, headers in found.items()} == expected, address
+        assert all(header["description"] for headers in found.values() for header in headers.values()), address
+
+
+async def test_an_answer_with_a_header_that_is_not_documented_is_found(
+    app: FastAPI, client: httpx.AsyncClient, writer: dict[str, str]
+) -> None:
+    """What holds every answer of the other tests against the document."""
+    answer = await client.post("/v1/models?name=x", content=b"bytes", headers=writer | OCTETS)
+    assert undocumented_headers(app, answer) == set()
+    answer.headers["X-News"] = "1"
+    assert undocumented_headers(app, answer) == {"x-news"}
 
 
 def test_every_body_refuses_unknown_fields(document: Json) -> None:

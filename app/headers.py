@@ -1,0 +1,20 @@
+"""Response headers, as the OpenAPI document describes them."""
+
+from typing import Any
+
+DESCRIPTIONS = {
+    "Accept-Ranges": "`bytes`: parts can be asked for with `Range`.",
+    "Content-Digest": "The SHA-256 of this body (RFC 9530).",
+    "Content-Disposition": "`attachment`, with a file name that is safe (RFC 6266).",
+    "Content-Range": "Which bytes these are, of how many; with 416, how many there are (RFC 9110, 14.4).",
+    "ETag": "Names this state; sent as `If-None-Match` it saves an answer that says the same.",
+    "Location": "The address of what was accepted.",
+    "Repr-Digest": "The SHA-256 of the whole that this is a part of (RFC 9530).",
+    "Retry-After": "Seconds after which to ask again; not sent where there is nothing to wait for.",
+    "WWW-Authenticate": "`Bearer`, and what was wrong with the key (RFC 6750).",
+}
+
+
+def described(*names: str) -> dict[str, Any]:
+    """The `headers` of a documented response."""
+    return {name: {"description": DESCRIPTIONS[name], "schema": {"type": "string"}} for name in names}
