@@ -129,7 +129,7 @@ class Lathe:
         module: Any,
         example_inputs: Sequence[Any],
         *,
-        name: str,
+        name: str | None = None,
         dynamic_shapes: Any = None,
         input_names: Sequence[str] | None = None,
         output_names: Sequence[str] | None = None,
@@ -138,8 +138,9 @@ class Lathe:
     ) -> Model:
         """Export a `torch.nn.Module` to ONNX on this machine and upload that: no code of yours reaches the service.
 
-        `example_inputs` and `dynamic_shapes` are those of `torch.onnx.export`. Raises ExportFailed where torch or
-        onnxscript are missing or the export fails, and as `upload_model`.
+        `example_inputs` and `dynamic_shapes` are those of `torch.onnx.export`; `name` is by default that of the
+        module's class. Raises ExportFailed where torch or onnxscript are missing or the export fails, and as
+        `upload_model`.
         """
         with tempfile.TemporaryDirectory(prefix="lathe-") as folder:
             path = conversion.export_module(
@@ -151,7 +152,7 @@ class Lathe:
                 output_names=output_names,
                 opset=opset,
             )
-            return self.upload_model(path, name=name, wait=wait)
+            return self.upload_model(path, name=name or type(module).__name__, wait=wait)
 
     def model(self, model_id: UUID | str) -> Model:
         """One model."""

@@ -10,7 +10,7 @@ import pytest
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from app.client import ExportFailed, Lathe
+from app.client import ExportFailed, Lathe, conversion
 from app.client.conversion import write_npz
 from tests.app.client.conftest import Server
 from tests.app.client.test_requests import MODEL
@@ -43,6 +43,27 @@ def test_python_objects_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_module_without_torch_names_what_to_install() -> None:
     with Lathe("http://127.0.0.1:9", "lth_any") as lathe, pytest.raises(ExportFailed, match="pip install torch"):
         lathe.upload_module(object(), (), name="net")
+
+
+class Digits:
+    """Stands for a module of this name."""
+
+
+@pytest.mark.parametrize(("given", "name"), [({}, "Digits"), ({"name": "net"}, "net")], ids=["of-its-class", "given"])
+def test_a_module_without_a_name_bears_that_of_its_class(
+    server: Server, connect: Callable[..., Lathe], monkeypatch: pytest.MonkeyPatch, given: dict[str, str], name: str
+) -> None:
+    @server.app.post("/v1/models")
+    async def upload(name: str) -> Response:
+        return JSONResponse({**MODEL, "name": name}, 201)
+
+    def export(module: object, inputs: object, folder: Path, **_: object) -> Path:
+        """What is exported does not matter here, and torch is not everywhere."""
+        (folder / "model.onnx").write_bytes(b"a model")
+        return folder / "model.onnx"
+
+    monkeypatch.setattr(conversion, "export_module", export)
+    assert connect().upload_module(Digits(), (), **given).name == name
 
 
 @pytest.mark.filterwarnings("default::FutureWarning")  # torch's exporter warns of its own parts
