@@ -1,4 +1,4 @@
-"""`python -m worker.alive`: exit status 0 if a worker of this host told the database lately that it lives."""
+"""`python -m worker.alive`: exit status 0 if a worker of this host, or its housekeeping, lately said that it lives."""
 
 import socket
 import sys
@@ -15,7 +15,7 @@ SILENCE = timedelta(seconds=30)
 
 
 def alive(database: Database) -> bool:
-    """Whether this host, which in a container is the container, has a worker that was heard of lately."""
+    """Whether this host, which in a container is the container, has a process that was heard of lately."""
     recent = WorkerRow.seen_at > func.now() - SILENCE
     mine = WorkerRow.name.startswith(f"{socket.gethostname()}:", autoescape=True)
     with database.session_scope() as session:

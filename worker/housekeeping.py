@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.blobs.collection import collect_garbage
 from app.config import Settings, get_settings
 from app.database import Database
+from app.health.announcing import announce
 from app.health.tables import WorkerRow
 from app.jobs import lease
 from app.logs import configure_logs
@@ -50,7 +51,7 @@ class Housekeeper:
                 log.exception("round_broke")
 
     def tidy(self) -> None:
-        """One round: take back, expire, publish, forget silent workers."""
+        """One round: take back, expire, publish, forget silent workers, and tell that somebody does so."""
         jobs = self._settings.jobs
         with self._database.session_scope() as session:
             for job_id, state in lease.reap(session, jobs.backoff_seconds):
@@ -59,6 +60,7 @@ class Housekeeper:
                 log.warning("job_expired", job_id=str(job_id))
             lease.forget_idempotency_keys(session, jobs.idempotency_seconds)
             session.execute(delete(WorkerRow).where(WorkerRow.seen_at < func.now() - SILENT_WORKER))
+            announce(session, queues=[])
         with self._database.session_scope() as session:
             waiting = lease.take_unpublished(session, jobs.republish_seconds)
             queued = lease.count_queued(session)

@@ -1,17 +1,15 @@
 """Tells the database that this worker lives, what it can do and how it confines; and keeps its work folder clean."""
 
 import importlib.util
-import os
-import socket
 import threading
 
 import structlog
-from sqlalchemy import delete, func
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.config import Settings
 from app.database import Database
+from app.health.announcing import announce, name_of_this_process
 from app.health.tables import WorkerRow
 from app.recipes.catalogue import CATALOGUE
 from worker.cores import threads_for_models
@@ -36,7 +34,6 @@ class Presence:
         self._database = database
         self._settings = settings
         self._queues = queues
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._announce_on, name="presence", daemon=True)
 
@@ -48,7 +45,7 @@ class Presence:
         self._thread.join(timeout=5)
         try:
             with self._database.session_scope() as session:
-                session.execute(delete(WorkerRow).where(WorkerRow.name == self._name))
+                session.execute(delete(WorkerRow).where(WorkerRow.name == name_of_this_process()))
         except SQLAlchemyError as error:
             log.warning("farewell_failed", error=str(error))
 
@@ -63,17 +60,12 @@ class Presence:
                 return
 
     def _announce(self) -> None:
-        values = {
-            "queues": self._queues,
-            "passes": passes_served() if set(self._queues) & {"cpu", "gpu"} else [],
-            "threads": threads_for_models(self._settings),
-            "confinement": confinement(),
-            "versions": versions(),
-            "seen_at": func.now(),
-        }
         with self._database.session_scope() as session:
-            session.execute(
-                insert(WorkerRow)
-                .values(name=self._name, **values)
-                .on_conflict_do_update(index_elements=["name"], set_=values)
+            announce(
+                session,
+                queues=self._queues,
+                passes=passes_served() if set(self._queues) & {"cpu", "gpu"} else [],
+                threads=threads_for_models(self._settings),
+                confinement=confinement(),
+                versions=versions(),
             )

@@ -24,12 +24,9 @@ log = structlog.get_logger()
 
 async def live_workers(session: AsyncSession) -> Sequence[WorkerRow]:
     """Workers that announced themselves in the last minute, by name."""
-    lately = func.now() - timedelta(seconds=LIVE_SECONDS)
-    return (
-        (await session.execute(select(WorkerRow).where(WorkerRow.seen_at > lately).order_by(WorkerRow.name)))
-        .scalars()
-        .all()
-    )
+    lately = WorkerRow.seen_at > func.now() - timedelta(seconds=LIVE_SECONDS)
+    takes_jobs = func.cardinality(WorkerRow.queues) > 0
+    return (await session.execute(select(WorkerRow).where(lately, takes_jobs).order_by(WorkerRow.name))).scalars().all()
 
 
 async def readiness(database: AsyncDatabase, queue: Queue, storage: Storage) -> Readiness:

@@ -11,7 +11,10 @@ from app.database import Base
 
 
 class WorkerRow(Base):
-    """One worker process: refreshed while it lives, removed by housekeeping when it has been silent."""
+    """One worker process: refreshed while it lives, removed by housekeeping when it has been silent.
+
+    Housekeeping has one as well, without a queue.
+    """
 
     __tablename__ = "workers"
 

@@ -1,6 +1,9 @@
-"""The health check of a worker's container."""
+"""The health check of the containers of workers and of housekeeping."""
 
 import socket
+import subprocess
+import sys
+import time
 from datetime import timedelta
 
 import pytest
@@ -25,3 +28,12 @@ def test_a_worker_is_alive_while_it_announces_itself(
         seen = func.now() - timedelta(seconds=silent_seconds)
         session.add(WorkerRow(name=name, queues=["cpu"], passes=[], confinement={}, versions={}, seen_at=seen))
     assert alive(database) is expected
+
+
+def test_housekeeping_is_alive_while_its_rounds_go_through(database: Database, environment: dict[str, str]) -> None:
+    with subprocess.Popen([sys.executable, "-m", "worker.housekeeping"], env=environment) as housekeeping:
+        deadline = time.monotonic() + 30
+        while not alive(database):
+            assert time.monotonic() < deadline, "it never said so"
+            time.sleep(0.05)
+        housekeeping.terminate()

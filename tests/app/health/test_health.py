@@ -50,6 +50,12 @@ async def test_without_live_workers_nothing_would_happen(
     assert await readiness(client) == (503, READY | dict.fromkeys(missing, False))
 
 
+async def test_what_takes_no_jobs_is_no_worker(client: httpx.AsyncClient, database: Database) -> None:
+    """Housekeeping says that it lives, and confines nothing."""
+    add_worker(database, queues=[])
+    assert (await client.get("/readyz")).json()["workers"] == []
+
+
 async def test_without_redis_it_is_not_ready(client: httpx.AsyncClient, app: FastAPI, database: Database) -> None:
     add_worker(database)
     app.state.queue = Queue(app.state.settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")}))
