@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
-from app.config import Settings
+from tests.settings_table import defaults_in_readme, defaults_of_settings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 # Why a service has none; the file says so too.
 NO_HEALTHCHECK = {"migrate": "runs once"}
-ONLY_FOR_SERVE = {"LATHE_DATA_FOLDER": "`lathe serve` keeps everything in it; here there are volumes"}
+ONLY_FOR_SERVE = {
+    "LATHE_DATA_FOLDER": "`lathe serve` keeps everything in it; here there are volumes",
+    "LATHE_API_HOST": "the image's command says where it listens inside, and LATHE_PUBLISH where outside",
+    "LATHE_API_PORT": "as above",
+}
 FIXED = {
     "DATABASE_URL": "made of a password that is the operator's",
     "REDIS_URL": "as above",
@@ -113,36 +116,11 @@ def test_redis_keeps_what_it_is_told() -> None:
     assert "--maxmemory-policy noeviction" in script
 
 
-def names_in_readme() -> set[str]:
-    """The variables of its table; `..._X` stands for the group of the first in the row."""
-    names = set()
-    for cell in re.findall(r"^\| (`[A-Z][^|]*) \|", (ROOT / "README.md").read_text(), re.MULTILINE):
-        first, *more = re.findall(r"`([A-Z_.]+)`", cell)
-        group = "_".join(first.split("_")[:2])
-        names |= {first, *(name.replace("...", group) for name in more)}
-    return names
-
-
-def names_of_settings(settings: type[BaseSettings] = Settings) -> set[str]:
-    names = set()
-    for name, field in settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseSettings):
-            names |= names_of_settings(field.annotation)
-        else:
-            names.add(str(field.validation_alias or f"{settings.model_config['env_prefix']}{name}".upper()))
-    return names
-
-
-def test_the_readme_names_variables_that_there_are() -> None:
-    assert len(names_in_readme()) > 15
-    assert names_in_readme() - ONLY_FOR_SERVE.keys() <= names_of_settings()
-
-
 @pytest.mark.parametrize("name", OURS)
 def test_what_the_readme_lets_one_set_reaches_every_service_that_reads_settings(name: str) -> None:
     environment = SERVICES[name]["environment"]
-    assert names_in_readme() - ONLY_FOR_SERVE.keys() - environment.keys() == set()
-    for variable in environment.keys() & names_of_settings() - FIXED.keys():
+    assert defaults_in_readme().keys() - ONLY_FOR_SERVE.keys() - environment.keys() == set()
+    for variable in environment.keys() & defaults_of_settings().keys() - FIXED.keys():
         # Absent unless set, required, or with a default: in each case it is the operator's.
         assert environment[variable] is None or f"${{{variable}:" in environment[variable], variable
 

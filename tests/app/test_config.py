@@ -1,9 +1,12 @@
 """Settings: nothing starts half configured, and what is said of a wrong one shows no secret."""
 
+from pathlib import Path
+
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.config import JobSettings, Settings
+from tests.settings_table import defaults_in_readme, defaults_of_settings
 
 GOOD = {
     "DATABASE_URL": "postgresql+psycopg://lathe:0f8b7c2d9e@db/lathe",
@@ -56,3 +59,22 @@ def test_embedded_settings_need_no_secret_of_the_operators(settings_from) -> Non
 def test_a_lease_must_outlive_a_lost_heartbeat() -> None:
     with pytest.raises(ValidationError, match="at least twice"):
         JobSettings(lease_seconds=10, heartbeat_seconds=6)
+
+
+def as_printed(value: object) -> str:
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, Path):
+        return f"`{value}`"
+    if isinstance(value, int) and value >= 1 << 20:
+        return f"{value >> 30} GiB" if value % (1 << 30) == 0 else f"{value >> 20} MiB"
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return f"{value:g}" if isinstance(value, float) else text or "none"
+
+
+def test_the_readme_tells_the_variables_and_defaults_that_there_are() -> None:
+    told = defaults_in_readme()
+    assert len(told) > 20
+    del told["LATHE_DATA_FOLDER"]  # of the command `lathe serve` alone
+    defaults = defaults_of_settings()
+    assert told == {name: as_printed(defaults[name]) for name in told}
