@@ -21,12 +21,12 @@ from app.errors import (
     Unavailable,
     ValidationFailed,
 )
+from app.field_errors import clip, located
 from app.headers import described
 from app.surface import surface_of
 
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 20
-MAX_TEXT = 300
 log = structlog.get_logger()
 
 
@@ -113,9 +113,7 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     found = error.errors()
-    fields = [
-        {"location": _location(entry["loc"]), "message": _clip(str(entry["msg"]))} for entry in found[:MAX_FIELD_ERRORS]
-    ]
+    fields = [located(entry, error.body) for entry in found[:MAX_FIELD_ERRORS]]
     more = f" and {len(found) - len(fields)} more" if len(found) > len(fields) else ""
     named = "; ".join(f"{field['location']}: {field['message']}" for field in fields[:3])
     problem = ValidationFailed(
@@ -126,15 +124,6 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     return _respond(problem, {})
 
 
-def _location(parts: tuple[int | str, ...]) -> str:
-    """`body.recipe.0.pass`, as far as it is readable."""
-    return _clip(".".join(str(part) for part in parts))
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
-
-
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette and FastAPI refuse by themselves."""
     if not isinstance(error, HTTPException):
@@ -142,7 +131,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     # FastAPI wraps whatever goes wrong while it reads the body.
     if isinstance(error.__cause__, LatheError):
         return problem_response(error.__cause__)
-    method, path = request.method, _clip(request.url.path)
+    method, path = request.method, clip(request.url.path)
     if error.status_code == 404:
         return problem_response(
             UnknownRoute(f"There is nothing at `{path}`.", remedy="/openapi.json lists every address.")
@@ -154,12 +143,12 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
             MethodNotAllowed(f"`{path}` does not answer {method}.", f"It answers {allowed}.", {"Allow": allowed})
         )
     if error.status_code == 400:
-        return problem_response(MalformedRequest(_clip(str(error.detail))))
+        return problem_response(MalformedRequest(clip(str(error.detail))))
     problem = Problem(
         title="The request was refused",
         status=error.status_code,
         code=f"http_{error.status_code}",
-        detail=_clip(str(error.detail)),
+        detail=clip(str(error.detail)),
     )
     return _respond(problem, dict(error.headers or {}))
 

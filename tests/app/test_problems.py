@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.errors import Problem
+from app.recipes.catalogue import CATALOGUE
 
 Headers = dict[str, str]
 JSON = {"Content-Type": "application/json"}
@@ -44,6 +45,36 @@ async def test_every_field_refused_is_located(client: httpx.AsyncClient, writer:
     located = {entry["location"] for entry in shown["errors"]}
     assert {"body.model_id", "body.recipe.0", "body.surprise"} <= located
     assert all(entry["message"] for entry in shown["errors"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parts"),
+    [([{"pass": "melt"}], ["There is no pass `melt`.", *CATALOGUE]), ([{"ratio": 0.5}], ["`pass` is missing"])],
+    ids=["unknown", "none"],
+)
+async def test_a_pass_that_is_not_there_is_told_in_the_words_of_the_request(
+    client: httpx.AsyncClient, writer: Headers, recipe: list[Any], parts: list[str]
+) -> None:
+    body = {"model_id": "00000000-0000-0000-0000-000000000001", "recipe": recipe}
+    shown = problem(await client.post("/v1/jobs", json=body, headers=writer), 422, "validation_failed")
+    [error] = shown["errors"]
+    assert error["location"] == "body.recipe.0"
+    assert [part for part in parts if part not in error["message"]] == []
+    assert "pass_" not in shown["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b'{"model_id": 1,}', "line 1, column "), (b'{\n  "model_id": "x"\n  "recipe": []\n}', "line 3, column 3")],
+    ids=["one-line", "several-lines"],
+)
+async def test_broken_json_is_located_by_line_and_column(
+    client: httpx.AsyncClient, writer: Headers, content: bytes, place: str
+) -> None:
+    answer = await client.post("/v1/jobs", content=content, headers=writer | JSON)
+    [error] = problem(answer, 422, "validation_failed")["errors"]
+    assert error["location"] == "body"
+    assert place in error["message"]
 
 
 async def test_a_refusal_does_not_send_back_what_it_was_sent(client: httpx.AsyncClient, writer: Headers) -> None:
