@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from app.config import Settings
 from app.datasets.inspection import ArraySpec, DatasetInspection
 from app.datasets.tables import DatasetRow
-from app.errors import DataMismatch, DataRequired, MetricMismatch, Unprocessable
+from app.errors import DataMismatch, DataRequired, Unprocessable
+from app.jobs.metric_choice import choose_metric
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
 from app.recipes.catalogue import CATALOGUE
-from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
+from app.recipes.request import LABEL_FREE, OptimizeRequest
 
 
 class BudgetTooLarge(Unprocessable):
@@ -33,10 +34,12 @@ def check_fitness(
         )
     _check_passes(request, facts)
     _check_shapes(request, facts)
-    labels = request.metric.labels if request.metric else None
     for role, specs in arrays.items():
-        _check_arrays(role, specs, facts, labels)
-    metric = _choose_metric(request.metric, facts, arrays.get("evaluation"))
+        _check_inputs(role, specs, facts)
+    # Before the arrays that nothing reads: a label array whose name was misspelt is one of them.
+    metric = choose_metric(request.metric, facts, arrays.get("evaluation"))
+    for role, specs in arrays.items():
+        _check_strangers(role, specs, facts, request.metric.labels if request.metric else None)
     return request.model_copy(
         update={
             "metric": metric,
@@ -82,17 +85,21 @@ def _check_shapes(request: OptimizeRequest, facts: ModelInspection) -> None:
             )
 
 
-def _check_arrays(role: str, arrays: list[ArraySpec], facts: ModelInspection, labels: str | None) -> None:
+def _check_inputs(role: str, arrays: list[ArraySpec], facts: ModelInspection) -> None:
     by_name = {array.name: array for array in arrays}
     for spec in facts.inputs:
-        array = by_name.pop(spec.name, None)
+        array = by_name.get(spec.name)
         if array is None:
             raise DataMismatch(
                 f"The {role} dataset has no array for the input `{spec.name}`; its arrays are {_names(arrays)}.",
                 remedy="Name each array as the model's input.",
             )
         _check_array(role, array, spec)
-    strangers = [name for name in by_name if name != labels]
+
+
+def _check_strangers(role: str, arrays: list[ArraySpec], facts: ModelInspection, labels: str | None) -> None:
+    inputs = {spec.name for spec in facts.inputs}
+    strangers = [array.name for array in arrays if array.name not in inputs and array.name != labels]
     # Without a named label array, one array too many can only be the labels; more than one cannot be told apart.
     if strangers and (labels is not None or len(strangers) > 1):
         raise DataMismatch(
@@ -127,54 +134,6 @@ def _fits(given: list[int], wanted: list[int | str | None] | None) -> bool:
     return len(given) == len(wanted) and all(
         not isinstance(want, int) or have == want for have, want in zip(given, wanted, strict=True)
     )
-
-
-def _choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[ArraySpec] | None) -> Metric:
-    """The metric of the job: as asked, or `top1` where the data has labels for it, else `agreement`."""
-    inputs = {spec.name for spec in facts.inputs}
-    labels = [array for array in arrays or [] if array.name not in inputs]
-    output = facts.outputs[0].name
-    if metric is None:
-        classes = [array for array in labels if array.dtype.startswith(("int", "uint")) and len(array.shape) == 1]
-        if len(labels) == 1 and classes and _is_class_scores(facts.outputs[0]):
-            return Metric(name="top1", output=output, labels=classes[0].name)
-        return Metric(name="agreement", output=output)
-    if metric.output is not None and metric.output not in {spec.name for spec in facts.outputs}:
-        raise MetricMismatch(
-            f"`metric.output` is `{metric.output}`; the model's outputs are {_names(facts.outputs)}.",
-            remedy="Name one of them, or leave it out for the first.",
-        )
-    if metric.name in LABEL_FREE:
-        return metric.model_copy(update={"output": metric.output or output, "labels": None})
-    return metric.model_copy(
-        update={"output": metric.output or output, "labels": _find_labels(metric, labels, arrays is not None)}
-    )
-
-
-def _is_class_scores(output: TensorSpec) -> bool:
-    """Whether an output looks like (N, classes): a regression's (N, 1) is no classifier's."""
-    shape = output.shape
-    return shape is not None and len(shape) == 2 and shape[1] != 1 and output.dtype.startswith("float")
-
-
-def _find_labels(metric: Metric, labels: list[ArraySpec], has_data: bool) -> str:
-    if not has_data:
-        raise DataRequired(
-            f"The metric `{metric.name}` needs labels, and no evaluation data was given.",
-            remedy="Name a dataset as `data.evaluation`, or use a metric without labels: agreement, cosine, sqnr_db.",
-        )
-    names = [array.name for array in labels]
-    if metric.labels is None and len(names) == 1:
-        return names[0]
-    if metric.labels is None or metric.labels not in names:
-        raise MetricMismatch(
-            f"The evaluation dataset has no label array `{metric.labels}`; besides inputs it has: "
-            f"{', '.join(names) or 'none'}."
-            if metric.labels
-            else f"The metric `{metric.name}` needs one label array; the evaluation dataset has {len(names)}.",
-            remedy="Name the label array as `metric.labels`.",
-        )
-    return metric.labels
 
 
 def _names(specs: list[ArraySpec] | list[TensorSpec]) -> str:

@@ -74,9 +74,43 @@ REFUSALS = [
     Refusal(
         "no-labels-at-all",
         MetricMismatch,
-        "has 0",
+        "has none",
         arrays={"evaluation": [IMAGES]},
         body={"metric": {"name": "top1"}},
+    ),
+    Refusal(
+        "misspelt-labels",
+        MetricMismatch,
+        "no array `labl`; besides the model's inputs it has `label`",
+        arrays={"calibration": [IMAGES, LABELS], "evaluation": [IMAGES, LABELS]},
+        body={"metric": {"name": "top1", "labels": "labl"}},
+    ),
+    Refusal(
+        "two-label-arrays",
+        MetricMismatch,
+        "`label`, `other`",
+        arrays={"evaluation": [IMAGES, LABELS, LABELS | {"name": "other"}]},
+        body={"metric": {"name": "top1"}},
+    ),
+    Refusal(
+        "one-hot-labels",
+        MetricMismatch,
+        "is [100, 10]; for the output `logits` ['N', 10] and this data `top1` wants [100]",
+        arrays={"evaluation": [IMAGES, LABELS | {"shape": [100, 10]}]},
+        body={"metric": {"name": "top1"}},
+    ),
+    Refusal(
+        "flat-labels-for-whole-feeds",
+        MetricMismatch,
+        "`top1` wants [100, 'N']",
+        arrays={"evaluation": [IMAGES | {"shape": [100, 1, 1, 8, 8]}, LABELS]},
+    ),
+    Refusal(
+        "numbers-of-another-size",
+        MetricMismatch,
+        "`mse` wants [100, 10]",
+        arrays={"evaluation": [IMAGES, LABELS | {"dtype": "float32"}]},
+        body={"metric": {"name": "mse"}},
     ),
     Refusal("no-such-output", MetricMismatch, "`scores`", body={"metric": {"name": "cosine", "output": "scores"}}),
     Refusal("no-such-input-in-shapes", DataMismatch, "`x`", body={"target": {"shapes": {"x": [1]}}}),
@@ -93,6 +127,19 @@ def test_what_cannot_be_carried_out_is_refused_by_name(case: Refusal, settings: 
         check(settings, {"recipe": case.recipe} | case.body, case.arrays)
     assert case.names in caught.value.detail
     assert caught.value.remedy
+
+
+def test_one_hot_labels_are_told_how_to_become_class_numbers(settings: Settings) -> None:
+    arrays = {"evaluation": [IMAGES, LABELS | {"shape": [100, 10]}]}
+    with pytest.raises(MetricMismatch) as caught:
+        check(settings, {"recipe": GRAPH, "metric": {"name": "top1"}}, arrays)
+    assert "label.argmax(axis=-1)" in str(caught.value.remedy)
+
+
+def test_an_output_without_classes_is_said_to_have_none(settings: Settings) -> None:
+    price = MODEL | {"outputs": [{"name": "price", "dtype": "float32", "shape": ["N", 1]}]}
+    with pytest.raises(MetricMismatch, match=r"`price` .* holds none"):
+        check(settings, {"recipe": GRAPH, "metric": {"name": "top1"}}, {"evaluation": [IMAGES, LABELS]}, price)
 
 
 @dataclass
@@ -113,6 +160,40 @@ CHOICES = [
         {"evaluation": [IMAGES, LABELS | {"dtype": "float32"}]},
         None,
         ("agreement", "logits", None),
+    ),
+    Choice(
+        "one-row-of-labels-for-each-whole-feed",
+        {"evaluation": [IMAGES | {"shape": [100, 1, 1, 8, 8]}, LABELS | {"shape": [100, 1]}]},
+        {"name": "top1"},
+        ("top1", "logits", "label"),
+    ),
+    Choice(
+        "a-class-for-every-pixel",
+        {"evaluation": [IMAGES, LABELS | {"shape": [100, 8, 8]}]},
+        {"name": "top1"},
+        ("top1", "map", "label"),
+        [{"name": "map", "dtype": "float32", "shape": ["N", 3, 8, 8]}],
+    ),
+    Choice(
+        "class-numbers",
+        {"evaluation": [IMAGES, LABELS]},
+        {"name": "accuracy"},
+        ("accuracy", "class", "label"),
+        [{"name": "class", "dtype": "int64", "shape": ["N", 1]}],
+    ),
+    Choice(
+        "numbers-that-are-flat",
+        {"evaluation": [IMAGES, LABELS | {"dtype": "float32"}]},
+        {"name": "mse"},
+        ("mse", "price", "label"),
+        [{"name": "price", "dtype": "float32", "shape": ["N", 1]}],
+    ),
+    Choice(
+        "an-axis-that-may-be-no-batch",
+        {"evaluation": [IMAGES, LABELS | {"shape": [100, 7]}]},
+        {"name": "top1"},
+        ("top1", "boxes", "label"),
+        [{"name": "boxes", "dtype": "float32", "shape": ["boxes", 10]}],
     ),
     Choice(
         "the-only-labels-are-found", {"evaluation": [IMAGES, LABELS]}, {"name": "top5"}, ("top5", "logits", "label")

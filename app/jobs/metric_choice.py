@@ -1,0 +1,126 @@
+"""Which metric judges a job, and whether the shapes of output and labels allow it."""
+
+import math
+from collections.abc import Sequence
+
+from app.datasets.inspection import ArraySpec
+from app.errors import DataRequired, MetricMismatch
+from app.models.inspection import ModelInspection, TensorSpec
+from app.recipes.request import LABEL_FREE, Metric
+
+ERRORS = frozenset({"mse", "mae"})
+# `f` of numpy's kinds, and `iub`.
+SCORES, NUMBERS = ("float",), ("int", "uint", "bool")
+Axes = Sequence[int | str | None]
+
+
+def choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[ArraySpec] | None) -> Metric:
+    """The metric of the job: as asked, or `top1` where the data has labels for it, else `agreement`.
+
+    `arrays` are the evaluation data's; None where there is none. Raises DataRequired and MetricMismatch.
+    """
+    inputs = {spec.name for spec in facts.inputs}
+    labels = {array.name: array for array in arrays or [] if array.name not in inputs}
+    chosen = metric or _default(facts.outputs[0], labels)
+    outputs = {spec.name: spec for spec in facts.outputs}
+    output = chosen.output or facts.outputs[0].name
+    if output not in outputs:
+        raise MetricMismatch(
+            f"`metric.output` is `{output}`; the model's outputs are {_names(outputs)}.",
+            remedy="Name one of them, or leave it out for the first.",
+        )
+    if chosen.name in LABEL_FREE:
+        return chosen.model_copy(update={"output": output, "labels": None})
+    name = _find_labels(chosen, labels, arrays is not None)
+    _check_shapes(str(chosen.name), outputs[output], labels[name], _row(outputs[output], facts, arrays or []))
+    return chosen.model_copy(update={"output": output, "labels": name})
+
+
+def _default(output: TensorSpec, labels: dict[str, ArraySpec]) -> Metric:
+    flat = all(len(array.shape) == 1 and array.dtype.startswith(("int", "uint")) for array in labels.values())
+    return Metric(name="top1" if len(labels) == 1 and flat and _is_class_scores(output) else "agreement")
+
+
+def _is_class_scores(output: TensorSpec) -> bool:
+    """Whether an output looks like (N, classes): a regression's (N, 1) is no classifier's."""
+    shape = output.shape
+    return shape is not None and len(shape) == 2 and shape[1] != 1 and output.dtype.startswith(SCORES)
+
+
+def _find_labels(metric: Metric, labels: dict[str, ArraySpec], has_data: bool) -> str:
+    if not has_data:
+        raise DataRequired(
+            f"The metric `{metric.name}` needs labels, and no evaluation data was given.",
+            remedy="Name a dataset as `data.evaluation`, or use a metric without labels: agreement, cosine, sqnr_db.",
+        )
+    if metric.labels is None and len(labels) == 1:
+        return next(iter(labels))
+    if metric.labels is None or metric.labels not in labels:
+        there_are = f"besides the model's inputs it has {_names(labels) or 'none'}"
+        raise MetricMismatch(
+            f"The evaluation dataset has no array `{metric.labels}`; {there_are}."
+            if metric.labels
+            else f"The metric `{metric.name}` needs one label array of the evaluation dataset; {there_are}.",
+            remedy="Name the label array as `metric.labels`, or use a metric without labels.",
+        )
+    return metric.labels
+
+
+def _row(output: TensorSpec, facts: ModelInspection, arrays: list[ArraySpec]) -> Axes | None:
+    """Axes of what an output holds for one sample, as the worker will cut it; None where that is not known here."""
+    ranks = {array.name: len(array.shape) for array in arrays}
+    ranked = {spec.name: spec.shape for spec in facts.inputs if spec.shape is not None}
+    if output.shape is None or len(ranked) < len(facts.inputs):
+        return None
+    if any(ranks.get(name) == len(shape) + 1 for name, shape in ranked.items()):
+        return output.shape  # an entry is a whole feed, its batch included
+    batches = {shape[0] for shape in ranked.values() if shape} - {None}
+    return output.shape[1:] if output.shape[:1] and output.shape[0] in batches else None
+
+
+def _check_shapes(metric: str, output: TensorSpec, labels: ArraySpec, row: Axes | None) -> None:
+    """Raises MetricMismatch where the labels can be no answer to the output, whatever they hold."""
+    if row is None or not output.dtype.startswith(SCORES + NUMBERS):
+        return
+    given, what = labels.shape[1:], f"the output `{output.name}` {output.shape}"
+    one_by_one = metric in ERRORS or output.dtype.startswith(NUMBERS)
+    wanted = [row] if one_by_one else []
+    if metric not in ERRORS:
+        wanted += _without_classes(row, last_only=metric == "top5")
+    if any(_same(given, axes) for axes in wanted) or (one_by_one and _size(row) in (None, math.prod(given))):
+        return
+    if not wanted:
+        raise MetricMismatch(
+            f"`{metric}` wants scores of classes, and {what} holds none.",
+            remedy="Name another output as `metric.output`, or use a metric for numbers: mse, mae.",
+        )
+    shapes = " or ".join(str([labels.shape[0], *axes]) for axes in wanted)
+    one_hot = metric not in ERRORS and _same(given, row)
+    raise MetricMismatch(
+        f"The label array `{labels.name}` is {labels.shape}; for {what} and this data `{metric}` wants {shapes}.",
+        remedy=f"Save the number of each class and not a row of classes: `{labels.name}.argmax(axis=-1)`."
+        if one_hot
+        else "Reshape the labels, or choose another metric, output or label array.",
+    )
+
+
+def _without_classes(row: Axes, *, last_only: bool) -> list[Axes]:
+    """Axes of labels for scores that lie on the last axis or, as in segmentation, on the first."""
+    found = [row[:-1]] if row and row[-1] != 1 else []
+    return found + ([row[1:]] if len(row) > 1 and row[0] != 1 and not last_only else [])
+
+
+def _same(given: Axes, wanted: Axes) -> bool:
+    return len(given) == len(wanted) and all(
+        not isinstance(want, int) or have == want for have, want in zip(given, wanted, strict=True)
+    )
+
+
+def _size(axes: Axes) -> int | None:
+    """Elements; None where an axis is not fixed."""
+    fixed = [axis for axis in axes if isinstance(axis, int)]
+    return math.prod(fixed) if len(fixed) == len(axes) else None
+
+
+def _names(names: Sequence[str] | dict[str, ArraySpec] | dict[str, TensorSpec]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
