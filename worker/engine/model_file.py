@@ -32,8 +32,8 @@ class ModelFile:
         return onnx.load(str(self.path))
 
     def graph(self) -> ir.Model:
-        """The whole model as an onnx-ir graph, to be rewritten; external data is read when it is asked for."""
-        return ir.load(self.path)
+        """The whole model as an onnx-ir graph in memory, to be rewritten and written elsewhere."""
+        return ir.external_data.load_to_model(ir.load(self.path))
 
     def structure(self) -> onnx.ModelProto:
         """The graph without external data: small even where the model is large."""
