@@ -76,11 +76,11 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _fitted(columns: Sequence[Column], widths: list[int], room: int) -> list[int]:
-    """The widths, taken from the widest flexible columns until the line fits into `room`."""
-    flexible = [number for number, column in enumerate(columns) if column.flexible]
-    while flexible and _total(widths) > room:
-        widest = max(flexible, key=lambda number: widths[number])
-        if widths[widest] <= NARROWEST:
+    """The widths, taken from the flexible columns that have most to give until the line fits into `room`."""
+    floors = {number: max(NARROWEST, len(column.name)) for number, column in enumerate(columns) if column.flexible}
+    while _total(widths) > room:
+        widest = max(floors, key=lambda number: widths[number] - floors[number], default=None)
+        if widest is None or widths[widest] <= floors[widest]:
             break
         widths[widest] -= 1
     return widths

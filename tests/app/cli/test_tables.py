@@ -48,9 +48,10 @@ def show_jobs() -> None:
 
 
 def show_keys() -> None:
-    known: dict[str, Any] = {"name": "the laptop of mine", "scopes": ["read", "write"], "created_at": NOW}
+    long_ago = NOW - timedelta(days=340)
+    known: dict[str, Any] = {"name": "the laptop of mine", "scopes": ["read", "write"], "created_at": long_ago}
     rows = [
-        ApiKeyRow(prefix="abcdef012345", expires_at=NOW + timedelta(days=30.5), **known),
+        ApiKeyRow(prefix="abcdef012345", expires_at=NOW + timedelta(days=28.5), last_used_at=long_ago, **known),
         ApiKeyRow(prefix="zyxwvu987654", revoked_at=NOW - timedelta(days=400), **known),
     ]
     print_table(keys.COLUMNS, (keys._cells(row, "default") for row in rows))
@@ -59,8 +60,8 @@ def show_keys() -> None:
 SHOWN = {
     "models": (show_models, [*map(str, IDS), "mobilenetv2-12.onnx", "11,689,512", "3 h ago"]),
     "datasets": (show_datasets, [*map(str, IDS), "13.59 MiB", "600", "3 h ago"]),
-    "jobs": (show_jobs, [*map(str, IDS), "quantize_static", "calibrating 45%", "metric_mismatch"]),
-    "keys": (show_keys, ["abcdef012345", "zyxwvu987654", "default", "never", "expires in", "revoked 1 y"]),
+    "jobs": (show_jobs, [*map(str, IDS), "quantize_static", "submitted", "calibrating 45%", "metric_mismatch"]),
+    "keys": (show_keys, ["abcdef012345", "zyxwvu987654", "workspace", "11 mo ago", "never", "expires in", "revoked"]),
 }
 
 
