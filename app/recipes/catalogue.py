@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.recipes.base import PassConfig
 from app.recipes.graph import ConvertFloat16, OptimizeGraph
-from app.recipes.quantization import QuantizeDynamic, QuantizeStatic
+from app.recipes.quantization import QuantizeDynamic, QuantizeStatic, QuantizeWeights
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ CATALOGUE: dict[str, PassEntry] = {
         PassEntry("optimize_graph", OptimizeGraph),
         PassEntry("quantize_static", QuantizeStatic, needs_calibration=True),
         PassEntry("quantize_dynamic", QuantizeDynamic),
+        PassEntry("quantize_weights", QuantizeWeights),
         PassEntry("convert_float16", ConvertFloat16),
     )
 }
@@ -43,7 +44,9 @@ CATALOGUE: dict[str, PassEntry] = {
 Recipe = Annotated[
     list[
         Annotated[
-            Union[OptimizeGraph, QuantizeStatic, QuantizeDynamic, ConvertFloat16],  # noqa: UP007 - pydantic reads it so
+            Union[  # noqa: UP007 - pydantic reads it so
+                OptimizeGraph, QuantizeStatic, QuantizeDynamic, QuantizeWeights, ConvertFloat16
+            ],
             Field(discriminator="pass_"),
         ]
     ],

@@ -1,8 +1,8 @@
 """What the post-training quantization passes may be asked for."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.recipes.base import PassConfig
 
@@ -87,3 +87,38 @@ class QuantizeDynamic(PassConfig):
         default=None, description="Weights in 7 bits, which saturate nowhere; by default only where VNNI is missing."
     )
     exclude: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
+
+
+class QuantizeWeights(PassConfig):
+    """Weights in 4, 8 or 16 bits, arithmetic in float: the file gets small, no slower and needs no data."""
+
+    pass_: Literal["quantize_weights"] = Field(alias="pass", description="The pass.")
+    bits: Literal[4, 8, 16] = Field(
+        default=8,
+        description="Bits of a weight: matrices of MatMul and Gemm in 4 if asked, convolutions and embeddings in 8 at "
+        "least, constants of other operators in 16.",
+    )
+    block_size: Literal[16, 32, 64, 128] = Field(
+        default=128, description="Rows of a matrix that share a scale, in 4 bits and in MatMulNBits."
+    )
+    kernels: Literal["auto", "stored", "matmul_nbits"] = Field(
+        default="auto",
+        description="`stored`: float kernels, weights are float32 again once the file is loaded; `matmul_nbits`: "
+        "products read the bits as they lie, faster for one row or a few; `auto` measures both here and keeps the "
+        "faster.",
+    )
+    keep_stored: list[str] = Field(
+        default=[],
+        max_length=10_000,
+        description="With `matmul_nbits`: names of nodes whose weights are stored all the same.",
+    )
+    minimum_elements: int = Field(default=1024, ge=1, description="Tensors with fewer elements stay in float32.")
+    exclude: list[str] = Field(
+        default=[], max_length=10_000, description="Names of nodes whose weights stay in float32."
+    )
+
+    @model_validator(mode="after")
+    def _kernel_has_the_bits(self) -> Self:
+        if self.kernels == "matmul_nbits" and self.bits == 16:
+            raise ValueError("`matmul_nbits` reads 4 or 8 bits, and `bits` is 16")
+        return self

@@ -71,7 +71,12 @@ def save_model(model: onnx.ModelProto, folder: Path, name: str = "model") -> Mod
 def save_graph(model: ir.Model, folder: Path, name: str = "model") -> ModelFile:
     """As `save_model`, without the constants and nodes that nothing reads any more."""
     RemoveUnusedNodesPass()(model)
-    return save_model(ir.to_proto(model), folder, name)
+    return save_model(whole_proto(model), folder, name)
+
+
+def whole_proto(model: ir.Model) -> onnx.ModelProto:
+    """The graph with all of its constants: none is left in the file beside the one that it was read from."""
+    return ir.to_proto(ir.external_data.load_to_model(model))
 
 
 def tensor_bytes(graph: onnx.GraphProto) -> int:

@@ -11,7 +11,7 @@ from app.recipes.base import PassConfig
 from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
-from worker.engine.sessions import Feed
+from worker.engine.sessions import Device, Feed
 
 
 class BudgetExhausted(UserFault):
@@ -36,6 +36,8 @@ class PassContext:
     """What the job's contract allows to be lost of a metric that counts samples; None where it says nothing of it."""
     phase: Callable[[str], None] = lambda _name: None
     """Told what the pass is doing, in one word: `calibrating`, `quantizing`."""
+    device: Device = "cpu"
+    """Where the model will run."""
 
     def timed_feed(self) -> Feed:
         """The call that speed is measured on."""

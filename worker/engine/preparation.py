@@ -17,10 +17,11 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 from worker.engine.equivalence import Reference, difference
 from worker.engine.faults import is_out_of_memory
 from worker.engine.graph import constants_to_initializers, name_nodes, nodes_of, opset_of, restore_face
-from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes
+from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes, whole_proto
 from worker.engine.quiet import quiet
 from worker.engine.rewrites import REWRITES
 from worker.engine.sessions import BASIC, Feed, open_session, session_options
+from worker.engine.weight_only.stored import unpacks_when_loaded
 
 LEAST_OPSET = 17
 UNBOUNDED = 2**31 - 1
@@ -80,14 +81,22 @@ def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: in
     if (opset or LEAST_OPSET) > version or (opset is not None and opset != version):
         wanted = opset or LEAST_OPSET
         preparation.attempt(f"converting opset {version} to {wanted}", lambda file, to: _convert(file, to, wanted))
-    before = operator_counts(preparation.model.structure())
-    if preparation.attempt("folding constants and BatchNorm", lambda file, to: optimize_basic(file, to, threads)):
-        preparation.notes.extend(changes(before, operator_counts(preparation.model.structure())))
+    _fold(preparation, threads)
     if not preparation.attempt("symbolic shape inference", _infer_symbolic):
         preparation.attempt("shape inference", _infer)
     for name, rewrite in REWRITES.items():
         preparation.attempt(name, lambda file, to, rewrite=rewrite: _rewritten(file, to, rewrite))  # type: ignore[misc]
     return preparation
+
+
+def _fold(preparation: Preparation, threads: int) -> None:
+    structure = preparation.model.structure()
+    if unpacks_when_loaded(structure):
+        preparation.notes.append("Constants were not folded: that would turn weights in few bits back into float32.")
+        return
+    before = operator_counts(structure)
+    if preparation.attempt("folding constants and BatchNorm", lambda file, to: optimize_basic(file, to, threads)):
+        preparation.notes.extend(changes(before, operator_counts(preparation.model.structure())))
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
@@ -112,7 +121,7 @@ def optimize_basic(model: ModelFile, folder: Path, threads: int) -> ModelFile:
 
 def _rewritten(model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int]) -> ModelFile | None:
     graph = model.graph()
-    return _finish(ir.to_proto(graph), model, folder) if rewrite(graph) else None
+    return _finish(whole_proto(graph), model, folder) if rewrite(graph) else None
 
 
 def _normalise(model: ModelFile, folder: Path) -> ModelFile:

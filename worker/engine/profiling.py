@@ -38,7 +38,7 @@ FLOAT_TYPES = ("float", "float16", "double", "bfloat16")
 SUFFIX = "_kernel_time"
 EIGHT_BITS = ("int8", "uint8")
 # What the runtime adds to a node's name, or to that of its output, when it puts a kernel in its place.
-ADDED_TO_NAMES = re.compile(r"(_token_\d+|_nchwc|/duplicated|/[A-Za-z]*Fusion/?)+$")
+ADDED_TO_NAMES = re.compile(r"^fused |(_token_\d+|_nchwc|/duplicated|/[A-Za-z]*Fusion/?)+$")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,12 @@ class NodeTime:
     @property
     def origin(self) -> str:
         """Name of the file's node, or of its output, that this kernel stands for, where the runtime's own tells."""
-        return ADDED_TO_NAMES.sub("", self.name)
+        return origin_of(self.name)
+
+
+def origin_of(name: str) -> str:
+    """A kernel's name less what the runtime added to it."""
+    return ADDED_TO_NAMES.sub("", name)
 
 
 def profile(

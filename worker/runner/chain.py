@@ -11,6 +11,7 @@ from app.recipes.base import PassConfig
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, PassContext
+from worker.engine.sessions import Device
 from worker.passes.registry import load_pass
 from worker.runner.pacing import Pacing
 
@@ -40,6 +41,7 @@ class Circumstances:
     pacing: Pacing
     target: Feeds
     max_drop: float | None
+    device: Device
 
     def context(self, number: int, name: str) -> PassContext:
         scratch = self.folder / f"{number}-{name}"
@@ -54,6 +56,7 @@ class Circumstances:
             phase=self.pacing.phase,
             target=self.target,
             max_drop=self.max_drop,
+            device=self.device,
         )
 
 

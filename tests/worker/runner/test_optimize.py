@@ -168,14 +168,14 @@ def test_calibration_data_alone_is_said_to_have_been_seen(tmp_path: Path) -> Non
     assert result.verdict.outcome == "no_contract"
 
 
-@pytest.mark.parametrize("name", ["quantize_dynamic", "quantize_static"])
+@pytest.mark.parametrize("name", ["quantize_dynamic", "quantize_static", "quantize_weights"])
 def test_a_model_beyond_one_file_is_delivered_as_a_tar(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (model_file, preparation, quantize_dynamic):
         monkeypatch.setattr(module, "MAX_SINGLE_FILE_BYTES", 10_000)
     model = networks.perceptron(width=4096)
-    result = _run(tmp_path / "w", model, {}, recipe=[{"pass": name}])
+    result = _run(tmp_path / "w", model, {}, budget=20, recipe=[{"pass": name}])
     assert result.artifacts[0].media_type == "application/x-tar"
     with tarfile.open(tmp_path / "w" / result.artifacts[0].path) as archive:
         archive.extractall(tmp_path / "out", filter="data")
