@@ -12,7 +12,9 @@ class Artifact(BaseModel):
 
     id: UUID = Field(description="Its id.")
     job_id: UUID = Field(description="The job that delivered it.")
-    kind: Literal["model", "manifest"] = Field(description="An optimized model, or what is needed to make it again.")
+    kind: Literal["model", "manifest", "ort"] = Field(
+        description="An optimized model, what is needed to make it again, or the model in ONNX Runtime's own format."
+    )
     file_name: str = Field(description="A safe name for it.")
     media_type: str = Field(description="Its media type.")
     sha256: str = Field(description="Hash of the bytes, in hex; also the ETag of its content.")

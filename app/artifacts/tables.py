@@ -15,7 +15,7 @@ from app.jobs.tables import JobRow
 
 class ArtifactRow(Base):
     __tablename__ = "artifacts"
-    __table_args__ = (CheckConstraint("kind IN ('model', 'manifest')", name="kind"),)
+    __table_args__ = (CheckConstraint("kind IN ('model', 'manifest', 'ort')", name="kind"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey(WorkspaceRow.id))

@@ -87,13 +87,14 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
 
 
 def download(
-    source: Annotated[UUID, typer.Argument(metavar="ID", help="Of a job, for its optimized model, or of an artifact.")],
+    source: Annotated[UUID, typer.Argument(metavar="ID", help="Of a job, or of an artifact.")],
     path: Annotated[Path, typer.Argument(help="Where to: a file, or a folder.")] = Path(),
+    kind: Annotated[str, typer.Option(help="Of a job: `model`, `manifest`, or `ort` where it compiled one.")] = "model",
     as_json: JsonOption = False,
 ) -> None:
-    """Download an optimized model; its hash is verified, and an interrupted download continued."""
+    """Download what a job delivered; its hash is verified, and an interrupted download continued."""
     with connect() as lathe:
-        save(lathe, _artifact_of(lathe, source), path, as_json=as_json)
+        save(lathe, _artifact_of(lathe, source, kind), path, as_json=as_json)
 
 
 def passes(as_json: JsonOption = False) -> None:
@@ -106,8 +107,8 @@ def passes(as_json: JsonOption = False) -> None:
     print_table(PASS_COLUMNS, (_pass_row(item) for item in found))
 
 
-def _artifact_of(lathe: "Lathe", source: UUID) -> "JobArtifact":
-    """A job's optimized model, or the artifact of that id. Raises NothingDelivered where the job has none."""
+def _artifact_of(lathe: "Lathe", source: UUID, kind: str) -> "JobArtifact":
+    """A job's file of that kind, or the artifact of that id. Raises NothingDelivered where the job has none."""
     from app.client import LatheApiError
 
     try:
@@ -116,12 +117,13 @@ def _artifact_of(lathe: "Lathe", source: UUID) -> "JobArtifact":
         if error.code != "not_found":
             raise
         return lathe.artifact(source)
-    return job.delivered()
+    return job.delivered(kind)
 
 
 def _pass_row(item: "Pass") -> tuple[str, ...]:
-    needs = ", ".join(name.replace("_", " ") for name, needed in item.needs.model_dump().items() if needed)
-    return item.name, item.summary, needs or "nothing", item.unavailable_reason or "yes"
+    needs = [name.replace("_", " ") for name, needed in item.needs.model_dump().items() if needed]
+    needs += ["to come last"] if item.comes_last else []
+    return item.name, item.summary, ", ".join(needs) or "nothing", item.unavailable_reason or "yes"
 
 
 def _job_row(job: "Job") -> tuple[str, ...]:

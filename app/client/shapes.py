@@ -86,14 +86,15 @@ class Job(schemas.Job):
         """The delivered model, the best one first; None where there is none."""
         return next((artifact for artifact in self.artifacts if artifact.kind == "model"), None)
 
-    def delivered(self) -> JobArtifact:
-        """As `optimized`. Raises NothingDelivered, saying how the job stands."""
-        if self.optimized is not None:
-            return self.optimized
+    def delivered(self, kind: str = "model") -> JobArtifact:
+        """The first file of that kind. Raises NothingDelivered, saying how the job stands."""
+        found = next((artifact for artifact in self.artifacts if artifact.kind == kind), None)
+        if found is not None:
+            return found
         if not self.is_over:
             raise NothingDelivered(f"Job {self.id} is {self.state.value}, as far as is known here: wait for it first.")
         why = f": {self.error.detail} ({self.error.code})" if self.error else "."
-        raise NothingDelivered(f"Job {self.id} is {self.state.value} and has delivered no model{why}")
+        raise NothingDelivered(f"Job {self.id} is {self.state.value} and has delivered no {kind}{why}")
 
 
 class Artifact(JobArtifact):

@@ -1,6 +1,7 @@
 """Whether a request can be carried out on its model and data, as far as that is known without opening them."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from app.config import Settings
 from app.datasets.inspection import ArraySpec, DatasetInspection
@@ -21,6 +22,14 @@ class NotTrainable(Unprocessable):
     code, title = "not_trainable", "The model cannot be trained"
 
 
+class PassMisplaced(Unprocessable):
+    code, title = "pass_misplaced", "A pass of the recipe cannot be followed by another"
+
+
+class DeviceNotServed(Unprocessable):
+    code, title = "device_not_served", "A pass of the recipe does not work for the target's device"
+
+
 def check_fitness(
     request: OptimizeRequest, model: ModelRow, datasets: Mapping[str, DatasetRow], settings: Settings
 ) -> OptimizeRequest:
@@ -32,6 +41,7 @@ def check_fitness(
             f"`budget_seconds` is {request.budget_seconds}; the most is {settings.jobs.max_budget_seconds}.",
             remedy="Ask for less; LATHE_JOBS_MAX_BUDGET_SECONDS sets the most.",
         )
+    _check_order(request)
     _check_passes(request, facts)
     _check_shapes(request, facts)
     for role, specs in arrays.items():
@@ -48,9 +58,23 @@ def check_fitness(
     )
 
 
+def _check_order(request: OptimizeRequest) -> None:
+    for config, following in pairwise(request.recipe):
+        if CATALOGUE[config.pass_].comes_last:
+            raise PassMisplaced(
+                f"The pass `{config.pass_}` is followed by `{following.pass_}`, and nothing can work on what it makes.",
+                remedy=f"Put `{config.pass_}` last, once.",
+            )
+
+
 def _check_passes(request: OptimizeRequest, facts: ModelInspection) -> None:
     for config in request.recipe:
         entry = CATALOGUE[config.pass_]
+        if request.target.device not in entry.devices:
+            raise DeviceNotServed(
+                f"The pass `{entry.name}` does not work for the device `{request.target.device}`.",
+                remedy=f"Leave it out, or set `target.device` to {' or '.join(entry.devices)}.",
+            )
         for role, needed in (("calibration", entry.needs_calibration), ("training", entry.needs_training_data)):
             if needed and role not in request.data.roles():
                 raise DataRequired(

@@ -32,7 +32,7 @@ from app.errors import (
 )
 from app.headers import described
 from app.jobs import lease, service, submission
-from app.jobs.fitness import BudgetTooLarge, NotTrainable
+from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, NotTrainable, PassMisplaced
 from app.jobs.report import Report
 from app.jobs.schemas import Job, JobEvent, JobEvents
 from app.jobs.states import TERMINAL, JobKind, JobState
@@ -73,6 +73,8 @@ JOB_HEADERS = ("ETag", "Retry-After")
         DataRequired,
         MetricMismatch,
         NotTrainable,
+        PassMisplaced,
+        DeviceNotServed,
         BudgetTooLarge,
         NoGpuWorker,
         TooManyThreads,

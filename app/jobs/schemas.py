@@ -15,7 +15,7 @@ class JobArtifact(BaseModel):
     """A file that a job delivered."""
 
     id: UUID = Field(description="Its id under `/v1/artifacts`.")
-    kind: str = Field(description="`model` or `manifest`.")
+    kind: str = Field(description="`model`, `manifest` or `ort`.")
     file_name: str = Field(description="A safe name for it.")
     media_type: str = Field(description="Its media type.")
     size_bytes: int = Field(description="Its size.")

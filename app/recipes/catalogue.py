@@ -6,7 +6,7 @@ from typing import Annotated, Union
 from pydantic import Field
 
 from app.recipes.base import PassConfig
-from app.recipes.graph import ConvertFloat16, OptimizeGraph
+from app.recipes.graph import Compile, ConvertFloat16, OptimizeGraph
 from app.recipes.quantization import QuantizeDynamic, QuantizeStatic, QuantizeWeights
 
 
@@ -20,6 +20,9 @@ class PassEntry:
     needs_training_data: bool = False
     needs_labels: bool = False
     needs_trainable_model: bool = False
+    comes_last: bool = False
+    """Nothing can work on what it makes."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
     @property
     def summary(self) -> str:
@@ -38,6 +41,7 @@ CATALOGUE: dict[str, PassEntry] = {
         PassEntry("quantize_dynamic", QuantizeDynamic),
         PassEntry("quantize_weights", QuantizeWeights),
         PassEntry("convert_float16", ConvertFloat16),
+        PassEntry("compile", Compile, comes_last=True, devices=("cpu",)),
     )
 }
 
@@ -45,7 +49,7 @@ Recipe = Annotated[
     list[
         Annotated[
             Union[  # noqa: UP007 - pydantic reads it so
-                OptimizeGraph, QuantizeStatic, QuantizeDynamic, QuantizeWeights, ConvertFloat16
+                OptimizeGraph, QuantizeStatic, QuantizeDynamic, QuantizeWeights, ConvertFloat16, Compile
             ],
             Field(discriminator="pass_"),
         ]

@@ -20,6 +20,13 @@ class OptimizeGraph(PassConfig):
     )
 
 
+class Compile(PassConfig):
+    """The graph as ONNX Runtime optimizes it for the worker's machine, and for no other: it loads faster."""
+
+    pass_: Literal["compile"] = Field(alias="pass", description="The pass.")
+    ort_format: bool = Field(default=True, description="Deliver the model in ONNX Runtime's own format, .ort, as well.")
+
+
 class ConvertFloat16(PassConfig):
     """Store and compute in float16: half the size; faster on a GPU, not on a CPU."""
 

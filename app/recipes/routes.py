@@ -35,6 +35,8 @@ def _describe(entry: PassEntry, workers: Sequence[WorkerRow]) -> PassDescription
             trainable_model=entry.needs_trainable_model,
             torch=entry.needs_torch,
         ),
+        comes_last=entry.comes_last,
+        devices=list(entry.devices),
         json_schema=entry.config.model_json_schema(),
         available=reason is None,
         unavailable_reason=reason,

@@ -21,6 +21,8 @@ class PassDescription(BaseModel):
     name: str = Field(description="What a recipe calls it: the value of `pass`.")
     summary: str = Field(description="What it does, in one line.")
     needs: PassNeeds = Field(description="What it cannot do without.")
+    comes_last: bool = Field(default=False, description="Whether no pass may follow it in a recipe.")
+    devices: list[str] = Field(default=["cpu", "cuda"], description="What it works for: values of `target.device`.")
     json_schema: dict[str, Any] = Field(description="JSON Schema of its arguments, with their defaults.")
     available: bool = Field(description="Whether a live worker can run it now.")
     unavailable_reason: str | None = Field(description="Why not; null where it is available.")

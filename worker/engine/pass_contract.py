@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from app.jobs.report import Layer
 from app.recipes.base import PassConfig
@@ -12,6 +12,8 @@ from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
 from worker.engine.sessions import Device, Feed
+
+ExtraKind = Literal["ort"]
 
 
 class BudgetExhausted(UserFault):
@@ -65,6 +67,8 @@ class PassResult:
     notes: list[str] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
+    extras: dict[ExtraKind, Path] = field(default_factory=dict)
+    """Files to be delivered beside the model, by kind."""
 
 
 class Pass(Protocol):

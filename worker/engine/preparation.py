@@ -18,9 +18,10 @@ from worker.engine.equivalence import Reference, difference
 from worker.engine.faults import is_out_of_memory
 from worker.engine.graph import constants_to_initializers, name_nodes, nodes_of, opset_of, restore_face
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes, whole_proto
+from worker.engine.optimized import write_optimized
 from worker.engine.quiet import quiet
 from worker.engine.rewrites import REWRITES
-from worker.engine.sessions import BASIC, Feed, open_session, session_options
+from worker.engine.sessions import BASIC, Feed
 from worker.engine.weight_only.stored import unpacks_when_loaded
 
 LEAST_OPSET = 17
@@ -76,7 +77,7 @@ class Preparation:
 def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: int | None = None) -> Preparation:
     """Name nodes, raise old opsets to 17 (or convert to `opset`), fold at BASIC level, infer shapes."""
     preparation = Preparation.start(model, feed, scratch, threads)
-    preparation.attempt("giving every node a name", _normalise)
+    preparation.attempt("giving every node a name", normalise)
     version = opset_of(preparation.original)
     if (opset or LEAST_OPSET) > version or (opset is not None and opset != version):
         wanted = opset or LEAST_OPSET
@@ -95,8 +96,16 @@ def _fold(preparation: Preparation, threads: int) -> None:
         preparation.notes.append("Constants were not folded: that would turn weights in few bits back into float32.")
         return
     before = operator_counts(structure)
-    if preparation.attempt("folding constants and BatchNorm", lambda file, to: optimize_basic(file, to, threads)):
+    if preparation.attempt("folding constants and BatchNorm", lambda file, to: _folded(file, to, threads)):
         preparation.notes.extend(changes(before, operator_counts(preparation.model.structure())))
+
+
+def normalise(model: ModelFile, folder: Path) -> ModelFile:
+    """Every node with a name of its own, and no constant that is an input as well."""
+    loaded = model.load()
+    constants_to_initializers(loaded)
+    name_nodes(loaded)
+    return save_model(loaded, folder / "done")
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
@@ -106,29 +115,15 @@ def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
     return counts
 
 
-def optimize_basic(model: ModelFile, folder: Path, threads: int) -> ModelFile:
+def _folded(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     """ONNX Runtime's own rewrites at BASIC level, which use standard operators only."""
-    options = session_options(threads, BASIC)
-    target = folder / "raw" / "model.onnx"
-    target.parent.mkdir()
-    options.optimized_model_filepath = str(target)
-    if model.size_bytes() > MAX_SINGLE_FILE_BYTES:
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "model.onnx.data")
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    open_session(model.path, threads, options)
-    return _finish(ModelFile(target).load(), model, folder)
+    made = write_optimized(model, folder / "raw" / "model.onnx", threads, BASIC)
+    return _finish(made.load(), model, folder)
 
 
 def _rewritten(model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int]) -> ModelFile | None:
     graph = model.graph()
     return _finish(whole_proto(graph), model, folder) if rewrite(graph) else None
-
-
-def _normalise(model: ModelFile, folder: Path) -> ModelFile:
-    loaded = model.load()
-    constants_to_initializers(loaded)
-    name_nodes(loaded)
-    return save_model(loaded, folder / "done")
 
 
 def _convert(model: ModelFile, folder: Path, opset: int) -> ModelFile:

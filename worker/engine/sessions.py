@@ -21,6 +21,7 @@ PROVIDERS: dict[Device, list[str]] = {
 }
 BASIC = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
 ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 
 
 class ModelFails(UserFault):

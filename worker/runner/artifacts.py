@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from worker.engine.model_file import HASH_CHUNK_BYTES, ModelFile
+from worker.engine.pass_contract import ExtraKind
 from worker.runner.contract import OUTPUT_FOLDER, OutputFile
 
 LONGEST_STEM = 120
+# Of a model in any of its formats, a tar, and the manifest.
 ONNX, TAR, JSON = "application/octet-stream", "application/x-tar", "application/json"
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """The delivered file, and the model in it as it can be loaded."""
+    """A delivered file, and the model in it as it can be loaded."""
 
     file: OutputFile
     path: Path
@@ -54,6 +56,17 @@ def write_artifact(model: ModelFile, stem: str, workdir: Path) -> Artifact:
             archive.add(member, member.name, filter=_anonymous)
     file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind="model", file_name=path.name, media_type=TAR)
     return Artifact(file, path, model, file_sha256(path))
+
+
+def write_extras(extras: dict[ExtraKind, Path], stem: str, workdir: Path) -> list[Artifact]:
+    """Files that a pass made beside its model, named as the model is."""
+    written = []
+    for kind, made in sorted(extras.items()):
+        path = workdir / OUTPUT_FOLDER / f"{stem}{made.suffix}"
+        shutil.copyfile(made, path)
+        file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind=kind, file_name=path.name, media_type=ONNX)
+        written.append(Artifact(file, path, ModelFile(made), file_sha256(path)))
+    return written
 
 
 def marked_slower(artifact: Artifact) -> Artifact:

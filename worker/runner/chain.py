@@ -10,7 +10,7 @@ from app.jobs.report import Step
 from app.recipes.base import PassConfig
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
-from worker.engine.pass_contract import BudgetExhausted, PassContext
+from worker.engine.pass_contract import BudgetExhausted, ExtraKind, PassContext
 from worker.engine.sessions import Device
 from worker.passes.registry import load_pass
 from worker.runner.pacing import Pacing
@@ -24,6 +24,8 @@ class Outcome:
     steps: list[Step] = field(default_factory=list)
     manifests: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    extras: dict[ExtraKind, Path] = field(default_factory=dict)
+    """What the last pass made beside its model; of an earlier one's it would be out of date."""
 
     @property
     def modified(self) -> bool:
@@ -99,6 +101,6 @@ def _run_pass(name: str, config: PassConfig, outcome: Outcome, context: PassCont
         "notes": result.notes,
         "layers": result.layers,
     }
-    outcome.model = result.model
+    outcome.model, outcome.extras = result.model, result.extras
     outcome.steps.append(Step.model_validate(step))
     outcome.manifests.append({"pass": name, **result.manifest})

@@ -64,7 +64,7 @@ class OutputFile(Strict):
     """A file the runner made."""
 
     path: str = Field(pattern=r"^outputs/[A-Za-z0-9._-]+$")
-    kind: Literal["model", "manifest"]
+    kind: Literal["model", "manifest", "ort"]
     file_name: str = Field(max_length=255, pattern=r"^[A-Za-z0-9._-]+$")
     media_type: str = Field(max_length=100)
 

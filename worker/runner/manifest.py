@@ -21,6 +21,7 @@ class Account:
     passes: list[dict[str, Any]]
     turns: TurnsAnswer
     artifact: dict[str, Any]
+    extras: list[dict[str, Any]]
 
 
 def build_manifest(job: RunnerJob, request: OptimizeRequest, account: Account) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def build_manifest(job: RunnerJob, request: OptimizeRequest, account: Account) -
         "seed": request.seed,
         "passes": account.passes,
         "artifact": account.artifact,
+        "extras": account.extras,
         "threads": request.target.threads or job.threads,
         "versions": versions(),
         "processor": {

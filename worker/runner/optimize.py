@@ -13,7 +13,7 @@ from worker.engine.model_file import ModelFile
 from worker.engine.processor import instruction_sets, processor_name
 from worker.engine.sessions import require_device
 from worker.engine.versions import versions
-from worker.runner.artifacts import Artifact, artifact_stem, marked_slower, write_artifact, write_manifest
+from worker.runner.artifacts import Artifact, artifact_stem, marked_slower, write_artifact, write_extras, write_manifest
 from worker.runner.causes import Evidence, find_causes
 from worker.runner.chain import Circumstances, Outcome, run_chain
 from worker.runner.contract import InputFile, RunnerJob, RunnerResult
@@ -52,6 +52,7 @@ class Results:
     data: JobData
     outcome: Outcome
     artifact: Artifact
+    extras: list[Artifact]
     baseline: Subject
     candidate: Subject
     turns: TurnsAnswer
@@ -92,6 +93,7 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     outcome = run_chain(model, list(request.recipe), circumstances, (BASELINE, OPTIMIZED))
     stem = artifact_stem(job.model.name, [step.pass_ for step in outcome.steps])
     artifact = write_artifact(outcome.model, stem, workdir)
+    extras = write_extras(outcome.extras, stem, workdir)
 
     pacing.span(OPTIMIZED, EXAMINED)
     pacing.phase("evaluating")
@@ -104,7 +106,7 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     warnings.extend([*outcome.warnings, *compared.warnings, *noise_warnings(turns)])
     for warning in warnings:
         events.log(warning, "warning")
-    results = Results(metric, data, outcome, artifact, baseline, candidate, turns, compared, warnings)
+    results = Results(metric, data, outcome, artifact, extras, baseline, candidate, turns, compared, warnings)
     return _result(job, request, results, workdir)
 
 
@@ -129,20 +131,22 @@ def _open(file: InputFile, workdir: Path) -> ModelFile:
 
 def _result(job: RunnerJob, request: OptimizeRequest, results: Results, workdir: Path) -> RunnerResult:
     turns, compared = results.turns, results.compared
-    artifact = marked_slower(results.artifact) if is_slower(turns.ratios[1]) else results.artifact
+    delivered = [results.artifact, *results.extras]
+    if is_slower(turns.ratios[1]):
+        delivered = [marked_slower(one) for one in delivered]
+    artifact, *extras = [{"file_name": one.file.file_name, "sha256": one.sha256} for one in delivered]
     speeds = [calls * results.data.batch for calls in turns.calls_per_second]
     before = results.baseline.measurement(turns.latencies[0], speeds[0], compared.original)
     after = results.candidate.measurement(turns.latencies[1], speeds[1], compared.candidate)
     passes = [step.pass_ for step in results.outcome.steps]
     causes = find_causes(_evidence(request, results))
     verdict = with_speed(judge(request, results.metric, compared, results.data, causes), turns.ratios[1])
-    delivered = {"file_name": artifact.file.file_name, "sha256": artifact.sha256}
-    manifest = build_manifest(job, request, Account(results.metric, results.outcome.manifests, turns, delivered))
+    account = Account(results.metric, results.outcome.manifests, turns, artifact, extras)
+    manifest = build_manifest(job, request, account)
     candidate = Candidate(
         name="+".join(passes),
         recipe=passes,
-        file_name=artifact.file.file_name,
-        sha256=artifact.sha256,
+        **artifact,
         measurement=after,
         latency_ratio=turns.ratios[1],
     )
@@ -158,7 +162,7 @@ def _result(job: RunnerJob, request: OptimizeRequest, results: Results, workdir:
     )
     return RunnerResult(
         outcome="succeeded",
-        artifacts=[artifact.file, write_manifest(manifest, workdir)],
+        artifacts=[*(one.file for one in delivered), write_manifest(manifest, workdir)],
         report=report,
         verdict=verdict,
         summary=_summary(report, results),

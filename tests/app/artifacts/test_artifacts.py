@@ -2,11 +2,12 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
 from app.artifacts.tables import ArtifactRow
@@ -14,6 +15,7 @@ from app.blobs.tables import BlobRow
 from app.database import Database
 from app.storage import Storage
 from tests.app.jobs.factories import add_job
+from worker.runner.contract import OutputFile
 
 Headers = dict[str, str]
 CONTENT = b"an optimized model"
@@ -58,6 +60,16 @@ async def test_an_artifact_is_described(client: httpx.AsyncClient, reader: Heade
         "sha256": hashlib.sha256(CONTENT).hexdigest(),
         "size_bytes": len(CONTENT),
     }
+
+
+@pytest.mark.parametrize("kind", get_args(OutputFile.model_fields["kind"].annotation))
+async def test_whatever_a_runner_may_deliver_is_kept_and_shown(
+    kind: str, client: httpx.AsyncClient, reader: Headers, artifact: ArtifactRow, database: Database
+) -> None:
+    with database.session_scope() as session:
+        session.execute(update(ArtifactRow).values(kind=kind))
+    answer = await client.get(f"/v1/artifacts/{artifact.id}", headers=reader)
+    assert (answer.status_code, answer.json()["kind"]) == (200, kind)
 
 
 async def test_an_artifact_is_downloaded(client: httpx.AsyncClient, reader: Headers, artifact: ArtifactRow) -> None:

@@ -95,6 +95,20 @@ def test_a_download_by_job_or_by_artifact(lathe: LatheCommand, job: dict[str, An
     assert hashlib.sha256(saved.read_bytes()).hexdigest() == outcome.json["sha256"] == artifact_of(job)["sha256"]
 
 
+def test_what_a_compiled_job_delivers_beside_its_model_is_downloaded_by_kind(
+    lathe: LatheCommand, files: dict[str, Path], tmp_path: Path
+) -> None:
+    made = lathe(
+        "optimize", files["model"], "--pass", "compile", "--threads", "1", "--budget", "60", "--watch", "--json"
+    )
+    assert made.code == 0, made.stderr
+    assert sorted(artifact["kind"] for artifact in made.json["artifacts"]) == ["manifest", "model", "ort"]
+    outcome = lathe("download", made.json["id"], tmp_path, "--kind", "ort", "--json")
+    saved = Path(outcome.json["path"])
+    assert saved.suffix == ".ort"
+    assert hashlib.sha256(saved.read_bytes()).hexdigest() == outcome.json["sha256"]
+
+
 def test_a_finished_job_is_not_cancelled(lathe: LatheCommand, job: dict[str, Any]) -> None:
     outcome = lathe("cancel", job["id"])
     assert outcome.code == 4

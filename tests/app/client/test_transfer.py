@@ -100,6 +100,15 @@ def test_a_job_that_is_over_is_downloaded_as_its_optimized_model(
     assert saved.read_bytes() == CONTENT
 
 
+def test_a_job_tells_its_files_by_kind() -> None:
+    compiled = {**ARTIFACT.model_dump(), "id": UUID(int=5), "kind": "ort", "file_name": "model.ort"}
+    job = Job.model_validate({**JOB, "state": "succeeded", "artifacts": [ARTIFACT.model_dump(), compiled]})
+    assert job.delivered("ort").file_name == "model.ort"
+    assert job.delivered() == ARTIFACT
+    with pytest.raises(NothingDelivered, match="no manifest"):
+        job.delivered("manifest")
+
+
 FAULT = {"code": "out_of_budget", "title": "-", "detail": "The time was up."}
 
 

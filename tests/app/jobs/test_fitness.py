@@ -9,7 +9,7 @@ import pytest
 from app.config import Settings
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, LatheError, MetricMismatch
-from app.jobs.fitness import BudgetTooLarge, check_fitness
+from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, PassMisplaced, check_fitness
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 
@@ -28,6 +28,7 @@ MODEL: dict[str, Any] = {
     "trainable": True,
 }
 STATIC = [{"pass": "quantize_static"}]
+COMPILE = [{"pass": "compile"}]
 GRAPH = [{"pass": "optimize_graph"}]
 
 
@@ -117,6 +118,9 @@ REFUSALS = [
     Refusal(
         "shape-that-does-not-fit", DataMismatch, "[1, 1, 9, 8]", body={"target": {"shapes": {"image": [1, 1, 9, 8]}}}
     ),
+    Refusal("compile-then-another", PassMisplaced, "`optimize_graph`", recipe=[*COMPILE, *GRAPH]),
+    Refusal("compile-twice", PassMisplaced, "followed by `compile`", recipe=[*COMPILE, *COMPILE]),
+    Refusal("compile-for-a-gpu", DeviceNotServed, "`cuda`", recipe=COMPILE, body={"target": {"device": "cuda"}}),
     Refusal("budget-too-large", BudgetTooLarge, "1000000", body={"budget_seconds": 1_000_000}),
 ]
 
@@ -140,6 +144,10 @@ def test_an_output_without_classes_is_said_to_have_none(settings: Settings) -> N
     price = MODEL | {"outputs": [{"name": "price", "dtype": "float32", "shape": ["N", 1]}]}
     with pytest.raises(MetricMismatch, match=r"`price` .* holds none"):
         check(settings, {"recipe": GRAPH, "metric": {"name": "top1"}}, {"evaluation": [IMAGES, LABELS]}, price)
+
+
+def test_compile_may_come_last(settings: Settings) -> None:
+    assert len(check(settings, {"recipe": [*GRAPH, *COMPILE]}, {}).recipe) == 2
 
 
 @dataclass

@@ -3,10 +3,12 @@
 from typing import Any
 
 import httpx
+import pytest
 from jsonschema import Draft202012Validator
 
 from app.database import Database
 from app.recipes.catalogue import CATALOGUE
+from app.recipes.quantization import QuantizeWeights
 from tests.app.health.factories import add_worker
 
 Headers = dict[str, str]
@@ -29,6 +31,17 @@ async def test_every_pass_is_listed_with_what_it_needs(client: httpx.AsyncClient
         "trainable_model": False,
         "torch": False,
     }
+
+
+async def test_a_pass_that_nothing_may_follow_says_so(client: httpx.AsyncClient, reader: Headers) -> None:
+    found = await passes(client, reader)
+    assert [name for name, entry in found.items() if entry["comes_last"]] == ["compile"]
+    assert found["compile"]["devices"] == ["cpu"]
+
+
+async def test_bits_that_a_kernel_does_not_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 or 8 bits"):
+        QuantizeWeights.model_validate({"pass": "quantize_weights", "bits": 16, "kernels": "matmul_nbits"})
 
 
 async def test_the_schema_of_a_pass_has_its_defaults_and_refuses_strangers(

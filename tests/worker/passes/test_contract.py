@@ -36,6 +36,7 @@ FLOORS = {
     "quantize_dynamic": INT8_FLOOR_DB,
     "quantize_weights": WEIGHT_FLOOR_DB,
     "convert_float16": FLOAT16_FLOOR_DB,
+    "compile": EXACT_FLOOR_DB,
 }
 # By default these networks are too small for it to be worth while.
 ARGUMENTS = {"quantize_weights": {"minimum_elements": 1}}
@@ -54,9 +55,11 @@ NETWORKS = [
     Network("convnet", networks.convnet()),
     Network("perceptron", networks.perceptron()),
     Network("attention", networks.attention_block()),
-    Network("lstm", networks.recurrent(), frozenset({"optimize_graph", "quantize_static"})),
+    Network("lstm", networks.recurrent(), frozenset({"optimize_graph", "quantize_static", "compile"})),
     Network(
-        "gru", networks.recurrent(kind="GRU"), frozenset({"optimize_graph", "quantize_static", "quantize_dynamic"})
+        "gru",
+        networks.recurrent(kind="GRU"),
+        frozenset({"optimize_graph", "quantize_static", "quantize_dynamic", "compile"}),
     ),
     Network("two-inputs", networks.two_inputs()),
     Network("initializers-as-inputs", networks.with_initializers_as_inputs(networks.convnet(opset=9))),

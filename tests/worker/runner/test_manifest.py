@@ -23,7 +23,7 @@ def _manifest(device: str) -> dict[str, Any]:
     job = RunnerJob(kind=JobKind.OPTIMIZE, request=request, threads=1, budget_seconds=1, memory_bytes=1)
     latency = Latency(p50_ms=1, p90_ms=1, p99_ms=1, mean_ms=1, call_count=2, round_medians_ms=[1, 1])
     turns = TurnsAnswer(latencies=[latency, latency], ratios=[], calls_per_second=[])
-    return build_manifest(job, request, Account(Metric(name="cosine", output="y"), [], turns, {}))
+    return build_manifest(job, request, Account(Metric(name="cosine", output="y"), [], turns, {}, []))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

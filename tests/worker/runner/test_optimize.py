@@ -168,6 +168,24 @@ def test_calibration_data_alone_is_said_to_have_been_seen(tmp_path: Path) -> Non
     assert result.verdict.outcome == "no_contract"
 
 
+def test_a_compiled_model_is_delivered_in_two_formats_for_a_machine_that_is_named(tmp_path: Path) -> None:
+    result = _run(tmp_path / "w", networks.convnet(), {}, recipe=[{"pass": "compile"}])
+    assert [file.kind for file in result.artifacts] == ["model", "ort", "manifest"]
+    onnx_file, ort_file, manifest_file = (tmp_path / "w" / file.path for file in result.artifacts)
+    assert (onnx_file.stem, ort_file.name) == (ort_file.stem, "my-model-compile.ort")
+    image = {"image": np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)}
+    sessions = [ort.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (onnx_file, ort_file)]
+    np.testing.assert_array_equal(*(session.run(None, image)[0] for session in sessions))
+    manifest = json.loads(manifest_file.read_text())
+    (extra,) = manifest["extras"]
+    assert extra["file_name"] == result.artifacts[1].file_name
+    assert extra["sha256"] == hashlib.sha256(ort_file.read_bytes()).hexdigest()
+    target = manifest["passes"][0]["target"]
+    assert target["processor"] == manifest["processor"]["name"]
+    assert target["instruction_sets"] == manifest["processor"]["instruction_sets"]
+    assert target["onnxruntime"] == manifest["versions"]["onnxruntime"] == ort.__version__
+
+
 @pytest.mark.parametrize("name", ["quantize_dynamic", "quantize_static", "quantize_weights"])
 def test_a_model_beyond_one_file_is_delivered_as_a_tar(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

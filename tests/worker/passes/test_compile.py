@@ -1,0 +1,134 @@
+"""The graph as it runs here, in a file, and what is said of it."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from app.recipes.catalogue import CATALOGUE
+from tests.worker import networks
+from worker.engine.feeds import match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext, PassResult
+from worker.engine.processor import instruction_sets, processor_name
+from worker.engine.sessions import ModelFails, session_options
+from worker.passes import compile as compile_pass
+from worker.passes.registry import load_pass
+
+IMAGES = {"image": np.random.default_rng(1).standard_normal((2, 3, 16, 16)).astype(np.float32)}
+TOKENS = {"tokens": np.random.default_rng(1).integers(0, 50, (2, 6))}
+
+
+def _apply(
+    model: onnx.ModelProto, folder: Path, arrays: dict[str, np.ndarray], name: str = "compile", **arguments: Any
+) -> PassResult:
+    file = ModelFile(networks.save(model, folder / "model"))
+    (folder / "scratch").mkdir()
+    feeds = match_arrays(inputs_of(file.structure()), arrays, "the data")
+    config = CATALOGUE[name].config.model_validate({"pass": name, **arguments})
+    return load_pass(name)(file, config, PassContext(folder / "scratch", feeds, seed=0, threads=1))
+
+
+def _operators(path: Path) -> Counter[tuple[str, str]]:
+    return Counter((node.domain, node.op_type) for node in onnx.load(path).graph.node)
+
+
+def _executed(path: Path, folder: Path) -> Counter[tuple[str, str]]:
+    options = session_options(1)
+    options.optimized_model_filepath = str(folder / "executed.onnx")
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return _operators(folder / "executed.onnx")
+
+
+@pytest.mark.parametrize(
+    ("model", "arrays"),
+    [(networks.convnet(), IMAGES), (networks.attention_block(), TOKENS)],
+    ids=["convnet", "attention"],
+)
+def test_the_file_holds_the_graph_that_runs(
+    model: onnx.ModelProto, arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    result = _apply(model, tmp_path, arrays)
+    held = _operators(result.model.path)
+    assert held == _executed(tmp_path / "model" / "model.onnx", tmp_path)
+    # Nothing is left to be optimized when it is loaded.
+    assert held == _executed(result.model.path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "arrays"),
+    [(networks.convnet(), IMAGES), (networks.recurrent(), {"x": np.ones((2, 5, 1, 3), np.float32)})],
+    ids=["compiled", "nothing-to-compile"],
+)
+def test_the_ort_file_answers_as_the_original(
+    model: onnx.ModelProto, arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "classes", "cat,dog"
+    result = _apply(model, tmp_path, arrays)
+    sessions = [
+        ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for path in (tmp_path / "model" / "model.onnx", result.extras["ort"])
+    ]
+    name, array = next(iter(arrays.items()))
+    feed = {name: array[0] if array.ndim == 4 and name == "x" else array[:1]}
+    expected, actual = (session.run(None, feed)[0] for session in sessions)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    faces = [[(value.name, value.type, value.shape) for value in session.get_inputs()] for session in sessions]
+    assert faces[0] == faces[1]
+    assert sessions[1].get_modelmeta().custom_metadata_map["classes"] == "cat,dog"
+
+
+def test_the_target_is_named(tmp_path: Path) -> None:
+    result = _apply(networks.convnet(), tmp_path, IMAGES)
+    assert result.manifest["target"] == {
+        "processor": processor_name(),
+        "instruction_sets": instruction_sets(),
+        "onnxruntime": ort.__version__,
+    }
+    said = " ".join(result.notes)
+    assert f"for {processor_name()}" in said
+    assert "for this machine only" in said
+    layouts = sum(count for (domain, _), count in _operators(result.model.path).items() if "nchwc" in domain)
+    assert (f"{layouts} nodes of com.microsoft.nchwc" in said) == bool(layouts)
+
+
+def test_weights_in_few_bits_are_said_to_be_float32_again(tmp_path: Path) -> None:
+    stored = _apply(networks.convnet(), tmp_path, IMAGES, name="quantize_weights", minimum_elements=1)
+    (tmp_path / "again").mkdir()
+    result = _apply(stored.model.load(), tmp_path / "again", IMAGES)
+    assert any("became float32 again" in note for note in result.notes)
+
+
+def test_the_ort_file_is_left_out_where_it_is_not_asked_for(tmp_path: Path) -> None:
+    result = _apply(networks.convnet(), tmp_path, IMAGES, ort_format=False)
+    assert (result.modified, result.extras) == (True, {})
+
+
+def test_a_model_too_large_for_the_format_has_no_ort_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_pass, "MAX_SINGLE_FILE_BYTES", 1000)
+    result = _apply(networks.convnet(), tmp_path, IMAGES)
+    assert (result.modified, result.extras) == (True, {})
+    assert "no model over 2 GB" in result.notes[-1]
+
+
+@pytest.mark.parametrize(("suffix", "modified"), [(".ort", True), (".onnx", False)])
+def test_what_the_runtime_cannot_write_is_left_out(
+    suffix: str, modified: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = compile_pass.write_optimized
+
+    def refusing(model: ModelFile, target: Path, threads: int, level: Any) -> ModelFile:
+        if target.suffix == suffix:
+            raise ModelFails("it cannot be written", None)
+        return write(model, target, threads, level)
+
+    monkeypatch.setattr(compile_pass, "write_optimized", refusing)
+    result = _apply(networks.convnet(), tmp_path, IMAGES)
+    assert (result.modified, result.extras) == (modified, {})
+    assert any("it cannot be written" in note for note in result.notes)

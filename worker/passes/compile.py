@@ -1,0 +1,102 @@
+"""The graph as ONNX Runtime optimizes it for the machine at hand, so that loading it does none of that again.
+
+Level ALL of https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html: fusions, and
+convolutions in the layout of this processor. Beside the `.onnx` the same graph as `.ort`, the runtime's own format,
+which is read without being parsed. Its bytes differ from run to run: the runtime writes constants in the order of their
+addresses.
+"""
+
+from pathlib import Path
+
+import onnx
+
+from app.recipes.graph import Compile
+from worker.engine.equivalence import difference
+from worker.engine.graph import computes_the_same, name_nodes, restore_face
+from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model
+from worker.engine.optimized import write_optimized
+from worker.engine.pass_contract import ExtraKind, PassContext, PassResult
+from worker.engine.preparation import Preparation, normalise, operator_counts
+from worker.engine.processor import instruction_sets, processor_name
+from worker.engine.sessions import ALL, NONE, ModelFails
+from worker.engine.versions import versions
+from worker.engine.weight_only.stored import unpacks_when_loaded
+
+LAYOUT_DOMAIN = "com.microsoft.nchwc"
+COMPILED = 0.5
+
+
+def apply(model: ModelFile, config: Compile, context: PassContext) -> PassResult:
+    """Notes say which machine the file is for; `extras` holds the `.ort`."""
+    context.phase("compiling")
+    feed = next(context.feeds.calls(1)).feed
+    preparation = Preparation.start(model, feed, context.scratch, context.threads)
+    preparation.attempt("giving every node a name", normalise)
+    before = preparation.model.structure()
+    if not preparation.attempt("compiling", lambda file, folder: _compiled(file, folder, context.threads)):
+        return PassResult(model, False, [*preparation.notes, "The model could not be compiled; nothing was changed."])
+    context.progress(COMPILED)
+    compiled, notes = preparation.model.structure(), preparation.notes
+    modified = not computes_the_same(model.structure(), compiled)
+    counts = {"before": operator_counts(before), "after": operator_counts(compiled)}
+    if modified:
+        notes += [
+            f"{sum(counts['before'].values())} nodes became {sum(counts['after'].values())}.",
+            *_limits(before, compiled),
+        ]
+    else:
+        notes.append("ONNX Runtime has nothing to optimize in it ahead of time; the .onnx is unchanged.")
+    extras = _as_ort(preparation) if config.ort_format else {}
+    context.progress(1.0)
+    made = preparation.model if modified else model
+    return PassResult(made, modified, notes, {"target": _target(), "operator_counts": counts}, extras=extras)
+
+
+def _compiled(model: ModelFile, folder: Path, threads: int) -> ModelFile:
+    made = write_optimized(model, folder / "raw" / "model.onnx", threads, ALL).load()
+    restore_face(made, model.structure())
+    name_nodes(made)
+    return save_model(made, folder / "done")
+
+
+def _as_ort(preparation: Preparation) -> dict[ExtraKind, Path]:
+    """The compiled graph in the runtime's own format, if it answers as the original did."""
+    if preparation.model.size_bytes() > MAX_SINGLE_FILE_BYTES:
+        preparation.notes.append("There is no .ort: that format holds no model over 2 GB.")
+        return {}
+    try:
+        made = write_optimized(preparation.model, preparation.scratch / "ort" / "model.ort", preparation.threads, NONE)
+        changed = difference(preparation.reference, made, preparation.threads)
+    except ModelFails as error:
+        changed = error.detail
+    if changed:
+        preparation.notes.append(f"There is no .ort ({changed}).")
+        return {}
+    preparation.notes.append("The .ort holds the same graph and answers as the original; figures are of the .onnx.")
+    return {"ort": made.path}
+
+
+def _target() -> dict[str, object]:
+    """The machine and the runtime that the file is for."""
+    return {
+        "processor": processor_name(),
+        "instruction_sets": instruction_sets(),
+        "onnxruntime": versions().get("onnxruntime"),
+    }
+
+
+def _limits(before: onnx.ModelProto, compiled: onnx.ModelProto) -> list[str]:
+    target = _target()
+    notes = [
+        f"Compiled by ONNX Runtime {target['onnxruntime']} for {target['processor']} "
+        f"({', '.join(instruction_sets())}): the file is for this machine only."
+    ]
+    layouts = sum(node.domain == LAYOUT_DOMAIN for node in compiled.graph.node)
+    if layouts:
+        notes.append(
+            f"{layouts} nodes of {LAYOUT_DOMAIN} hold weights in the layout of this processor: on another one, results "
+            "may be wrong without an error."
+        )
+    if unpacks_when_loaded(before):
+        notes.append("Weights in few bits became float32 again, as at every load: the file is larger for it.")
+    return notes
