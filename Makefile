@@ -5,6 +5,7 @@
 #   make test    every check: style, types, imports, tests
 #   make lint    the first three of them
 #   make bench   measure the service against its floor
+#   make bench-peers   measure the passes against other tools; with digits: ARGS='--mnist FOLDER'
 #   make clean   remove what these targets made
 
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
@@ -16,7 +17,7 @@ PINS := pyproject.toml constraints.txt
 RUN_EXTRAS := worker,embedded,demo
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test lint bench clean
+.PHONY: help demo serve test lint bench bench-peers clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,6 +40,9 @@ lint: $(VENV)/.stamp-test
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.service
 
+bench-peers: $(VENV)/.stamp-bench-peers
+	$(BIN)/python -m benchmarks.peers $(ARGS)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -60,5 +64,10 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-venv $(PINS)
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-venv $(PINS)
 	@echo "Installing what the benchmarks need into $(VENV): once"
-	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),bench]'
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),bench-service]'
+	@touch $@
+
+$(VENV)/.stamp-bench-peers: $(VENV)/.stamp-venv $(PINS)
+	@echo "Installing what the comparison needs into $(VENV), torch among it: once"
+	@$(PIP_INSTALL) -e '.[worker,bench]'
 	@touch $@

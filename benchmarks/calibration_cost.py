@@ -1,0 +1,130 @@
+"""What calibration costs: its memory with many samples against few, its time against the plain forward passes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.children import Answer, run_in_child
+from worker.engine.calibration import Settings, calibrate
+from worker.engine.feeds import Feeds
+from worker.engine.int8.building import tensors_to_calibrate
+from worker.engine.int8.eligible import eligible
+from worker.engine.int8.units import units_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+from worker.engine.preparation import prepare
+from worker.engine.sessions import open_session, run_session
+
+FEW, MANY, ROUNDS = 100, 2000, 3
+QUICK_FEW, QUICK_MANY, QUICK_ROUNDS = 20, 100, 1
+INPUT, SHAPE = "pixel_values", (3, 224, 224)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`ratios` are seconds of calibration over seconds of plain forward passes, a round each, over MANY samples."""
+
+    few: int
+    many: int
+    few_peak_bytes: int
+    many_peak_bytes: int
+    passes: float
+    ratios: list[float]
+
+
+class RowsOfFile:
+    """float16 samples read from a file when they are asked for: mapped pages would count as memory of the process."""
+
+    def __init__(self, path: str, count: int) -> None:
+        self.path, self.count, self.rows_read = Path(path), count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        elements = int(np.prod(SHAPE))
+        self.rows_read += len(rows)
+        with self.path.open("rb") as file:
+            found = []
+            for row in rows:
+                file.seek(int(row) * elements * 2)
+                found.append(np.fromfile(file, np.float16, elements).reshape(SHAPE))
+        return np.stack(found)
+
+
+def measure_calibration(model: Path, threads: int, quick: bool, folder: Path, say: Callable[[str], None]) -> Cost:
+    """Calibrate MobileNetV2 for `quantize_static`; every measurement in a process of its own, by turns.
+
+    Raises:
+        ChildFailed: a measurement fails.
+
+    """
+    few, many, rounds = (QUICK_FEW, QUICK_MANY, QUICK_ROUNDS) if quick else (FEW, MANY, ROUNDS)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = folder / "samples.bin"
+    _write_rows(rows, many)
+    common = {"rows": str(rows), "threads": threads}
+    prepared = folder / "prepared" / "model.onnx"
+    run_in_child(f"{__name__}:prepare_model", {"model": str(model), "target": str(prepared), **common})
+    common["model"] = str(prepared)
+    few_answer = run_in_child(f"{__name__}:observe", {**common, "samples": few})
+    say(f"calibration with {few} samples: {few_answer.peak_bytes / 2**20:.0f} MiB")
+    answers: list[Answer] = []
+    ratios = []
+    for number in range(rounds):
+        plain = run_in_child(f"{__name__}:forward", {**common, "samples": many}).value["seconds"]
+        answers.append(run_in_child(f"{__name__}:observe", {**common, "samples": many}))
+        seconds = answers[-1].value["seconds"]
+        ratios.append(seconds / (plain * answers[-1].value["passes"]))
+        peak = answers[-1].peak_bytes / 2**20
+        say(f"round {number}: {many} samples forward {plain:.1f} s, calibrated {seconds:.1f} s, {peak:.0f} MiB")
+    rows.unlink()
+    most = max(answer.peak_bytes for answer in answers)
+    return Cost(few, many, few_answer.peak_bytes, most, answers[-1].value["passes"], ratios)
+
+
+def prepare_model(model: str, rows: str, threads: int, target: str) -> dict[str, Any]:
+    """As every pass does first; apart, so that its memory hides nothing of calibration's."""
+    scratch = Path.cwd() / "scratch"
+    feed = next(_feeds(RowsOfFile(rows, 1)).calls(1)).feed
+    prepared = prepare(ModelFile(Path(model)), feed, scratch, threads).model
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(prepared.path.read_bytes())
+    return {}
+
+
+def observe(model: str, rows: str, threads: int, samples: int) -> dict[str, Any]:
+    """Calibrate as `quantize_static` does. `passes` is how often every sample was read."""
+    file, source = ModelFile(Path(model)), RowsOfFile(rows, samples)
+    tensors = tensors_to_calibrate(eligible(units_of(file.graph()), False, None, []))
+    scratch = Path.cwd() / "scratch"
+    scratch.mkdir()
+    context = PassContext(scratch, _feeds(source), 0, threads)
+    started = time.perf_counter()
+    calibrate(file, Settings("mse", samples=samples), context, lambda _share: None, tensors)
+    return {"seconds": time.perf_counter() - started, "passes": max(1, source.rows_read // samples)}
+
+
+def forward(model: str, rows: str, threads: int, samples: int) -> dict[str, Any]:
+    """The same samples through the model and nothing else, sessions opened within the time, as in calibration."""
+    started = time.perf_counter()
+    session = open_session(Path(model), threads)
+    for call in _feeds(RowsOfFile(rows, samples)).calls(1):
+        run_session(session, call.feed)
+    return {"seconds": time.perf_counter() - started}
+
+
+def _feeds(source: RowsOfFile) -> Feeds:
+    return Feeds({INPUT: source}, {INPUT: "float32"}, frozenset(), len(source))  # type: ignore[dict-item]
+
+
+def _write_rows(path: Path, count: int) -> None:
+    generator = np.random.default_rng(0)
+    with path.open("wb") as file:
+        for _ in range(count):
+            generator.standard_normal(SHAPE, np.float32).astype(np.float16).tofile(file)
