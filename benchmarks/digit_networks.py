@@ -80,15 +80,16 @@ class Inverted(nn.Module):
 
 def depthwise() -> nn.Module:
     return nn.Sequential(
-        *_convolution(1, 24, 3, stride=2, activation=nn.ReLU6),
-        Inverted(24, 24, 1),
-        Inverted(24, 48, 2),
-        Inverted(48, 48, 1),
-        Inverted(48, 64, 1),
-        *_convolution(64, 256, 1, activation=nn.ReLU6),
+        *_convolution(1, 32, 3, stride=2, activation=nn.ReLU6),
+        Inverted(32, 32, 1),
+        Inverted(32, 32, 1),
+        Inverted(32, 96, 2),
+        Inverted(96, 96, 1),
+        Inverted(96, 96, 1),
+        *_convolution(96, 512, 1, activation=nn.ReLU6),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(256, CLASSES),
+        nn.Linear(512, CLASSES),
     )
 
 

@@ -17,7 +17,7 @@ FURTHEST_SHIFT = 2
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.02
 # What 97 % takes: attention and recurrence know nothing of images beforehand.
-EPOCHS = {"digits-vit": 10, "digits-lstm": 16, "digits-mlp": 16}
+EPOCHS = {"digits-vit": 12, "digits-lstm": 16, "digits-mlp": 16}
 FEWEST_EPOCHS = 5
 BLACK = -MEAN / DEVIATION
 
