@@ -21,10 +21,13 @@ class OptimizeGraph(PassConfig):
 
 
 class Compile(PassConfig):
-    """The graph as ONNX Runtime optimizes it for the worker's machine, and for no other: it loads faster."""
+    """The graph as ONNX Runtime optimizes it for the worker's machine, and for no other: loading it takes less work."""
 
     pass_: Literal["compile"] = Field(alias="pass", description="The pass.")
-    ort_format: bool = Field(default=True, description="Deliver the model in ONNX Runtime's own format, .ort, as well.")
+    ort_format: bool = Field(
+        default=True,
+        description="Deliver the model as .ort as well, the format that minimal builds of ONNX Runtime read.",
+    )
 
 
 class ConvertFloat16(PassConfig):

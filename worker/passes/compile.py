@@ -1,9 +1,9 @@
 """The graph as ONNX Runtime optimizes it for the machine at hand, so that loading it does none of that again.
 
 Level ALL of https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html: fusions, and
-convolutions in the layout of this processor. Beside the `.onnx` the same graph as `.ort`, the runtime's own format,
-which is read without being parsed. Its bytes differ from run to run: the runtime writes constants in the order of their
-addresses.
+convolutions in the layout of this processor. Beside the `.onnx` the same graph as `.ort`, the runtime's own format and
+the only one that its minimal builds read. The bytes of an `.ort` differ from run to run: the runtime writes constants
+in the order of their addresses.
 """
 
 from pathlib import Path

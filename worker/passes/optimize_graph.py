@@ -33,7 +33,8 @@ def apply(model: ModelFile, config: OptimizeGraph, context: PassContext) -> Pass
             preparation.notes.extend(changes(counts, after) or ["No transformer pattern was found to fuse."])
     if computes_the_same(model.structure(), preparation.model.structure()):
         return PassResult(model, False, [*preparation.notes, "Nothing was left to fold or fuse."])
-    return PassResult(preparation.model, True, preparation.notes, {"applied": preparation.applied})
+    notes = [*preparation.notes, f"Applied: {', '.join(preparation.applied)}."]
+    return PassResult(preparation.model, True, notes, {"applied": preparation.applied})
 
 
 def _fuse(model: ModelFile, folder: Path) -> ModelFile:
