@@ -6,6 +6,12 @@ import onnx_ir as ir
 STANDARD_DOMAINS = ("", "ai.onnx")
 CONV_RANK = 4
 MATRIX_RANK = 2
+TAKEN_NAMES = "names taken"
+
+
+def opset(model: ir.Model) -> int:
+    """Version of the standard operators; 0 where the model uses none."""
+    return max((version for domain, version in model.opset_imports.items() if domain in STANDARD_DOMAINS), default=0)
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:
@@ -48,11 +54,28 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     return next(iter(uses)).node if len(uses) == 1 and not value.is_graph_output() else None
 
 
+def free_name(graph: ir.Graph, wanted: str) -> str:
+    """`wanted`, or a name made from it, that no value of the graph bears; from then on it counts as taken."""
+    if TAKEN_NAMES not in graph.meta:
+        graph.meta[TAKEN_NAMES] = _names(graph)
+    taken: set[str] = graph.meta[TAKEN_NAMES]
+    while wanted in taken:
+        wanted = f"{wanted}_"
+    taken.add(wanted)
+    return wanted
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    """Of every value, those of subgraphs included: a name means one thing in all of them."""
+    found = {output.name or "" for node in graph.all_nodes() for output in node.outputs}
+    for part in [graph, *graph.subgraphs()]:
+        found |= {value.name or "" for value in part.inputs} | set(part.initializers)
+    return found
+
+
 def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """A new constant under `name`, or a free name made from it."""
-    unique = name
-    while unique in graph.initializers:
-        unique = f"{unique}_"
+    unique = free_name(graph, name)
     tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
     value = ir.Value(name=unique, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
     graph.register_initializer(value)

@@ -1,7 +1,7 @@
 """BatchNormalization at inference is one factor and one offset a channel.
 
-They go into the Conv, ConvTranspose, Gemm or MatMul before it where that has no other reader, else into the one behind
-it where nothing is padded there, and become a Mul and an Add where neither can take them.
+They go into the Conv, ConvTranspose or Gemm before it where that has no other reader, else into the Conv or Gemm
+behind it where nothing is padded there, and become a Mul and an Add where neither can take them.
 S. Ioffe, C. Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167, section 3.1.
 """
 
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from worker.engine.nodes import (
     add_initializer,
     constant,
+    free_name,
     integer,
     is_float32,
     is_operator,
@@ -73,6 +74,8 @@ def _into_producer(node: ir.Node, channels: Channels, graph: ir.Graph) -> bool:
     offset = np.zeros(1, np.float32) if bias is None else constant(bias)
     if axis is None or weight is None or offset is None or weight.shape[axis] != len(channels.factor):
         return False
+    if not _counts_channels(offset, len(channels.factor)):
+        return False
     factor = channels.factor.reshape([-1 if position == axis else 1 for position in range(weight.ndim)])
     producer.replace_input_with(1, add_initializer(graph, f"{node.name}_weight", weight * factor))
     shifted = channels.offset + offset.reshape(-1) * channels.factor
@@ -81,6 +84,11 @@ def _into_producer(node: ir.Node, channels: Channels, graph: ir.Graph) -> bool:
     producer.replace_input_with(2, add_initializer(graph, f"{node.name}_bias", shifted.astype(np.float32)))
     _drop(graph, node, source)
     return True
+
+
+def _counts_channels(bias: np.ndarray, channels: int) -> bool:
+    """Whether a bias is one number a channel, or one for all: that of a Gemm may be a matrix."""
+    return bias.size == 1 or bias.shape in ((channels,), (1, channels))
 
 
 def _output_axis(producer: ir.Node) -> int | None:
@@ -111,6 +119,8 @@ def _into_reader(node: ir.Node, channels: Channels, graph: ir.Graph) -> bool:
     factor = channels.factor.reshape([-1 if position == axis else 1 for position in range(weight.ndim)])
     shift = channels.offset.reshape(factor.shape)
     out = 1 if axis == 0 else 0
+    if offset is not None and not _counts_channels(offset, weight.shape[out]):
+        return False
     added = (weight.astype(np.float64) * shift).sum(axis=tuple(p for p in range(weight.ndim) if p != out))
     reader.replace_input_with(1, add_initializer(graph, f"{node.name}_weight", weight * factor))
     total = added if offset is None else added + offset.reshape(-1)
@@ -144,7 +154,8 @@ def _as_arithmetic(node: ir.Node, channels: Channels, graph: ir.Graph) -> None:
     factor = add_initializer(graph, f"{node.name}_factor", channels.factor.reshape(shape))
     offset = add_initializer(graph, f"{node.name}_offset", channels.offset.reshape(shape))
     source, output = node.inputs[0], node.outputs[0]
-    scaled = ir.Value(name=f"{output.name}_scaled", type=output.type, shape=output.shape)
+    between = free_name(graph, f"{output.name}_scaled")
+    scaled = ir.Value(name=between, type=output.type, shape=output.shape)
     shifted = ir.Value(name=f"{output.name}_shifted", type=output.type, shape=output.shape)
     made = [
         ir.node("Mul", [source, factor], outputs=[scaled], name=f"{node.name}_scale"),

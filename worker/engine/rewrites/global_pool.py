@@ -7,6 +7,7 @@ from worker.engine.nodes import (
     CONV_RANK,
     add_initializer,
     constant,
+    free_name,
     integer,
     is_float32,
     is_operator,
@@ -32,7 +33,8 @@ def _pool(node: ir.Node, model: ir.Model) -> None:
     source = node.inputs[0]
     keeps = not is_operator(node, "ReduceMean") or bool(integer(node, "keepdims", 1))
     shape = None if source is None or source.shape is None else ir.Shape([*source.shape[:2], 1, 1])
-    output = ir.Value(name=f"{node.outputs[0].name}_pooled", type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
+    pooled = free_name(model.graph, f"{node.outputs[0].name}_pooled")
+    output = ir.Value(name=pooled, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
     made = [ir.node("GlobalAveragePool", [source], outputs=[output], name=f"{node.name}_pool")]
     if not keeps:
         axes = add_initializer(model.graph, f"{node.name}_axes", _int64(SPACE))
