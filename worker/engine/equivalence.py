@@ -45,19 +45,32 @@ def difference(reference: Reference, after: ModelFile, threads: int) -> str | No
     except ModelFails as error:
         return error.detail[:MAX_DETAIL_CHARACTERS]
     for (name, left), right in zip(reference.outputs.items(), actual, strict=True):
-        if isinstance(left, np.ndarray) and not _same(left, np.asarray(right)):
+        if not _same(left, right):
             return f"output {name!r} changed"
     return None
 
 
-def _same(left: np.ndarray, right: np.ndarray) -> bool:
+def _same(left: Any, right: Any) -> bool:
+    """Of two values of the runtime: an array, None, or a sequence or map of what may be in one."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, np.ndarray | float):
+        return _same_array(np.asarray(left), np.asarray(right))
+    return bool(left == right)
+
+
+def _same_array(left: np.ndarray, right: np.ndarray) -> bool:
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
     if left.dtype.kind != "f":
         return bool(np.array_equal(left, right))
     left, right = left.astype(np.float64), right.astype(np.float64)
     finite = np.isfinite(left)
-    if not np.array_equal(finite, np.isfinite(right)):
+    if not np.array_equal(left[~finite], right[~finite], equal_nan=True) or not np.isfinite(right[finite]).all():
         return False
     noise = float(np.sum((left[finite] - right[finite]) ** 2))
     signal = float(np.sum(left[finite] ** 2))

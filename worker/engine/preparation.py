@@ -18,6 +18,7 @@ from worker.engine.equivalence import Reference, difference
 from worker.engine.faults import is_out_of_memory
 from worker.engine.graph import constants_to_initializers, name_nodes, nodes_of, opset_of, restore_face
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes, whole_proto
+from worker.engine.nodes import STANDARD_DOMAINS
 from worker.engine.optimized import write_optimized
 from worker.engine.quiet import quiet
 from worker.engine.rewrites import REWRITES
@@ -126,8 +127,10 @@ def _rewritten(model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int
     return _finish(whole_proto(graph), model, folder) if rewrite(graph) else None
 
 
-def _convert(model: ModelFile, folder: Path, opset: int) -> ModelFile:
+def _convert(model: ModelFile, folder: Path, opset: int) -> ModelFile | None:
     loaded = model.load()
+    if all(entry.domain not in STANDARD_DOMAINS for entry in loaded.opset_import):
+        return None
     if tensor_bytes(loaded.graph) > MAX_SINGLE_FILE_BYTES:
         raise ValueError("the converter of onnx takes no model over 2 GB")
     return _finish(version_converter.convert_version(loaded, opset), model, folder)

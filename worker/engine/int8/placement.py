@@ -44,10 +44,13 @@ class Placement:
         return {node: unit for unit in self.in_int8 for node in unit.nodes}
 
     def emits_float(self, unit: Unit) -> bool:
-        """Whether an int8 unit's kernel hands out float32: products do, wherever somebody reads them in float."""
+        """Whether an int8 unit's kernel hands out float32: products do, unless somebody reads them in 8 bits.
+
+        Then everybody does: the runtime fuses a product that is quantized only where nobody sees it unquantized.
+        """
         if unit.role is not Role.PRODUCT and not (unit.role is Role.WEIGHTED and unit.node.op_type != "Conv"):
             return False
-        return unit.output.is_graph_output() or not all(use.node in self._unit_of for use in unit.output.uses())
+        return not any(use.node in self._unit_of for use in unit.output.uses())
 
     @cached_property
     def made_in_int8(self) -> set[ir.Value]:

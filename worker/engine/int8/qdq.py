@@ -10,12 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.affine import Affine, unsigned
+from worker.engine.graph import RUNTIME_DOMAIN
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.units import Role, Unit
 from worker.engine.int8.weights import Codes, bias_codes
-from worker.engine.nodes import add_initializer, constant, is_operator, only_reader
+from worker.engine.nodes import add_initializer, constant, free_name, is_operator, only_reader, opset
 
-MINIMUM_OPSET = 13
+# Opsets whose QuantizeLinear ONNX Runtime has, with an axis. At others it has its own, which it fuses alike.
+STANDARD_OPSETS = range(13, 28)
 
 
 class MissingRange(KeyError):
@@ -31,9 +33,13 @@ class Writer:
     maps: dict[str, Affine]
     codes: dict[str, Codes]
     biases: dict[str, np.ndarray]
+    domain: str = ""
+    """Of the operators QuantizeLinear and DequantizeLinear."""
     _scales: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
 
     def write(self) -> None:
+        # Read off the graph before it is rewritten: a constant behind a DequantizeLinear looks like an activation.
+        activations, _made_in_int8 = self.placement.tensors, self.placement.made_in_int8
         for unit in self.placement.in_int8:
             if unit.node.op_type == "MatMul" and unit.name in self.biases:
                 self._added_bias(unit)
@@ -42,7 +48,7 @@ class Writer:
                 self._weights(unit)
             elif unit.role is Role.ARITHMETIC:
                 self._constants(unit)
-        for value in self.placement.tensors:
+        for value in activations:
             self._activation(value)
 
     def _activation(self, value: ir.Value) -> None:
@@ -51,8 +57,8 @@ class Writer:
         readers = [use for use in value.uses() if made_in_int8 or self.placement.reads_in_int8(use.node)]
         name = value.name or ""
         parameters = self._parameters(value)
-        quantize = _node("QuantizeLinear", [value, *parameters], f"{name}_quantized", ir.DataType.UINT8)
-        dequantize = _node(
+        quantize = self._node("QuantizeLinear", [value, *parameters], f"{name}_quantized", ir.DataType.UINT8)
+        dequantize = self._node(
             "DequantizeLinear", [quantize.outputs[0], *parameters], f"{name}_dequantized", ir.DataType.FLOAT
         )
         made = dequantize.outputs[0]
@@ -70,7 +76,7 @@ class Writer:
     def _hand_out(self, value: ir.Value, made: ir.Value) -> None:
         """Let the DQ's output be the graph's, under the name that it had."""
         name = value.name
-        value.name = f"{name}_unquantized"
+        value.name = free_name(self.graph, f"{name}_unquantized")
         made.name = name
         for index, output in enumerate(self.graph.outputs):
             if output is value:
@@ -138,13 +144,19 @@ class Writer:
             add_initializer(self.graph, f"{stem}_scale", scale),
             add_initializer(self.graph, f"{stem}_zero_point", zero_point),
         ]
-        attributes = {} if axis is None else {"axis": axis}
-        made = ir.Value(name=f"{stem}_dequantized", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(codes.shape))
-        node = ir.node("DequantizeLinear", inputs, attributes, outputs=[made], name=f"{stem}_DequantizeLinear")
+        node = self._node("DequantizeLinear", inputs, f"{stem}_dequantized", ir.DataType.FLOAT, axis)
         self.graph.insert_before(unit.node, node)
         if index >= len(unit.node.inputs):
             unit.node.resize_inputs(index + 1)
-        unit.node.replace_input_with(index, made)
+        unit.node.replace_input_with(index, node.outputs[0])
+
+    def _node(
+        self, operator: str, inputs: list[ir.Value], name: str, dtype: ir.DataType, axis: int | None = None
+    ) -> ir.Node:
+        unique = free_name(self.graph, name)
+        output = ir.Value(name=unique, type=ir.TensorType(dtype), shape=inputs[0].shape)
+        attributes = {} if axis is None else {"axis": axis}
+        return ir.node(operator, inputs, attributes, domain=self.domain, outputs=[output], name=f"{unique}_{operator}")
 
 
 def write_placement(
@@ -160,7 +172,10 @@ def write_placement(
         MissingRange: `maps` lacks a tensor that the placement quantizes.
 
     """
-    Writer(model.graph, placement, maps, codes, biases or {}).write()
+    standard = opset(model) in STANDARD_OPSETS
+    if not standard:
+        model.opset_imports[RUNTIME_DOMAIN] = 1
+    Writer(model.graph, placement, maps, codes, biases or {}, "" if standard else RUNTIME_DOMAIN).write()
 
 
 def bias_addition(unit: Unit) -> ir.Node | None:
@@ -179,8 +194,3 @@ def bias_of(unit: Unit) -> np.ndarray | None:
         return None if add is None else next(array for array in map(constant, add.inputs) if array is not None)
     bias = constant(unit.bias)
     return np.zeros(unit.channel_count, np.float32) if bias is None else bias.reshape(-1)
-
-
-def _node(operator: str, inputs: list[ir.Value], name: str, dtype: ir.DataType) -> ir.Node:
-    output = ir.Value(name=name, type=ir.TensorType(dtype), shape=inputs[0].shape)
-    return ir.node(operator, inputs, outputs=[output], name=f"{name}_{operator}")

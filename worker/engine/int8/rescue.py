@@ -60,7 +60,8 @@ def rescue(
     found = sensitivities_db(prepared, placement, build, context, SENSITIVITY_SAMPLES)
     worst = list(most_sensitive_first(found))
     best = Rescue(placement, model, before, before, found)
-    low, high, trial = 0, len(worst), 0
+    # How many it takes: more than `low`, and fewer than `high`; it may take them all.
+    low, high, trial = 0, len(worst) + 1, 0
     while high - low > 1 and context.seconds_left() > 0:
         middle = (low + high) // 2
         tried = placement.without(worst[:middle], SENSITIVE)

@@ -20,9 +20,13 @@ from worker.engine.nodes import (
     is_operator,
     number,
     only_reader,
+    opset,
     rank,
     text,
 )
+
+# Before it the standard has no 8-bit operators, and the runtime's fusions stand on them.
+LEAST_OPSET = 10
 
 
 class Role(Enum):
@@ -113,7 +117,7 @@ class Unit:
 def units_of(model: ir.Model) -> list[Unit]:
     """Every node of the main graph that has an int8 kernel as it stands, in the order of the graph."""
     found = []
-    for node in model.graph:
+    for node in model.graph if opset(model) >= LEAST_OPSET else ():
         role = _role(node)
         if role is not None and all(is_float32(value) for value in _tensors(node, role)):
             found.append(Unit(node, role, _absorbed(node, model.graph) if role is not Role.CARRIER else None))
