@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
+from onnx import ModelProto, TensorProto, helper, numpy_helper, parser, shape_inference
+
+from worker.engine.graph import name_nodes
 
 OPSET = 17
 IR_VERSION = 8
@@ -35,6 +37,19 @@ def assemble(
 def parse(text: str, opset: int = OPSET) -> ModelProto:
     """A model from ONNX's textual form, without its header."""
     return parser.parse_model(f'<ir_version: {IR_VERSION}, opset_import: ["": {opset}]> {text}')
+
+
+def prepared(text: str, opset: int = OPSET, **constants: np.ndarray) -> ModelProto:
+    """A model from ONNX's textual form with these initializers, named and with shapes, as preparation leaves it."""
+    model = parse(text, opset)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items())
+    name_nodes(model)
+    return shape_inference.infer_shapes(model)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """float32 from N(0, 1)."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def save(model: ModelProto, folder: Path, data_file: str | None = None) -> Path:

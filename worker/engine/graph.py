@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 Dimension = int | str | None
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 RUNTIME_DOMAIN = "com.microsoft"
 
 
@@ -61,7 +62,7 @@ def dtype_name(element_type: int) -> str:
 
 def opset_of(model: onnx.ModelProto) -> int:
     """Version of the default operator set; 1 where the file names none."""
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=1)
 
 
 def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -103,7 +104,7 @@ def computes_the_same(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
                 _replace(inner.attribute, sorted(inner.attribute, key=lambda attribute: attribute.name))
             nodes.append(nameless.SerializeToString(deterministic=True))
         constants = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer]
-        opsets = {(entry.domain, entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
+        opsets = {(entry.domain, entry.version) for entry in model.opset_import if entry.domain in STANDARD_DOMAINS}
         return sorted(nodes), opsets, sorted(constants)
 
     return face(first) == face(second)
@@ -129,7 +130,7 @@ def restore_face(model: onnx.ModelProto, original: onnx.ModelProto, keep_io: boo
         setattr(model, field, getattr(original, field))
     model.graph.doc_string = original.graph.doc_string
     _replace(model.metadata_props, original.metadata_props)
-    _declare_used_opsets(model)
+    _declare_used_opsets(model, original)
     sort_nodes(model.graph)
 
 
@@ -198,12 +199,13 @@ def _replace(field: object, values: object) -> None:
     field.extend(copies)  # type: ignore[attr-defined]  # as above
 
 
-def _declare_used_opsets(model: onnx.ModelProto) -> None:
-    """No others; and the runtime's own operators, which its tools use without saying so."""
-    used = {node.domain for node in nodes_of(model.graph)} | {""}
+def _declare_used_opsets(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+    """No others, but for the standard one; and the runtime's own operators, which its tools use without saying so."""
+    used = {node.domain for node in nodes_of(model.graph)}
     for function in model.functions:
         used |= {node.domain for node in function.node}
-    used |= {"ai.onnx"} if "" in used else set()
+    if STANDARD_DOMAINS & (used | {entry.domain for entry in original.opset_import}):
+        used |= STANDARD_DOMAINS
     _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain in used])
     if RUNTIME_DOMAIN in used - {entry.domain for entry in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(RUNTIME_DOMAIN, 1))

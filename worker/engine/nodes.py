@@ -3,7 +3,8 @@
 import numpy as np
 import onnx_ir as ir
 
-STANDARD_DOMAINS = ("", "ai.onnx")
+from worker.engine.graph import STANDARD_DOMAINS
+
 CONV_RANK = 4
 MATRIX_RANK = 2
 TAKEN_NAMES = "names taken"

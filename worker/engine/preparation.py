@@ -16,9 +16,15 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
 from worker.engine.equivalence import Reference, difference
 from worker.engine.faults import is_out_of_memory
-from worker.engine.graph import constants_to_initializers, name_nodes, nodes_of, opset_of, restore_face
+from worker.engine.graph import (
+    STANDARD_DOMAINS,
+    constants_to_initializers,
+    name_nodes,
+    nodes_of,
+    opset_of,
+    restore_face,
+)
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes, whole_proto
-from worker.engine.nodes import STANDARD_DOMAINS
 from worker.engine.optimized import write_optimized
 from worker.engine.quiet import quiet
 from worker.engine.rewrites import REWRITES

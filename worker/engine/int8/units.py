@@ -206,6 +206,9 @@ def _resize(node: ir.Node) -> Role | None:
 
 
 def _split(node: ir.Node) -> Role | None:
+    """The runtime moves 8 bits only where every part is quantized, so somebody must read each."""
+    if not all(value.uses() or value.is_graph_output() for value in node.outputs):
+        return None
     return Role.CARRIER if node.inputs[0] is not None and node.inputs[0].const_value is None else None
 
 

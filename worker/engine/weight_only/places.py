@@ -10,10 +10,9 @@ from enum import IntEnum
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.graph import RUNTIME_DOMAIN
+from worker.engine.graph import RUNTIME_DOMAIN, STANDARD_DOMAINS
 from worker.engine.nodes import (
     MATRIX_RANK,
-    STANDARD_DOMAINS,
     constant,
     integer,
     is_float32,

@@ -8,10 +8,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from onnx import numpy_helper, shape_inference
 
-from tests.worker import networks
-from worker.engine.graph import name_nodes
+from tests.worker.networks import normal
 
 
 @dataclass(frozen=True)
@@ -21,18 +19,6 @@ class Applied:
     count: int
     operators: dict[str, int]
     model: onnx.ModelProto
-
-
-def network(text: str, opset: int = networks.OPSET, **constants: np.ndarray) -> onnx.ModelProto:
-    """A model from ONNX's textual form with these initializers; named and with shapes, as preparation leaves it."""
-    model = networks.parse(text, opset)
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
-    name_nodes(model)
-    return shape_inference.infer_shapes(model)
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def statistics(channels: int) -> dict[str, np.ndarray]:

@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.worker.engine.rewrites.applying import apply, network, normal, statistics
+from tests.worker.engine.rewrites.applying import apply, statistics
+from tests.worker.networks import normal, prepared
 from worker.engine.rewrites.batch_norm import fold_batch_norm
 
 BEHIND = "y = BatchNormalization(c, s, o, m, v)"
@@ -23,7 +24,7 @@ BEHIND = "y = BatchNormalization(c, s, o, m, v)"
 def test_it_goes_into_the_convolution_before_it(producer: str, operator: str, constants: dict[str, np.ndarray]) -> None:
     channels = constants["w"].shape[1 if operator == "ConvTranspose" else 0]
     text = f"network (float[2,3,8,8] x) => (float[n,k,h,w] y) {{ {producer} {BEHIND} }}"
-    found = apply(fold_batch_norm, network(text, **constants, **statistics(channels)))
+    found = apply(fold_batch_norm, prepared(text, **constants, **statistics(channels)))
     assert (found.count, found.operators) == (1, {operator: 1})
 
 
@@ -38,7 +39,7 @@ def test_it_goes_into_the_convolution_before_it(producer: str, operator: str, co
 )
 def test_it_goes_into_the_product_before_it(attributes: str, weight: np.ndarray, bias: np.ndarray) -> None:
     text = f"network (float[3,8] x) => (float[3,4] y) {{ c = Gemm{attributes}(x, w, b) {BEHIND} }}"
-    found = apply(fold_batch_norm, network(text, w=weight, b=np.asarray(bias), **statistics(4)))
+    found = apply(fold_batch_norm, prepared(text, w=weight, b=np.asarray(bias), **statistics(4)))
     assert (found.count, found.operators) == (1, {"Gemm": 1})
 
 
@@ -55,14 +56,14 @@ def test_a_product_that_cannot_take_it_gets_a_factor_and_an_offset_behind(
     product: str, constants: dict[str, np.ndarray]
 ) -> None:
     text = f"network (float[4,8] x) => (float[4,4] y) {{ {product} {BEHIND} }}"
-    found = apply(fold_batch_norm, network(text, **constants, **statistics(4)))
+    found = apply(fold_batch_norm, prepared(text, **constants, **statistics(4)))
     assert (found.count, found.operators) == (1, {"Gemm": 1, "Mul": 1, "Add": 1})
 
 
 def test_a_weight_that_others_read_too_stays_as_it_is_for_them() -> None:
     outputs = "float[n,k,h,w] y, float[n,k,h,w] z"
     text = f"network (float[2,3,8,8] x) => ({outputs}) {{ c = Conv(x, w) z = Conv(x, w) {BEHIND} }}"
-    found = apply(fold_batch_norm, network(text, w=normal(4, 3, 3, 3), **statistics(4)))
+    found = apply(fold_batch_norm, prepared(text, w=normal(4, 3, 3, 3), **statistics(4)))
     assert (found.count, found.operators) == (1, {"Conv": 2})
 
 
@@ -83,7 +84,7 @@ def test_a_weight_that_others_read_too_stays_as_it_is_for_them() -> None:
     ids=["two-readers", "an-output-too"],
 )
 def test_a_convolution_that_others_read_keeps_its_weights(text: str, left: dict[str, int]) -> None:
-    found = apply(fold_batch_norm, network(text, w=normal(4, 3, 3, 3), **statistics(4)))
+    found = apply(fold_batch_norm, prepared(text, w=normal(4, 3, 3, 3), **statistics(4)))
     assert (found.count, found.operators) == (1, left)
 
 
@@ -93,13 +94,13 @@ def test_it_goes_into_the_convolution_behind_it(attributes: str) -> None:
         "network (float[2,3,8,8] x) => (float[n,k,h,w] y) "
         f"{{ r = Relu(x) c = BatchNormalization(r, s, o, m, v) y = Conv{attributes}(c, w, b) }}"
     )
-    found = apply(fold_batch_norm, network(text, w=normal(4, 3, 3, 3), b=normal(4), **statistics(3)))
+    found = apply(fold_batch_norm, prepared(text, w=normal(4, 3, 3, 3), b=normal(4), **statistics(3)))
     assert (found.count, found.operators) == (1, {"Relu": 1, "Conv": 1})
 
 
 def test_it_goes_into_the_product_behind_it() -> None:
     text = "network (float[3,8] x) => (float[3,4] y) { c = BatchNormalization(x, s, o, m, v) y = Gemm(c, w) }"
-    found = apply(fold_batch_norm, network(text, w=normal(8, 4), **statistics(8)))
+    found = apply(fold_batch_norm, prepared(text, w=normal(8, 4), **statistics(8)))
     assert (found.count, found.operators) == (1, {"Gemm": 1})
 
 
@@ -111,10 +112,10 @@ def test_an_offset_does_not_go_into_a_convolution_that_pads(attributes: str) -> 
         f"{{ c = BatchNormalization(x, s, o, m, v) y = Conv{attributes}(c, w) }}"
     )
     constants = {"w": normal(4, 3, 3, 3), **statistics(3)}
-    found = apply(fold_batch_norm, network(text, **constants))
+    found = apply(fold_batch_norm, prepared(text, **constants))
     assert found.operators == {"Mul": 1, "Add": 1, "Conv": 1}
     alone = constants | {"o": np.zeros(3, np.float32), "m": np.zeros(3, np.float32)}
-    assert apply(fold_batch_norm, network(text, **alone)).operators == {"Conv": 1}
+    assert apply(fold_batch_norm, prepared(text, **alone)).operators == {"Conv": 1}
 
 
 def test_grouped_convolutions_behind_it_do_not_take_it() -> None:
@@ -122,14 +123,14 @@ def test_grouped_convolutions_behind_it_do_not_take_it() -> None:
         "network (float[2,4,8,8] x) => (float[n,k,h,w] y) "
         "{ c = BatchNormalization(x, s, o, m, v) y = Conv<group = 2>(c, w) }"
     )
-    found = apply(fold_batch_norm, network(text, w=normal(4, 2, 3, 3), **statistics(4)))
+    found = apply(fold_batch_norm, prepared(text, w=normal(4, 2, 3, 3), **statistics(4)))
     assert found.operators == {"Mul": 1, "Add": 1, "Conv": 1}
 
 
 @pytest.mark.parametrize("shape", ["4,3,5,5", "4,3,5", "4,3"])
 def test_alone_it_is_a_factor_and_an_offset_a_channel(shape: str) -> None:
     text = f"network (float[{shape}] x) => (float[{shape}] y) {{ y = BatchNormalization(x, s, o, m, v) }}"
-    found = apply(fold_batch_norm, network(text, **statistics(3)))
+    found = apply(fold_batch_norm, prepared(text, **statistics(3)))
     assert (found.count, found.operators) == (1, {"Mul": 1, "Add": 1})
 
 
@@ -146,7 +147,7 @@ def test_what_is_not_known_beforehand_is_left_alone(text: str) -> None:
     constants = statistics(3)
     if "float[3] m)" in text:
         del constants["m"]
-    found = apply(fold_batch_norm, network(text, **constants))
+    found = apply(fold_batch_norm, prepared(text, **constants))
     assert (found.count, found.operators) == (0, {"BatchNormalization": 1})
 
 
@@ -155,7 +156,7 @@ def test_names_that_the_model_has_already_are_not_used_again() -> None:
         "network (float[4,3,5,5] x) => (float[4,3,5,5] y, float[4,3,5,5] z) "
         "{ norm_factor = Relu(x) y_scaled = Neg(norm_factor) z = Relu(y_scaled) y = BatchNormalization(x, s, o, m, v) }"
     )
-    model = network(text, **statistics(3))
+    model = prepared(text, **statistics(3))
     next(node for node in model.graph.node if node.op_type == "BatchNormalization").name = "norm"
     found = apply(fold_batch_norm, model)
     assert found.count == 1

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.worker.engine.rewrites.applying import apply, network
+from tests.worker.engine.rewrites.applying import apply
+from tests.worker.networks import prepared
 from worker.engine.rewrites.global_pool import pool_globally
 
 IMAGE = "float[2,3,5,7]"
@@ -15,19 +16,19 @@ def _mean(attributes: str, output: str, image: str = IMAGE) -> str:
 
 @pytest.mark.parametrize("axes", ["2, 3", "3, 2", "-2, -1", "2, -1"])
 def test_a_mean_over_space_pools(axes: str) -> None:
-    found = apply(pool_globally, network(_mean(f"axes = [{axes}]", "2,3,1,1")))
+    found = apply(pool_globally, prepared(_mean(f"axes = [{axes}]", "2,3,1,1")))
     assert (found.count, found.operators) == (1, {"GlobalAveragePool": 1})
 
 
 def test_axes_that_are_dropped_are_squeezed() -> None:
-    found = apply(pool_globally, network(_mean("axes = [-1, -2], keepdims = 0", "2,3")))
+    found = apply(pool_globally, prepared(_mean("axes = [-1, -2], keepdims = 0", "2,3")))
     assert (found.count, found.operators) == (1, {"GlobalAveragePool": 1, "Squeeze": 1})
 
 
 @pytest.mark.parametrize(("keepdims", "output"), [(1, "2,3,1,1"), (0, "2,3")])
 def test_axes_may_be_a_constant_input(keepdims: int, output: str) -> None:
     text = f"network ({IMAGE} x) => (float[{output}] y) {{ y = ReduceMean<keepdims = {keepdims}>(x, axes) }}"
-    found = apply(pool_globally, network(text, opset=18, axes=np.array([-2, 3])))
+    found = apply(pool_globally, prepared(text, opset=18, axes=np.array([-2, 3])))
     assert found.count == 1
     assert "ReduceMean" not in found.operators
 
@@ -45,7 +46,7 @@ def test_axes_may_be_a_constant_input(keepdims: int, output: str) -> None:
     ids=["other-axes", "channels-too", "one-axis", "all-axes", "rank-3", "largest"],
 )
 def test_any_other_reduction_is_left_alone(text: str) -> None:
-    found = apply(pool_globally, network(text))
+    found = apply(pool_globally, prepared(text))
     assert found.count == 0
     assert "GlobalAveragePool" not in found.operators
 
@@ -53,13 +54,13 @@ def test_any_other_reduction_is_left_alone(text: str) -> None:
 def test_computed_axes_are_left_alone() -> None:
     """Here they are 2 and 3, for the image has two samples of three channels."""
     text = f"network ({IMAGE} x) => (float[2,3,1,1] y) {{ axes = Shape<end = 2>(x) y = ReduceMean(x, axes) }}"
-    assert apply(pool_globally, network(text, opset=18)).count == 0
+    assert apply(pool_globally, prepared(text, opset=18)).count == 0
 
 
 @pytest.mark.parametrize("attributes", ["", ", strides = [2, 2]", ', auto_pad = "VALID"', ", pads = [0, 0, 0, 0]"])
 def test_a_window_of_all_of_the_input_pools(attributes: str) -> None:
     text = f"network ({IMAGE} x) => (float[2,3,1,1] y) {{ y = AveragePool<kernel_shape = [5, 7]{attributes}>(x) }}"
-    found = apply(pool_globally, network(text))
+    found = apply(pool_globally, prepared(text))
     assert (found.count, found.operators) == (1, {"GlobalAveragePool": 1})
 
 
@@ -75,7 +76,7 @@ def test_a_window_of_all_of_the_input_pools(attributes: str) -> None:
 )
 def test_any_other_window_is_left_alone(attributes: str) -> None:
     text = f"network ({IMAGE} x) => (float[n,k,h,w] y) {{ y = AveragePool<{attributes}>(x) }}"
-    found = apply(pool_globally, network(text))
+    found = apply(pool_globally, prepared(text))
     assert (found.count, found.operators) == (0, {"AveragePool": 1})
 
 
@@ -84,5 +85,5 @@ def test_a_mean_inside_the_graph_pools_and_its_readers_read_on() -> None:
         f"network ({IMAGE} x) => ({IMAGE} y, float[2,3,1,1] y_pooled) "
         "{ m = ReduceMean<axes = [2, 3]>(x) y = Mul(x, m) m_pooled = Neg(m) y_pooled = Exp(m_pooled) }"
     )
-    found = apply(pool_globally, network(text))
+    found = apply(pool_globally, prepared(text))
     assert (found.count, found.operators["GlobalAveragePool"]) == (1, 1)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.worker.engine.rewrites.applying import apply, network, normal
+from tests.worker.engine.rewrites.applying import apply
+from tests.worker.networks import normal, prepared
 from worker.engine.rewrites.pad import fold_pad
 
 # Rows above, columns before, rows below, columns behind: no two alike.
@@ -29,7 +30,7 @@ def _padded(convolution: str, pad: str = "p = Pad(x, widths)", image: str = "2,3
 )
 def test_the_convolution_pads_by_itself(attributes: str, pads: list[int]) -> None:
     text = _padded(f"y = Conv{attributes}(p, w)")
-    found = apply(fold_pad, network(text, widths=WIDTHS, w=WEIGHT))
+    found = apply(fold_pad, prepared(text, widths=WIDTHS, w=WEIGHT))
     assert (found.count, found.operators) == (1, {"Conv": 1})
     (node,) = found.model.graph.node
     assert {one.name: list(one.ints) for one in node.attribute}["pads"] == pads
@@ -43,28 +44,28 @@ def test_every_convolution_behind_it_does(group: int) -> None:
         f"{{ p = Pad(x, widths, zero) y = Conv(p, w) z = Conv<group = {group}>(p, v) }}"
     )
     constants = {"widths": WIDTHS, "zero": ZERO, "w": WEIGHT, "v": normal(6, 3 // group, 1, 1)}
-    found = apply(fold_pad, network(text, **constants))
+    found = apply(fold_pad, prepared(text, **constants))
     assert (found.count, found.operators) == (1, {"Conv": 2})
 
 
 def test_widths_may_be_given_for_some_axes() -> None:
     pad = "p = Pad(x, widths, zero, axes)"
     constants = {"widths": np.array([4, 1, 2, 3]), "zero": ZERO, "axes": np.array([-1, 2]), "w": WEIGHT}
-    found = apply(fold_pad, network(_padded("y = Conv(p, w)", pad), opset=18, **constants))
+    found = apply(fold_pad, prepared(_padded("y = Conv(p, w)", pad), opset=18, **constants))
     (node,) = found.model.graph.node
     assert {one.name: list(one.ints) for one in node.attribute}["pads"] == [1, 4, 3, 2]
 
 
 def test_other_ranks_are_padded_alike() -> None:
     text = "network (float[2,3,9] x) => (float[n,k,w] y) { p = Pad(x, widths) y = Conv(p, w) }"
-    found = apply(fold_pad, network(text, widths=np.array([0, 0, 1, 0, 0, 2]), w=normal(4, 3, 3)))
+    found = apply(fold_pad, prepared(text, widths=np.array([0, 0, 1, 0, 0, 2]), w=normal(4, 3, 3)))
     assert found.operators == {"Conv": 1}
 
 
 @pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER"])
 def test_padding_that_follows_from_the_size_is_left_alone(automatic: str) -> None:
     text = _padded(f'y = Conv<auto_pad = "{automatic}">(p, w)')
-    assert apply(fold_pad, network(text, widths=WIDTHS, w=WEIGHT)).operators == {"Pad": 1, "Conv": 1}
+    assert apply(fold_pad, prepared(text, widths=WIDTHS, w=WEIGHT)).operators == {"Pad": 1, "Conv": 1}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_padding_that_follows_from_the_size_is_left_alone(automatic: str) -> Non
 )
 def test_a_pad_that_is_no_frame_of_zeros_is_left_alone(pad: str, constants: dict[str, np.ndarray]) -> None:
     given = {"widths": WIDTHS, "w": WEIGHT} | constants
-    found = apply(fold_pad, network(_padded("y = Conv(p, w)", pad), **given))
+    found = apply(fold_pad, prepared(_padded("y = Conv(p, w)", pad), **given))
     assert (found.count, found.operators) == (0, {"Pad": 1, "Conv": 1})
 
 
@@ -96,6 +97,6 @@ def test_a_pad_that_is_no_frame_of_zeros_is_left_alone(pad: str, constants: dict
 )
 def test_a_pad_that_others_need_is_left_alone(text: str) -> None:
     widths = np.zeros(8, np.int64) if "Conv(x, p)" in text else WIDTHS
-    found = apply(fold_pad, network(text, widths=widths, **({"w": WEIGHT} if "Conv(p, w)" in text else {})))
+    found = apply(fold_pad, prepared(text, widths=widths, **({"w": WEIGHT} if "Conv(p, w)" in text else {})))
     assert found.count == 0
     assert found.operators["Pad"] == 1

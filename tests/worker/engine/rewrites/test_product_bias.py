@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.worker.engine.rewrites.applying import apply, network, normal
+from tests.worker.engine.rewrites.applying import apply
+from tests.worker.networks import normal, prepared
 from worker.engine.rewrites.product_bias import fold_product_bias
 
 WEIGHT = normal(8, 4)
@@ -13,7 +14,7 @@ WEIGHT = normal(8, 4)
 @pytest.mark.parametrize("addition", ["y = Add(p, b)", "y = Add(b, p)"], ids=["behind", "before"])
 def test_a_row_goes_into_the_product(addition: str, shape: tuple[int, ...]) -> None:
     text = f"network (float[3,8] x) => (float[3,4] y) {{ p = MatMul(x, w) {addition} }}"
-    found = apply(fold_product_bias, network(text, w=WEIGHT, b=normal(*shape)))
+    found = apply(fold_product_bias, prepared(text, w=WEIGHT, b=normal(*shape)))
     assert (found.count, found.operators) == (1, {"Gemm": 1})
 
 
@@ -22,7 +23,7 @@ def test_each_of_a_chain_does() -> None:
         "network (float[3,8] x) => (float[3,4] y) "
         "{ p = MatMul(x, w) a = Add(p, b) r = Relu(a) q = MatMul(r, v) y = Add(q, b) }"
     )
-    found = apply(fold_product_bias, network(text, w=WEIGHT, v=normal(4, 4), b=normal(4)))
+    found = apply(fold_product_bias, prepared(text, w=WEIGHT, v=normal(4, 4), b=normal(4)))
     assert (found.count, found.operators) == (2, {"Gemm": 2, "Relu": 1})
 
 
@@ -49,7 +50,7 @@ def test_what_a_gemm_would_not_compute_alike_is_left_alone(
     inputs: str, output: str, constants: dict[str, np.ndarray]
 ) -> None:
     text = f"network ({inputs}) => (float[{output}] y) {{ p = MatMul(x, w) y = Add(p, b) }}"
-    found = apply(fold_product_bias, network(text, **constants))
+    found = apply(fold_product_bias, prepared(text, **constants))
     assert (found.count, found.operators) == (0, {"MatMul": 1, "Add": 1})
 
 
@@ -65,6 +66,6 @@ def test_what_a_gemm_would_not_compute_alike_is_left_alone(
 )
 def test_a_product_that_others_need_is_left_alone(text: str) -> None:
     constants = {"w": WEIGHT} | ({"b": normal(4)} if "b)" in text else {})
-    found = apply(fold_product_bias, network(text, **constants))
+    found = apply(fold_product_bias, prepared(text, **constants))
     assert found.count == 0
     assert "Gemm" not in found.operators
