@@ -26,6 +26,7 @@ from worker.engine.graph import (
 )
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes, whole_proto
 from worker.engine.optimized import write_optimized
+from worker.engine.profiling import origin_of
 from worker.engine.quiet import quiet
 from worker.engine.rewrites import REWRITES
 from worker.engine.sessions import BASIC, Feed
@@ -124,8 +125,12 @@ def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
 
 def _folded(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     """ONNX Runtime's own rewrites at BASIC level, which use standard operators only."""
-    made = write_optimized(model, folder / "raw" / "model.onnx", threads, BASIC)
-    return _finish(made.load(), model, folder)
+    made = write_optimized(model, folder / "raw" / "model.onnx", threads, BASIC).load()
+    given = {node.name for node in nodes_of(model.structure().graph)}
+    for node in nodes_of(made.graph):
+        # What is made of a user's nodes goes by the name that the user knows.
+        node.name = node.name if node.name in given else origin_of(node.name)
+    return _finish(made, model, folder)
 
 
 def _rewritten(model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int]) -> ModelFile | None:

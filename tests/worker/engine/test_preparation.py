@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.worker import networks
 from worker.engine.faults import OutOfMemory
+from worker.engine.graph import computes_the_same
 from worker.engine.model_file import ModelFile
 from worker.engine.preparation import Preparation, prepare
 from worker.engine.sessions import ModelFails
@@ -17,6 +19,7 @@ GROWING = networks.parse(
     "{ n = Reshape(x, flat) size = Cast<to=7>(n) big = Expand(one, size) sum = ReduceSum(big) y = Mul(x, sum) }"
 )
 BEYOND_ANY_MEMORY = 1e15
+X = {"x": np.ones((2, 8), np.float32)}
 
 
 def _preparation(tmp_path: Path, x: float = 1.0) -> Preparation:
@@ -63,3 +66,25 @@ def test_a_model_that_does_not_run_is_said(x: float, fault: type[Exception], tmp
     model = ModelFile(networks.save(GROWING, tmp_path / "model"))
     with pytest.raises(fault):
         prepare(model, {"x": np.full((1, 1), x, np.float32)}, tmp_path / "scratch", threads=1)
+
+
+def test_nodes_keep_the_names_that_the_user_knows(tmp_path: Path) -> None:
+    """ONNX Runtime calls what it makes of a MatMul and an Add by a name of its own, which no `exclude` would find."""
+    model = networks.perceptron()
+    model.graph.node[2].name = "mine/SomeFusion"
+    prepared = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    assert [node.name for node in prepared.model.structure().graph.node] == ["first", "mine/SomeFusion", "second"]
+
+
+def test_a_model_without_standard_operators_is_not_converted_and_not_changed(tmp_path: Path) -> None:
+    model = networks.assemble(
+        [helper.make_node("Binarizer", ["x"], ["y"], "binarizer", domain="ai.onnx.ml", threshold=0.5)],
+        {"x": (TensorProto.FLOAT, ["N", 8])},
+        {"y": (TensorProto.FLOAT, ["N", 8])},
+        domains={"ai.onnx.ml": 3},
+    )
+    del model.opset_import[0]
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    prepared = prepare(file, X, tmp_path / "scratch", threads=1)
+    assert not any("opset" in note for note in prepared.notes)
+    assert computes_the_same(file.structure(), prepared.model.structure())

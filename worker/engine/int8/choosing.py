@@ -17,7 +17,7 @@ from worker.engine.int8.units import Unit
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import CONV_RANK, rank
 from worker.engine.pass_contract import PassContext
-from worker.engine.profiling import NodeTime, profile
+from worker.engine.profiling import NodeTime, origin_of, profile
 from worker.engine.sessions import Feed
 from worker.engine.turns import Conditions, ratios, take_turns
 
@@ -112,7 +112,7 @@ def _measure(
 
 def _time_of(unit: Unit, times: list[NodeTime]) -> float:
     """Milliseconds of the kernels that stand for the unit."""
-    names = {node.name for node in unit.nodes} | {value.name for node in unit.nodes for value in node.outputs}
+    names = set(unit.kernel_names)
     return sum(time.milliseconds for time in times if time.kind != "conversion" and time.origin in names)
 
 
@@ -141,7 +141,7 @@ def _cut(
         readers = sorted({index[use.node] for use in value.uses() if use.node in index})
         outside = value.is_graph_output() or any(use.node not in index for use in value.uses())
         names = [value.name, *(node.name for node in ([producer] if producer else []))]
-        count = max((elements.get(name or "", 0) for name in names), default=0)
+        count = max(elements.get(origin_of(name or ""), 0) for name in names)
         passes = LAYOUT_PASSES if rank(value) == CONV_RANK else 1.0
         cost = int(count * ns * passes)
         emits_float = maker is not None and everything.emits_float(units[maker])

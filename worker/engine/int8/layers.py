@@ -18,8 +18,7 @@ def layers_of(
     kernels = {time.origin: time for time in executed if time.kind != "conversion"}
     found = []
     for unit in placement.units:
-        names = [name or "" for node in unit.nodes for name in (node.name, *(value.name for value in node.outputs))]
-        kernel = next((kernels[name] for name in names if name in kernels), None)
+        kernel = next((kernels[name] for name in unit.kernel_names if name in kernels), None)
         in_int8 = unit.name in placement.quantized
         float_ms, int8_ms = measured.get(unit.name, (None, None))
         found.append(

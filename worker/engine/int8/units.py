@@ -24,6 +24,7 @@ from worker.engine.nodes import (
     rank,
     text,
 )
+from worker.engine.profiling import origin_of
 
 # Before it the standard has no 8-bit operators, and the runtime's fusions stand on them.
 LEAST_OPSET = 10
@@ -65,6 +66,12 @@ class Unit:
     @property
     def nodes(self) -> list[ir.Node]:
         return [self.node] if self.activation is None else [self.node, self.activation]
+
+    @property
+    def kernel_names(self) -> list[str]:
+        """The origins that a profile may give for what runs in its place: names of its nodes and of their outputs."""
+        names = [name for node in self.nodes for name in (node.name, *(value.name for value in node.outputs))]
+        return [origin_of(name or "") for name in names]
 
     @property
     def outputs(self) -> list[ir.Value]:

@@ -7,7 +7,12 @@ from worker.engine.int8.units import Role
 from worker.engine.profiling import NodeTime
 
 # What the runtime may have in the place of a quantized unit; carriers run under their own names, on 8 bits.
-MOVED_AWAY = frozenset({"Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Add", "Mul"})
+MOVED_AWAY = frozenset(
+    (
+        *("Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Add", "Mul", "Sigmoid", "QuickGelu"),
+        *("LeakyRelu", "GlobalAveragePool", "AveragePool", "Softmax"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,7 @@ class Executed:
 def not_fused(placement: Placement, times: list[NodeTime]) -> list[Executed]:
     """Units planned as int8 that the profile of the finished file shows in float."""
     planned = {
-        name: unit.name
-        for unit in placement.in_int8
-        if unit.role is not Role.CARRIER
-        for node in unit.nodes
-        for name in (node.name or "", *(value.name or "" for value in node.outputs))
+        name: unit.name for unit in placement.in_int8 if unit.role is not Role.CARRIER for name in unit.kernel_names
     }
     return [
         Executed(planned[time.origin], time.operator)
