@@ -88,3 +88,14 @@ def test_an_account_by_layer_shows_where_it_was_lost(
     found = layer_sqnr_db(file, made, everything, given, 8)
     assert found["spoiled"] < 5
     assert set(found) == {"first", "spoiled", "last"}
+
+
+def test_where_nothing_holds_everything_is_left_in_float(
+    spoiled: tuple[ModelFile, Placement, Build, PassContext],
+) -> None:
+    """The floor is a promise: one node too many in 8 bits is as bad as all."""
+    file, everything, build, given = spoiled
+    alone = Placement(everything.units, frozenset(["spoiled"]))
+    kept = rescue(file, alone, build(alone, given.scratch / "built"), build, Floor(20.0), given)
+    assert kept.placement.quantized == frozenset()
+    assert kept.after.sqnr_db >= 20
