@@ -1,0 +1,62 @@
+"""A rewrite changed nothing: arrays up to rounding, sequences item by item, what is not finite in the same places."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.worker import networks
+from tests.worker.networks import normal, prepared
+from worker.engine.equivalence import Reference, difference
+from worker.engine.model_file import ModelFile
+
+X = normal(2, 4)
+
+
+def _difference(before: onnx.ModelProto, after: onnx.ModelProto, folder: Path, x: np.ndarray = X) -> str | None:
+    first, second = (
+        ModelFile(networks.save(model, folder / name)) for name, model in (("before", before), ("after", after))
+    )
+    return difference(Reference.of(first, {"x": x}, threads=1), second, threads=1)
+
+
+def _model(body: str, output: str = "float[2,4] y") -> onnx.ModelProto:
+    return prepared(f"network (float[2,4] x) => ({output}) {{ {body} }}", one=np.float32(1), small=np.float32(1 + 1e-5))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "output"),
+    [
+        ("y = Mul(x, one)", "y = Identity(x)", "float[2,4] y"),
+        ("y = Mul(x, small)", "y = Identity(x)", "float[2,4] y"),
+        ("y = Sqrt(x)", "z = Sqrt(x) y = Identity(z)", "float[2,4] y"),
+        ("y = SequenceConstruct(x, x)", "z = Neg(x) n = Neg(z) y = SequenceConstruct(n, x)", "seq(float[2,4]) y"),
+    ],
+    ids=["nothing", "rounding", "nan-in-the-same-places", "sequences"],
+)
+def test_the_same_is_the_same(before: str, after: str, output: str, tmp_path: Path) -> None:
+    assert _difference(_model(before, output), _model(after, output), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "output"),
+    [
+        ("y = Identity(x)", "y = Neg(x)", "float[2,4] y"),
+        ("y = Identity(x)", "y = Sqrt(x)", "float[2,4] y"),
+        ("z = Sub(x, x) y = Div(one, z)", "z = Sub(x, x) y = Div(z, z)", "float[2,4] y"),
+        ("y = ReduceSum(x)", "y = ReduceSum<keepdims = 0>(x)", "float y"),
+        ("y = Greater(x, one)", "y = Less(x, one)", "bool[2,4] y"),
+        ("y = SequenceConstruct(x, x)", "n = Neg(x) y = SequenceConstruct(x, n)", "seq(float[2,4]) y"),
+        ("y = SequenceConstruct(x, x)", "y = SequenceConstruct(x)", "seq(float[2,4]) y"),
+    ],
+    ids=["sign", "nan", "nan-for-infinity", "shape", "truth", "item", "length"],
+)
+def test_another_answer_is_said(before: str, after: str, output: str, tmp_path: Path) -> None:
+    assert _difference(_model(before, output), _model(after, output), tmp_path) == "output 'y' changed"
+
+
+def test_a_model_that_does_not_load_is_a_difference(tmp_path: Path) -> None:
+    found = _difference(_model("y = Identity(x)"), _model("y = Conv(x, one)"), tmp_path)
+    assert found is not None
+    assert "does not load" in found

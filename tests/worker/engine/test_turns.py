@@ -1,0 +1,58 @@
+"""Files take turns: equally many rounds each, and ratios round by round."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.worker import networks
+from tests.worker.networks import normal
+from worker.engine import turns
+from worker.engine.sessions import ModelFails
+from worker.engine.turns import LEAST_CALLS, Conditions, Timing, ratios, take_turns
+
+FEED = {"x": normal(2, 8)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return networks.save(networks.perceptron(), tmp_path)
+
+
+def test_every_file_has_equally_many_rounds_of_some_calls(path: Path) -> None:
+    timings = take_turns([path, path, path], [FEED] * 3, Conditions(threads=1, rounds=4, seconds=0.2))
+    assert len({len(timing.rounds) for timing in timings}) == 1
+    for timing in timings:
+        assert 1 <= len(timing.rounds) <= 4
+        assert all(len(calls) >= LEAST_CALLS for calls in timing.rounds)
+        assert timing.medians == [float(np.median(calls)) for calls in timing.rounds]
+        assert all(calls and min(calls) > 0 for calls in timing.rounds)
+
+
+def test_however_little_time_there_is_one_round_is_made(path: Path) -> None:
+    timings = take_turns([path, path], [FEED] * 2, Conditions(threads=1, rounds=5, seconds=1e-9))
+    assert [len(timing.rounds) for timing in timings] == [1, 1]
+
+
+def test_the_order_turns_round_from_one_round_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes second in a round finds a warmer machine: each must be second as often."""
+    order: list[str] = []
+    monkeypatch.setattr(turns, "_turn", lambda path, *_: (order.append(path.name), [1.0])[1])
+    take_turns([Path("a"), Path("b"), Path("c")], [FEED] * 3, Conditions(threads=1, rounds=3, seconds=60))
+    assert "".join(order) == "abccbaabc"
+
+
+def test_ratios_are_of_the_medians_of_the_same_round() -> None:
+    first, second = Timing(), Timing()
+    for calls in ([4.0, 4.0, 400.0], [8.0, 8.0, 8.0]):
+        first.add(calls)
+    for calls in ([2.0, 2.0, 2.0], [16.0, 1.0, 16.0]):
+        second.add(calls)
+    assert ratios([first, second]) == [[1.0, 1.0], [2.0, 0.5]]
+
+
+def test_a_file_that_does_not_run_is_said(path: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(ModelFails):
+        take_turns([path, broken], [FEED] * 2, Conditions(threads=1, rounds=1, seconds=0.1))
