@@ -38,7 +38,7 @@ class Service:
         return str(model["id"])
 
     def submit(self, model_id: str) -> str:
-        body = {"model_id": model_id, "recipe": [{"pass": "optimize_graph"}], "budget_seconds": 5}
+        body = {"model_id": model_id, "recipe": [{"pass": "optimize_graph"}], "budget_seconds": 8}
         answer = self.client.post("/v1/jobs", json=body)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
