@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers import optimizer as transformer_optimizer
@@ -63,6 +64,8 @@ def dynamic(task: dict[str, Any], operators: list[str] | None = None, fuse: str 
         per_channel=True,
         reduce_range=needs_reduced_range(),
         weight_type=QuantType.QInt8,
+        # Of what comes out of a fused operator the tool knows no type; it asks for this then.
+        extra_options={} if fuse is None else {"DefaultTensorType": TensorProto.FLOAT},
     )
     return {"seconds": time.perf_counter() - started}
 
