@@ -14,6 +14,8 @@ LEAST_SHARE = 0.1
 COARSE_BINS = 1024
 # Below this many bins a cut histogram tells nothing about 255 codes.
 LEAST_BINS = 128
+# Ten a code: what fewer values leave empty says nothing of their distribution.
+LEAST_VALUES = 10 * CODES
 
 
 def choose_range(histogram: Histogram, method: Method, percentile: float) -> tuple[float, float]:
@@ -89,11 +91,15 @@ def _coarse(centres: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.nda
 def _entropy(histogram: Histogram) -> tuple[float, float]:
     """The symmetric cut whose 8-bit version diverges least (KL) from the distribution with its tails folded in.
 
+    Nothing is cut off where too few values were seen.
+
     P is the histogram cut at +-t with what lies outside added to the outermost bins; Q the same histogram, tails
     dropped, averaged over 255 codes and spread back over the bins that are not empty.
     S. Migacz, 8-bit Inference with TensorRT, GTC 2017.
     """
     edges, counts = histogram.edges()
+    if counts.sum() < LEAST_VALUES:
+        return float(edges[0]), float(edges[-1])
     centres = (edges[:-1] + edges[1:]) / 2
     largest = max(abs(float(edges[0])), abs(float(edges[-1])))
     least = largest * min(1.0, LEAST_BINS / max(len(counts), LEAST_BINS))

@@ -79,6 +79,12 @@ def test_entropy_cuts_an_outlier_and_keeps_the_bulk() -> None:
     assert 3.0 < high < 25.0
 
 
+@pytest.mark.parametrize("count", [3, 60, 2000])
+def test_entropy_cuts_nothing_off_a_few_values(count: int) -> None:
+    values = np.random.default_rng(count).standard_normal(count).astype(np.float32)
+    assert _range(values, "entropy") == _range(values, "minmax")
+
+
 def test_entropy_keeps_what_is_spread_evenly() -> None:
     values = np.random.default_rng(0).uniform(-1, 1, 50_000).astype(np.float32)
     low, high = _range(values, "entropy")
