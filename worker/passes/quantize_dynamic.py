@@ -12,9 +12,10 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization import quantize_dynamic as quantize
 
 from app.recipes.quantization import QuantizeDynamic
-from worker.engine.graph import name_nodes, restore_face
+from worker.engine.graph import STANDARD_DOMAINS, name_nodes, restore_face
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model
+from worker.engine.nodes import MATRIX_RANK
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import operator_counts, prepare
 from worker.engine.processor import needs_reduced_range
@@ -69,6 +70,10 @@ def _excluded(config: QuantizeDynamic, structure: onnx.ModelProto) -> tuple[list
     for operator in ("MatMul", "Gemm"):
         if operator not in wanted:
             exclude.extend(node.name for node in structure.graph.node if node.op_type == operator)
+    unfit = _unfit(structure.graph)
+    if unfit:
+        exclude.extend(unfit)
+        notes.append(f"{len(unfit)} nodes have no kernel that quantizes at run time: {', '.join(unfit[:5])}.")
     unknown = sorted(set(config.exclude) - names)
     if unknown:
         notes.append(f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}.")
@@ -77,6 +82,20 @@ def _excluded(config: QuantizeDynamic, structure: onnx.ModelProto) -> tuple[list
         f"{node.name}_MatMul" for node in structure.graph.node if node.op_type == "Gemm" and node.name in exclude
     ]
     return [*exclude, *renamed], notes
+
+
+def _unfit(graph: onnx.GraphProto) -> list[str]:
+    """Nodes that the tool would turn into something that does not run.
+
+    Its kernel multiplies by one matrix, not by a stack of them or a vector; and it takes ONNX's own Attention for
+    that of the runtime, whose inputs are others.
+    """
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    products = [
+        node for node in graph.node if node.op_type == "MatMul" and ranks.get(node.input[1], MATRIX_RANK) != MATRIX_RANK
+    ]
+    standard = [node for node in graph.node if node.op_type == "Attention" and node.domain in STANDARD_DOMAINS]
+    return [node.name for node in (*products, *standard)]
 
 
 def _quantize(

@@ -10,11 +10,13 @@ from onnx import TensorProto, helper
 
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
+from tests.worker.networks import normal, prepared
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult
 from worker.engine.preparation import operator_counts
+from worker.engine.sessions import open_session, run_session
 from worker.passes.registry import load_pass
 
 FLOATS = TensorProto.FLOAT
@@ -136,6 +138,33 @@ def test_dynamic_quantization_takes_only_the_operators_asked_for(tmp_path: Path)
     result = _apply("quantize_dynamic", networks.convnet(), tmp_path, {"image": _images(2)}, operators=["LSTM"])
     assert not result.modified
     assert "MatMulInteger" not in operator_counts(result.model.structure())
+
+
+@pytest.mark.parametrize(
+    ("body", "constants", "opset", "left"),
+    [
+        ("y = MatMul(p, v)", {"v": normal(2, 8, 8)}, 17, "MatMul"),
+        ("y = MatMul(p, v)", {"v": normal(8)}, 17, "MatMul"),
+        ("y = Attention(p, p, p)", {}, 23, "Attention"),
+    ],
+    ids=["stack-of-matrices", "vector", "attention-of-the-standard"],
+)
+def test_what_no_dynamic_kernel_computes_stays_in_float(
+    body: str, constants: dict[str, np.ndarray], opset: int, left: str, tmp_path: Path
+) -> None:
+    text = f"network (float[2,2,6,8] x) => (float[a,b,c,d] y) {{ p = MatMul(x, w) {body} }}"
+    x = normal(2, 2, 6, 8)
+    model = prepared(text, opset, w=normal(8, 8), **constants)
+    result = _apply("quantize_dynamic", model, tmp_path, {"x": x[None]})
+    counts = operator_counts(result.model.structure())
+    assert (counts["MatMulInteger"], counts[left]) == (1, 1)
+    assert any("no kernel that quantizes at run time" in note for note in result.notes)
+    before, after = (
+        run_session(open_session(path, 1), {"x": x})[0]
+        for path in (tmp_path / "model" / "model.onnx", result.model.path)
+    )
+    # Weights in 7 bits where VNNI is missing, activations in 8, two products: within a twentieth of the largest.
+    np.testing.assert_allclose(after, before, atol=0.05 * float(np.abs(before).max()))
 
 
 def test_a_pass_out_of_time_says_so(tmp_path: Path) -> None:
