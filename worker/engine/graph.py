@@ -104,7 +104,10 @@ def computes_the_same(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
                 _replace(inner.attribute, sorted(inner.attribute, key=lambda attribute: attribute.name))
             nodes.append(nameless.SerializeToString(deterministic=True))
         constants = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer]
-        opsets = {(entry.domain, entry.version) for entry in model.opset_import if entry.domain in STANDARD_DOMAINS}
+        used = {node.domain for node in nodes_of(model.graph)} & STANDARD_DOMAINS
+        opsets = {
+            (entry.domain, entry.version) for entry in model.opset_import if used and entry.domain in STANDARD_DOMAINS
+        }
         return sorted(nodes), opsets, sorted(constants)
 
     return face(first) == face(second)
@@ -130,7 +133,7 @@ def restore_face(model: onnx.ModelProto, original: onnx.ModelProto, keep_io: boo
         setattr(model, field, getattr(original, field))
     model.graph.doc_string = original.graph.doc_string
     _replace(model.metadata_props, original.metadata_props)
-    _declare_used_opsets(model, original)
+    _declare_used_opsets(model)
     sort_nodes(model.graph)
 
 
@@ -199,13 +202,11 @@ def _replace(field: object, values: object) -> None:
     field.extend(copies)  # type: ignore[attr-defined]  # as above
 
 
-def _declare_used_opsets(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+def _declare_used_opsets(model: onnx.ModelProto) -> None:
     """No others, but for the standard one; and the runtime's own operators, which its tools use without saying so."""
-    used = {node.domain for node in nodes_of(model.graph)}
+    used = {node.domain for node in nodes_of(model.graph)} | STANDARD_DOMAINS
     for function in model.functions:
         used |= {node.domain for node in function.node}
-    if STANDARD_DOMAINS & (used | {entry.domain for entry in original.opset_import}):
-        used |= STANDARD_DOMAINS
     _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain in used])
     if RUNTIME_DOMAIN in used - {entry.domain for entry in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(RUNTIME_DOMAIN, 1))
