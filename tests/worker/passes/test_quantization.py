@@ -167,6 +167,29 @@ def test_what_no_dynamic_kernel_computes_stays_in_float(
     np.testing.assert_allclose(after, before, atol=0.05 * float(np.abs(before).max()))
 
 
+@pytest.mark.parametrize(
+    ("body", "constants"),
+    [
+        ("p = MatMul(x, w) y = Add(p, b)", {"b": normal(4)}),
+        ("p = MatMul(x, w) a = Add(p, b) y = Sigmoid(a)", {"b": normal(4)}),
+        ("p = MatMul(x, w) a = Add(p, b) y = Tanh(a)", {"b": normal(4)}),
+        (
+            "p = MatMul(x, w) s = Sigmoid(p) p_dequantized = Tanh(x) p_scale = Neg(p_dequantized) "
+            "y = Concat<axis = 2>(s, p_scale)",
+            {},
+        ),
+    ],
+    ids=["bias-at-the-end", "bias-read-in-int8", "bias-read-in-float", "names-like-ours"],
+)
+def test_every_node_in_int8_is_accounted_for(body: str, constants: dict[str, np.ndarray], tmp_path: Path) -> None:
+    model = prepared(f"network (float[N,5,8] x) => (float[N,5,k] y) {{ {body} }}", w=normal(8, 4), **constants)
+    result = _apply("quantize_static", model, tmp_path, {"x": normal(8, 5, 8)}, placement="kernels")
+    account = {layer.name: layer.sqnr_db for layer in result.layers if layer.planned == "int8"}
+    assert "MatMul_0" in account
+    # Two or three roundings to 7 and 8 bits over ranges of their own.
+    assert all(sqnr is not None and sqnr > 25 for sqnr in account.values())
+
+
 def test_a_pass_out_of_time_says_so(tmp_path: Path) -> None:
     with pytest.raises(BudgetExhausted):
         _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(2)}, deadline=0.0)

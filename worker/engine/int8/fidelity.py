@@ -86,12 +86,16 @@ def layer_sqnr_db(
     prepared: ModelFile, made: ModelFile, placement: Placement, context: PassContext, samples: int
 ) -> dict[str, float]:
     """SQNR at the output of every unit in int8, by name: what was lost up to there."""
+    nodes = made.structure().graph.node
+    behind = {node.input[0]: node.output[0] for node in nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     inside, counterparts = {}, {}
     for unit in placement.in_int8:
-        name = _observed(unit).name or ""
-        in_float = placement.emits_float(unit) or unit.output.is_graph_output()
+        value = _observed(unit)
+        name = value.name or ""
+        # An output of the model goes by its own name even where 8 bits made it.
+        moved = value in placement.made_in_int8 and not value.is_graph_output()
         inside[unit.name] = name
-        counterparts[unit.name] = name if in_float else f"{name}_dequantized"
+        counterparts[unit.name] = behind[behind[name]] if moved else name
     chosen = np.arange(min(samples, context.feeds.sample_count))
     powers = {name: Power() for name in inside}
     exact_calls = exposed_calls(prepared, dict.fromkeys(inside.values(), FLOAT), context, chosen, "layers-float")
