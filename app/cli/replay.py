@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from app.client import Job, Lathe
 
 VERSION = 1
-HASH_CHUNK_BYTES = 1 << 20
 ManifestArgument = Annotated[Path, typer.Argument(help="The `manifest.json` of a job, as downloaded.")]
 ModelOption = Annotated[Path | None, typer.Option(help="The original, where this service does not have it.")]
 DatasetOption = Annotated[Path | None, typer.Option(help="That dataset, where this service does not have it.")]
@@ -134,11 +133,7 @@ def _dataset(lathe: "Lathe", path: Path | None, described: dict[str, Any] | None
 
 
 def _check_hash(path: Path, sha256: str) -> None:
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != sha256:
-        fail(
-            f"{path} is not the file of the manifest: its sha256 is {digest.hexdigest()}, not {sha256}", ExitCode.USAGE
-        )
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        fail(f"{path} is not the file of the manifest: its sha256 is {found}, not {sha256}", ExitCode.USAGE)

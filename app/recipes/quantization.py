@@ -28,10 +28,21 @@ class QuantizeStatic(PassConfig):
     reduce_range: bool | None = Field(
         default=None, description="Weights in 7 bits, which saturate nowhere; by default only where VNNI is missing."
     )
-    placement: Literal["measured", "kernels"] = Field(
+    placement: Literal["measured", "kernels", "given"] = Field(
         default="measured",
         description="Which nodes run in int8: `measured` leaves in float what is slower in int8 on this machine, "
-        "conversions included; `kernels` takes every node that has an int8 kernel.",
+        "conversions included; `kernels` takes every node that has an int8 kernel; `given` takes all of those "
+        "but `in_float`.",
+    )
+    in_float: list[str] = Field(
+        default=[],
+        max_length=10_000,
+        description="With `given`: nodes that were placed in float, as a manifest records them.",
+    )
+    given_back: list[str] = Field(
+        default=[],
+        max_length=10_000,
+        description="Nodes given back to float after rounding, for what they lost, as a manifest records them.",
     )
     rounding: Literal["nearest", "gptq"] = Field(
         default="nearest",

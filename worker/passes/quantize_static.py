@@ -28,7 +28,7 @@ from worker.engine.int8.equalization import equalize
 from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
-from worker.engine.int8.rescue import Floor, Rescue, rescue
+from worker.engine.int8.rescue import SENSITIVE, Floor, Rescue, rescue
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.smoothing import smooth
 from worker.engine.int8.units import units_of
@@ -42,6 +42,7 @@ from worker.engine.profiling import NodeTime, profile
 
 PREPARED, CALIBRATED, PLACED, ROUNDED, CHECKED = 0.1, 0.3, 0.6, 0.75, 0.9
 VERIFYING_SECONDS = 1.0
+PLACED_IN_FLOAT = "placed in float by the recipe"
 # What units are fed is read from this many samples at most: their rows are drawn at random anyway.
 MOST_INPUT_SAMPLES, LAYER_SAMPLES = 64, 8
 # A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
@@ -71,7 +72,7 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
     kept = _built(work, choice.placement, config, context) if choice.placement.quantized else None
     placement = kept.placement if kept else choice.placement
     work.notes.extend(reasons_in_words(placement))
-    work.manifest |= {"placement": choice.manifest(), "replay": _pinned(work, placement, config)}
+    work.manifest |= {"placement": choice.manifest(), "replay": _pinned(work, choice.placement, placement, config)}
     if kept is None or not placement.quantized:
         layers = layers_of(placement, [], choice.unit_times, {}, {})
         notes = [*work.notes, "Nothing was quantized; the model is unchanged."]
@@ -148,6 +149,8 @@ def _calibrate(work: Work, config: QuantizeStatic, context: PassContext) -> None
 def _placed(work: Work, config: QuantizeStatic, context: PassContext) -> Choice:
     if config.placement == "kernels" or not work.everything.quantized:
         return Choice(work.everything)
+    if config.placement == "given":
+        return Choice(work.everything.without(config.in_float, PLACED_IN_FLOAT))
     context.phase("placing")
     maps = maps_of(work.everything, work.calibration)
     build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
@@ -166,6 +169,7 @@ def _built(work: Work, placement: Placement, config: QuantizeStatic, context: Pa
     maps = maps_of(work.everything, work.calibration)
     numbers = accurate_numbers(work.prepared, placement, maps, accuracy, context)
     build = builder(work.prepared, lambda _placement: numbers)
+    placement = placement.without(config.given_back, SENSITIVE) if config.given_back else placement
     made = build(placement, context.scratch / "built")
     context.progress(ROUNDED)
     context.phase("checking")
@@ -197,12 +201,16 @@ def _verified(placement: Placement, executed: list[NodeTime]) -> list[str]:
     return [f"{len(missed)} of {len(placement.in_int8)} nodes planned as int8 run in float here: {named}."]
 
 
-def _pinned(work: Work, placement: Placement, config: QuantizeStatic) -> dict[str, Any]:
-    """The arguments that repeat this run's choices without measuring anything: the same bytes on any machine."""
-    in_float = [unit.name for unit in placement.units if unit.name not in placement.quantized]
+def _pinned(work: Work, placed: Placement, kept: Placement, config: QuantizeStatic) -> dict[str, Any]:
+    """The arguments that repeat this run's choices without measuring anything.
+
+    Everything is calibrated and rounded as it was before a choice was made: which tensors a model hands
+    out decides the last bits of what it computes.
+    """
     pinned = {
-        "placement": "kernels",
-        "exclude": in_float,
+        "placement": "given",
+        "in_float": sorted(work.everything.quantized - placed.quantized),
+        "given_back": sorted(placed.quantized - kept.quantized),
         "keep_fidelity": False,
         "reduce_range": work.rounding.bits == 7,
         "calibration_samples": max(1, work.calibration.sample_count),

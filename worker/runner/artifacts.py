@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from worker.engine.model_file import HASH_CHUNK_BYTES, ModelFile
+from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import ExtraKind
 from worker.runner.contract import OUTPUT_FOLDER, OutputFile
 
@@ -81,11 +81,8 @@ def write_manifest(manifest: dict[str, Any], workdir: Path) -> OutputFile:
 
 
 def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -13,10 +13,13 @@ from tests.worker import networks
 from tests.worker.networks import normal, prepared
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of
+from worker.engine.int8.choosing import Choice
+from worker.engine.int8.placement import Placement
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult
 from worker.engine.preparation import operator_counts
 from worker.engine.sessions import open_session, run_session
+from worker.passes import quantize_static
 from worker.passes.registry import load_pass
 
 FLOATS = TensorProto.FLOAT
@@ -193,3 +196,34 @@ def test_every_node_in_int8_is_accounted_for(body: str, constants: dict[str, np.
 def test_a_pass_out_of_time_says_so(tmp_path: Path) -> None:
     with pytest.raises(BudgetExhausted):
         _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(2)}, deadline=0.0)
+
+
+def _replayed(result: PassResult, folder: Path, images: np.ndarray) -> PassResult:
+    """The pass run again with the choices of its manifest."""
+    parameters = {name: value for name, value in result.manifest["replay"].items() if name != "pass"}
+    folder.mkdir()
+    return _apply("quantize_static", networks.convnet(), folder, {"image": images}, **parameters)
+
+
+def test_choices_of_timing_are_replayed_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool left in float keeps the range of what it reads: calibrated by itself it would have another."""
+
+    def chosen(_prepared: ModelFile, everything: Placement, *_rest: Any) -> Choice:
+        return Choice(everything.without(["pool", "depthwise"], "slower here"))
+
+    monkeypatch.setattr(quantize_static, "choose_placement", chosen)
+    result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)})
+    again = _replayed(result, tmp_path / "again", _images(16))
+    assert again.modified
+    assert again.model.sha256() == result.model.sha256()
+    assert again.manifest["replay"] == result.manifest["replay"]
+
+
+def test_nodes_given_back_to_float_are_replayed_to_the_same_bytes(tmp_path: Path) -> None:
+    # In 7 bits all of the network keeps 47 dB, half of it 52.
+    asked = {"placement": "kernels", "reduce_range": True, "fidelity_floor_db": 50}
+    result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)}, **asked)
+    assert result.modified
+    assert result.manifest["replay"]["given_back"]
+    again = _replayed(result, tmp_path / "again", _images(16))
+    assert again.model.sha256() == result.model.sha256()
