@@ -28,8 +28,8 @@ from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_mode
 from worker.engine.optimized import write_optimized
 from worker.engine.profiling import origin_of
 from worker.engine.quiet import quiet
-from worker.engine.rewrites import REWRITES
-from worker.engine.sessions import BASIC, Feed
+from worker.engine.rewrites import REWRITES, residual_sum
+from worker.engine.sessions import BASIC, Device, Feed
 from worker.engine.weight_only.stored import unpacks_when_loaded
 
 LEAST_OPSET = 17
@@ -96,6 +96,18 @@ def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: in
     for name, rewrite in REWRITES.items():
         preparation.attempt(name, lambda file, to, rewrite=rewrite: _rewritten(file, to, rewrite))  # type: ignore[misc]
     return preparation
+
+
+def keep_sums_apart(preparation: Preparation, device: Device) -> None:
+    """The last step of a pass's own: what it looks for in a graph it finds as Add.
+
+    On a GPU the fused kernel is the faster one.
+    """
+    if device == "cpu":
+        preparation.attempt(
+            "keeping sums apart from LayerNormalization",
+            lambda file, to: _rewritten(file, to, residual_sum.keep_sums_apart),
+        )
 
 
 def _fold(preparation: Preparation, threads: int) -> None:

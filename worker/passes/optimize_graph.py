@@ -13,7 +13,8 @@ from app.recipes.graph import OptimizeGraph
 from worker.engine.graph import computes_the_same, name_nodes, restore_face
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import changes, operator_counts, prepare
+from worker.engine.preparation import changes, keep_sums_apart, operator_counts, prepare
+from worker.engine.sessions import Device
 
 # Without one of these no transformer pattern can match.
 TRANSFORMER_SIGNS = frozenset({"Softmax", "Erf", "Tanh", "LayerNormalization", "ReduceMean"})
@@ -28,20 +29,23 @@ def apply(model: ModelFile, config: OptimizeGraph, context: PassContext) -> Pass
     counts = operator_counts(preparation.model.structure())
     if config.fuse_transformers and "MatMul" in counts and TRANSFORMER_SIGNS & counts.keys():
         context.check_time("fusing transformer patterns")
-        if preparation.attempt("fusing transformer patterns", _fuse):
+        if preparation.attempt("fusing transformer patterns", lambda file, to: _fuse(file, to, context.device)):
             after = operator_counts(preparation.model.structure())
             preparation.notes.extend(changes(counts, after) or ["No transformer pattern was found to fuse."])
+    keep_sums_apart(preparation, context.device)
     if computes_the_same(model.structure(), preparation.model.structure()):
         return PassResult(model, False, [*preparation.notes, "Nothing was left to fold or fuse."])
     notes = [*preparation.notes, f"Applied: {', '.join(preparation.applied)}."]
     return PassResult(preparation.model, True, notes, {"applied": preparation.applied})
 
 
-def _fuse(model: ModelFile, folder: Path) -> ModelFile:
+def _fuse(model: ModelFile, folder: Path, device: Device) -> ModelFile:
     options = FusionOptions("bert")
     # These two reshape the model's inputs or approximate a function.
     options.enable_embed_layer_norm = False
     options.enable_gelu_approximation = False
+    # On a CPU these kernels are slower than what they stand for (worker.engine.rewrites.residual_sum).
+    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = device != "cpu"
     fused = optimize_model(str(model.path), "bert", optimization_options=options, opt_level=0).model
     restore_face(fused, model.structure())
     name_nodes(fused)

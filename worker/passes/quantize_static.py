@@ -36,7 +36,7 @@ from worker.engine.int8.verification import not_fused
 from worker.engine.kinds import is_quantized, is_transformer
 from worker.engine.model_file import ModelFile, save_graph, save_model
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import operator_counts, prepare
+from worker.engine.preparation import keep_sums_apart, operator_counts, prepare
 from worker.engine.processor import needs_reduced_range
 from worker.engine.profiling import NodeTime, profile
 
@@ -91,6 +91,7 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
 
 def _prepared(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Work:
     preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
+    keep_sums_apart(preparation, context.device)
     reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
     rounding = Rounding(
         bits=7 if reduce_range else 8,

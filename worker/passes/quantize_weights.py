@@ -13,7 +13,7 @@ from app.recipes.quantization import QuantizeWeights
 from worker.engine.graph import name_nodes, restore_face
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import operator_counts, prepare
+from worker.engine.preparation import keep_sums_apart, operator_counts, prepare
 from worker.engine.profiling import profile
 from worker.engine.weight_only.choosing import Kernels, choose_kernels
 from worker.engine.weight_only.places import Found, Use, find_places
@@ -29,6 +29,7 @@ def apply(model: ModelFile, config: QuantizeWeights, context: PassContext) -> Pa
     """Notes say how many weights of which operators are kept in which form, and what stays in float32 and why."""
     context.phase("preparing")
     preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
+    keep_sums_apart(preparation, context.device)
     structure, notes = preparation.model.structure(), list(preparation.notes)
     found = find_places(preparation.model.graph(), config.minimum_elements, config.exclude)
     unknown = sorted(set(config.exclude) - {node.name for node in structure.graph.node})
