@@ -29,7 +29,7 @@ serve: $(VENV)/.stamp-demo
 	@$(BIN)/lathe serve
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -153,9 +153,9 @@ def test_rounds_without_a_database_are_survived(
 ) -> None:
     job_id = add_job(database)
     own = Database(quick)  # without a connection yet
-    with capture_logs() as said, running(housekeeper(quick, own)):
+    with capture_logs() as said, ExitStack() as stack:
         with closed(servers, services.database_url):
-            said.clear()
+            stack.enter_context(running(housekeeper(quick, own)))
             wait(lambda: sum(entry["event"] == "round_failed" for entry in said) > 1)
         wait(lambda: published(broker)[job_id])
     own.dispose()
