@@ -77,4 +77,4 @@ def _is_depthwise(unit: Unit) -> bool:
 
 def _ungrouped_or_depthwise(unit: Unit) -> bool:
     groups = integer(unit.node, "group", 1)
-    return groups == 1 or (groups == unit.channel_count and unit.weight_values.shape[1] == 1)
+    return groups == 1 or (groups == unit.channel_count and unit.weight_shape[1] == 1)

@@ -4,6 +4,7 @@ A row is what one output element is the sum of: the patch under a filter, or the
 at random from real calls, a bounded number a unit, and kept only as moments.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -83,7 +84,7 @@ def rows_of(unit: Unit, array: np.ndarray, count: int, generator: np.random.Gene
     if unit.node.op_type != "Conv":
         flat = array.reshape(-1, 1, array.shape[-1])
         return flat if len(flat) <= count else flat[np.sort(generator.choice(len(flat), count, replace=False))]
-    kernel = unit.weight_values.shape[2:]
+    kernel = unit.weight_shape[2:]
     strides, dilations = _integers(unit.node, "strides", (1, 1)), _integers(unit.node, "dilations", (1, 1))
     extent = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
     padded = np.pad(array, ((0, 0), (0, 0), *_pads(unit.node, array.shape[2:], extent, strides)))
@@ -120,7 +121,7 @@ def _row_count(unit: Unit) -> int:
 
 def _terms(unit: Unit) -> int:
     """Terms of one output element."""
-    return unit.weight_values.size // unit.channel_count
+    return math.prod(unit.weight_shape) // unit.channel_count
 
 
 def _groups(units: list[Unit], with_products: bool) -> Iterator[list[Unit]]:

@@ -61,7 +61,7 @@ class Unit:
         if self.node.op_type != "Conv":
             return self.node.op_type
         depthwise = "depthwise " if integer(self.node, "group", 1) > 1 else ""
-        return f"{depthwise}{'x'.join(str(size) for size in self.weight_values.shape[2:])} Conv"
+        return f"{depthwise}{'x'.join(str(size) for size in self.weight_shape[2:])} Conv"
 
     @property
     def nodes(self) -> list[ir.Node]:
@@ -105,9 +105,17 @@ class Unit:
         return values
 
     @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Without reading the values, which is a copy of them."""
+        values = self.weight.const_value
+        if values is None:
+            raise ValueError(f"the weight of {self.name!r} is no constant")
+        return tuple(values.shape.numpy())
+
+    @property
     def channel_count(self) -> int:
         """Output channels of a weighted unit."""
-        return int(self.weight_values.shape[self.channel_axis])
+        return self.weight_shape[self.channel_axis]
 
     @property
     def bias(self) -> ir.Value | None:
