@@ -27,21 +27,26 @@ class Histogram:
     _counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def add(self, values: np.ndarray, low: float, high: float) -> None:
-        """Count finite float32 `values` `(n,)`, a tensor with extremes `low` and `high` or a sample of it."""
+        """Count finite float32 `values` `(n,)`, a tensor with extremes `low` and `high` or a sample of it, or none."""
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(abs(self.low), abs(self.high))
         exponent = max(LEAST_EXPONENT, math.frexp(largest)[1] - LOG2_BINS) if largest else LEAST_EXPONENT
-        nonzero = values[values != 0]
-        self.zeros += len(values) - len(nonzero)
+        zeros = len(values) - int(np.count_nonzero(values))
+        self.zeros += zeros
         if not len(self._counts):
             self._exponent = exponent
         self._widen(exponent)
-        if not len(nonzero):
+        if zeros == len(values):
             return
-        indices = np.floor(np.ldexp(nonzero.astype(np.float64), -self._exponent)).astype(np.int64)
-        first, last = int(indices.min()), int(indices.max())
-        self._reach(first, last)
-        self._counts += np.bincount(indices - self._first, minlength=len(self._counts))
+        # In float64 every float32 times any of these powers of two is exact.
+        scale = math.ldexp(1.0, -self._exponent)
+        self._reach(math.floor(self.low * scale), math.floor(self.high * scale))
+        places = np.multiply(values, scale, dtype=np.float64)
+        np.floor(places, out=places)
+        places -= self._first
+        self._counts += np.bincount(places.astype(np.int64), minlength=len(self._counts))
+        if zeros:
+            self._counts[-self._first] -= zeros
 
     def bins(self) -> tuple[np.ndarray, np.ndarray]:
         """Centres (B,) float64 and counts (B,) of all values, those equal to 0 as a bin of their own."""

@@ -11,11 +11,10 @@ from worker.engine.pass_contract import PassContext
 
 @dataclass(frozen=True)
 class Range:
-    """Smallest and largest value that the codes of one tensor should span, and its elements in one call."""
+    """Smallest and largest value that the codes of one tensor should span."""
 
     low: float
     high: float
-    elements: int
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,11 @@ def calibrate(
 
     """
     wanted = activations(model.structure()) if tensors is None else tensors
-    seen, count = observe(model, wanted, context, settings.samples, progress)
+    with_histograms = settings.method != "minmax"
+    seen, count = observe(model, wanted, context, settings.samples, with_histograms, progress)
     ranges = {}
     for name, observation in seen.items():
-        if observation.finite and observation.elements:
-            low, high = choose_range(observation.histogram, settings.method, settings.percentile)
-            ranges[name] = Range(low, high, observation.elements)
+        histogram = observation.histogram
+        if observation.finite and histogram.low <= histogram.high:
+            ranges[name] = Range(*choose_range(histogram, settings.method, settings.percentile))
     return Calibration(ranges, count, [name for name, observation in seen.items() if not observation.finite])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from worker.engine.calibration.histogram import LEAST_EXPONENT, LOG2_BINS, Histogram
-from worker.engine.calibration.observing import SAMPLED_ELEMENTS, Observation
 
 
 def _histogram(*tensors: np.ndarray) -> Histogram:
@@ -100,27 +99,29 @@ def test_the_largest_and_the_smallest_float32_have_bins(largest: float) -> None:
     assert edges[1] - edges[0] >= 2.0**LEAST_EXPONENT
 
 
-def test_extremes_are_those_of_the_tensor_and_not_of_the_sample() -> None:
-    values = np.ones(10 * SAMPLED_ELEMENTS, np.float32)
-    values[[1, 2]] = [-5, 9]
-    observation = Observation()
-    observation.add(values)
-    assert (observation.histogram.low, observation.histogram.high) == (-5.0, 9.0)
-    assert observation.histogram.bins()[1].sum() <= SAMPLED_ELEMENTS
+SMALLEST, LARGEST = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
+PATHOLOGIES = {
+    "tiny-huge-tiny": [SMALLEST, LARGEST, SMALLEST],
+    "huge-tiny": [-LARGEST, *[SMALLEST] * 20],
+    "zeros-huge-zeros": [0.0, LARGEST, 0.0, -LARGEST],
+    "every-power-upwards": [2.0**exponent for exponent in range(-149, 128)],
+    "every-power-downwards": [-(2.0**exponent) for exponent in range(127, -150, -1)],
+    "ever-larger-outliers": [value for exponent in range(0, 127, 7) for value in (1.0, -(2.0**exponent))],
+}
 
 
-def test_float16_is_counted_as_what_it_stands_for() -> None:
-    half = _parts()[2].astype(np.float16)
-    observed, exact = Observation(), Observation()
-    observed.add(half)
-    exact.add(half.astype(np.float32))
-    assert _content(observed.histogram) == _content(exact.histogram)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_told_and_not_counted(bad: float) -> None:
-    observation = Observation()
-    observation.add(np.array([1.0, 2.0], np.float32))
-    observation.add(np.array([1.0, bad], np.float32))
-    assert not observation.finite
-    assert (observation.histogram.low, observation.histogram.high) == (1.0, 2.0)
+@pytest.mark.parametrize("outliers", PATHOLOGIES.values(), ids=PATHOLOGIES.keys())
+@pytest.mark.parametrize("with_sample", [True, False], ids=["sampled", "outlier-not-sampled"])
+def test_no_sequence_makes_more_bins_than_said(outliers: list[float], with_sample: bool) -> None:
+    """Neither memory nor the search for a range, which goes over these bins, depends on what came in which order."""
+    bulk = np.linspace(-1e-3, 1e-3, 201, dtype=np.float32)
+    histogram, count = Histogram(), 0
+    for outlier in outliers:
+        values = np.append(bulk, np.float32(outlier)) if with_sample else bulk
+        histogram.add(values, min(-1e-3, outlier), max(1e-3, outlier))
+        edges, counts = histogram.edges()
+        count += len(values)
+        assert len(counts) <= 2 ** (LOG2_BINS + 1) + 2
+        assert counts.sum() == count
+        assert edges[0] <= histogram.low
+        assert edges[-1] >= histogram.high

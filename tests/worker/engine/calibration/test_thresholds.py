@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.worker import networks
 from worker.engine.affine import unsigned
-from worker.engine.calibration.histogram import Histogram
+from worker.engine.calibration import thresholds
+from worker.engine.calibration.histogram import LOG2_BINS, Histogram
 from worker.engine.calibration.thresholds import Method, choose_range
 
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")
@@ -115,3 +117,24 @@ def test_ranges_grow_with_the_values(method: Method, scale: float) -> None:
     low, high = _range(values, method)
     scaled = _range((values * factor).astype(np.float32), method)
     assert scaled == pytest.approx((low * factor, high * factor), rel=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("outlier", [2.0**-149, 1e-30, 1.0, 1e6, -1e20, 3e38])
+def test_an_outlier_of_any_size_leaves_the_search_as_long_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, method: Method, outlier: float
+) -> None:
+    """Between tiny values before and after it. What is tried is counted: steps times bins."""
+    tried: list[int] = []
+    for name in ("_least_error", "_divergence"):
+        plain = getattr(thresholds, name)
+        counted = lambda *given, plain=plain: tried.append(len(given[0])) or plain(*given)  # noqa: E731
+        monkeypatch.setattr(thresholds, name, counted)
+    tiny = (networks.normal(3000) * 1e-3).astype(np.float32)
+    histogram = Histogram()
+    for values in (tiny, np.array([outlier], np.float32), tiny[::-1]):
+        histogram.add(values, float(values.min()), float(values.max()))
+    low, high = choose_range(histogram, method, 99.9)
+    assert histogram.low <= low <= high <= histogram.high
+    assert len(tried) <= thresholds.SHRINK_STEPS
+    assert max(tried, default=0) <= 2 ** (LOG2_BINS + 1) + 2
