@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.children import Answer, run_in_child
+from benchmarks.children import run_in_child
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.feeds import Feeds
 from worker.engine.int8.building import tensors_to_calibrate
@@ -19,17 +19,20 @@ from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import prepare
 from worker.engine.sessions import open_session, run_session
 
-FEW, MANY, ROUNDS = 100, 2000, 3
-QUICK_FEW, QUICK_MANY, QUICK_ROUNDS = 20, 100, 1
+MODELS = ("resnet50", "mobilenetv2")
+FEW, MANY, TIMED, ROUNDS = 100, 2000, 200, 5
+QUICK_FEW, QUICK_MANY, QUICK_TIMED, QUICK_ROUNDS = 20, 100, 20, 1
 INPUT, SHAPE = "pixel_values", (3, 224, 224)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`ratios` are seconds of calibration over seconds of plain forward passes, a round each, over MANY samples."""
+    """`ratios` are seconds of calibration over seconds of plain forward passes of `timed` samples, a round each."""
 
+    title: str
     few: int
     many: int
+    timed: int
     few_peak_bytes: int
     many_peak_bytes: int
     passes: float
@@ -56,14 +59,18 @@ class RowsOfFile:
         return np.stack(found)
 
 
-def measure_calibration(model: Path, threads: int, quick: bool, folder: Path, say: Callable[[str], None]) -> Cost:
-    """Calibrate MobileNetV2 for `quantize_static`; every measurement in a process of its own, by turns.
+def measure_calibration(
+    title: str, model: Path, threads: int, quick: bool, folder: Path, say: Callable[[str], None]
+) -> Cost:
+    """Calibrate for `quantize_static`; every measurement in a process of its own, times by turns.
 
     Raises:
         ChildFailed: a measurement fails.
 
     """
-    few, many, rounds = (QUICK_FEW, QUICK_MANY, QUICK_ROUNDS) if quick else (FEW, MANY, ROUNDS)
+    few, many, timed, rounds = (
+        (QUICK_FEW, QUICK_MANY, QUICK_TIMED, QUICK_ROUNDS) if quick else (FEW, MANY, TIMED, ROUNDS)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     rows = folder / "samples.bin"
     _write_rows(rows, many)
@@ -71,20 +78,17 @@ def measure_calibration(model: Path, threads: int, quick: bool, folder: Path, sa
     prepared = folder / "prepared" / "model.onnx"
     run_in_child(f"{__name__}:prepare_model", {"model": str(model), "target": str(prepared), **common})
     common["model"] = str(prepared)
-    few_answer = run_in_child(f"{__name__}:observe", {**common, "samples": few})
-    say(f"calibration with {few} samples: {few_answer.peak_bytes / 2**20:.0f} MiB")
-    answers: list[Answer] = []
-    ratios = []
+    ratios, passes = [], 1.0
     for number in range(rounds):
-        plain = run_in_child(f"{__name__}:forward", {**common, "samples": many}).value["seconds"]
-        answers.append(run_in_child(f"{__name__}:observe", {**common, "samples": many}))
-        seconds = answers[-1].value["seconds"]
-        ratios.append(seconds / (plain * answers[-1].value["passes"]))
-        peak = answers[-1].peak_bytes / 2**20
-        say(f"round {number}: {many} samples forward {plain:.1f} s, calibrated {seconds:.1f} s, {peak:.0f} MiB")
+        plain = run_in_child(f"{__name__}:forward", {**common, "samples": timed}).value["seconds"]
+        answer = run_in_child(f"{__name__}:observe", {**common, "samples": timed}).value
+        seconds, passes = answer["seconds"], answer["passes"]
+        ratios.append(seconds / (plain * passes))
+        say(f"round {number}: {timed} samples forward {plain:.1f} s, calibrated {seconds:.1f} s")
+    peaks = [run_in_child(f"{__name__}:observe", {**common, "samples": count}).peak_bytes for count in (few, many)]
+    say(f"{few} samples: {peaks[0] / 2**20:.0f} MiB; {many} samples: {peaks[1] / 2**20:.0f} MiB")
     rows.unlink()
-    most = max(answer.peak_bytes for answer in answers)
-    return Cost(few, many, few_answer.peak_bytes, most, answers[-1].value["passes"], ratios)
+    return Cost(title, few, many, timed, peaks[0], peaks[1], passes, ratios)
 
 
 def prepare_model(model: str, rows: str, threads: int, target: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks import calibration_cost
 from benchmarks.calibration_cost import Cost, measure_calibration
 from benchmarks.children import ChildFailed, run_in_child
 from benchmarks.entries import ORIGINAL, Entry, entries_for
@@ -162,16 +163,21 @@ def progress_words(standing: Standing, original: Standing) -> str:
     return f"{standing.seconds:7.1f} s {peak:7.0f} MiB, file {standing.size_bytes / MIB:7.2f} MiB, {fidelity}"
 
 
-def measure_cost(run: Run) -> Cost | None:
+def measure_costs(run: Run) -> list[Cost]:
     say("\nCost of calibration")
-    plan = next(plan for plan in PLANS if plan.name == "mobilenetv2")
-    try:
-        subject = prepare_subject(plan, OUT, run.scale, None, lambda line: say(f"  {line}"))
-        folder = subject.folder / "cost"
-        return measure_calibration(subject.model, run.threads, run.quick, folder, lambda line: say(f"  {line}"))
-    except (NotThere, ChildFailed) as error:
-        say(f"  left out: {error}")
-        return None
+    costs = []
+    for plan in (plan for plan in PLANS if plan.name in calibration_cost.MODELS):
+        try:
+            subject = prepare_subject(plan, OUT, run.scale, None, lambda line: say(f"  {line}"))
+            folder = subject.folder / "cost"
+            costs.append(
+                measure_calibration(
+                    plan.title, subject.model, run.threads, run.quick, folder, lambda line: say(f"  {line}")
+                )
+            )
+        except (NotThere, ChildFailed) as error:
+            say(f"  left out: {error}")
+    return costs
 
 
 def _judged_on(subject: Subject, run: Run) -> dict[str, object]:
@@ -179,28 +185,28 @@ def _judged_on(subject: Subject, run: Run) -> dict[str, object]:
     return {"held_out": str(subject.held_out), "labels": labels, "threads": run.threads}
 
 
-def report(run: Run, comparisons: list[Comparison], cost: Cost | None) -> str:
+def report(run: Run, comparisons: list[Comparison], costs: list[Cost]) -> str:
     """Everything as markdown, in the order of RESULTS.md."""
     lines = ["## Beside its peers", "", *conditions(run.threads, run.scale, run.rounds), ""]
     if run.quick:
         lines += ["A quick run: its numbers are worth little.", ""]
     if comparisons:
         lines += [*summary(comparisons), ""]
-    if cost is not None:
-        lines += [*calibration_lines(cost), ""]
+    if costs:
+        lines += [*calibration_lines(costs), ""]
     for comparison in comparisons:
         lines += [*entry_table(comparison), ""]
     return "\n".join(lines)
 
 
-def keep(run: Run, comparisons: list[Comparison], cost: Cost | None) -> str:
+def keep(run: Run, comparisons: list[Comparison], costs: list[Cost]) -> str:
     """Write what there is so far: the tables, which are returned, and every raw number."""
-    markdown = report(run, comparisons, cost)
+    markdown = report(run, comparisons, costs)
     (OUT / "peers.md").write_text(markdown)
     numbers = {
         "conditions": conditions(run.threads, run.scale, run.rounds),
         "comparisons": [asdict(comparison) for comparison in comparisons],
-        "calibration": asdict(cost) if cost else None,
+        "calibration": [asdict(cost) for cost in costs],
     }
     (OUT / "peers.json").write_text(json.dumps(numbers, indent=1))
     return markdown
@@ -235,9 +241,9 @@ def main() -> None:
         comparison = compare(plan, run)
         if comparison is not None:
             comparisons.append(comparison)
-            keep(run, comparisons, None)
-    cost = measure_cost(run) if run.with_calibration else None
-    say(f"\n{keep(run, comparisons, cost)}")
+            keep(run, comparisons, [])
+    costs = measure_costs(run) if run.with_calibration else []
+    say(f"\n{keep(run, comparisons, costs)}")
 
 
 if __name__ == "__main__":
