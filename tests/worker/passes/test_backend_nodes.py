@@ -47,7 +47,19 @@ FLOORS_DB = {
 # A tensor of zeros has no signal: this much noise an element is none.
 SILENCE = 1e-12
 # Why a model may fail, by pass and name. One that passes must not stand here.
-EXCEPTIONS: dict[str, dict[str, str]] = {name: {} for name in ARGUMENTS}
+ANOTHER_MASK = "draws a mask at random by its seed, in float16 another one than in float32"
+EXCEPTIONS: dict[str, dict[str, str]] = {
+    "optimize_graph": {},
+    "quantize_static": {},
+    "quantize_dynamic": {
+        "test_castlike_FLOAT8E4M3FN_to_FLOAT with constants": "ONNX Runtime's tool raises on a constant that holds NaN",
+    },
+    "quantize_weights": {},
+    "convert_float16": {
+        "test_training_dropout_default with constants": ANOTHER_MASK,
+        "test_training_dropout with constants": ANOTHER_MASK,
+    },
+}
 # Operators with weights: all their models with constants are taken.
 WEIGHTED = {f"{name} with constants" for name in ("BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul")}
 # What is taken of the pinned onnx, and runs on the pinned ONNX Runtime. Fewer, and less is proved than it says.
