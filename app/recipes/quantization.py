@@ -97,6 +97,16 @@ class QuantizeDynamic(PassConfig):
     reduce_range: bool | None = Field(
         default=None, description="Weights in 7 bits, which saturate nowhere; by default only where VNNI is missing."
     )
+    placement: Literal["measured", "kernels", "given"] = Field(
+        default="measured",
+        description="Which nodes run in int8: `measured` leaves in float what is slower in int8 on this machine; "
+        "`kernels` takes every node that has such a kernel; `given` takes all of those but `in_float`.",
+    )
+    in_float: list[str] = Field(
+        default=[],
+        max_length=10_000,
+        description="With `given`: nodes that were placed in float, as a manifest records them.",
+    )
     exclude: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
 
 

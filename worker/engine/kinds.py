@@ -4,6 +4,9 @@ import onnx
 
 from worker.engine.preparation import operator_counts
 
+# Parts of the names of operators that compute in 8 bits, or convert to them.
+IN_8_BITS = ("Integer", "QuantizeLinear", "QLinear", "QGemm", "QAttention", "DynamicQuantize")
+
 
 def is_transformer(model: onnx.ModelProto) -> bool:
     """Softmax or a fused attention between matrix products, and fewer convolutions than those."""
@@ -16,4 +19,4 @@ def is_transformer(model: onnx.ModelProto) -> bool:
 def is_quantized(model: onnx.ModelProto) -> bool:
     """Whether the model computes in 8 bits already."""
     counts = operator_counts(model)
-    return any("Integer" in name or "QuantizeLinear" in name or name.startswith("QLinear") for name in counts)
+    return any(mark in name for name in counts for mark in IN_8_BITS)

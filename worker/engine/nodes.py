@@ -84,11 +84,13 @@ def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 
 
 def replace(graph: ir.Graph, node: ir.Node, made: list[ir.Node]) -> None:
-    """Put `made` in the place of `node`: the last one's first output takes over the readers and the name."""
-    output, result = node.outputs[0], made[-1].outputs[0]
-    result.shape, result.type = output.shape, output.type
+    """Put `made` in the place of `node`: the last one's outputs take over the readers and the names."""
     graph.insert_before(node, made)
-    name = output.name
-    output.replace_all_uses_with(result, replace_graph_outputs=True)
+    pairs = list(zip(node.outputs, made[-1].outputs, strict=False))
+    names = [output.name for output, _ in pairs]
+    for output, result in pairs:
+        result.shape, result.type = output.shape, output.type
+        output.replace_all_uses_with(result, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-    result.name = name
+    for name, (_, result) in zip(names, pairs, strict=True):
+        result.name = name

@@ -1,119 +1,119 @@
-"""INT8 weights; activations are quantized at run time by their range in that call. Needs no data.
+"""INT8 weights; activations are quantized at run time, each by its own range in that call. Needs no data.
 
-For products with a weight matrix, and LSTM. Convolutions never: their dynamic kernel is up to four times slower than
-float. Tool: `onnxruntime.quantization.quantize_dynamic`.
+Signed weights, symmetric, per output channel; unsigned activations: ONNX's DynamicQuantizeLinear. For products with a
+weight matrix, and LSTM, where timing them here says that they are faster so (`worker.engine.dynamic`). Convolutions
+never: their dynamic kernel is up to four times slower than float.
 """
 
 from collections import Counter
-from pathlib import Path
-
-import onnx
-from onnxruntime.quantization import QuantType
-from onnxruntime.quantization import quantize_dynamic as quantize
+from dataclasses import dataclass
+from typing import Any
 
 from app.recipes.quantization import QuantizeDynamic
-from worker.engine.graph import STANDARD_DOMAINS, name_nodes, restore_face
+from worker.engine.dynamic.placement import everything_dynamic, faster_dynamic
+from worker.engine.dynamic.writing import dynamic_builder
+from worker.engine.graph import name_nodes, restore_face
+from worker.engine.int8.choosing import MEASURING_SECONDS, PLACED_IN_FLOAT, Choice, choose_placement
+from worker.engine.int8.eligible import reasons_in_words
+from worker.engine.int8.fidelity import layer_sqnr_db
+from worker.engine.int8.layers import layers_of
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.rounding import Rounding
 from worker.engine.kinds import is_quantized
-from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model
-from worker.engine.nodes import MATRIX_RANK
+from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import operator_counts, prepare
+from worker.engine.preparation import Preparation, operator_counts, prepare
 from worker.engine.processor import needs_reduced_range
-from worker.engine.quiet import quiet
+from worker.engine.profiling import profile
 
-PREPARED = 0.4
-QUANTIZED_FORMS = ("MatMulInteger", "DynamicQuantizeLSTM", "QAttention")
+PREPARED, PLACED, BUILT = 0.2, 0.7, 0.9
+PROFILING_SECONDS = 1.0
+LAYER_SAMPLES = 8
+NO_TIME = "No time was left to measure what is faster: everything that has an int8 kernel is in int8."
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run of the pass: the float model made ready, and everything in it that has a dynamic form."""
+
+    preparation: Preparation
+    everything: Placement
+    rounding: Rounding
+
+    @property
+    def prepared(self) -> ModelFile:
+        return self.preparation.model
 
 
 def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> PassResult:
-    """Notes say how many nodes of each kind were quantized, and what was left alone."""
+    """Notes say how many nodes of each kind were quantized, and what was left in float and why."""
     context.phase("preparing")
     if is_quantized(model.structure()):
         return PassResult(model, False, ["The model is quantized already; nothing was changed."])
-    feed = next(context.feeds.calls(1)).feed
-    preparation = prepare(model, feed, context.scratch, context.threads)
+    work = _prepared(model, config, context)
     context.progress(PREPARED)
     context.check_time("quantizing")
+    choice = _placed(work, config, context)
+    context.progress(PLACED)
+    placement, before = choice.placement, operator_counts(work.prepared.structure())
+    notes = [*work.preparation.notes, *_unknown(work, config), *choice.in_words(), *reasons_in_words(placement)]
+    manifest = {"placement": choice.manifest(), "replay": _pinned(work, placement, config)}
+    if not placement.quantized:
+        layers = layers_of(placement, [], choice.unit_times, {}, {})
+        return PassResult(model, False, [*notes, "Nothing was quantized; the model is unchanged."], manifest, layers)
     context.phase("quantizing")
-    structure = preparation.model.structure()
-    exclude, notes = _excluded(config, structure)
-    reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
-    made = _quantize(preparation.model, config, exclude, reduce_range, context.scratch)
-    restore_face(made, model.structure())
-    name_nodes(made)
-    notes = [*preparation.notes, *notes]
-    before, after = operator_counts(structure), operator_counts(made)
-    quantized = {name: after[name] for name in QUANTIZED_FORMS if after.get(name)}
-    if not quantized:
-        return PassResult(model, False, [*notes, "No operator of the model could be quantized; nothing was changed."])
-    notes.append("Quantized: " + ", ".join(f"{count} {name}" for name, count in quantized.items()) + ".")
-    if before.get("Conv"):
-        notes.append(f"{before['Conv']} Conv nodes stay in float: quantized at run time they are slower.")
-    result = save_model(made, context.scratch / "result")
+    made = dynamic_builder(work.prepared, work.rounding)(placement, context.scratch / "built")
+    result = _finished(model, made, context)
+    context.progress(BUILT)
+    executed = profile(result, context.timed_feed(), context.threads, context.scratch, PROFILING_SECONDS)
+    sqnr = layer_sqnr_db(work.prepared, made, placement, context, LAYER_SAMPLES)
+    layers = layers_of(placement, executed, choice.unit_times, sqnr, {})
+    counts = Counter(unit.node.op_type for unit in placement.in_int8)
+    notes.append("Quantized: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) + ".")
+    manifest["operator_counts"] = {"before": before, "after": operator_counts(result.structure())}
     context.progress(1.0)
-    manifest = {
-        "operators": list(config.operators),
-        "excluded": exclude,
-        "reduce_range": reduce_range,
-        "operator_counts": {"before": before, "after": after},
+    return PassResult(result, True, notes, manifest, layers)
+
+
+def _prepared(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Work:
+    preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
+    everything = everything_dynamic(preparation.model.graph(), config.operators, config.exclude)
+    reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
+    return Work(preparation, everything, Rounding(bits=7 if reduce_range else 8, per_channel=config.per_channel))
+
+
+def _placed(work: Work, config: QuantizeDynamic, context: PassContext) -> Choice:
+    if config.placement == "kernels" or not work.everything.quantized:
+        return Choice(work.everything)
+    if config.placement == "given":
+        return Choice(work.everything.without(config.in_float, PLACED_IN_FLOAT))
+    if context.seconds_left() < MEASURING_SECONDS:
+        work.preparation.notes.append(NO_TIME)
+        return Choice(work.everything)
+    context.phase("placing")
+    build = dynamic_builder(work.prepared, work.rounding)
+    return choose_placement(work.prepared, work.everything, build, context, faster_dynamic)
+
+
+def _unknown(work: Work, config: QuantizeDynamic) -> list[str]:
+    unknown = sorted(set(config.exclude) - {node.name for node in work.prepared.structure().graph.node})
+    if not unknown:
+        return []
+    return [f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}."]
+
+
+def _finished(model: ModelFile, made: ModelFile, context: PassContext) -> ModelFile:
+    finished = made.load()
+    restore_face(finished, model.structure())
+    name_nodes(finished)
+    return save_model(finished, context.scratch / "result")
+
+
+def _pinned(work: Work, placement: Placement, config: QuantizeDynamic) -> dict[str, Any]:
+    """The arguments that repeat this run's choices without measuring anything."""
+    pinned = {
+        "placement": "given",
+        "in_float": sorted(work.everything.quantized - placement.quantized),
+        "reduce_range": work.rounding.bits == 7,
     }
-    return PassResult(result, True, notes, manifest)
-
-
-def _excluded(config: QuantizeDynamic, structure: onnx.ModelProto) -> tuple[list[str], list[str]]:
-    """Names of nodes to leave in float, and why, in words."""
-    names = {node.name for node in structure.graph.node}
-    notes = []
-    exclude = [*config.exclude]
-    wanted = Counter(config.operators)
-    # The tool turns Gemm into MatMul before it looks at names and types.
-    for operator in ("MatMul", "Gemm"):
-        if operator not in wanted:
-            exclude.extend(node.name for node in structure.graph.node if node.op_type == operator)
-    unfit = _unfit(structure.graph)
-    if unfit:
-        exclude.extend(unfit)
-        notes.append(f"{len(unfit)} nodes have no kernel that quantizes at run time: {', '.join(unfit[:5])}.")
-    unknown = sorted(set(config.exclude) - names)
-    if unknown:
-        notes.append(f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}.")
-    # The tool renames a Gemm that it rewrites.
-    renamed = [
-        f"{node.name}_MatMul" for node in structure.graph.node if node.op_type == "Gemm" and node.name in exclude
-    ]
-    return [*exclude, *renamed], notes
-
-
-def _unfit(graph: onnx.GraphProto) -> list[str]:
-    """Nodes that the tool would turn into something that does not run.
-
-    Its kernel multiplies by one matrix, not by a stack of them or a vector; and it takes ONNX's own Attention for
-    that of the runtime, whose inputs are others.
-    """
-    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    products = [
-        node for node in graph.node if node.op_type == "MatMul" and ranks.get(node.input[1], MATRIX_RANK) != MATRIX_RANK
-    ]
-    standard = [node for node in graph.node if node.op_type == "Attention" and node.domain in STANDARD_DOMAINS]
-    return [node.name for node in (*products, *standard)]
-
-
-def _quantize(
-    prepared: ModelFile, config: QuantizeDynamic, exclude: list[str], reduce_range: bool, scratch: Path
-) -> onnx.ModelProto:
-    target = scratch / "raw" / "model.onnx"
-    target.parent.mkdir()
-    operators = {"MatMul" if operator == "Gemm" else operator for operator in config.operators}
-    with quiet(scratch):
-        quantize(
-            str(prepared.path),
-            str(target),
-            op_types_to_quantize=sorted(operators),
-            per_channel=config.per_channel,
-            reduce_range=reduce_range,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=exclude,
-            use_external_data_format=prepared.size_bytes() > MAX_SINGLE_FILE_BYTES,
-            extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
-        )
-    return ModelFile(target).load()
+    return config.model_dump(mode="json", by_alias=True) | pinned

@@ -22,7 +22,7 @@ from worker.engine.int8.building import (
     tensors_to_calibrate,
     without_unknown_ranges,
 )
-from worker.engine.int8.choosing import Choice, choose_placement
+from worker.engine.int8.choosing import PLACED_IN_FLOAT, Choice, choose_placement, minimum_cut
 from worker.engine.int8.eligible import NOT_FINITE, eligible, reasons_in_words
 from worker.engine.int8.equalization import equalize
 from worker.engine.int8.fidelity import layer_sqnr_db
@@ -42,7 +42,6 @@ from worker.engine.profiling import NodeTime, profile
 
 PREPARED, CALIBRATED, PLACED, ROUNDED, CHECKED = 0.1, 0.3, 0.6, 0.75, 0.9
 VERIFYING_SECONDS = 1.0
-PLACED_IN_FLOAT = "placed in float by the recipe"
 # What units are fed is read from this many samples at most: their rows are drawn at random anyway.
 MOST_INPUT_SAMPLES, LAYER_SAMPLES = 64, 8
 # A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
@@ -155,7 +154,7 @@ def _placed(work: Work, config: QuantizeStatic, context: PassContext) -> Choice:
     context.phase("placing")
     maps = maps_of(work.everything, work.calibration)
     build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
-    choice = choose_placement(work.prepared, work.everything, build, context)
+    choice = choose_placement(work.prepared, work.everything, build, context, minimum_cut)
     work.notes.extend(choice.in_words())
     context.progress(PLACED)
     return choice

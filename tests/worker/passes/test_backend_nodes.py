@@ -28,7 +28,7 @@ from worker.passes.registry import load_pass
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "optimize_graph": {},
     "quantize_static": {"placement": "kernels"},
-    "quantize_dynamic": {},
+    "quantize_dynamic": {"placement": "kernels"},
     "quantize_weights": {},
     "convert_float16": {},
 }
@@ -51,9 +51,7 @@ ANOTHER_MASK = "draws a mask at random by its seed, in float16 another one than 
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "optimize_graph": {},
     "quantize_static": {},
-    "quantize_dynamic": {
-        "test_castlike_FLOAT8E4M3FN_to_FLOAT with constants": "ONNX Runtime's tool raises on a constant that holds NaN",
-    },
+    "quantize_dynamic": {},
     "quantize_weights": {},
     "convert_float16": {
         "test_training_dropout_default with constants": ANOTHER_MASK,

@@ -1,5 +1,6 @@
 """What the quantization passes leave alone, and what they say about it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult
 from worker.engine.preparation import operator_counts
 from worker.engine.sessions import open_session, run_session
-from worker.passes import quantize_static
+from worker.passes import quantize_dynamic, quantize_static
 from worker.passes.registry import load_pass
 
 FLOATS = TensorProto.FLOAT
@@ -140,7 +141,7 @@ def test_excluded_nodes_stay_in_float_and_unknown_names_are_said(tmp_path: Path)
 def test_dynamic_quantization_takes_only_the_operators_asked_for(tmp_path: Path) -> None:
     result = _apply("quantize_dynamic", networks.convnet(), tmp_path, {"image": _images(2)}, operators=["LSTM"])
     assert not result.modified
-    assert "MatMulInteger" not in operator_counts(result.model.structure())
+    assert operator_counts(result.model.structure()) == operator_counts(networks.convnet())
 
 
 @pytest.mark.parametrize(
@@ -160,8 +161,8 @@ def test_what_no_dynamic_kernel_computes_stays_in_float(
     model = prepared(text, opset, w=normal(8, 8), **constants)
     result = _apply("quantize_dynamic", model, tmp_path, {"x": x[None]})
     counts = operator_counts(result.model.structure())
-    assert (counts["MatMulInteger"], counts[left]) == (1, 1)
-    assert any("no kernel that quantizes at run time" in note for note in result.notes)
+    assert (counts["DynamicQuantizeMatMul"], counts[left]) == (1, 1)
+    assert any(f"In float: 1 {left}" in note for note in result.notes)
     before, after = (
         run_session(open_session(path, 1), {"x": x})[0]
         for path in (tmp_path / "model" / "model.onnx", result.model.path)
@@ -198,11 +199,11 @@ def test_a_pass_out_of_time_says_so(tmp_path: Path) -> None:
         _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(2)}, deadline=0.0)
 
 
-def _replayed(result: PassResult, folder: Path, images: np.ndarray) -> PassResult:
+def _replayed(result: PassResult, folder: Path, model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> PassResult:
     """The pass run again with the choices of its manifest."""
-    parameters = {name: value for name, value in result.manifest["replay"].items() if name != "pass"}
+    parameters = dict(result.manifest["replay"])
     folder.mkdir()
-    return _apply("quantize_static", networks.convnet(), folder, {"image": images}, **parameters)
+    return _apply(parameters.pop("pass"), model, folder, arrays, **parameters)
 
 
 def test_choices_of_timing_are_replayed_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +214,7 @@ def test_choices_of_timing_are_replayed_to_the_same_bytes(tmp_path: Path, monkey
 
     monkeypatch.setattr(quantize_static, "choose_placement", chosen)
     result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)})
-    again = _replayed(result, tmp_path / "again", _images(16))
+    again = _replayed(result, tmp_path / "again", networks.convnet(), {"image": _images(16)})
     assert again.modified
     assert again.model.sha256() == result.model.sha256()
     assert again.manifest["replay"] == result.manifest["replay"]
@@ -225,5 +226,43 @@ def test_nodes_given_back_to_float_are_replayed_to_the_same_bytes(tmp_path: Path
     result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)}, **asked)
     assert result.modified
     assert result.manifest["replay"]["given_back"]
-    again = _replayed(result, tmp_path / "again", _images(16))
+    again = _replayed(result, tmp_path / "again", networks.convnet(), {"image": _images(16)})
     assert again.model.sha256() == result.model.sha256()
+
+
+def test_products_left_in_float_are_replayed_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two products share a conversion, the third is left in float; and every node with weights is accounted for."""
+
+    def chosen(_prepared: ModelFile, everything: Placement, *_rest: Any) -> Choice:
+        return Choice(everything.without(["query"], "slower here"))
+
+    monkeypatch.setattr(quantize_dynamic, "choose_placement", chosen)
+    tokens = {"tokens": np.random.default_rng(0).integers(0, 50, (4, 6))}
+    result = _apply("quantize_dynamic", networks.attention_block(), tmp_path, tokens)
+    again = _replayed(result, tmp_path / "again", networks.attention_block(), tokens)
+    assert again.model.sha256() == result.model.sha256()
+    counts = operator_counts(result.model.structure())
+    assert (counts["MatMulIntegerToFloat"], counts["DynamicQuantizeMatMul"], counts["MatMul"]) == (2, 1, 3)
+    account = {layer.name: layer for layer in result.layers}
+    assert {name for name, layer in account.items() if layer.planned == "int8"} == {"key", "value", "out"}
+    assert account["query"].reason == "slower here"
+    # Weights in 7 bits, activations in 8, over ranges of their own: 30 dB a product, and one stands behind others.
+    assert all((account[name].sqnr_db or 0) > 20 for name in ("key", "value", "out"))
+    assert all("Integer" in str(account[name].executed) for name in ("key", "value"))
+
+
+def test_without_time_to_measure_everything_is_quantized_and_that_is_said(tmp_path: Path) -> None:
+    model = prepared("network (float[N,8] x) => (float[N,8] y) { y = MatMul(x, w) }", w=normal(8, 8))
+    result = _apply("quantize_dynamic", model, tmp_path, {"x": normal(2, 8)}, deadline=time.monotonic() + 5)
+    assert result.modified
+    assert quantize_dynamic.NO_TIME in result.notes
+
+
+def test_the_faster_form_of_a_model_is_kept(tmp_path: Path) -> None:
+    """A product long enough to be timed: what was measured stands in the manifest."""
+    model = prepared("network (float[N,512] x) => (float[N,1024] y) { y = MatMul(x, w) }", w=normal(512, 1024))
+    result = _apply("quantize_dynamic", model, tmp_path, {"x": normal(1, 64, 512)})
+    assert {"float", "everything"} <= set(result.manifest["placement"]["ratios"])
+    assert result.modified == (result.manifest["replay"]["in_float"] == [])
+    assert [layer.name for layer in result.layers] == ["MatMul_0"]
+    assert result.layers[0].float_ms

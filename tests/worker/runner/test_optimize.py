@@ -25,7 +25,6 @@ from worker.engine.faults import UserFault
 from worker.engine.feeds import DataMismatch, Feeds
 from worker.engine.pass_contract import BudgetExhausted
 from worker.engine.sessions import DeviceUnavailable
-from worker.passes import quantize_dynamic
 from worker.runner.contract import InputFile, RunnerJob, RunnerResult
 from worker.runner.events import Events
 from worker.runner.job_data import JobData
@@ -190,7 +189,7 @@ def test_a_compiled_model_is_delivered_in_two_formats_for_a_machine_that_is_name
 def test_a_model_beyond_one_file_is_delivered_as_a_tar(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (model_file, preparation, quantize_dynamic):
+    for module in (model_file, preparation):
         monkeypatch.setattr(module, "MAX_SINGLE_FILE_BYTES", 10_000)
     model = networks.perceptron(width=4096)
     result = _run(tmp_path / "w", model, {}, budget=20, recipe=[{"pass": name}])

@@ -22,6 +22,7 @@ from worker.engine.sessions import Feed
 from worker.engine.turns import Conditions, ratios, take_turns
 
 PROFILE_SECONDS, TURNS_SECONDS = 2.0, 8.0
+MEASURING_SECONDS = 2 * PROFILE_SECONDS + TURNS_SECONDS
 ROUNDS = 5
 # Below this much a call is overhead, and its kernels take less than the profiler's clock resolves.
 LEAST_MILLISECONDS = 0.3
@@ -32,9 +33,14 @@ LAYOUT_PASSES = 3.0
 # Where no QuantizeLinear was seen: what one costs on any machine of the last ten years, within a factor of two.
 DEFAULT_NS_PER_ELEMENT = 0.4
 
+PLACED_IN_FLOAT = "placed in float by the recipe"
 WORDS = {"everything": "everything that has an int8 kernel in int8", "cut": "slow int8 kernels left in float"}
 
 Build = Callable[[Placement, Path], ModelFile]
+# Milliseconds in float and in int8 of every unit, by name.
+UnitTimes = dict[str, tuple[float, float]]
+# From everything in int8, the times of its units and both profiles, float first: what may be faster.
+Propose = Callable[[Placement, UnitTimes, list[NodeTime], list[NodeTime]], Placement]
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,7 @@ class Choice:
 
     placement: Placement
     ratios: dict[str, list[float]] = field(default_factory=dict)
-    unit_times: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Milliseconds in float and in int8 of every unit, by name."""
+    unit_times: UnitTimes = field(default_factory=dict)
 
     def in_words(self) -> list[str]:
         """What was measured, as one sentence; none where nothing was."""
@@ -70,8 +75,10 @@ class Choice:
         }
 
 
-def choose_placement(prepared: ModelFile, everything: Placement, build: Build, context: PassContext) -> Choice:
-    """The fastest of: all of `everything` in int8; the minimum cut of it; nothing.
+def choose_placement(
+    prepared: ModelFile, everything: Placement, build: Build, context: PassContext, propose: Propose
+) -> Choice:
+    """The fastest of: all of `everything` in int8; what `propose` leaves of it; nothing.
 
     Raises:
         ModelFails: the model does not run.
@@ -86,7 +93,7 @@ def choose_placement(prepared: ModelFile, everything: Placement, build: Build, c
     whole = Candidate("everything", everything, build(everything, folder / "everything"))
     in_int8 = profile(whole.model, feed, context.threads, folder, PROFILE_SECONDS)
     times = {unit.name: (_time_of(unit, in_float), _time_of(unit, in_int8)) for unit in everything.units}
-    cut = _cut(everything, times, _conversion_ns(in_int8), _element_counts(in_float, in_int8))
+    cut = propose(everything, times, in_float, in_int8)
     candidates = [whole]
     if cut.quantized and cut.quantized != everything.quantized:
         candidates.append(Candidate("cut", cut, build(cut, folder / "cut")))
@@ -96,7 +103,7 @@ def choose_placement(prepared: ModelFile, everything: Placement, build: Build, c
         ratio = statistics.median(measured[candidate.name])
         if ratio > speed * NOISE:
             best, speed = candidate, ratio
-    chosen = best.placement if best else _without_slow(everything, everything.quantized)
+    chosen = best.placement if best else without_slow(everything, everything.quantized)
     return Choice(chosen, measured, times)
 
 
@@ -128,9 +135,11 @@ def _element_counts(*profiles: list[NodeTime]) -> dict[str, int]:
     return {time.origin: time.elements for times in profiles for time in times}
 
 
-def _cut(
-    everything: Placement, times: dict[str, tuple[float, float]], ns: float, elements: dict[str, int]
+def minimum_cut(
+    everything: Placement, times: UnitTimes, in_float: list[NodeTime], in_int8: list[NodeTime]
 ) -> Placement:
+    """The division into int8 and float that takes least time, conversions between them included."""
+    ns, elements = _conversion_ns(in_int8), _element_counts(in_float, in_int8)
     units = [unit for unit in everything.units if unit.name in everything.quantized]
     index = {node: number for number, unit in enumerate(units) for node in unit.nodes}
     network = Network([_ns(times[unit.name][1]) for unit in units], [_ns(times[unit.name][0]) for unit in units])
@@ -147,10 +156,10 @@ def _cut(
         emits_float = maker is not None and everything.emits_float(units[maker])
         network.tensor(None if emits_float else maker, readers, cost, cost, outside)
     chosen = {units[number].name for number in network.in_int8()}
-    return _without_slow(everything, everything.quantized - chosen)
+    return without_slow(everything, everything.quantized - chosen)
 
 
-def _without_slow(placement: Placement, names: Iterable[str]) -> Placement:
+def without_slow(placement: Placement, names: Iterable[str]) -> Placement:
     """Left in float because it measured slower in int8; the reason says what kind of node."""
     dropped = set(names)
     by_kind: dict[str, list[str]] = {}

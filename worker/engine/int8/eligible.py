@@ -18,6 +18,7 @@ ATTENTION = (
     "and residual sums lose too much in 8 bits"
 )
 EXCLUDED = "excluded by the recipe"
+NOT_ASKED = "not among the recipe's `operators`"
 NOT_FINITE = "NaN or infinity passed through it"
 
 
@@ -28,7 +29,7 @@ def eligible(units: list[Unit], transformer: bool, operators: list[str] | None, 
     for unit in units:
         reason = _against(unit, transformer) if operators is None else None
         if operators is not None and unit.node.op_type not in operators:
-            reason = "not among the recipe's `operators`"
+            reason = NOT_ASKED
         if unit.name in excluded:
             reason = EXCLUDED
         if reason is not None:

@@ -17,11 +17,11 @@ OPERATOR = "MatMulIntegerToFloat"
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a DequantizeLinear reads."""
+    """A tensor in 8 bits; without a zero point, 0 is."""
 
     codes: ir.Value
     scale: ir.Value
-    zero_point: ir.Value
+    zero_point: ir.Value | None
 
 
 def fuse_products(model: ir.Model) -> int:
@@ -48,12 +48,19 @@ def fuse_products(model: ir.Model) -> int:
 def _fuse(
     graph: ir.Graph, node: ir.Node, add: ir.Node, activation: Quantized, weight: Quantized, bias: np.ndarray
 ) -> None:
-    inputs = [activation.codes, weight.codes, activation.scale, weight.scale, activation.zero_point, weight.zero_point]
-    inputs.append(add_initializer(graph, f"{node.name}/added", bias))
-    output = ir.Value(name=f"{add.outputs[0].name}_fused")
-    made = ir.node(OPERATOR, inputs, outputs=[output], name=node.name, domain=RUNTIME_DOMAIN)
+    made = integer_product(node.name or "", activation, weight, add_initializer(graph, f"{node.name}/added", bias))
     replace(graph, add, [made])
     graph.remove(node, safe=True)
+
+
+def integer_product(name: str, activation: Quantized, weight: Quantized, bias: ir.Value | None) -> ir.Node:
+    """float32 of 8 bits times 8 bits, plus `bias` `(N,)`; no node of a graph yet."""
+    inputs = [activation.codes, weight.codes, activation.scale, weight.scale, activation.zero_point, weight.zero_point]
+    inputs.append(bias)
+    while inputs[-1] is None:
+        inputs.pop()
+    output = ir.Value(name=f"{name}/{OPERATOR}")
+    return ir.node(OPERATOR, inputs, outputs=[output], name=name, domain=RUNTIME_DOMAIN)
 
 
 def _quantized(value: ir.Value | None) -> Quantized | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 import onnx_ir as ir
 
@@ -21,19 +22,17 @@ class Placement:
     reasons: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, units: list[Unit], quantized: Iterable[str], reasons: dict[str, str] | None = None) -> "Placement":
+    def of(cls, units: list[Unit], quantized: Iterable[str], reasons: dict[str, str] | None = None) -> Self:
         """A placement in which no carrier runs in int8 for nothing: what it reads or what reads it must be int8."""
         chosen = set(quantized)
         while idle := _idle_carriers(units, chosen):
             chosen -= idle
         return cls(units, frozenset(chosen), reasons or {})
 
-    def without(self, names: Iterable[str], reason: str) -> "Placement":
+    def without(self, names: Iterable[str], reason: str) -> Self:
         """The same with these units in float."""
         dropped = set(names)
-        return Placement.of(
-            self.units, self.quantized - dropped, {**self.reasons, **dict.fromkeys(sorted(dropped), reason)}
-        )
+        return self.of(self.units, self.quantized - dropped, {**self.reasons, **dict.fromkeys(sorted(dropped), reason)})
 
     @cached_property
     def in_int8(self) -> list[Unit]:

@@ -75,7 +75,8 @@ class Unit:
 
     @property
     def outputs(self) -> list[ir.Value]:
-        return list((self.activation or self.node).outputs)
+        """Without those that are optional and not asked for."""
+        return [value for value in (self.activation or self.node).outputs if value.name]
 
     @property
     def output(self) -> ir.Value:

@@ -11,7 +11,7 @@ from tests.worker import networks
 from tests.worker.engine.int8.conftest import SamplesContext
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
-from worker.engine.int8.choosing import ROUNDS, Choice, choose_placement
+from worker.engine.int8.choosing import ROUNDS, Choice, choose_placement, minimum_cut
 from worker.engine.int8.eligible import eligible
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rounding import Rounding
@@ -48,7 +48,7 @@ def _choose(side: int, saved: Callable[..., ModelFile], context: SamplesContext)
     def build(placement: Placement, folder: Path) -> ModelFile:
         return builder(file, lambda one: plain_numbers(one, maps, Rounding(bits=7)))(placement, folder)
 
-    return choose_placement(file, everything, build, given), given
+    return choose_placement(file, everything, build, given, minimum_cut), given
 
 
 def test_candidates_are_measured_and_one_of_them_is_kept(
