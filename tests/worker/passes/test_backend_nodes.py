@@ -47,16 +47,12 @@ FLOORS_DB = {
 # A tensor of zeros has no signal: this much noise an element is none.
 SILENCE = 1e-12
 # Why a model may fail, by pass and name. One that passes must not stand here.
-ANOTHER_MASK = "draws a mask at random by its seed, in float16 another one than in float32"
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "optimize_graph": {},
     "quantize_static": {},
     "quantize_dynamic": {},
     "quantize_weights": {},
-    "convert_float16": {
-        "test_training_dropout_default with constants": ANOTHER_MASK,
-        "test_training_dropout with constants": ANOTHER_MASK,
-    },
+    "convert_float16": {},
 }
 # Operators with weights: all their models with constants are taken.
 WEIGHTED = {f"{name} with constants" for name in ("BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul")}

@@ -22,12 +22,14 @@ GROWING = networks.parse(
     "network (float[N,1] x) => (float[N,1] y) <int64[1] flat = {-1}, float[1] one = {1}>"
     "{ n = Reshape(x, flat) size = Cast<to=7>(n) big = Expand(one, size) sum = ReduceSum(big) y = Mul(x, sum) }"
 )
-# The tool leaves the float32 constant of the body, where it meets a state that has become float16.
-UNCONVERTIBLE = networks.parse(
-    "network (float[N,4] x) => (float[N,4] y) <int64 n = {2}, bool on = {1}> { a = Relu(x) y = Loop(n, on, a) "
-    "<body = g (int64 i, bool before, float[N,4] s) => (bool after, float[N,4] t)"
-    "{ after = Identity(before) k = Constant<value_floats = [2.0]>() t = Add(s, k) }> }"
+# In float16 2049 is 2048, and so many elements there are not.
+COUNTING = networks.parse(
+    "network (float[1] x) => (float[N] y) <float[2049] v = {"
+    + ", ".join(["1"] * 2049)
+    + "}> { n = Abs(x) size = Cast<to = 7>(n) y = Reshape(v, size) }"
 )
+UNCHANGEABLE = networks.parse("network (float[N,4] x) => (float[N,4] y) <int64 axis = {1}> { y = CumSum(x, axis) }")
+TINY = np.float32(1e-12)
 LARGE = networks.parse("network (float[N,4] x) => (float[N,4] y) { big = Mul(x, x) y = Sqrt(big) }")
 
 
@@ -74,9 +76,29 @@ def test_what_the_model_itself_meets_is_not_hidden(second: float, fault: type[Us
         apply(model, config, _context(model, x, tmp_path / "scratch"))
 
 
-def test_a_conversion_that_fails_is_said_and_changes_nothing(tmp_path: Path) -> None:
-    model = ModelFile(networks.save(UNCONVERTIBLE, tmp_path / "model"))
+def test_what_does_not_run_in_float16_is_said_and_changes_nothing(tmp_path: Path) -> None:
+    model = ModelFile(networks.save(COUNTING, tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16", "keep_io_types": False})
+    result = apply(model, config, _context(model, np.full((2, 1), 2049, np.float32), tmp_path / "scratch"))
+    assert (result.modified, result.model) == (False, model)
+    assert "does not run it in float16" in result.notes[-1]
+
+
+def test_a_model_without_a_node_for_float16_is_unchanged(tmp_path: Path) -> None:
+    model = ModelFile(networks.save(UNCHANGEABLE, tmp_path / "model"))
     config = ConvertFloat16.model_validate({"pass": "convert_float16"})
     result = apply(model, config, _context(model, np.ones((2, 4), np.float32), tmp_path / "scratch"))
     assert (result.modified, result.model) == (False, model)
-    assert "could not be converted" in result.notes[-1]
+    assert "nothing was changed" in result.notes[-1]
+
+
+def test_values_too_small_for_it_are_raised_and_said(tmp_path: Path) -> None:
+    """What keeps a root from 0 must not become 0 itself."""
+    model = networks.prepared("network (float[N,4] x) => (float[N,4] y) { r = Add(x, e) y = Div(x, r) }", e=TINY)
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    x = np.zeros((2, 4), np.float32)
+    result = apply(file, config, _context(file, x, tmp_path / "scratch"))
+    (y,) = ort.InferenceSession(result.model.path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    assert np.isfinite(y).all()
+    assert any("1 values in 1 constants were too close to 0" in note for note in result.notes)

@@ -1,0 +1,51 @@
+"""What becomes of numbers that float16 has not: none turns into 0, and none into infinity unseen."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.worker.networks import parse, prepared
+from worker.engine.float16.constants import narrow, nodes_beyond
+
+TINY = 5.96e-8  # the smallest float16 above 0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "raised"),
+    [
+        (1 / 3, 0.33325, 0),
+        (1e-12, TINY, 1),
+        (-1e-30, -TINY, 1),
+        (0.0, 0.0, 0),
+        (65504.0, 65504.0, 0),
+        (np.inf, np.inf, 0),
+        (-np.inf, -np.inf, 0),
+        (np.nan, np.nan, 0),
+    ],
+)
+def test_a_value_keeps_its_sign_and_does_not_vanish(given: float, expected: float, raised: int) -> None:
+    for values in (np.array(given, np.float32), np.array([given, 1.0], np.float32)):
+        narrowed = narrow(values)
+        assert (narrowed.values.dtype, narrowed.values.shape) == (np.float16, values.shape)
+        assert narrowed.raised == raised
+        np.testing.assert_allclose(narrowed.values.reshape(-1)[0], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("constant", "beyond"),
+    [(7e4, ["Mul_0"]), (-1e9, ["Mul_0"]), (6e4, []), (np.inf, []), (np.nan, [])],
+    ids=["beyond", "mask", "within", "infinity", "nan"],
+)
+def test_nodes_that_read_a_finite_constant_beyond_it_are_found(constant: float, beyond: list[str]) -> None:
+    model = prepared("network (float[N,2] x) => (float[N,2] y) { a = Mul(x, k) y = Neg(a) }", k=np.float32(constant))
+    assert nodes_beyond(ir.from_proto(model), ()) == beyond
+    assert nodes_beyond(ir.from_proto(model), ["a"]) == ["Mul_0", "Neg_1"]
+
+
+def test_constants_of_subgraphs_are_looked_at_as_well() -> None:
+    model = parse(
+        "network (float[2] x, bool t) => (float[2] y) { y = If(t) "
+        "<then_branch = g () => (float[2] p) { k = Constant<value_float = 1e9>() [wide] p = Mul(x, k) },"
+        " else_branch = h () => (float[2] q) { [narrow] q = Neg(x) }> }"
+    )
+    assert nodes_beyond(ir.from_proto(model), ()) == ["wide"]

@@ -1,0 +1,1 @@
+"""A graph in half precision, with islands of float32."""
