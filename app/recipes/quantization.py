@@ -11,10 +11,11 @@ class QuantizeStatic(PassConfig):
     """INT8 weights and activations, ranges calibrated on data: unsigned activations, signed weights per channel."""
 
     pass_: Literal["quantize_static"] = Field(alias="pass", description="The pass.")
-    calibration_method: Literal["mse", "minmax", "percentile", "entropy"] = Field(
-        default="mse",
+    calibration_method: Literal["auto", "mse", "minmax", "percentile", "entropy"] = Field(
+        default="auto",
         description="How activation ranges are chosen from the calibration data: least squared error, the extremes, a "
-        "share of all values, or least divergence.",
+        "share of all values, or least divergence; `auto`: the first or the second, whichever keeps more of the "
+        "outputs.",
     )
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="With `percentile`: the share of values kept inside the range."
@@ -26,7 +27,9 @@ class QuantizeStatic(PassConfig):
         default=True, description="One weight scale per output channel; costs nothing at run time."
     )
     reduce_range: bool | None = Field(
-        default=None, description="Weights in 7 bits, which saturate nowhere; by default only where VNNI is missing."
+        default=None,
+        description="Weights in 7 bits, which saturate nowhere. By default 8 bits where there is VNNI; elsewhere 8 "
+        "or 7, whichever keeps more of the outputs here.",
     )
     placement: Literal["measured", "kernels", "given"] = Field(
         default="measured",

@@ -22,7 +22,7 @@ from worker.engine.int8.rounding import Rounding
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import Preparation, operator_counts, prepare
+from worker.engine.preparation import Preparation, keep_sums_apart, operator_counts, prepare
 from worker.engine.processor import needs_reduced_range
 from worker.engine.profiling import profile
 
@@ -77,6 +77,7 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
 
 def _prepared(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Work:
     preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
+    keep_sums_apart(preparation, context.device)
     everything = everything_dynamic(preparation.model.graph(), config.operators, config.exclude)
     reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
     return Work(preparation, everything, Rounding(bits=7 if reduce_range else 8, per_channel=config.per_channel))

@@ -6,12 +6,12 @@ arXiv:1712.05877. Which nodes run in int8 is decided by timing them here; weight
 what the nodes are fed (`worker.engine.int8`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from app.recipes.quantization import QuantizeStatic
-from worker.engine.calibration import Calibration, Settings, calibrate
+from worker.engine.calibration import Calibration, Method, Settings, calibrate_by
 from worker.engine.graph import name_nodes, restore_face
 from worker.engine.int8.building import (
     Accuracy,
@@ -32,6 +32,7 @@ from worker.engine.int8.rescue import SENSITIVE, Floor, Rescue, rescue
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.smoothing import smooth
 from worker.engine.int8.units import units_of
+from worker.engine.int8.variants import Variant, most_faithful
 from worker.engine.int8.verification import not_fused
 from worker.engine.kinds import is_quantized, is_transformer
 from worker.engine.model_file import ModelFile, save_graph, save_model
@@ -42,6 +43,8 @@ from worker.engine.profiling import NodeTime, profile
 
 PREPARED, CALIBRATED, PLACED, ROUNDED, CHECKED = 0.1, 0.3, 0.6, 0.75, 0.9
 VERIFYING_SECONDS = 1.0
+# Saturation is measured with the file whole; joints are smoothed for what 8 bits lose.
+SMOOTHED_FOR_BITS = 8
 # What units are fed is read from this many samples at most: their rows are drawn at random anyway.
 MOST_INPUT_SAMPLES, LAYER_SAMPLES = 64, 8
 # A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
@@ -57,7 +60,16 @@ class Work:
     rounding: Rounding
     notes: list[str]
     manifest: dict[str, Any] = field(default_factory=dict)
-    calibration: Calibration = field(default_factory=lambda: Calibration({}, 0, []))
+    calibrations: dict[Method, Calibration] = field(default_factory=dict)
+    """By the methods that are asked for or to be chosen from; the first is the one in use."""
+
+    @property
+    def method(self) -> Method:
+        return next(iter(self.calibrations))
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.calibrations[self.method]
 
 
 def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> PassResult:
@@ -68,7 +80,10 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
     work = _prepared(model, config, context)
     _calibrate(work, config, context)
     choice = _placed(work, config, context)
-    kept = _built(work, choice.placement, config, context) if choice.placement.quantized else None
+    kept = None
+    if choice.placement.quantized:
+        _vary(work, choice.placement, config, context)
+        kept = _built(work, choice.placement, config, context)
     placement = kept.placement if kept else choice.placement
     work.notes.extend(reasons_in_words(placement))
     work.manifest |= {"placement": choice.manifest(), "replay": _pinned(work, choice.placement, placement, config)}
@@ -105,7 +120,7 @@ def _prepared(model: ModelFile, config: QuantizeStatic, context: PassContext) ->
     if transformer and config.smoothing == "auto":
         context.phase("smoothing")
         samples = min(MOST_INPUT_SAMPLES, config.calibration_samples)
-        smoothed, strengths = smooth(preparation.model, context, samples, rounding.bits)
+        smoothed, strengths = smooth(preparation.model, context, samples, SMOOTHED_FOR_BITS)
         if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
             strengths = {}
     structure = preparation.model.structure()
@@ -124,23 +139,26 @@ def _calibrate(work: Work, config: QuantizeStatic, context: PassContext) -> None
     context.progress(PREPARED)
     context.check_time("calibrating")
     context.phase("calibrating")
-    calibration = calibrate(
+    methods: tuple[Method, ...] = ("mse", "minmax")
+    if config.calibration_method != "auto":
+        methods = (config.calibration_method,)
+    work.calibrations = calibrate_by(
+        methods,
         work.prepared,
-        Settings(config.calibration_method, config.percentile, config.calibration_samples),
+        Settings(methods[0], config.percentile, config.calibration_samples),
         context,
         lambda share: context.progress(PREPARED + (CALIBRATED - PREPARED) * share),
         tensors_to_calibrate(work.everything),
     )
-    work.calibration = calibration
+    calibration = work.calibration
     work.everything = without_unknown_ranges(work.everything, calibration, NOT_FINITE)
     work.notes.append(
         f"Ranges of {len(calibration.ranges)} tensors from {calibration.sample_count} samples of "
-        f"{context.feeds.source} ({config.calibration_method})."
+        f"{context.feeds.source} ({', '.join(methods)})."
     )
     if calibration.sample_count < min(config.calibration_samples, context.feeds.sample_count):
         work.notes.append("Calibration stopped early: the job's time ran short.")
     work.manifest |= {
-        "weight_bits": work.rounding.bits,
         "calibration_samples": calibration.sample_count,
         "calibration_order": "the order of the dataset, one sample a call",
     }
@@ -158,6 +176,23 @@ def _placed(work: Work, config: QuantizeStatic, context: PassContext) -> Choice:
     work.notes.extend(choice.in_words())
     context.progress(PLACED)
     return choice
+
+
+def _vary(work: Work, placement: Placement, config: QuantizeStatic, context: PassContext) -> None:
+    """Choose the method of ranges and the bits of weights, where the recipe leaves them open, by what they keep."""
+
+    def build(variant: Variant, placement: Placement, folder: Path) -> ModelFile:
+        maps = maps_of(work.everything, variant.calibration)
+        rounding = replace(work.rounding, bits=variant.bits)
+        return builder(work.prepared, lambda placed: plain_numbers(placed, maps, rounding))(placement, folder)
+
+    context.phase("comparing")
+    bits = (7, 8) if config.reduce_range is None and needs_reduced_range() else (work.rounding.bits,)
+    tried = most_faithful(work.prepared, placement, work.calibrations, bits, build, context)
+    work.rounding = replace(work.rounding, bits=tried.kept.bits)
+    work.calibrations = {tried.kept.method: tried.kept.calibration}
+    work.notes.extend(tried.in_words())
+    work.manifest |= {"variants": tried.manifest(), "weight_bits": tried.kept.bits}
 
 
 def _built(work: Work, placement: Placement, config: QuantizeStatic, context: PassContext) -> Rescue:
@@ -212,6 +247,7 @@ def _pinned(work: Work, placed: Placement, kept: Placement, config: QuantizeStat
         "in_float": sorted(work.everything.quantized - placed.quantized),
         "given_back": sorted(placed.quantized - kept.quantized),
         "keep_fidelity": False,
+        "calibration_method": work.method,
         "reduce_range": work.rounding.bits == 7,
         "calibration_samples": max(1, work.calibration.sample_count),
     }

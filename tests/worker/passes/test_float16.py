@@ -24,9 +24,10 @@ GROWING = networks.parse(
 )
 # In float16 2049 is 2048, and so many elements there are not.
 COUNTING = networks.parse(
-    "network (float[1] x) => (float[N] y) <float[2049] v = {"
+    "network (float[1] x) => (float[N,M] y) <float[2049] v = {"
     + ", ".join(["1"] * 2049)
-    + "}> { n = Abs(x) size = Cast<to = 7>(n) y = Reshape(v, size) }"
+    + "}> { n = Abs(x) one = Div(x, n) sizes = Concat<axis = 0>(n, one) "
+    + "shape = Cast<to = 7>(sizes) y = Reshape(v, shape) }"
 )
 UNCHANGEABLE = networks.parse("network (float[N,4] x) => (float[N,4] y) <int64 axis = {1}> { y = CumSum(x, axis) }")
 TINY = np.float32(1e-12)

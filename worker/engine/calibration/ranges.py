@@ -42,7 +42,22 @@ def calibrate(
     progress: Callable[[float], None],
     tensors: dict[str, int] | None = None,
 ) -> Calibration:
-    """The range of each of `tensors` (element type by name), by default of every float tensor that nodes exchange.
+    """The ranges of `settings.method`, of each of `tensors` (element type by name).
+
+    See `calibrate_by`.
+    """
+    return calibrate_by((settings.method,), model, settings, context, progress, tensors)[settings.method]
+
+
+def calibrate_by(
+    methods: tuple[Method, ...],
+    model: ModelFile,
+    settings: Settings,
+    context: PassContext,
+    progress: Callable[[float], None],
+    tensors: dict[str, int] | None = None,
+) -> dict[Method, Calibration]:
+    """By method, the ranges of `tensors`, by default of every float tensor that nodes exchange; data is read once.
 
     Stops early, with what it has, when the context's time is used up; at least one call is always made. A tensor that
     was empty in every call has no range.
@@ -52,11 +67,19 @@ def calibrate(
 
     """
     wanted = activations(model.structure()) if tensors is None else tensors
-    with_histograms = settings.method != "minmax"
+    with_histograms = any(method != "minmax" for method in methods)
     seen, count = observe(model, wanted, context, settings.samples, with_histograms, progress)
-    ranges = {}
-    for name, observation in seen.items():
-        histogram = observation.histogram
-        if observation.finite and histogram.low <= histogram.high:
-            ranges[name] = Range(*choose_range(histogram, settings.method, settings.percentile))
-    return Calibration(ranges, count, [name for name, observation in seen.items() if not observation.finite])
+    not_finite = [name for name, observation in seen.items() if not observation.finite]
+    known = {
+        name: observation.histogram
+        for name, observation in seen.items()
+        if observation.finite and observation.histogram.low <= observation.histogram.high
+    }
+    return {
+        method: Calibration(
+            {name: Range(*choose_range(histogram, method, settings.percentile)) for name, histogram in known.items()},
+            count,
+            not_finite,
+        )
+        for method in methods
+    }
