@@ -30,7 +30,7 @@ class Comparison:
 def conditions(threads: int, scale: Scale, rounds: int) -> list[str]:
     """Machine, versions, date and method, a line each."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    bits = "7-bit weights, for 8-bit ones saturate here" if needs_reduced_range() else "8-bit weights"
+    bits = "plain 8-bit weights may saturate here" if needs_reduced_range() else "8-bit weights"
     versions = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in PACKAGES)]
     return [
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {processor_name()}, {os.cpu_count()} cores, {threads} used, "

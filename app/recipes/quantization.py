@@ -28,8 +28,8 @@ class QuantizeStatic(PassConfig):
     )
     reduce_range: bool | None = Field(
         default=None,
-        description="Weights in 7 bits, which saturate nowhere. By default 8 bits where there is VNNI; elsewhere 8 "
-        "or 7, whichever keeps more of the outputs here.",
+        description="Weights whose products saturate no kernel that adds them in 16 bits: no two neighbours exceed 128 "
+        "together. By default only where VNNI is missing.",
     )
     placement: Literal["measured", "kernels", "given"] = Field(
         default="measured",
@@ -98,7 +98,9 @@ class QuantizeDynamic(PassConfig):
     )
     per_channel: bool = Field(default=True, description="One weight scale per output channel.")
     reduce_range: bool | None = Field(
-        default=None, description="Weights in 7 bits, which saturate nowhere; by default only where VNNI is missing."
+        default=None,
+        description="Weights whose products saturate no kernel that adds them in 16 bits. By default only where "
+        "VNNI is missing.",
     )
     placement: Literal["measured", "kernels", "given"] = Field(
         default="measured",

@@ -41,7 +41,7 @@ def instruction_sets() -> list[str]:
 
 
 def needs_reduced_range() -> bool:
-    """Whether 8-bit weights may saturate here; 7-bit ones do not."""
+    """Whether kernels here add products of 8-bit numbers in 16 bits, which saturate."""
     return WITHOUT_SATURATION.isdisjoint(instruction_sets())
 
 

@@ -80,7 +80,7 @@ def _prepared(model: ModelFile, config: QuantizeDynamic, context: PassContext) -
     keep_sums_apart(preparation, context.device)
     everything = everything_dynamic(preparation.model.graph(), config.operators, config.exclude)
     reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
-    return Work(preparation, everything, Rounding(bits=7 if reduce_range else 8, per_channel=config.per_channel))
+    return Work(preparation, everything, Rounding(unsaturated=reduce_range, per_channel=config.per_channel))
 
 
 def _placed(work: Work, config: QuantizeDynamic, context: PassContext) -> Choice:
@@ -115,6 +115,6 @@ def _pinned(work: Work, placement: Placement, config: QuantizeDynamic) -> dict[s
     pinned = {
         "placement": "given",
         "in_float": sorted(work.everything.quantized - placement.quantized),
-        "reduce_range": work.rounding.bits == 7,
+        "reduce_range": work.rounding.unsaturated,
     }
     return config.model_dump(mode="json", by_alias=True) | pinned

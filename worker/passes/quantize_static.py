@@ -6,7 +6,7 @@ arXiv:1712.05877. Which nodes run in int8 is decided by timing them here; weight
 what the nodes are fed (`worker.engine.int8`).
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ from worker.engine.int8.equalization import equalize
 from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
+from worker.engine.int8.range_choice import most_faithful
 from worker.engine.int8.rescue import SENSITIVE, Floor, Rescue, rescue
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.smoothing import smooth
 from worker.engine.int8.units import units_of
-from worker.engine.int8.variants import Variant, most_faithful
 from worker.engine.int8.verification import not_fused
 from worker.engine.kinds import is_quantized, is_transformer
 from worker.engine.model_file import ModelFile, save_graph, save_model
@@ -43,8 +43,8 @@ from worker.engine.profiling import NodeTime, profile
 
 PREPARED, CALIBRATED, PLACED, ROUNDED, CHECKED = 0.1, 0.3, 0.6, 0.75, 0.9
 VERIFYING_SECONDS = 1.0
-# Saturation is measured with the file whole; joints are smoothed for what 8 bits lose.
-SMOOTHED_FOR_BITS = 8
+IN_8_BITS = "Weights in 8 bits, activations in unsigned 8 bits."
+UNSATURATED = "Weights in 8 bits, no two of which saturate a kernel without VNNI; activations in unsigned 8 bits."
 # What units are fed is read from this many samples at most: their rows are drawn at random anyway.
 MOST_INPUT_SAMPLES, LAYER_SAMPLES = 64, 8
 # A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
@@ -82,7 +82,7 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
     choice = _placed(work, config, context)
     kept = None
     if choice.placement.quantized:
-        _vary(work, choice.placement, config, context)
+        _choose_ranges(work, choice.placement, context)
         kept = _built(work, choice.placement, config, context)
     placement = kept.placement if kept else choice.placement
     work.notes.extend(reasons_in_words(placement))
@@ -95,7 +95,7 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
     context.progress(CHECKED)
     executed = profile(result, context.timed_feed(), context.threads, context.scratch, VERIFYING_SECONDS)
     work.notes.extend(_verified(placement, executed))
-    work.notes.append(f"Weights in {work.rounding.bits} bits, activations in unsigned 8 bits.")
+    work.notes.append(UNSATURATED if work.rounding.unsaturated else IN_8_BITS)
     sqnr = layer_sqnr_db(work.prepared, kept.model, placement, context, LAYER_SAMPLES)
     layers = layers_of(placement, executed, choice.unit_times, sqnr, kept.sensitivities_db)
     counts = {"before": operator_counts(work.prepared.structure()), "after": operator_counts(result.structure())}
@@ -108,7 +108,7 @@ def _prepared(model: ModelFile, config: QuantizeStatic, context: PassContext) ->
     keep_sums_apart(preparation, context.device)
     reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
     rounding = Rounding(
-        bits=7 if reduce_range else 8,
+        unsaturated=reduce_range,
         per_channel=config.per_channel,
         clip=config.weight_clipping,
         gptq=config.rounding == "gptq",
@@ -120,7 +120,7 @@ def _prepared(model: ModelFile, config: QuantizeStatic, context: PassContext) ->
     if transformer and config.smoothing == "auto":
         context.phase("smoothing")
         samples = min(MOST_INPUT_SAMPLES, config.calibration_samples)
-        smoothed, strengths = smooth(preparation.model, context, samples, SMOOTHED_FOR_BITS)
+        smoothed, strengths = smooth(preparation.model, context, samples)
         if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
             strengths = {}
     structure = preparation.model.structure()
@@ -178,21 +178,18 @@ def _placed(work: Work, config: QuantizeStatic, context: PassContext) -> Choice:
     return choice
 
 
-def _vary(work: Work, placement: Placement, config: QuantizeStatic, context: PassContext) -> None:
-    """Choose the method of ranges and the bits of weights, where the recipe leaves them open, by what they keep."""
+def _choose_ranges(work: Work, placement: Placement, context: PassContext) -> None:
+    """Choose the method of ranges, where the recipe leaves it open, by what the outputs keep."""
 
-    def build(variant: Variant, placement: Placement, folder: Path) -> ModelFile:
-        maps = maps_of(work.everything, variant.calibration)
-        rounding = replace(work.rounding, bits=variant.bits)
-        return builder(work.prepared, lambda placed: plain_numbers(placed, maps, rounding))(placement, folder)
+    def build(calibration: Calibration, folder: Path) -> ModelFile:
+        maps = maps_of(work.everything, calibration)
+        return builder(work.prepared, lambda placed: plain_numbers(placed, maps, work.rounding))(placement, folder)
 
     context.phase("comparing")
-    bits = (7, 8) if config.reduce_range is None and needs_reduced_range() else (work.rounding.bits,)
-    tried = most_faithful(work.prepared, placement, work.calibrations, bits, build, context)
-    work.rounding = replace(work.rounding, bits=tried.kept.bits)
-    work.calibrations = {tried.kept.method: tried.kept.calibration}
+    tried = most_faithful(work.prepared, work.calibrations, build, context)
+    work.calibrations = {tried.method: work.calibrations[tried.method]}
     work.notes.extend(tried.in_words())
-    work.manifest |= {"variants": tried.manifest(), "weight_bits": tried.kept.bits}
+    work.manifest["ranges_sqnr_db"] = tried.manifest()
 
 
 def _built(work: Work, placement: Placement, config: QuantizeStatic, context: PassContext) -> Rescue:
@@ -248,7 +245,7 @@ def _pinned(work: Work, placed: Placement, kept: Placement, config: QuantizeStat
         "given_back": sorted(placed.quantized - kept.quantized),
         "keep_fidelity": False,
         "calibration_method": work.method,
-        "reduce_range": work.rounding.bits == 7,
+        "reduce_range": work.rounding.unsaturated,
         "calibration_samples": max(1, work.calibration.sample_count),
     }
     return config.model_dump(mode="json", by_alias=True) | pinned

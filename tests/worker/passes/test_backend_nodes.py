@@ -36,8 +36,8 @@ HERE = ("optimize_graph", "quantize_static")
 FLOORS_DB = {
     # float32 has 24 bits of significand, 144 dB a rounding; sums taken in another order may cost 20 of them.
     "optimize_graph": 120.0,
-    # Rounding to 8 bits over a range of its own keeps about 40 dB; weights in 7 bits where VNNI is missing, a dozen
-    # roundings in what one operator expands to, and tensors of a few elements may cost ten of them.
+    # Rounding to 8 bits over a range of its own keeps about 40 dB; a dozen roundings in what one
+    # operator expands to, and tensors of a few elements may cost ten of them.
     "quantize_static": 30.0,
     "quantize_dynamic": 30.0,
     "quantize_weights": 30.0,

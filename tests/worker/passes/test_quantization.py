@@ -167,7 +167,7 @@ def test_what_no_dynamic_kernel_computes_stays_in_float(
         run_session(open_session(path, 1), {"x": x})[0]
         for path in (tmp_path / "model" / "model.onnx", result.model.path)
     )
-    # Weights in 7 bits where VNNI is missing, activations in 8, two products: within a twentieth of the largest.
+    # Weights and activations in 8 bits, two products: within a twentieth of the largest.
     np.testing.assert_allclose(after, before, atol=0.05 * float(np.abs(before).max()))
 
 
@@ -221,7 +221,7 @@ def test_choices_of_timing_are_replayed_to_the_same_bytes(tmp_path: Path, monkey
 
 
 def test_nodes_given_back_to_float_are_replayed_to_the_same_bytes(tmp_path: Path) -> None:
-    # In 7 bits all of the network keeps 47 dB, half of it 52.
+    # All of the network keeps 47 dB, half of it 52.
     asked = {"placement": "kernels", "reduce_range": True, "fidelity_floor_db": 50}
     result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)}, **asked)
     assert result.modified
@@ -246,7 +246,7 @@ def test_products_left_in_float_are_replayed_to_the_same_bytes(tmp_path: Path, m
     account = {layer.name: layer for layer in result.layers}
     assert {name for name, layer in account.items() if layer.planned == "int8"} == {"key", "value", "out"}
     assert account["query"].reason == "slower here"
-    # Weights in 7 bits, activations in 8, over ranges of their own: 30 dB a product, and one stands behind others.
+    # Weights and activations in 8 bits over ranges of their own: 30 dB a product, and one stands behind others.
     assert all((account[name].sqnr_db or 0) > 20 for name in ("key", "value", "out"))
     assert all("Integer" in str(account[name].executed) for name in ("key", "value"))
 

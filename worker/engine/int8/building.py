@@ -110,4 +110,5 @@ def builder(prepared: ModelFile, numbers: Callable[[Placement], Numbers]) -> Cal
 def _codes(unit: Unit, maps: dict[str, Affine], rounding: Rounding, moments: Moments | None) -> Codes:
     bias = None if unit.node.op_type == "MatMul" else bias_of(unit)
     scale = float(maps[unit.sources[0].name or ""].scale)
-    return codes_of(unit.weight_values, unit.channel_axis, rounding, moments, least_scale(bias, scale))
+    least = least_scale(bias, scale)
+    return codes_of(unit.weight_values, unit.channel_axis, rounding, moments, least, unit.is_depthwise)

@@ -12,21 +12,22 @@ import scipy.linalg
 
 from worker.engine.affine import Affine
 from worker.engine.int8.inputs import Moments
-from worker.engine.int8.weights import Codes, as_rows, encode, map_of, widened
+from worker.engine.int8.saturation import Pairs
+from worker.engine.int8.weights import Codes, as_rows, encode, map_of, rounded, widened
 
 CLIP_SHARES = np.linspace(1.0, 0.6, 21)
 DAMPING = 0.01
 BLOCK = 128
 
 
-def searched_map(rows: np.ndarray, power: np.ndarray, bits: int) -> Affine:
+def searched_map(rows: np.ndarray, power: np.ndarray, pairs: Pairs | None = None) -> Affine:
     """The symmetric map of each row of `(C, K)` with the least error weighted by `power`, `(K,)` or `(C, K)`."""
-    full = map_of(rows, bits)
+    full = map_of(rows, pairs=pairs)
     best = np.full((len(rows), 1), np.inf)
     scale = full.scale
     for share in CLIP_SHARES:
         affine = Affine((full.scale * np.float32(share)).astype(np.float32), full.zero_point, full.lowest, full.highest)
-        error = (np.square(affine.dequantize(affine.quantize(rows)) - rows) * power).sum(axis=1, keepdims=True)
+        error = (np.square(affine.dequantize(rounded(rows, affine, pairs)) - rows) * power).sum(axis=1, keepdims=True)
         better = error < best
         best, scale = np.where(better, error, best), np.where(better, affine.scale, scale)
     return Affine(scale, full.zero_point, full.lowest, full.highest)
@@ -36,7 +37,8 @@ def searched_map(rows: np.ndarray, power: np.ndarray, bits: int) -> Affine:
 class Rounding:
     """How weights become codes."""
 
-    bits: int = 8
+    unsaturated: bool = False
+    """Within what kernels hold that add in 16 bits."""
     per_channel: bool = True
     clip: bool = True
     """Search the scale; only where each channel has its own."""
@@ -44,19 +46,25 @@ class Rounding:
 
 
 def codes_of(
-    weight: np.ndarray, axis: int, rounding: Rounding, moments: Moments | None, least_scale: np.ndarray
+    weight: np.ndarray,
+    axis: int,
+    rounding: Rounding,
+    moments: Moments | None,
+    least_scale: np.ndarray,
+    depthwise: bool = False,
 ) -> Codes:
     """Codes of a weight; without the moments of its inputs every weight is rounded to the nearest by the full range."""
     rows = as_rows(weight, axis).astype(np.float32)
-    affine = map_of(rows, rounding.bits, rounding.per_channel)
+    pairs = Pairs.of(weight.shape, axis) if rounding.unsaturated and not depthwise else None
+    affine = map_of(rows, rounding.per_channel, pairs)
     if moments is None or not moments.count:
-        return encode(rows, widened(affine, least_scale), weight.shape, axis)
+        return encode(rows, widened(affine, least_scale), weight.shape, axis, pairs)
     if rounding.clip and rounding.per_channel:
-        affine = searched_map(rows, _power_by_row(moments.power, len(rows)), rounding.bits)
+        affine = searched_map(rows, _power_by_row(moments.power, len(rows)), pairs)
     affine = widened(affine, least_scale)
     if rounding.gptq and moments.products is not None:
         rows = compensated(rows, moments.products, affine)
-    return encode(rows, affine, weight.shape, axis)
+    return encode(rows, affine, weight.shape, axis, pairs)
 
 
 def compensated(rows: np.ndarray, products: np.ndarray, affine: Affine) -> np.ndarray:
@@ -70,19 +78,19 @@ def compensated(rows: np.ndarray, products: np.ndarray, affine: Affine) -> np.nd
     hessian[np.diag_indices_from(hessian)] += damping if damping > 0 else 1.0
     factor = _upper_factor_of_inverse(hessian)
     values = rows[:, order].astype(np.float64)
-    rounded = np.empty_like(values)
+    kept = np.empty_like(values)
     count = values.shape[1]
     for start in range(0, count, BLOCK):
         end = min(start + BLOCK, count)
         errors = np.empty((len(values), end - start))
         for column in range(start, end):
             code = affine.quantize(values[:, column : column + 1].astype(np.float32))
-            rounded[:, column] = affine.dequantize(code)[:, 0]
-            errors[:, column - start] = (values[:, column] - rounded[:, column]) / factor[column, column]
+            kept[:, column] = affine.dequantize(code)[:, 0]
+            errors[:, column - start] = (values[:, column] - kept[:, column]) / factor[column, column]
             values[:, column:end] -= np.outer(errors[:, column - start], factor[column, column:end])
         values[:, end:] -= errors @ factor[start:end, end:]
-    result = np.empty_like(rounded)
-    result[:, order] = rounded
+    result = np.empty_like(kept)
+    result[:, order] = kept
     return result
 
 

@@ -35,7 +35,7 @@ class Joint:
     readers: list[Unit]
 
 
-def smooth(model: ModelFile, context: PassContext, samples: int, bits: int) -> tuple[ModelFile, dict[str, float]]:
+def smooth(model: ModelFile, context: PassContext, samples: int) -> tuple[ModelFile, dict[str, float]]:
     """The smoothed model, and the strength chosen at each joint, by the name of the LayerNormalization.
 
     At each joint the strength is kept that has the least squared error of the quantized products on real rows; none
@@ -53,7 +53,7 @@ def smooth(model: ModelFile, context: PassContext, samples: int, bits: int) -> t
     chosen: dict[str, float] = {}
     for joint in joints:
         found = rows[joint.output.name or ""]
-        strength, factors = _best(found, [_as_columns(unit) for unit in joint.readers], bits)
+        strength, factors = _best(found, [_as_columns(unit) for unit in joint.readers])
         if strength is not None:
             _apply(graph.graph, joint, factors)
             chosen[joint.norm.name or ""] = strength
@@ -85,21 +85,21 @@ def smoothing_factors(largest_input: np.ndarray, largest_weight: np.ndarray, str
     return np.where(silent, 1.0, np.maximum(factors, SMALLEST)).astype(np.float32)
 
 
-def _best(rows: np.ndarray, weights: list[np.ndarray], bits: int) -> tuple[float | None, np.ndarray]:
+def _best(rows: np.ndarray, weights: list[np.ndarray]) -> tuple[float | None, np.ndarray]:
     ones = np.ones(rows.shape[1], np.float32)
     best, factors = None, ones
-    least = _error(rows, weights, ones, bits) * WORTHWHILE
+    least = _error(rows, weights, ones) * WORTHWHILE
     largest_input = np.abs(rows).max(axis=0)
     largest_weight = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0)
     for strength in STRENGTHS:
         tried = smoothing_factors(largest_input, largest_weight, strength)
-        error = _error(rows, weights, tried, bits)
+        error = _error(rows, weights, tried)
         if error < least:
             best, factors, least = strength, tried, error
     return best, factors
 
 
-def _error(rows: np.ndarray, weights: list[np.ndarray], factors: np.ndarray, bits: int) -> float:
+def _error(rows: np.ndarray, weights: list[np.ndarray], factors: np.ndarray) -> float:
     """Sum over the readers of the share of noise in X W after both are quantized."""
     smoothed = rows / factors
     activation = unsigned(float(smoothed.min()), float(smoothed.max()))
@@ -107,7 +107,7 @@ def _error(rows: np.ndarray, weights: list[np.ndarray], factors: np.ndarray, bit
     total = 0.0
     for weight in weights:
         scaled = weight * factors[:, None]
-        affine = signed(np.abs(scaled).max(axis=0, keepdims=True), bits)
+        affine = signed(np.abs(scaled).max(axis=0, keepdims=True))
         exact, rounded = rows @ weight, inputs @ affine.dequantize(affine.quantize(scaled))
         total += float(np.square(exact - rounded).sum() / max(float(np.square(exact).sum()), 1e-30))
     return total

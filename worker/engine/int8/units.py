@@ -56,6 +56,12 @@ class Unit:
         return self.node.name or ""
 
     @property
+    def is_depthwise(self) -> bool:
+        """A convolution of each channel by a filter of its own."""
+        groups = integer(self.node, "group", 1)
+        return self.node.op_type == "Conv" and groups > 1 and self.weight_shape[:2] == (groups, 1)
+
+    @property
     def in_words(self) -> str:
         """What it is: `depthwise 3x3 Conv`, `1x1 Conv`, `Add`."""
         if self.node.op_type != "Conv":

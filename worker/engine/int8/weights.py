@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.engine.affine import Affine, signed
+from worker.engine.int8.saturation import Pairs
 
 LARGEST_INT32 = 2.0**31 - 1
 
@@ -39,10 +40,12 @@ def from_rows(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray
     return np.moveaxis(rows.reshape(moved), 0, axis)
 
 
-def map_of(rows: np.ndarray, bits: int, per_channel: bool = True) -> Affine:
-    """The symmetric map that holds the largest weight of each row of `(C, K)`; scale `(C, 1)`."""
-    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
-    return signed(largest if per_channel else np.full_like(largest, largest.max(initial=0)), bits)
+def map_of(rows: np.ndarray, per_channel: bool = True, pairs: Pairs | None = None) -> Affine:
+    """The symmetric map that holds the largest weight, and pair, of each row of `(C, K)`; scale `(C, 1)`."""
+    affine = signed(np.abs(rows).max(axis=1, keepdims=True, initial=0))
+    if pairs is not None:
+        affine = widened(affine, pairs.least_scale(rows))
+    return affine if per_channel else widened(affine, affine.scale.max(initial=0))
 
 
 def widened(affine: Affine, least_scale: np.ndarray) -> Affine:
@@ -60,8 +63,14 @@ def least_scale(bias: np.ndarray | None, input_scale: float) -> np.ndarray:
     return least.astype(np.float32)[:, None]
 
 
-def encode(rows: np.ndarray, affine: Affine, shape: tuple[int, ...], axis: int) -> Codes:
-    codes = from_rows(affine.quantize(rows), shape, axis).astype(np.int8)
+def rounded(rows: np.ndarray, affine: Affine, pairs: Pairs | None = None) -> np.ndarray:
+    """int64 codes of `rows` `(C, K)`, those of each pair within what 16 bits hold."""
+    codes = affine.quantize(rows)
+    return codes if pairs is None else pairs.limited(codes)
+
+
+def encode(rows: np.ndarray, affine: Affine, shape: tuple[int, ...], axis: int, pairs: Pairs | None = None) -> Codes:
+    codes = from_rows(rounded(rows, affine, pairs), shape, axis).astype(np.int8)
     return Codes(np.ascontiguousarray(codes), affine.scale.reshape(-1), axis)
 
 

@@ -46,7 +46,7 @@ def _choose(side: int, saved: Callable[..., ModelFile], context: SamplesContext)
     maps = maps_of(everything, calibration)
 
     def build(placement: Placement, folder: Path) -> ModelFile:
-        return builder(file, lambda one: plain_numbers(one, maps, Rounding(bits=7)))(placement, folder)
+        return builder(file, lambda one: plain_numbers(one, maps, Rounding(unsaturated=True)))(placement, folder)
 
     return choose_placement(file, everything, build, given, minimum_cut), given
 

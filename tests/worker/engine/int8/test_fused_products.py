@@ -35,7 +35,7 @@ def test_the_bias_goes_into_the_kernel(saved: Callable[..., ModelFile], context:
     given = context(model, x=np.random.default_rng(0).standard_normal((8, 5, 8)).astype(np.float32))
     everything = eligible(units_of(file.graph()), True, None, [])
     calibration = calibrate(file, Settings(), given, lambda _share: None, tensors_to_calibrate(everything))
-    numbers = plain_numbers(everything, maps_of(everything, calibration), Rounding(bits=7))
+    numbers = plain_numbers(everything, maps_of(everything, calibration), Rounding(unsaturated=True))
     graph = file.graph()
     write_placement(graph, Placement.of(units_of(graph), everything.quantized), numbers.maps, numbers.codes)
     apart = save_graph(graph, given.scratch / "apart")

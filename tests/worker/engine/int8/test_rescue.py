@@ -54,7 +54,7 @@ def spoiled(
     calibration = calibrate(file, Settings("minmax"), given, lambda _share: None, tensors_to_calibrate(everything))
     maps = maps_of(everything, calibration)
     maps["active"] = unsigned(0.0, calibration.ranges["active"].high / 100)
-    build = builder(file, lambda placement: plain_numbers(placement, maps, Rounding(bits=7)))
+    build = builder(file, lambda placement: plain_numbers(placement, maps, Rounding(unsaturated=True)))
     return file, everything, build, given
 
 

@@ -55,7 +55,7 @@ def test_gptq_is_no_worse_on_inputs_that_have_nothing_to_do_with_each_other(seed
 def test_gptq_stays_on_the_grid(terms: int) -> None:
     """Below, at and above the size of a block."""
     rows, weight = _correlated(1000, terms), normal(6, terms)
-    affine = map_of(weight, 8)
+    affine = map_of(weight)
     products = _moments(rows).products
     assert products is not None
     made = compensated(weight, products, affine)
@@ -66,7 +66,7 @@ def test_gptq_stays_on_the_grid(terms: int) -> None:
 def test_terms_that_are_always_zero_are_rounded_to_the_nearest() -> None:
     rows, weight = _correlated(500, 20), normal(4, 20)
     rows[:, :, [3, 11]] = 0
-    affine = map_of(weight, 8)
+    affine = map_of(weight)
     products = _moments(rows).products
     assert products is not None
     made = compensated(weight, products, affine)
@@ -76,7 +76,7 @@ def test_terms_that_are_always_zero_are_rounded_to_the_nearest() -> None:
 
 def test_inputs_that_are_all_zero_leave_the_nearest() -> None:
     weight = normal(4, 20)
-    affine = map_of(weight, 8)
+    affine = map_of(weight)
     made = compensated(weight, np.zeros((20, 20), np.float32), affine)
     np.testing.assert_allclose(made, affine.dequantize(affine.quantize(weight)), atol=1e-6)
 
@@ -89,7 +89,7 @@ def _weighted_error(rows: np.ndarray, power: np.ndarray, affine: Affine) -> np.n
 def test_a_searched_scale_has_no_more_error_in_any_channel(per_row: bool) -> None:
     rows = np.random.default_rng(0).standard_t(3, (16, 200)).astype(np.float32)
     power = np.abs(normal(16, 200)) if per_row else np.abs(normal(200))
-    full, searched = map_of(rows, 8), searched_map(rows, power, 8)
+    full, searched = map_of(rows), searched_map(rows, power)
     before, after = _weighted_error(rows, power, full), _weighted_error(rows, power, searched)
     assert (after <= before).all()
     assert after.sum() < before.sum()
@@ -100,7 +100,7 @@ def test_a_weight_that_nothing_multiplies_may_be_clipped() -> None:
     rows = np.array([[10.0, 0.31, -0.52, 0.77]], np.float32)
     power = np.array([0.0, 1.0, 1.0, 1.0])
     # 0.6 of the largest is as narrow as the search goes.
-    assert searched_map(rows, power, 8).scale[0, 0] < map_of(rows, 8).scale[0, 0]
+    assert searched_map(rows, power).scale[0, 0] < map_of(rows).scale[0, 0]
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_a_corrected_bias_makes_the_mean_of_each_channel_what_it_was(
     weight = normal(*shape)
     rows = normal(3000, groups, weight.size // shape[axis], seed=1) + 1.5
     moments = _moments(rows)
-    codes = codes_of(weight, axis, Rounding(bits=4), moments, NOTHING_LEAST)
+    codes = codes_of(weight, axis, Rounding(clip=False), moments, NOTHING_LEAST)
     shift = bias_shift(weight, codes, moments)
     exact, made = (_channel_means(one, axis, rows) for one in (weight, codes.dequantize()))
-    assert np.abs(exact - made).max() > 0.01
+    assert np.abs(exact - made).max() > 0.001
     np.testing.assert_allclose(made + shift, exact, atol=1e-4)
 
 
@@ -129,12 +129,7 @@ def test_without_moments_weights_are_rounded_to_the_nearest_by_their_full_range(
     weight = normal(4, 3, 3, 3)
     codes = codes_of(weight, 0, Rounding(gptq=True), None, NOTHING_LEAST)
     rows = as_rows(weight, 0)
-    np.testing.assert_array_equal(codes.codes, encode(rows, map_of(rows, 8), weight.shape, 0).codes)
-
-
-def test_seven_bits_reach_half_as_far() -> None:
-    codes = codes_of(normal(4, 3, 3, 3), 0, Rounding(bits=7), None, NOTHING_LEAST)
-    assert int(np.abs(codes.codes).max()) == 63
+    np.testing.assert_array_equal(codes.codes, encode(rows, map_of(rows), weight.shape, 0).codes)
 
 
 def test_one_scale_for_all_is_not_searched() -> None:

@@ -46,7 +46,7 @@ def test_the_formula_of_the_paper() -> None:
 def test_a_smoothed_model_answers_as_before(saved: Callable[..., ModelFile], context: SamplesContext) -> None:
     model = _normalized_product(OUTLIER)
     file = saved(model)
-    made, strengths = smooth(file, context(model, x=_samples()), samples=16, bits=8)
+    made, strengths = smooth(file, context(model, x=_samples()), samples=16)
     assert set(strengths) == {"norm"}
     feed = {"x": _samples()}
     before, after = (run_session(open_session(one.path, 1), feed)[0] for one in (file, made))
@@ -59,7 +59,7 @@ def test_a_model_without_such_norms_is_returned_as_it_is(
 ) -> None:
     model = networks.perceptron()
     file = saved(model)
-    assert smooth(file, context(model, x=np.ones((4, 8), np.float32)), samples=4, bits=8) == (file, {})
+    assert smooth(file, context(model, x=np.ones((4, 8), np.float32)), samples=4) == (file, {})
 
 
 @pytest.mark.parametrize("spoiled", ["another reader", "an output"])
