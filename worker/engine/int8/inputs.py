@@ -67,13 +67,14 @@ def input_moments(
 
     """
     chosen = np.arange(min(samples, context.feeds.sample_count))
+    calls = -(-len(chosen) // context.feeds.samples_per_call(1))
     for number, group in enumerate(_groups(units, with_products)):
         generator = np.random.default_rng([context.seed, number])
         moments = {unit.name: Moments() for unit in group}
         names = {unit.sources[0].name or "": FLOAT for unit in group}
         for arrays in exposed_calls(model, names, context, chosen, f"inputs-{number}"):
             for unit in group:
-                wanted = -(-_row_count(unit) // len(chosen))
+                wanted = -(-_row_count(unit) // calls)
                 rows = rows_of(unit, arrays[unit.sources[0].name or ""], wanted, generator)
                 moments[unit.name].add(rows, with_products and rows.shape[1] == 1)
         yield from ((unit, moments[unit.name]) for unit in group)

@@ -153,3 +153,15 @@ def test_fewer_samples_are_read_where_fewer_are_wanted(
     x = np.repeat(np.arange(1.0, 9.0, dtype=np.float32)[:, None], 4, axis=1)
     ((_, moments),) = input_moments(file, units_of(file.graph()), context(model, x=x), 2, False)
     assert (moments.count, moments.mean.tolist()) == (2, [[1.5] * 4])
+
+
+def test_a_batch_that_the_model_fixes_yields_as_many_rows(
+    saved: Callable[[onnx.ModelProto], ModelFile], context: SamplesContext
+) -> None:
+    text = "network (float[8,3,32,32] x) => (float[8,4,32,32] y) { y = Conv<pads = [1, 1, 1, 1]>(x, w) }"
+    model = prepared(text, w=normal(4, 3, 3, 3))
+    file = saved(model)
+    given = context(model, x=normal(16, 3, 32, 32))
+    ((_, moments),) = input_moments(file, units_of(file.graph()), given, 16, False)
+    # Two calls of eight samples, 1024 places each.
+    assert moments.count == LEAST_ROWS
