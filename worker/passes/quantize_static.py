@@ -33,7 +33,7 @@ from worker.engine.int8.rescue import SENSITIVE, Floor, Rescue, rescue
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.smoothing import smooth
 from worker.engine.int8.units import units_of
-from worker.engine.int8.verification import not_fused
+from worker.engine.int8.verification import Executed, fused_unasked, not_fused
 from worker.engine.kinds import is_quantized, is_transformer
 from worker.engine.model_file import ModelFile, save_graph, save_model
 from worker.engine.pass_contract import PassContext, PassResult
@@ -225,12 +225,19 @@ def _equalized(model: ModelFile, folder: Path) -> ModelFile | None:
 
 
 def _verified(placement: Placement, executed: list[NodeTime]) -> list[str]:
-    """What was planned as int8 and ran in float all the same, in words."""
-    missed = not_fused(placement, executed)
-    if not missed:
-        return [f"All {len(placement.in_int8)} nodes planned as int8 run as int8."]
-    named = ", ".join(f"{one.name} as {one.operator}" for one in missed[:5])
-    return [f"{len(missed)} of {len(placement.in_int8)} nodes planned as int8 run in float here: {named}."]
+    """What ran otherwise than it was planned, in words."""
+    missed, unasked = not_fused(placement, executed), fused_unasked(placement, executed)
+    notes = [f"All {len(placement.in_int8)} nodes planned as int8 run as int8."]
+    if missed:
+        total = len(placement.in_int8)
+        notes = [f"{len(missed)} of {total} nodes planned as int8 run in float here: {_named(missed)}."]
+    if unasked:
+        notes.append(f"{len(unasked)} nodes planned in float run in int8 between two that do: {_named(unasked)}.")
+    return notes
+
+
+def _named(kernels: list[Executed]) -> str:
+    return ", ".join(f"{one.name} as {one.operator}" for one in kernels[:5])
 
 
 def _pinned(work: Work, placed: Placement, kept: Placement, config: QuantizeStatic) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether what was planned as int8 ran as int8."""
+"""Whether what was planned as int8 ran as int8, and what was planned in float in float."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ MOVED_AWAY = frozenset(
 
 @dataclass(frozen=True)
 class Executed:
-    """A planned unit and the float kernel that ran in its place."""
+    """A planned unit and the kernel that ran in its place."""
 
     name: str
     operator: str
@@ -33,3 +33,14 @@ def not_fused(placement: Placement, times: list[NodeTime]) -> list[Executed]:
         for time in times
         if time.kind == "float" and time.operator in MOVED_AWAY and time.origin in planned
     ]
+
+
+def fused_unasked(placement: Placement, times: list[NodeTime]) -> list[Executed]:
+    """Units planned in float that run in int8: the runtime fuses what stands between a DQ and a Q, planned or not."""
+    left = {
+        name: unit.name
+        for unit in placement.units
+        if unit.name not in placement.quantized
+        for name in unit.kernel_names
+    }
+    return [Executed(left[time.origin], time.operator) for time in times if time.kind == "int8" and time.origin in left]

@@ -5,7 +5,7 @@ import pytest
 from tests.worker.engine.int8.quantizing import placed
 from tests.worker.networks import normal, prepared
 from worker.engine.int8.placement import Placement
-from worker.engine.int8.verification import Executed, not_fused
+from worker.engine.int8.verification import Executed, fused_unasked, not_fused
 from worker.engine.profiling import Kind, NodeTime
 
 
@@ -50,3 +50,10 @@ def test_kernels_in_float_are_found(kernel: str, operator: str, unit: str, place
 
 def test_a_relu_behind_a_product_that_hands_out_float_is_as_planned(placement: Placement) -> None:
     assert not_fused(placement, [_time("Relu_1", "Relu", "float")]) == []
+
+
+def test_what_runs_in_int8_unasked_is_found(placement: Placement) -> None:
+    in_float = placement.without(["Sigmoid_3"], "slower here")
+    times = [_time("Sigmoid_3", "QLinearSigmoid", "int8"), _time("conv_token_7", "QLinearConv", "int8")]
+    assert fused_unasked(placement, times) == []
+    assert fused_unasked(in_float, times) == [Executed("Sigmoid_3", "QLinearSigmoid")]
