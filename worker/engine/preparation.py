@@ -69,17 +69,21 @@ class Preparation:
         except Exception as error:  # tools raise anything; the model as it was is still good
             if is_out_of_memory(error):
                 raise
-            self.notes.append(f"Left out: {name} ({_first_line(error)}).")
+            self.notes.append(f"Left out: {name} ({self._without_paths(_first_line(error))}).")
             return False
         if made is None:
             return False
         changed = difference(self.reference, made, self.threads)
         if changed:
-            self.notes.append(f"Left out: {name} ({changed}).")
+            self.notes.append(f"Left out: {name} ({self._without_paths(changed)}).")
             return False
         self.model = made
         self.applied.append(name)
         return True
+
+    def _without_paths(self, text: str) -> str:
+        """Where a worker keeps its files tells a user nothing."""
+        return text.replace(f"{self.scratch}/", "")
 
 
 def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: int | None = None) -> Preparation:

@@ -61,6 +61,15 @@ def test_a_result_that_does_not_run_is_left_out(tmp_path: Path) -> None:
     assert "does not load" in preparation.notes[0]
 
 
+def test_a_note_does_not_say_where_a_worker_keeps_its_files(tmp_path: Path) -> None:
+    def step(_model: ModelFile, folder: Path) -> ModelFile:
+        raise ValueError(f"cannot write {folder}/model.onnx")
+
+    preparation = _preparation(tmp_path)
+    preparation.attempt("a step", step)
+    assert preparation.notes == ["Left out: a step (cannot write step-0/model.onnx)."]
+
+
 @pytest.mark.parametrize(("x", "fault"), [(-5.0, ModelFails), (BEYOND_ANY_MEMORY, OutOfMemory)], ids=["fails", "huge"])
 def test_a_model_that_does_not_run_is_said(x: float, fault: type[Exception], tmp_path: Path) -> None:
     model = ModelFile(networks.save(GROWING, tmp_path / "model"))

@@ -5,11 +5,14 @@ minimum cut weighs what each unit would save against the conversions around it. 
 as whole files, by turns, and the fastest is kept: an estimate proposes, a measurement decides.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from worker.engine.int8.cut import Network
 from worker.engine.int8.placement import Placement
@@ -150,13 +153,18 @@ def minimum_cut(
         readers = sorted({index[use.node] for use in value.uses() if use.node in index})
         outside = value.is_graph_output() or any(use.node not in index for use in value.uses())
         names = [value.name, *(node.name for node in ([producer] if producer else []))]
-        count = max(elements.get(origin_of(name or ""), 0) for name in names)
+        count = max(elements.get(origin_of(name or ""), 0) for name in names) if producer else _elements_of(value)
         passes = LAYOUT_PASSES if rank(value) == CONV_RANK else 1.0
         cost = int(count * ns * passes)
         emits_float = maker is not None and everything.emits_float(units[maker])
         network.tensor(None if emits_float else maker, readers, cost, cost, outside)
     chosen = {units[number].name for number in network.in_int8()}
     return without_slow(everything, everything.quantized - chosen)
+
+
+def _elements_of(value: ir.Value) -> int:
+    """Of an input of the graph, which no kernel returns; an axis of unknown size is mostly a batch of one."""
+    return math.prod(size for size in value.shape if isinstance(size, int)) if value.shape is not None else 0
 
 
 def without_slow(placement: Placement, names: Iterable[str]) -> Placement:

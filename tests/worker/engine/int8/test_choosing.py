@@ -18,6 +18,7 @@ from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.units import units_of
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
+from worker.engine.profiling import NodeTime
 
 
 def _convolutions(side: int) -> onnx.ModelProto:
@@ -70,3 +71,15 @@ def test_a_call_too_short_to_time_is_not_measured(saved: Callable[..., ModelFile
     choice, _ = _choose(4, saved, context)
     assert choice.ratios == {}
     assert choice.placement.quantized == {"first", "second"}
+
+
+def test_quantizing_an_input_of_the_graph_is_paid_for(saved: Callable[..., ModelFile]) -> None:
+    """No kernel bears its name. What an Add of two inputs saves is less than converting both takes."""
+    image = "float[1,64,56,56]"
+    model = networks.parse(f"network ({image} x, {image} z) => ({image} y) {{ y = Add(x, z) }}")
+    model.graph.node[0].name = "sum"
+    units = units_of(saved(model).graph())
+    everything = Placement.of(units, ["sum"])
+    profiled = [NodeTime("y_QuantizeLinear", "QuantizeLinear", "conversion", 0.1, 64 * 56 * 56)]
+    kept = minimum_cut(everything, {"sum": (0.06, 0.05)}, [], profiled)
+    assert not kept.quantized
