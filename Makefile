@@ -58,8 +58,8 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-venv $(PINS)
 	@touch $@
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-venv $(PINS)
-	@echo "Installing what the checks need into $(VENV): once"
-	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),dev]'
+	@echo "Installing what the checks need into $(VENV), torch among it: once"
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),training,dev]'
 	@touch $@ $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-venv $(PINS)

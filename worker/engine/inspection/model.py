@@ -8,7 +8,6 @@ from onnx import ModelProto
 from app.models.inspection import ModelInspection, TensorSpec
 from worker.engine.inspection import (
     macs,
-    operator_sets,
     operators,
     reading,
     session,
@@ -18,6 +17,7 @@ from worker.engine.inspection import (
     walk,
 )
 from worker.engine.model_faults import CorruptModel, UnloadableModel
+from worker.engine.trainable import claims
 
 MAX_PRODUCER_CHARACTERS = 200
 
@@ -56,7 +56,7 @@ def _facts(model: ModelProto, outputs: list[TensorSpec]) -> ModelInspection:
     shapes.strip_weights(model)
     inlined = shapes.inline_functions(model)
     counts = operators.count_operators(inlined or model)
-    blockers = operator_sets.training_blockers(counts)
+    blockers = claims.unsupported(inlined or model)
     return ModelInspection(
         inputs=inputs,
         outputs=outputs,

@@ -1,0 +1,105 @@
+"""The operators that can be trained, known without torch, so that any worker can say at inspection what cannot.
+
+`operators` has a function for each of these, for every opset from 7 on; `Constant` is read when the graph is.
+"""
+
+from onnx import ModelProto, NodeProto, TensorProto, defs
+
+from worker.engine.graph import STANDARD_DOMAINS
+from worker.engine.inspection import walk
+
+# Versions of operators that are newer are unknown here, whatever their names.
+NEWEST_OPSET = 28
+
+_NAMES = """
+    Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization
+    BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Cast CastLike Ceil Celu CenterCropPad
+    Clip Col2Im Compress Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumProd CumSum DFT DeformConv
+    DepthToSpace Det Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor GRU Gather GatherElements
+    GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample
+    GroupNormalization HammingWindow HannWindow HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf
+    IsNaN LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool MatMul Max
+    MaxPool MaxRoiPool MaxUnpool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NegativeLogLikelihoodLoss
+    NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow RMSNormalization RNN Range Reciprocal ReduceL1 ReduceL2
+    ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape
+    Resize ReverseSequence RoiAlign RotaryEmbedding Round STFT Scatter ScatterElements ScatterND Selu Shape Shrink
+    Sigmoid Sign SimplifiedLayerNormalization Sin Sinh Size Slice Softmax SoftmaxCrossEntropyLoss Softplus Softsign
+    SpaceToDepth Split Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK Transpose
+    Trilu Unique Unsqueeze Upsample Where Xor
+
+    com.microsoft.Attention com.microsoft.BiasGelu com.microsoft.EmbedLayerNormalization com.microsoft.FastGelu
+    com.microsoft.FusedConv com.microsoft.FusedGemm com.microsoft.FusedMatMul com.microsoft.Gelu
+    com.microsoft.MultiHeadAttention com.microsoft.QuickGelu com.microsoft.RotaryEmbedding
+    com.microsoft.SkipLayerNormalization com.microsoft.SkipSimplifiedLayerNormalization com.microsoft.TransposeMatMul
+"""
+CLAIMED = frozenset(_NAMES.split())
+HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+COMPUTED_TYPES = HALVES | {
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.INT8,
+    TensorProto.INT16,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.UINT8,
+    TensorProto.BOOL,
+}
+# Inputs that hold what was attended before: such a node generates, one token a call.
+PASTS = {"com.microsoft.Attention": (4,), "com.microsoft.MultiHeadAttention": (6, 7, 8, 9)}
+
+
+def unsupported(model: ModelProto) -> list[str]:
+    """Names of the operators that keep a model from being trained, in alphabetical order; none where it can be.
+
+    An operator counts as well where it is fed text, a sparse tensor, or elements that torch has no arithmetic for, or
+    computes in half precision: gradients would vanish in it.
+    """
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opset = max((version for domain, version in opsets.items() if domain in STANDARD_DOMAINS), default=1)
+    local = {(function.domain, function.name) for function in model.functions}
+    types = _types(model)
+    nodes = (node for node in walk.nodes(model) if (node.domain, node.op_type) not in local)
+    return sorted({_name(node) for node in nodes if not (_is_claimed(node, opset) and _is_fed_numbers(node, types))})
+
+
+def _is_claimed(node: NodeProto, opset: int) -> bool:
+    name = _name(node)
+    if name not in CLAIMED or any(node.input[position : position + 1] != [""] for position in _past(node)):
+        return False
+    if name == "Constant":
+        return all(
+            one.name in ("value", "value_float", "value_floats", "value_int", "value_ints") for one in node.attribute
+        )
+    if node.domain not in STANDARD_DOMAINS or opset <= NEWEST_OPSET or not defs.has(node.op_type):
+        return True
+    return bool(defs.get_schema(node.op_type, opset, "").since_version <= NEWEST_OPSET)
+
+
+def _past(node: NodeProto) -> list[int]:
+    return [position for position in PASTS.get(_name(node), ()) if position < len(node.input)]
+
+
+def _is_fed_numbers(node: NodeProto, types: dict[str, int]) -> bool:
+    """As far as types are known: of inputs, constants and casts."""
+    read = {types[name] for name in node.input if name in types}
+    read |= {one.i for one in node.attribute if one.name == "to"} | {
+        one.t.data_type for one in node.attribute if one.HasField("t")
+    }
+    return read <= COMPUTED_TYPES and (node.op_type == "Cast" or read.isdisjoint(HALVES))
+
+
+def _name(node: NodeProto) -> str:
+    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
+
+
+def _types(model: ModelProto) -> dict[str, int]:
+    """Element type by name; 0, which is none, for what is no dense tensor."""
+    found: dict[str, int] = {}
+    for graph in walk.all_graphs(model):
+        for value in graph.input:
+            kind = value.type.WhichOneof("value")
+            if kind is not None:
+                found[value.name] = value.type.tensor_type.elem_type if kind == "tensor_type" else 0
+        found |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        found |= {sparse.values.name: 0 for sparse in graph.sparse_initializer}
+    return found

@@ -1,0 +1,126 @@
+"""The torch module that a graph becomes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from worker.engine.trainable.registry import Call, Operator
+
+HOST = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node: what it computes, of which values, into which; and which values nobody reads after it."""
+
+    node: str
+    operator: Operator
+    attributes: dict[str, Any]
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    last_reads: tuple[str, ...]
+    grows: bool = False
+    """A constant of the node's fixes the batch of what it is fed."""
+
+    def run(
+        self, arguments: Sequence[torch.Tensor | None], device: torch.device, training: bool, growth: int = 1
+    ) -> list[Any]:
+        """The outputs in order. Inputs are brought onto one device, but for those that are read as numbers."""
+        call = Call(self.operator.name, self.attributes, self.opset, len(self.outputs), training, device)
+        call.growth = growth if self.grows else 1
+        made = self.operator.function(call, *_together(arguments, self.operator.host_inputs))
+        return list(made) if isinstance(made, tuple | list) else [made]
+
+
+class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """Feeds and outputs by name, as ONNX Runtime takes and gives them.
+
+    `train()` and `eval()` switch BatchNormalization and Dropout. Parameters and running statistics go by the names of
+    the file's constants, dots included: `named_parameters()` gives them, `state` and `load_state` take and set both.
+
+    A file may fix its batch, `fixed_batch` by input; it can be fed a multiple of that where `batching` finds it may.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        outputs: Sequence[str],
+        parameters: Mapping[str, torch.Tensor],
+        statistics: Mapping[str, torch.Tensor],
+        constants: Mapping[str, torch.Tensor],
+        fixed_batch: Mapping[str, int],
+    ) -> None:
+        super().__init__()
+        self.fixed_batch = dict(fixed_batch)
+        self.steps = list(steps)
+        self.outputs = list(outputs)
+        # Not register_parameter: it takes no dots, and the names of the file are not ours to change.
+        self._parameters.update({name: nn.Parameter(tensor) for name, tensor in parameters.items()})
+        self._buffers.update(statistics)
+        self.statistics = list(statistics)
+        self.integers = {name: tensor for name, tensor in constants.items() if not tensor.is_floating_point()}
+        self._buffers.update({name: tensor for name, tensor in constants.items() if tensor.is_floating_point()})
+
+    @property
+    def device(self) -> torch.device:
+        return next((one.device for one in self._parameters.values()), HOST)
+
+    def forward(self, feed: Mapping[str, torch.Tensor], wanted: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """The outputs of the graph, or the values of the names `wanted`, whichever node makes them."""
+        device = self.device
+        names = self.outputs if wanted is None else list(wanted)
+        values: dict[str, Any] = {**self.constants(), **{name: one.to(device) for name, one in feed.items()}}
+        kept = {*names}
+        growth = self._growth(feed)
+        for step in self.steps:
+            arguments = [values[name] if name else None for name in step.inputs]
+            made = step.run(arguments, device, self.training, growth)
+            values.update(zip((name for name in step.outputs), made, strict=False))
+            for name in step.last_reads:
+                if name not in kept:
+                    values.pop(name, None)
+        return {name: values[name] for name in names}
+
+    def _growth(self, feed: Mapping[str, torch.Tensor]) -> int:
+        sizes = {feed[name].shape[0] // size for name, size in self.fixed_batch.items()}
+        return int(sizes.pop()) if len(sizes) == 1 else 1
+
+    def constants(self) -> dict[str, torch.Tensor]:
+        """Every value that no node makes and no caller gives."""
+        return {**self.integers, **self._buffers, **self._parameters}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Copies of the parameters and running statistics by name."""
+        held = {**self._parameters, **{name: self._buffers[name] for name in self.statistics}}
+        return {name: one.detach().clone() for name, one in held.items()}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Set what `state` took, in place.
+
+        Raises:
+            ValueError: a name is missing or unknown, or a shape differs.
+
+        """
+        held = {**self._parameters, **{name: self._buffers[name] for name in self.statistics}}
+        if held.keys() != state.keys():
+            raise ValueError(f"not the weights of this graph: {sorted(held.keys() ^ state.keys())[:5]}")
+        with torch.no_grad():
+            for name, tensor in state.items():
+                if held[name].shape != tensor.shape:
+                    raise ValueError(f"{name!r} is {list(held[name].shape)} here and {list(tensor.shape)} there")
+                held[name].copy_(tensor)
+
+
+def _together(arguments: Sequence[torch.Tensor | None], host: frozenset[int]) -> list[torch.Tensor | None]:
+    """All on the device of whichever is not on the CPU, if any; inputs that are read as numbers on the CPU."""
+    tensors = [one for position, one in enumerate(arguments) if one is not None and position not in host]
+    device = next((one.device for one in tensors if one.device != HOST), HOST)
+    placed: list[torch.Tensor | None] = []
+    for position, one in enumerate(arguments):
+        target = HOST if position in host else device
+        placed.append(one if one is None or one.device == target else one.to(target))
+    return placed
