@@ -1,7 +1,7 @@
 """Whether a request can be carried out on its model and data, as far as that is known without opening them."""
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from app.config import Settings
 from app.datasets.inspection import ArraySpec, DatasetInspection
@@ -64,6 +64,13 @@ def _check_order(request: OptimizeRequest) -> None:
             raise PassMisplaced(
                 f"The pass `{config.pass_}` is followed by `{following.pass_}`, and nothing can work on what it makes.",
                 remedy=f"Put `{config.pass_}` last, once.",
+            )
+    for before, config in combinations(request.recipe, 2):
+        if CATALOGUE[config.pass_].needs_float32_weights and CATALOGUE[before.pass_].lowers_precision:
+            raise PassMisplaced(
+                f"The pass `{config.pass_}` works on weights in float32, and `{before.pass_}`, which comes before it, "
+                "stores them in fewer bits.",
+                remedy=f"Put `{config.pass_}` before `{before.pass_}`.",
             )
 
 

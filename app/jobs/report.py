@@ -70,11 +70,13 @@ class Measurement(BaseModel):
 
 
 class Layer(BaseModel):
-    """One node that has an int8 form: what was planned for it, what ran, and what it lost."""
+    """One node: what was planned for it, what ran, and what it lost; of passes that prune, one of its weights."""
 
-    name: str = Field(description="The node, in the graph as the pass prepared it.")
+    name: str = Field(description="The node, in the graph as the pass prepared it; of a pruned weight, who reads it.")
     operator: str = Field(description="Its operator type.")
-    planned: Literal["int8", "float"] = Field(description="What the pass chose.")
+    planned: Literal["int8", "float"] | None = Field(
+        default=None, description="What the pass chose, where it chooses between the two."
+    )
     reason: str | None = Field(default=None, description="Why it was left in float.")
     executed: str | None = Field(default=None, description="The kernel that ran for it in the result, where one did.")
     executed_ms: float | None = Field(default=None, description="Time of that kernel in a call.")
@@ -83,6 +85,10 @@ class Layer(BaseModel):
     sqnr_db: float | None = Field(default=None, description="Signal to noise at its output: what was lost up to it.")
     sensitivity_db: float | None = Field(
         default=None, description="Signal to noise at the model's outputs with this node alone in int8, where measured."
+    )
+    weight: str | None = Field(default=None, description="The weight tensor that was pruned.")
+    sparsity: float | None = Field(
+        default=None, description="Share of that weight's elements that is zero in the result, 0 to 1."
     )
 
 
@@ -94,7 +100,10 @@ class Step(BaseModel):
     modified: bool = Field(description="Whether it changed the model.")
     seconds: float = Field(description="Time it took.")
     notes: list[str] = Field(default_factory=list, description="What it did and what it left alone, in words.")
-    layers: list[Layer] = Field(default_factory=list, description="Node by node, of passes that choose among nodes.")
+    layers: list[Layer] = Field(
+        default_factory=list,
+        description="Node by node, of passes that choose among nodes; weight by weight, of passes that prune.",
+    )
 
 
 class Candidate(BaseModel):

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from app.recipes.base import PassConfig
 from app.recipes.graph import Compile, ConvertFloat16, OptimizeGraph
+from app.recipes.pruning import PruneUnstructured
 from app.recipes.quantization import QuantizeDynamic, QuantizeStatic, QuantizeWeights
 
 
@@ -20,6 +21,10 @@ class PassEntry:
     needs_training_data: bool = False
     needs_labels: bool = False
     needs_trainable_model: bool = False
+    needs_float32_weights: bool = False
+    """It finds nothing to do behind a pass that stores weights in fewer bits."""
+    lowers_precision: bool = False
+    """It is such a pass."""
     comes_last: bool = False
     """Nothing can work on what it makes."""
     devices: tuple[str, ...] = ("cpu", "cuda")
@@ -37,10 +42,11 @@ CATALOGUE: dict[str, PassEntry] = {
     entry.name: entry
     for entry in (
         PassEntry("optimize_graph", OptimizeGraph),
-        PassEntry("quantize_static", QuantizeStatic, needs_calibration=True),
-        PassEntry("quantize_dynamic", QuantizeDynamic),
-        PassEntry("quantize_weights", QuantizeWeights),
-        PassEntry("convert_float16", ConvertFloat16),
+        PassEntry("prune_unstructured", PruneUnstructured, needs_float32_weights=True),
+        PassEntry("quantize_static", QuantizeStatic, needs_calibration=True, lowers_precision=True),
+        PassEntry("quantize_dynamic", QuantizeDynamic, lowers_precision=True),
+        PassEntry("quantize_weights", QuantizeWeights, lowers_precision=True),
+        PassEntry("convert_float16", ConvertFloat16, lowers_precision=True),
         PassEntry("compile", Compile, comes_last=True, devices=("cpu",)),
     )
 }
@@ -49,7 +55,13 @@ Recipe = Annotated[
     list[
         Annotated[
             Union[  # noqa: UP007 - pydantic reads it so
-                OptimizeGraph, QuantizeStatic, QuantizeDynamic, QuantizeWeights, ConvertFloat16, Compile
+                OptimizeGraph,
+                PruneUnstructured,
+                QuantizeStatic,
+                QuantizeDynamic,
+                QuantizeWeights,
+                ConvertFloat16,
+                Compile,
             ],
             Field(discriminator="pass_"),
         ]

@@ -33,6 +33,7 @@ def _describe(entry: PassEntry, workers: Sequence[WorkerRow]) -> PassDescription
             training_data=entry.needs_training_data,
             labels=entry.needs_labels,
             trainable_model=entry.needs_trainable_model,
+            float32_weights=entry.needs_float32_weights,
             torch=entry.needs_torch,
         ),
         comes_last=entry.comes_last,

@@ -12,6 +12,9 @@ class PassNeeds(BaseModel):
     training_data: bool = Field(description="A dataset as `data.training`.")
     labels: bool = Field(description="A label array in that data.")
     trainable_model: bool = Field(description="A model whose `trainable` is true.")
+    float32_weights: bool = Field(
+        default=False, description="Weights in float32: no pass that stores them in fewer bits may come before it."
+    )
     torch: bool = Field(description="A worker that has torch.")
 
 

@@ -30,6 +30,7 @@ MODEL: dict[str, Any] = {
 STATIC = [{"pass": "quantize_static"}]
 COMPILE = [{"pass": "compile"}]
 GRAPH = [{"pass": "optimize_graph"}]
+PRUNE = [{"pass": "prune_unstructured", "sparsity": 0.5}]
 
 
 def check(
@@ -120,6 +121,14 @@ REFUSALS = [
     ),
     Refusal("compile-then-another", PassMisplaced, "`optimize_graph`", recipe=[*COMPILE, *GRAPH]),
     Refusal("compile-twice", PassMisplaced, "followed by `compile`", recipe=[*COMPILE, *COMPILE]),
+    Refusal("prune-after-int8", PassMisplaced, "`quantize_dynamic`", recipe=[{"pass": "quantize_dynamic"}, *PRUNE]),
+    Refusal(
+        "prune-long-after-few-bits",
+        PassMisplaced,
+        "`quantize_weights`, which comes before it, stores them in fewer bits",
+        recipe=[{"pass": "quantize_weights"}, *GRAPH, *PRUNE],
+    ),
+    Refusal("prune-after-float16", PassMisplaced, "`convert_float16`", recipe=[{"pass": "convert_float16"}, *PRUNE]),
     Refusal("compile-for-a-gpu", DeviceNotServed, "`cuda`", recipe=COMPILE, body={"target": {"device": "cuda"}}),
     Refusal("budget-too-large", BudgetTooLarge, "1000000", body={"budget_seconds": 1_000_000}),
 ]
@@ -144,6 +153,11 @@ def test_an_output_without_classes_is_said_to_have_none(settings: Settings) -> N
     price = MODEL | {"outputs": [{"name": "price", "dtype": "float32", "shape": ["N", 1]}]}
     with pytest.raises(MetricMismatch, match=r"`price` .* holds none"):
         check(settings, {"recipe": GRAPH, "metric": {"name": "top1"}}, {"evaluation": [IMAGES, LABELS]}, price)
+
+
+def test_pruning_may_come_before_what_stores_weights_in_fewer_bits(settings: Settings) -> None:
+    recipe = [*GRAPH, *PRUNE, {"pass": "quantize_dynamic"}, {"pass": "convert_float16"}]
+    assert len(check(settings, {"recipe": recipe}, {}).recipe) == 4
 
 
 def test_compile_may_come_last(settings: Settings) -> None:

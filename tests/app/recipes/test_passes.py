@@ -1,5 +1,6 @@
 """The catalogue of passes, and whether anybody can run them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -8,10 +9,15 @@ from jsonschema import Draft202012Validator
 
 from app.database import Database
 from app.recipes.catalogue import CATALOGUE
+from app.recipes.pruning import PruneUnstructured
 from app.recipes.quantization import QuantizeWeights
 from tests.app.health.factories import add_worker
 
 Headers = dict[str, str]
+
+
+# What has no default because nobody can know it.
+REQUIRED: dict[str, dict[str, Any]] = {"prune_unstructured": {"sparsity": 0.5}}
 
 
 async def passes(client: httpx.AsyncClient, headers: Headers) -> dict[str, dict[str, Any]]:
@@ -29,6 +35,7 @@ async def test_every_pass_is_listed_with_what_it_needs(client: httpx.AsyncClient
         "training_data": False,
         "labels": False,
         "trainable_model": False,
+        "float32_weights": False,
         "torch": False,
     }
 
@@ -44,6 +51,42 @@ async def test_bits_that_a_kernel_does_not_read_are_refused() -> None:
         QuantizeWeights.model_validate({"pass": "quantize_weights", "bits": 16, "kernels": "matmul_nbits"})
 
 
+@dataclass
+class Pruning:
+    id: str
+    arguments: dict[str, Any]
+    refused_as: str | None = None
+
+
+PRUNINGS = [
+    Pruning("threshold", {"threshold": 0.1}),
+    Pruning("the-rest-is-null", {"threshold": None, "percentile": 50, "sparsity": None, "pattern": None}),
+    Pruning("pattern", {"pattern": "2:4"}),
+    Pruning("nothing-said", {}, "exactly one of .* gives none"),
+    Pruning("two-rules", {"threshold": 0.1, "sparsity": 0.5}, "gives `threshold` and `sparsity`"),
+    Pruning("all-stay", {"pattern": "4:4"}, "`pattern` is 4:4: N, how many of M weights stay, must be less than M"),
+    Pruning("no-pattern", {"pattern": "two of four"}, "match pattern"),
+    Pruning("all-go", {"sparsity": 1.0}, "less than 1"),
+    Pruning("endless", {"threshold": float("inf")}, "finite"),
+]
+
+
+@pytest.mark.parametrize("case", PRUNINGS, ids=lambda case: case.id)
+async def test_exactly_one_rule_says_what_is_pruned(case: Pruning) -> None:
+    body = {"pass": "prune_unstructured", **case.arguments}
+    if case.refused_as is None:
+        PruneUnstructured.model_validate(body)
+    else:
+        with pytest.raises(ValueError, match=case.refused_as):
+            PruneUnstructured.model_validate(body)
+
+
+async def test_the_schema_of_pruning_refuses_what_the_service_refuses() -> None:
+    checker = Draft202012Validator(PruneUnstructured.model_json_schema())
+    for case in PRUNINGS[:5]:
+        assert checker.is_valid({"pass": "prune_unstructured", **case.arguments}) == (case.refused_as is None), case.id
+
+
 async def test_the_schema_of_a_pass_has_its_defaults_and_refuses_strangers(
     client: httpx.AsyncClient, reader: Headers
 ) -> None:
@@ -51,8 +94,10 @@ async def test_the_schema_of_a_pass_has_its_defaults_and_refuses_strangers(
         schema = entry["json_schema"]
         Draft202012Validator.check_schema(schema)
         checker = Draft202012Validator(schema)
-        assert checker.is_valid({"pass": name})
-        assert not checker.is_valid({"pass": name, "no_such_argument": 1})
+        least = {"pass": name, **REQUIRED.get(name, {})}
+        assert checker.is_valid(least)
+        assert checker.is_valid({"pass": name}) == (name not in REQUIRED)
+        assert not checker.is_valid({**least, "no_such_argument": 1})
         assert all("default" in field for key, field in schema["properties"].items() if key != "pass")
         assert all(field.get("description") for field in schema["properties"].values())
 
