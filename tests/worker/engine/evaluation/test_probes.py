@@ -167,6 +167,8 @@ def test_a_fault_in_a_probe_keeps_its_code(tmp_path: Path) -> None:
 
 def test_a_probe_without_an_end_is_not_answered_with_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.engine.evaluation.child.SHORTEST_LIMIT_SECONDS", 0.0)
+    # No process starts, loads a model and answers before the first look.
+    monkeypatch.setattr("worker.engine.evaluation.child.LOOK_SECONDS", 0.001)
     model = _perceptron(tmp_path / "model")
     with pytest.raises(MeasurementFailed, match="did not end") as caught:
         run_probe("footprint", _one_call(model, tmp_path), Footprint, Bounds(tmp_path / "probe", 0.0))
