@@ -5,7 +5,7 @@ left out and said in the notes. Files are saved at ONNX Runtime's BASIC level: h
 model's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,12 +146,12 @@ def _folded(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     for node in nodes_of(made.graph):
         # What is made of a user's nodes goes by the name that the user knows.
         node.name = node.name if node.name in given else origin_of(node.name)
-    return _finish(made, model, folder)
+    return save_restored(made, model, folder / "done")
 
 
 def _rewritten(model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int]) -> ModelFile | None:
     graph = model.graph()
-    return _finish(whole_proto(graph), model, folder) if rewrite(graph) else None
+    return save_restored(whole_proto(graph), model, folder / "done") if rewrite(graph) else None
 
 
 def _convert(model: ModelFile, folder: Path, opset: int) -> ModelFile | None:
@@ -160,25 +160,34 @@ def _convert(model: ModelFile, folder: Path, opset: int) -> ModelFile | None:
         return None
     if tensor_bytes(loaded.graph) > MAX_SINGLE_FILE_BYTES:
         raise ValueError("the converter of onnx takes no model over 2 GB")
-    return _finish(version_converter.convert_version(loaded, opset), model, folder)
+    return save_restored(version_converter.convert_version(loaded, opset), model, folder / "done")
 
 
 def _infer_symbolic(model: ModelFile, folder: Path) -> ModelFile:
     inferred = SymbolicShapeInference.infer_shapes(model.load(), UNBOUNDED, True, False, 0)
-    return _finish(inferred, model, folder)
+    return save_restored(inferred, model, folder / "done")
 
 
 def _infer(model: ModelFile, folder: Path) -> ModelFile:
     loaded = model.load()
     if tensor_bytes(loaded.graph) > MAX_SINGLE_FILE_BYTES:
         raise ValueError("only symbolic inference takes a model over 2 GB")
-    return _finish(shape_inference.infer_shapes(loaded), model, folder)
+    return save_restored(shape_inference.infer_shapes(loaded), model, folder / "done")
 
 
-def _finish(made: onnx.ModelProto, source: ModelFile, folder: Path) -> ModelFile:
-    restore_face(made, source.structure())
+def save_restored(made: onnx.ModelProto, source: ModelFile, folder: Path, keep_io: bool = True) -> ModelFile:
+    """What was made of `source`, in `folder`: every node named, all beyond the nodes as it was there."""
+    restore_face(made, source.structure(), keep_io)
     name_nodes(made)
-    return save_model(made, folder / "done")
+    return save_model(made, folder)
+
+
+def unknown_nodes(names: Collection[str], prepared: onnx.ModelProto) -> list[str]:
+    """A note on those of a recipe's `exclude` that the prepared graph does not have; none where it has all."""
+    unknown = sorted(set(names) - {node.name for node in prepared.graph.node})
+    if not unknown:
+        return []
+    return [f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}."]
 
 
 def changes(before: dict[str, int], after: dict[str, int]) -> list[str]:

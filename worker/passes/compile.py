@@ -12,11 +12,11 @@ import onnx
 
 from app.recipes.graph import Compile
 from worker.engine.equivalence import difference
-from worker.engine.graph import computes_the_same, name_nodes, restore_face
-from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model
+from worker.engine.graph import computes_the_same
+from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile
 from worker.engine.optimized import write_optimized
 from worker.engine.pass_contract import ExtraKind, PassContext, PassResult
-from worker.engine.preparation import Preparation, normalise, operator_counts
+from worker.engine.preparation import Preparation, normalise, operator_counts, save_restored
 from worker.engine.processor import instruction_sets, processor_name
 from worker.engine.sessions import ALL, NONE, ModelFails
 from worker.engine.versions import versions
@@ -54,9 +54,7 @@ def apply(model: ModelFile, config: Compile, context: PassContext) -> PassResult
 
 def _compiled(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     made = write_optimized(model, folder / "raw" / "model.onnx", threads, ALL).load()
-    restore_face(made, model.structure())
-    name_nodes(made)
-    return save_model(made, folder / "done")
+    return save_restored(made, model, folder / "done")
 
 
 def _as_ort(preparation: Preparation) -> dict[ExtraKind, Path]:

@@ -14,11 +14,11 @@ from app.recipes.graph import ConvertFloat16
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.float16.constants import LARGEST, nodes_beyond
 from worker.engine.float16.conversion import to_float16
-from worker.engine.graph import inputs_of, name_nodes, nodes_of, restore_face
+from worker.engine.graph import inputs_of, nodes_of
 from worker.engine.kinds import is_quantized
-from worker.engine.model_file import ModelFile, save_graph, save_model
+from worker.engine.model_file import ModelFile, save_graph
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import prepare
+from worker.engine.preparation import prepare, save_restored
 from worker.engine.sessions import Feed, ModelFails, open_session, run_session
 
 # A range seen on some samples is not the largest there is.
@@ -75,9 +75,7 @@ class RefusedFloat16(Exception):
 
 def _finished(graph: ir.Model, prepared: ModelFile, config: ConvertFloat16, context: PassContext) -> ModelFile:
     made = save_graph(graph, context.scratch / "converted").load()
-    restore_face(made, prepared.structure(), keep_io=config.keep_io_types)
-    name_nodes(made)
-    return save_model(made, context.scratch / "result")
+    return save_restored(made, prepared, context.scratch / "result", config.keep_io_types)
 
 
 def _overflow(before: ModelFile, after: ModelFile, context: PassContext) -> str | None:

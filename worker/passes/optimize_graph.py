@@ -10,10 +10,10 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
 from app.recipes.graph import OptimizeGraph
-from worker.engine.graph import computes_the_same, name_nodes, restore_face
-from worker.engine.model_file import ModelFile, save_model
+from worker.engine.graph import computes_the_same
+from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import changes, keep_sums_apart, operator_counts, prepare
+from worker.engine.preparation import changes, keep_sums_apart, operator_counts, prepare, save_restored
 from worker.engine.sessions import Device
 
 # Without one of these no transformer pattern can match.
@@ -47,6 +47,4 @@ def _fuse(model: ModelFile, folder: Path, device: Device) -> ModelFile:
     # On a CPU these kernels are slower than what they stand for (worker.engine.rewrites.residual_sum).
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = device != "cpu"
     fused = optimize_model(str(model.path), "bert", optimization_options=options, opt_level=0).model
-    restore_face(fused, model.structure())
-    name_nodes(fused)
-    return save_model(fused, folder / "done")
+    return save_restored(fused, model, folder / "done")

@@ -12,17 +12,23 @@ from typing import Any
 from app.recipes.quantization import QuantizeDynamic
 from worker.engine.dynamic.placement import everything_dynamic, faster_dynamic
 from worker.engine.dynamic.writing import dynamic_builder
-from worker.engine.graph import name_nodes, restore_face
-from worker.engine.int8.choosing import MEASURING_SECONDS, PLACED_IN_FLOAT, Choice, choose_placement
+from worker.engine.int8.choosing import MEASURING_SECONDS, Choice, choose_placement, placement_of_recipe
 from worker.engine.int8.eligible import reasons_in_words
 from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rounding import Rounding
 from worker.engine.kinds import is_quantized
-from worker.engine.model_file import ModelFile, save_model
+from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import Preparation, keep_sums_apart, operator_counts, prepare
+from worker.engine.preparation import (
+    Preparation,
+    keep_sums_apart,
+    operator_counts,
+    prepare,
+    save_restored,
+    unknown_nodes,
+)
 from worker.engine.processor import needs_reduced_range
 from worker.engine.profiling import profile
 
@@ -56,14 +62,19 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
     choice = _placed(work, config, context)
     context.progress(PLACED)
     placement, before = choice.placement, operator_counts(work.prepared.structure())
-    notes = [*work.preparation.notes, *_unknown(work, config), *choice.in_words(), *reasons_in_words(placement)]
+    notes = [
+        *work.preparation.notes,
+        *unknown_nodes(config.exclude, work.prepared.structure()),
+        *choice.in_words(),
+        *reasons_in_words(placement),
+    ]
     manifest = {"placement": choice.manifest(), "replay": _pinned(work, placement, config)}
     if not placement.quantized:
         layers = layers_of(placement, [], choice.unit_times, {}, {})
         return PassResult(model, False, [*notes, "Nothing was quantized; the model is unchanged."], manifest, layers)
     context.phase("quantizing")
     made = dynamic_builder(work.prepared, work.rounding)(placement, context.scratch / "built")
-    result = _finished(model, made, context)
+    result = save_restored(made.load(), model, context.scratch / "result")
     context.progress(BUILT)
     executed = profile(result, context.timed_feed(), context.threads, context.scratch, PROFILING_SECONDS)
     sqnr = layer_sqnr_db(work.prepared, made, placement, context, LAYER_SAMPLES)
@@ -84,30 +95,15 @@ def _prepared(model: ModelFile, config: QuantizeDynamic, context: PassContext) -
 
 
 def _placed(work: Work, config: QuantizeDynamic, context: PassContext) -> Choice:
-    if config.placement == "kernels" or not work.everything.quantized:
-        return Choice(work.everything)
-    if config.placement == "given":
-        return Choice(work.everything.without(config.in_float, PLACED_IN_FLOAT))
+    settled = placement_of_recipe(work.everything, config.placement, config.in_float)
+    if settled is not None:
+        return settled
     if context.seconds_left() < MEASURING_SECONDS:
         work.preparation.notes.append(NO_TIME)
         return Choice(work.everything)
     context.phase("placing")
     build = dynamic_builder(work.prepared, work.rounding)
     return choose_placement(work.prepared, work.everything, build, context, faster_dynamic)
-
-
-def _unknown(work: Work, config: QuantizeDynamic) -> list[str]:
-    unknown = sorted(set(config.exclude) - {node.name for node in work.prepared.structure().graph.node})
-    if not unknown:
-        return []
-    return [f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}."]
-
-
-def _finished(model: ModelFile, made: ModelFile, context: PassContext) -> ModelFile:
-    finished = made.load()
-    restore_face(finished, model.structure())
-    name_nodes(finished)
-    return save_model(finished, context.scratch / "result")
 
 
 def _pinned(work: Work, placement: Placement, config: QuantizeDynamic) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from app.recipes.quantization import QuantizeStatic
 from worker.engine.calibration import Calibration, Method, Settings, calibrate_by
-from worker.engine.graph import name_nodes, restore_face
 from worker.engine.int8.building import (
     Accuracy,
     accurate_numbers,
@@ -22,7 +21,7 @@ from worker.engine.int8.building import (
     tensors_to_calibrate,
     without_unknown_ranges,
 )
-from worker.engine.int8.choosing import PLACED_IN_FLOAT, Choice, choose_placement, minimum_cut
+from worker.engine.int8.choosing import Choice, choose_placement, minimum_cut, placement_of_recipe
 from worker.engine.int8.eligible import NOT_FINITE, eligible, reasons_in_words
 from worker.engine.int8.equalization import equalize
 from worker.engine.int8.fidelity import layer_sqnr_db
@@ -35,9 +34,9 @@ from worker.engine.int8.smoothing import smooth
 from worker.engine.int8.units import units_of
 from worker.engine.int8.verification import Executed, fused_unasked, not_fused
 from worker.engine.kinds import is_quantized, is_transformer
-from worker.engine.model_file import ModelFile, save_graph, save_model
+from worker.engine.model_file import ModelFile, save_graph
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import keep_sums_apart, operator_counts, prepare
+from worker.engine.preparation import keep_sums_apart, operator_counts, prepare, save_restored, unknown_nodes
 from worker.engine.processor import needs_reduced_range
 from worker.engine.profiling import NodeTime, profile
 
@@ -91,7 +90,7 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
         layers = layers_of(placement, [], choice.unit_times, {}, {})
         notes = [*work.notes, "Nothing was quantized; the model is unchanged."]
         return PassResult(model, False, notes, work.manifest, layers)
-    result = _finished(model, kept.model, context)
+    result = save_restored(kept.model.load(), model, context.scratch / "result")
     context.progress(CHECKED)
     executed = profile(result, context.timed_feed(), context.threads, context.scratch, VERIFYING_SECONDS)
     work.notes.extend(_verified(placement, executed))
@@ -123,12 +122,8 @@ def _prepared(model: ModelFile, config: QuantizeStatic, context: PassContext) ->
         smoothed, strengths = smooth(preparation.model, context, samples)
         if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
             strengths = {}
-    structure = preparation.model.structure()
     units = units_of(preparation.model.graph())
-    notes = list(preparation.notes)
-    unknown = sorted(set(config.exclude) - {node.name for node in structure.graph.node})
-    if unknown:
-        notes.append(f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}.")
+    notes = [*preparation.notes, *unknown_nodes(config.exclude, preparation.model.structure())]
     if strengths:
         notes.append(f"Smoothed the activations behind {len(strengths)} LayerNormalizations.")
     everything = eligible(units, transformer, config.operators, config.exclude)
@@ -165,10 +160,9 @@ def _calibrate(work: Work, config: QuantizeStatic, context: PassContext) -> None
 
 
 def _placed(work: Work, config: QuantizeStatic, context: PassContext) -> Choice:
-    if config.placement == "kernels" or not work.everything.quantized:
-        return Choice(work.everything)
-    if config.placement == "given":
-        return Choice(work.everything.without(config.in_float, PLACED_IN_FLOAT))
+    settled = placement_of_recipe(work.everything, config.placement, config.in_float)
+    if settled is not None:
+        return settled
     context.phase("placing")
     maps = maps_of(work.everything, work.calibration)
     build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
@@ -210,13 +204,6 @@ def _built(work: Work, placement: Placement, config: QuantizeStatic, context: Pa
     kept = rescue(work.prepared, placement, made, build, floor, context)
     work.notes.extend(kept.in_words())
     return kept
-
-
-def _finished(model: ModelFile, made: ModelFile, context: PassContext) -> ModelFile:
-    finished = made.load()
-    restore_face(finished, model.structure())
-    name_nodes(finished)
-    return save_model(finished, context.scratch / "result")
 
 
 def _equalized(model: ModelFile, folder: Path) -> ModelFile | None:

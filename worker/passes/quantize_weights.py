@@ -10,10 +10,9 @@ from collections import Counter
 from typing import Any
 
 from app.recipes.quantization import QuantizeWeights
-from worker.engine.graph import name_nodes, restore_face
-from worker.engine.model_file import ModelFile, save_model
+from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import keep_sums_apart, operator_counts, prepare
+from worker.engine.preparation import keep_sums_apart, operator_counts, prepare, save_restored, unknown_nodes
 from worker.engine.profiling import profile
 from worker.engine.weight_only.choosing import Kernels, choose_kernels
 from worker.engine.weight_only.places import Found, Use, find_places
@@ -32,9 +31,7 @@ def apply(model: ModelFile, config: QuantizeWeights, context: PassContext) -> Pa
     keep_sums_apart(preparation, context.device)
     structure, notes = preparation.model.structure(), list(preparation.notes)
     found = find_places(preparation.model.graph(), config.minimum_elements, config.exclude)
-    unknown = sorted(set(config.exclude) - {node.name for node in structure.graph.node})
-    if unknown:
-        notes.append(f"`exclude` names nodes that the prepared graph does not have: {', '.join(unknown[:10])}.")
+    notes.extend(unknown_nodes(config.exclude, structure))
     notes.extend(_left_in_words(found))
     if not found.places:
         nothing = f"No weight of {config.minimum_elements} elements or more is left in float32; nothing was changed."
@@ -45,9 +42,7 @@ def apply(model: ModelFile, config: QuantizeWeights, context: PassContext) -> Pa
     plan = Plan(preparation.model, found.places, config.bits, config.block_size)
     kernels = _kernels(plan, config, context)
     made = kernels.model.load()
-    restore_face(made, model.structure())
-    name_nodes(made)
-    result = save_model(made, context.scratch / "result")
+    result = save_restored(made, model, context.scratch / "result")
     context.progress(WRITTEN)
     notes += [*plan.in_words(kernels.packed), *kernels.notes, *_verified(result, plan, kernels, context)]
     manifest = {

@@ -78,6 +78,13 @@ class Choice:
         }
 
 
+def placement_of_recipe(everything: Placement, placement: str, in_float: Iterable[str]) -> Choice | None:
+    """What a recipe's `placement` settles without measuring; None where it asks to measure."""
+    if placement == "kernels" or not everything.quantized:
+        return Choice(everything)
+    return Choice(everything.without(in_float, PLACED_IN_FLOAT)) if placement == "given" else None
+
+
 def choose_placement(
     prepared: ModelFile, everything: Placement, build: Build, context: PassContext, propose: Propose
 ) -> Choice:
@@ -91,7 +98,7 @@ def choose_placement(
     folder = context.scratch / "placement"
     folder.mkdir()
     in_float = profile(prepared, feed, context.threads, folder, PROFILE_SECONDS)
-    if not everything.quantized or sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
+    if sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
         return Choice(everything)
     whole = Candidate("everything", everything, build(everything, folder / "everything"))
     in_int8 = profile(whole.model, feed, context.threads, folder, PROFILE_SECONDS)
