@@ -1,10 +1,13 @@
 """What a pass is: a model file in, another out, and a truthful account of what was done."""
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from app.jobs.report import Layer
 from app.recipes.base import PassConfig
@@ -18,6 +21,34 @@ ExtraKind = Literal["ort"]
 
 class BudgetExhausted(UserFault):
     code, title = "budget_exhausted", "The job's time was over before a model was ready"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is learned from: feeds, and the arrays of the same dataset that are no inputs, by name."""
+
+    feeds: Feeds
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Checkpoints(Protocol):
+    """Where one pass of one job leaves what it would go on from, should its process end."""
+
+    def last(self) -> Path | None:
+        """The folder that an earlier attempt at the job saved last in this pass; None where there is none."""
+
+    def save(self, folder: Path) -> None:
+        """Let this folder of plain files be the last one; it is moved away."""
+
+
+class NoCheckpoints:
+    """For callers that start anew: what is saved is gone at once."""
+
+    def last(self) -> Path | None:
+        return None
+
+    def save(self, folder: Path) -> None:
+        shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
@@ -40,6 +71,15 @@ class PassContext:
     """Told what the pass is doing, in one word: `calibrating`, `quantizing`."""
     device: Device = "cpu"
     """Where the model will run."""
+    training: TrainingData | None = None
+    """What the passes that train learn from."""
+    original: ModelFile | None = None
+    """The model as it was uploaded, before any pass; None: the one that the pass is given."""
+    others: Mapping[str, ModelFile] = field(default_factory=dict)
+    """Other uploaded models that the recipe names, by id."""
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    log: Callable[[str], None] = lambda _message: None
+    """Told what a person who waits wants to read: the loss and the metric of an epoch."""
 
     def timed_feed(self) -> Feed:
         """The call that speed is measured on."""
