@@ -23,8 +23,10 @@ class QuantizeStatic(PassConfig):
     calibration_samples: int = Field(
         default=256, ge=1, le=100_000, description="At most this many samples of the calibration data are read."
     )
-    per_channel: bool = Field(
-        default=True, description="One weight scale per output channel; costs nothing at run time."
+    per_channel: bool | Literal["auto"] = Field(
+        default="auto",
+        description="One weight scale per output channel. `auto`: so it is but for products of few rows whose channels "
+        "spread alike: with one scale for all their kernels are faster.",
     )
     reduce_range: bool | None = Field(
         default=None,
@@ -84,6 +86,11 @@ class QuantizeStatic(PassConfig):
         max_length=200,
         description="Operator types to quantize; by default those with a fast INT8 kernel.",
     )
+    without_int8: Literal["measured", "prepared", "original"] = Field(
+        default="measured",
+        description="What is delivered where nothing runs in int8: the graph made ready for it, with constants and "
+        "BatchNorm folded, the original, or whichever measures faster.",
+    )
     exclude: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
 
 
@@ -111,6 +118,11 @@ class QuantizeDynamic(PassConfig):
         default=[],
         max_length=10_000,
         description="With `given`: nodes that were placed in float, as a manifest records them.",
+    )
+    without_int8: Literal["measured", "prepared", "original"] = Field(
+        default="measured",
+        description="What is delivered where nothing runs in int8: the graph made ready for it, with constants and "
+        "BatchNorm folded, the original, or whichever measures faster.",
     )
     exclude: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
 

@@ -18,6 +18,7 @@ from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rounding import Rounding
+from worker.engine.int8.unquantized import without_int8
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
@@ -71,7 +72,9 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
     manifest = {"placement": choice.manifest(), "replay": _pinned(work, placement, config)}
     if not placement.quantized:
         layers = layers_of(placement, [], choice.unit_times, {}, {})
-        return PassResult(model, False, [*notes, "Nothing was quantized; the model is unchanged."], manifest, layers)
+        left = without_int8(work.preparation, model, config.without_int8, context)
+        manifest["replay"] = {**manifest["replay"], "without_int8": left.settled}
+        return PassResult(left.model, left.modified, [*notes, left.note], manifest, layers)
     context.phase("quantizing")
     made = dynamic_builder(work.prepared, work.rounding)(placement, context.scratch / "built")
     result = save_restored(made.load(), model, context.scratch / "result")

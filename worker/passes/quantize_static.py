@@ -6,9 +6,12 @@ arXiv:1712.05877. Which nodes run in int8 is decided by timing them here; weight
 what the nodes are fed (`worker.engine.int8`).
 """
 
-from dataclasses import dataclass, field
+import statistics
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from app.recipes.quantization import QuantizeStatic
 from worker.engine.calibration import Calibration, Method, Settings, calibrate_by
@@ -21,7 +24,13 @@ from worker.engine.int8.building import (
     tensors_to_calibrate,
     without_unknown_ranges,
 )
-from worker.engine.int8.choosing import Choice, choose_placement, minimum_cut, placement_of_recipe
+from worker.engine.int8.choosing import (
+    Choice,
+    choose_placement,
+    measure_candidates,
+    minimum_cut,
+    placement_of_recipe,
+)
 from worker.engine.int8.eligible import NOT_FINITE, eligible, reasons_in_words
 from worker.engine.int8.equalization import equalize
 from worker.engine.int8.fidelity import layer_sqnr_db
@@ -30,13 +39,22 @@ from worker.engine.int8.placement import Placement
 from worker.engine.int8.range_choice import most_faithful
 from worker.engine.int8.rescue import SENSITIVE, Floor, Rescue, rescue
 from worker.engine.int8.rounding import Rounding
+from worker.engine.int8.shared_scale import sharing
 from worker.engine.int8.smoothing import smooth
 from worker.engine.int8.units import units_of
+from worker.engine.int8.unquantized import without_int8
 from worker.engine.int8.verification import Executed, fused_unasked, not_fused
 from worker.engine.kinds import is_quantized, is_transformer
 from worker.engine.model_file import ModelFile, save_graph
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import keep_sums_apart, operator_counts, prepare, save_restored, unknown_nodes
+from worker.engine.preparation import (
+    Preparation,
+    keep_sums_apart,
+    operator_counts,
+    prepare,
+    save_restored,
+    unknown_nodes,
+)
 from worker.engine.processor import needs_reduced_range
 from worker.engine.profiling import NodeTime, profile
 
@@ -44,6 +62,7 @@ PREPARED, CALIBRATED, PLACED, ROUNDED, CHECKED = 0.1, 0.3, 0.6, 0.75, 0.9
 VERIFYING_SECONDS = 1.0
 IN_8_BITS = "Weights in 8 bits, activations in unsigned 8 bits."
 UNSATURATED = "Weights in 8 bits, no two of which saturate a kernel without VNNI; activations in unsigned 8 bits."
+GIVEN_UP = "what could be left in int8 was not faster"
 # What units are fed is read from this many samples at most: their rows are drawn at random anyway.
 MOST_INPUT_SAMPLES, LAYER_SAMPLES = 64, 8
 # A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
@@ -54,13 +73,17 @@ CHANGES_A_DROP = 3.0
 class Work:
     """One run of the pass: the float model made ready, and what was learnt of it."""
 
-    prepared: ModelFile
+    preparation: Preparation
     everything: Placement
     rounding: Rounding
     notes: list[str]
     manifest: dict[str, Any] = field(default_factory=dict)
     calibrations: dict[Method, Calibration] = field(default_factory=dict)
     """By the methods that are asked for or to be chosen from; the first is the one in use."""
+
+    @property
+    def prepared(self) -> ModelFile:
+        return self.preparation.model
 
     @property
     def method(self) -> Method:
@@ -82,14 +105,15 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
     kept = None
     if choice.placement.quantized:
         _choose_ranges(work, choice.placement, context)
-        kept = _built(work, choice.placement, config, context)
+        kept = _built(work, choice, config, context)
     placement = kept.placement if kept else choice.placement
     work.notes.extend(reasons_in_words(placement))
     work.manifest |= {"placement": choice.manifest(), "replay": _pinned(work, choice.placement, placement, config)}
     if kept is None or not placement.quantized:
         layers = layers_of(placement, [], choice.unit_times, {}, {})
-        notes = [*work.notes, "Nothing was quantized; the model is unchanged."]
-        return PassResult(model, False, notes, work.manifest, layers)
+        left = without_int8(work.preparation, model, config.without_int8, context)
+        work.manifest["replay"]["without_int8"] = left.settled
+        return PassResult(left.model, left.modified, [*work.notes, left.note], work.manifest, layers)
     result = save_restored(kept.model.load(), model, context.scratch / "result")
     context.progress(CHECKED)
     executed = profile(result, context.timed_feed(), context.threads, context.scratch, VERIFYING_SECONDS)
@@ -105,13 +129,6 @@ def apply(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Pas
 def _prepared(model: ModelFile, config: QuantizeStatic, context: PassContext) -> Work:
     preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
     keep_sums_apart(preparation, context.device)
-    reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
-    rounding = Rounding(
-        unsaturated=reduce_range,
-        per_channel=config.per_channel,
-        clip=config.weight_clipping,
-        gptq=config.rounding == "gptq",
-    )
     transformer = is_transformer(preparation.model.structure())
     if config.equalization:
         preparation.attempt("equalizing the channels between convolutions", _equalized)
@@ -122,12 +139,28 @@ def _prepared(model: ModelFile, config: QuantizeStatic, context: PassContext) ->
         smoothed, strengths = smooth(preparation.model, context, samples)
         if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
             strengths = {}
-    units = units_of(preparation.model.graph())
+    graph = preparation.model.graph()
+    units = units_of(graph)
     notes = [*preparation.notes, *unknown_nodes(config.exclude, preparation.model.structure())]
     if strengths:
         notes.append(f"Smoothed the activations behind {len(strengths)} LayerNormalizations.")
     everything = eligible(units, transformer, config.operators, config.exclude)
-    return Work(preparation.model, everything, rounding, notes, {"smoothing": strengths})
+    rounding = _rounding(config, everything, graph, context, transformer)
+    return Work(preparation, everything, rounding, notes, {"smoothing": strengths})
+
+
+def _rounding(
+    config: QuantizeStatic, everything: Placement, graph: ir.Model, context: PassContext, transformer: bool
+) -> Rounding:
+    # What a transformer's products are fed differs too much from channel to channel.
+    auto = config.per_channel == "auto" and not transformer
+    return Rounding(
+        unsaturated=needs_reduced_range() if config.reduce_range is None else config.reduce_range,
+        per_channel=bool(config.per_channel),
+        clip=config.weight_clipping,
+        gptq=config.rounding == "gptq",
+        sharing=sharing(everything.in_int8, graph.graph.inputs, context.timed_feed()) if auto else frozenset(),
+    )
 
 
 def _calibrate(work: Work, config: QuantizeStatic, context: PassContext) -> None:
@@ -186,8 +219,9 @@ def _choose_ranges(work: Work, placement: Placement, context: PassContext) -> No
     work.manifest["ranges_sqnr_db"] = tried.manifest()
 
 
-def _built(work: Work, placement: Placement, config: QuantizeStatic, context: PassContext) -> Rescue:
+def _built(work: Work, choice: Choice, config: QuantizeStatic, context: PassContext) -> Rescue:
     """The placement as a file, with nodes given back to float where too much would be lost."""
+    placement = choice.placement
     context.check_time("rounding")
     context.phase("rounding")
     samples = min(MOST_INPUT_SAMPLES, work.calibration.sample_count)
@@ -203,7 +237,20 @@ def _built(work: Work, placement: Placement, config: QuantizeStatic, context: Pa
     floor = Floor(config.fidelity_floor_db, allowed) if config.keep_fidelity else Floor(-float("inf"))
     kept = rescue(work.prepared, placement, made, build, floor, context)
     work.notes.extend(kept.in_words())
+    if kept.sensitivities_db and choice.ratios:
+        return _unless_slower(kept, work, context)
     return kept
+
+
+def _unless_slower(kept: Rescue, work: Work, context: PassContext) -> Rescue:
+    """What was chosen for its speed, once nodes are given back: all of them are where that speed is gone."""
+    speed = measure_candidates(work.prepared, {"rescued": kept.model}, context)
+    work.manifest["rescued_ratios"] = [round(ratio, 4) for ratio in speed["rescued"]]
+    median = statistics.median(speed["rescued"])
+    if median > 1.0:
+        return kept
+    work.notes.append(f"With so many nodes in float it measured {median:.2f} times as fast as float: all are.")
+    return replace(kept, placement=kept.placement.without(kept.placement.quantized, GIVEN_UP))
 
 
 def _equalized(model: ModelFile, folder: Path) -> ModelFile | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
@@ -260,9 +260,45 @@ def test_without_time_to_measure_everything_is_quantized_and_that_is_said(tmp_pa
 
 def test_the_faster_form_of_a_model_is_kept(tmp_path: Path) -> None:
     """A product long enough to be timed: what was measured stands in the manifest."""
-    model = prepared("network (float[N,512] x) => (float[N,1024] y) { y = MatMul(x, w) }", w=normal(512, 1024))
-    result = _apply("quantize_dynamic", model, tmp_path, {"x": normal(1, 64, 512)})
+    model = prepared("network (float[N,512] x) => (float[N,2048] y) { y = MatMul(x, w) }", w=normal(512, 2048))
+    result = _apply("quantize_dynamic", model, tmp_path, {"x": normal(1, 256, 512)})
     assert {"float", "everything"} <= set(result.manifest["placement"]["ratios"])
     assert result.modified == (result.manifest["replay"]["in_float"] == [])
     assert [layer.name for layer in result.layers] == ["MatMul_0"]
     assert result.layers[0].float_ms
+
+
+@pytest.mark.parametrize(("per_channel", "scales"), [("auto", 1), (True, 32), (False, 1)], ids=str)
+def test_channels_that_share_a_scale_have_one_number(per_channel: bool | str, scales: int, tmp_path: Path) -> None:
+    model = prepared("network (float[N,64] x) => (float[N,32] y) { y = MatMul(x, w) }", w=normal(64, 32))
+    result = _apply("quantize_static", model, tmp_path, {"x": normal(16, 64)}, per_channel=per_channel)
+    constants = onnx.load(result.model.path).graph.initializer
+    assert {numpy_helper.to_array(one).size for one in constants if one.name.endswith("w_scale")} == {scales}
+
+
+@pytest.mark.parametrize("name", ["quantize_static", "quantize_dynamic"])
+@pytest.mark.parametrize("wanted", ["prepared", "original"])
+def test_without_anything_in_int8_the_graph_made_ready_may_be_delivered(name: str, wanted: str, tmp_path: Path) -> None:
+    """BatchNorm folds into its convolution whether or not that runs in int8."""
+    nodes = [node.name for node in networks.convnet().graph.node]
+    asked = {"exclude": nodes, "without_int8": wanted}
+    result = _apply(name, networks.convnet(), tmp_path, {"image": _images(4)}, **asked)
+    assert result.modified is (wanted == "prepared")
+    assert ("BatchNormalization" in operator_counts(result.model.structure())) is (wanted == "original")
+    again = _replayed(result, tmp_path / "again", networks.convnet(), {"image": _images(4)})
+    assert again.model.sha256() == result.model.sha256()
+
+
+def test_what_gives_up_its_speed_for_fidelity_is_left_in_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the nodes given back, and the rest no longer faster than float."""
+    measured = {"float": [1.0] * 5, "rescued": [0.9, 0.95, 0.97, 0.93, 0.99]}
+    monkeypatch.setattr(quantize_static, "measure_candidates", lambda *_: measured)
+    monkeypatch.setattr(
+        quantize_static, "choose_placement", lambda _prepared, everything, *_: Choice(everything, {"float": [1.0]})
+    )
+    asked = {"reduce_range": True, "fidelity_floor_db": 50}
+    result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)}, **asked)
+    assert any("measured 0.95 times as fast as float" in note for note in result.notes)
+    assert not result.modified
+    again = _replayed(result, tmp_path / "again", networks.convnet(), {"image": _images(16)})
+    assert again.model.sha256() == result.model.sha256()

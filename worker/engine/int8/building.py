@@ -111,4 +111,4 @@ def _codes(unit: Unit, maps: dict[str, Affine], rounding: Rounding, moments: Mom
     bias = None if unit.node.op_type == "MatMul" else bias_of(unit)
     scale = float(maps[unit.sources[0].name or ""].scale)
     least = least_scale(bias, scale)
-    return codes_of(unit.weight_values, unit.channel_axis, rounding, moments, least, unit.is_depthwise)
+    return codes_of(unit.weight_values, unit.channel_axis, rounding.of(unit.name), moments, least, unit.is_depthwise)

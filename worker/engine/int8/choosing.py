@@ -7,7 +7,7 @@ as whole files, by turns, and the fastest is kept: an estimate proposes, a measu
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from worker.engine.model_file import ModelFile
 from worker.engine.nodes import CONV_RANK, rank
 from worker.engine.pass_contract import PassContext
 from worker.engine.profiling import NodeTime, origin_of, profile
-from worker.engine.sessions import Feed
 from worker.engine.turns import Conditions, ratios, take_turns
 
 PROFILE_SECONDS, TURNS_SECONDS = 2.0, 8.0
@@ -107,7 +106,7 @@ def choose_placement(
     candidates = [whole]
     if cut.quantized and cut.quantized != everything.quantized:
         candidates.append(Candidate("cut", cut, build(cut, folder / "cut")))
-    measured = _measure(prepared, candidates, feed, context)
+    measured = measure_candidates(prepared, {candidate.name: candidate.model for candidate in candidates}, context)
     best, speed = None, 1.0
     for candidate in candidates:
         ratio = statistics.median(measured[candidate.name])
@@ -117,14 +116,15 @@ def choose_placement(
     return Choice(chosen, measured, times)
 
 
-def _measure(
-    prepared: ModelFile, candidates: list[Candidate], feed: Feed, context: PassContext
+def measure_candidates(
+    prepared: ModelFile, candidates: Mapping[str, ModelFile], context: PassContext
 ) -> dict[str, list[float]]:
-    paths = [prepared.path, *(candidate.model.path for candidate in candidates)]
+    """How many times as fast as `prepared`, `float` among them, each file is, a round each."""
+    feed = context.timed_feed()
+    paths = [prepared.path, *(model.path for model in candidates.values())]
     conditions = Conditions(context.threads, ROUNDS, TURNS_SECONDS)
     timings = take_turns(paths, [feed] * len(paths), conditions)
-    names = ["float", *(candidate.name for candidate in candidates)]
-    return dict(zip(names, ratios(timings), strict=True))
+    return dict(zip(["float", *candidates], ratios(timings), strict=True))
 
 
 def _time_of(unit: Unit, times: list[NodeTime]) -> float:

@@ -68,4 +68,8 @@ def _quantized(value: ir.Value | None) -> Quantized | None:
     if producer is None or not is_operator(producer, "DequantizeLinear") or len(producer.inputs) < 3:
         return None
     codes, scale, zero_point = producer.inputs[:3]
-    return None if codes is None or scale is None or zero_point is None else Quantized(codes, scale, zero_point)
+    if codes is None or scale is None or zero_point is None:
+        return None
+    zeros = constant(zero_point)
+    # A zero point of 0 for each column is work for the kernel all the same.
+    return Quantized(codes, scale, None if zeros is not None and not zeros.any() else zero_point)

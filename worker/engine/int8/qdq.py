@@ -98,8 +98,7 @@ class Writer:
     def _weights(self, unit: Unit) -> None:
         codes, weight = self.codes[unit.name], unit.weight
         stem = f"{unit.name}/{weight.name}"
-        zeros = np.zeros(codes.scale.shape, np.int8)
-        self._constant_input(unit, 1, stem, codes.codes, codes.scale, zeros, codes.axis)
+        self._symmetric_input(unit, 1, stem, codes.codes, codes.scale, codes.axis)
         if unit.node.op_type == "MatMul":
             return
         bias = self.biases.get(unit.name)
@@ -109,7 +108,16 @@ class Writer:
             return
         input_scale = float(self.maps[self.placement.roots[unit.sources[0]].name or ""].scale)
         integers, scale = bias_codes(bias.reshape(-1), input_scale, codes)
-        self._constant_input(unit, 2, f"{unit.name}/bias", integers, scale, np.zeros(scale.shape, np.int32), 0)
+        self._symmetric_input(unit, 2, f"{unit.name}/bias", integers, scale, 0)
+
+    def _symmetric_input(
+        self, unit: Unit, index: int, stem: str, codes: np.ndarray, scale: np.ndarray, axis: int
+    ) -> None:
+        """Codes with zero point 0. Kernels are faster where channels that share a scale `(C,)` say so by one number."""
+        shared = bool((scale == scale[:1]).all())
+        scale = scale[0] if shared else scale
+        zeros = np.zeros(scale.shape, codes.dtype)
+        self._constant_input(unit, index, stem, codes, scale, zeros, None if shared else axis)
 
     def _added_bias(self, unit: Unit) -> None:
         """A MatMul has no bias; the Add behind it may serve."""

@@ -5,7 +5,8 @@ they are multiplied by. GPTQ: E. Frantar et al., GPTQ: Accurate Post-Training Qu
 Transformers, ICLR 2023, arXiv:2210.17323, algorithm 1, columns in the order of falling power.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import scipy.linalg
@@ -43,6 +44,12 @@ class Rounding:
     clip: bool = True
     """Search the scale; only where each channel has its own."""
     gptq: bool = False
+    sharing: frozenset[str] = frozenset()
+    """Names of units whose channels share a scale all the same."""
+
+    def of(self, unit: str) -> Self:
+        """How the weights of one unit become codes."""
+        return replace(self, per_channel=self.per_channel and unit not in self.sharing)
 
 
 def codes_of(
@@ -57,11 +64,12 @@ def codes_of(
     rows = as_rows(weight, axis).astype(np.float32)
     pairs = Pairs.of(weight.shape, axis) if rounding.unsaturated and not depthwise else None
     affine = map_of(rows, rounding.per_channel, pairs)
+    least = least_scale if rounding.per_channel else least_scale.max(initial=0)
     if moments is None or not moments.count:
-        return encode(rows, widened(affine, least_scale), weight.shape, axis, pairs)
+        return encode(rows, widened(affine, least), weight.shape, axis, pairs)
     if rounding.clip and rounding.per_channel:
         affine = searched_map(rows, _power_by_row(moments.power, len(rows)), pairs)
-    affine = widened(affine, least_scale)
+    affine = widened(affine, least)
     if rounding.gptq and moments.products is not None:
         rows = compensated(rows, moments.products, affine)
     return encode(rows, affine, weight.shape, axis, pairs)
