@@ -8,20 +8,16 @@ from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 from worker.engine.inspection import walk
 from worker.engine.inspection.reading import DEFAULT_DOMAINS
 from worker.engine.model_faults import ExcessiveExpansion, ExcessiveNesting, UnknownOperators
+from worker.engine.nodes import qualified
 
 # The largest exports known have some ten thousand nodes; ten functions that call each other ten times have 10^10.
 MAX_EXPANDED_NODES = 1_000_000
 FunctionKey = tuple[str, str, str]
 
 
-def operator_name(node: NodeProto) -> str:
-    """`Conv`, or `com.microsoft.FusedConv` outside the default domain."""
-    return node.op_type if node.domain in DEFAULT_DOMAINS else f"{node.domain}.{node.op_type}"
-
-
 def count_operators(model: ModelProto) -> dict[str, int]:
     """Nodes by operator, subgraphs included, most frequent first."""
-    return dict(Counter(operator_name(node) for node in walk.nodes(model)).most_common())
+    return dict(Counter(qualified(node) for node in walk.nodes(model)).most_common())
 
 
 def check_operators(model: ModelProto) -> None:

@@ -7,6 +7,7 @@ from onnx import ModelProto, NodeProto, TensorProto, defs
 
 from worker.engine.graph import STANDARD_DOMAINS
 from worker.engine.inspection import walk
+from worker.engine.nodes import qualified
 
 # Versions of operators that are newer are unknown here, whatever their names.
 NEWEST_OPSET = 28
@@ -59,11 +60,12 @@ def unsupported(model: ModelProto) -> list[str]:
     local = {(function.domain, function.name) for function in model.functions}
     types = _types(model)
     nodes = (node for node in walk.nodes(model) if (node.domain, node.op_type) not in local)
-    return sorted({_name(node) for node in nodes if not (_is_claimed(node, opset) and _is_fed_numbers(node, types))})
+    kept_out = (node for node in nodes if not (_is_claimed(node, opset) and _is_fed_numbers(node, types)))
+    return sorted({qualified(node) for node in kept_out})
 
 
 def _is_claimed(node: NodeProto, opset: int) -> bool:
-    name = _name(node)
+    name = qualified(node)
     if name not in CLAIMED or any(node.input[position : position + 1] != [""] for position in _past(node)):
         return False
     if name == "Constant":
@@ -76,7 +78,7 @@ def _is_claimed(node: NodeProto, opset: int) -> bool:
 
 
 def _past(node: NodeProto) -> list[int]:
-    return [position for position in PASTS.get(_name(node), ()) if position < len(node.input)]
+    return [position for position in PASTS.get(qualified(node), ()) if position < len(node.input)]
 
 
 def _is_fed_numbers(node: NodeProto, types: dict[str, int]) -> bool:
@@ -86,10 +88,6 @@ def _is_fed_numbers(node: NodeProto, types: dict[str, int]) -> bool:
         one.t.data_type for one in node.attribute if one.HasField("t")
     }
     return read <= COMPUTED_TYPES and (node.op_type == "Cast" or read.isdisjoint(HALVES))
-
-
-def _name(node: NodeProto) -> str:
-    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
 def _types(model: ModelProto) -> dict[str, int]:

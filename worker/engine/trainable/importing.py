@@ -8,10 +8,10 @@ import torch
 from onnx_ir.passes.common import InlinePass
 
 from worker.engine.model_file import ModelFile
+from worker.engine.nodes import qualified
 from worker.engine.trainable.arrays import NotTrainable, tensor_from
 from worker.engine.trainable.module import Step, TrainableGraph
 from worker.engine.trainable.operators import TABLE
-from worker.engine.trainable.registry import qualified
 from worker.engine.trainable.weights import constant_tensor, find_weights
 
 REMEDY = "Leave out the passes that train."

@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import onnx_ir as ir
 import torch
-
-from worker.engine.graph import STANDARD_DOMAINS
 
 OperatorFunction = Callable[..., Any]
 NEWEST = 1_000_000
@@ -83,11 +80,6 @@ def operator(
         return function
 
     return enter
-
-
-def qualified(node: ir.Node) -> str:
-    """`Conv`, or `com.microsoft.Gelu` outside the standard domain."""
-    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
 def numbers(tensor: torch.Tensor | None) -> list[Any] | None:

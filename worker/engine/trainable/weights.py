@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.graph import STANDARD_DOMAINS
+from worker.engine.nodes import qualified
 
 TRAINED_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 FLOATS = (*TRAINED_TYPES, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -78,7 +79,7 @@ def find_weights(graph: ir.Graph) -> Weights:
             continue
         for position, value in enumerate(node.inputs):
             for source in _sources(value):
-                kind = _kind(_name(node), position, source)
+                kind = _kind(qualified(node), position, source)
                 if kind is not None:
                     # What is a running statistic anywhere gets no gradient anywhere.
                     held = found.get(source.name or "", kind)
@@ -88,10 +89,6 @@ def find_weights(graph: ir.Graph) -> Weights:
         [name for name in ordered if found[name] == "parameters"],
         [name for name in ordered if found[name] == "statistics"],
     )
-
-
-def _name(node: ir.Node) -> str:
-    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
 def _activations(graph: ir.Graph) -> set[ir.Value]:
@@ -104,11 +101,11 @@ def _activations(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _starts_from_weights(node: ir.Node) -> bool:
-    if _name(node) == "com.microsoft.EmbedLayerNormalization":
+    if qualified(node) == "com.microsoft.EmbedLayerNormalization":
         return True
-    if _name(node) == "Gather":
+    if qualified(node) == "Gather":
         return bool(_sources(node.inputs[0]))
-    return _name(node) in PRODUCTS and all(_sources(value) for value in node.inputs[:2])
+    return qualified(node) in PRODUCTS and all(_sources(value) for value in node.inputs[:2])
 
 
 def _kind(name: str, position: int, source: ir.Value) -> str | None:
