@@ -10,8 +10,9 @@ from app.errors import DataMismatch, DataRequired, Unprocessable
 from app.jobs.metric_choice import choose_metric
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
-from app.recipes.catalogue import CATALOGUE
-from app.recipes.request import LABEL_FREE, OptimizeRequest
+from app.recipes.base import PassConfig
+from app.recipes.catalogue import CATALOGUE, PassEntry
+from app.recipes.request import OptimizeRequest
 
 
 class BudgetTooLarge(Unprocessable):
@@ -42,14 +43,14 @@ def check_fitness(
             remedy="Ask for less; LATHE_JOBS_MAX_BUDGET_SECONDS sets the most.",
         )
     _check_order(request)
-    _check_passes(request, facts)
+    _check_passes(request, facts, arrays)
     _check_shapes(request, facts)
     for role, specs in arrays.items():
         _check_inputs(role, specs, facts)
     # Before the arrays that nothing reads: a label array whose name was misspelt is one of them.
     metric = choose_metric(request.metric, facts, arrays.get("evaluation"))
     for role, specs in arrays.items():
-        _check_strangers(role, specs, facts, request.metric.labels if request.metric else None)
+        _check_strangers(role, specs, facts, request)
     return request.model_copy(
         update={
             "metric": metric,
@@ -74,30 +75,55 @@ def _check_order(request: OptimizeRequest) -> None:
             )
 
 
-def _check_passes(request: OptimizeRequest, facts: ModelInspection) -> None:
+def _check_passes(request: OptimizeRequest, facts: ModelInspection, arrays: Mapping[str, list[ArraySpec]]) -> None:
+    known = True  # whether what a pass is given is the job's model still
     for config in request.recipe:
         entry = CATALOGUE[config.pass_]
+        needs = entry.needs(config)
         if request.target.device not in entry.devices:
             raise DeviceNotServed(
                 f"The pass `{entry.name}` does not work for the device `{request.target.device}`.",
                 remedy=f"Leave it out, or set `target.device` to {' or '.join(entry.devices)}.",
             )
-        for role, needed in (("calibration", entry.needs_calibration), ("training", entry.needs_training_data)):
-            if needed and role not in request.data.roles():
+        for role in ("calibration", "training"):
+            if f"{role}_data" in needs and role not in request.data.roles():
                 raise DataRequired(
                     f"The pass `{entry.name}` needs {role} data.",
                     remedy=f"Upload a dataset and name it as `data.{role}`.",
                 )
-        if entry.needs_labels and request.metric is not None and request.metric.name in LABEL_FREE:
-            raise DataRequired(
-                f"The pass `{entry.name}` needs labels, and the metric `{request.metric.name}` reads none.",
-                remedy="Choose a metric that reads labels, and name them.",
-            )
-        if entry.needs_trainable_model and not facts.trainable:
+        known = known and "student" not in config.other_models()
+        if known:
+            _check_training_labels(entry, config, facts, arrays.get("training", []))
+        if "trainable_model" in needs and known and not facts.trainable:
             raise NotTrainable(
                 f"The pass `{entry.name}` trains, and these operators cannot be trained: "
                 f"{', '.join(facts.training_blockers)}.",
                 remedy="Leave out the passes that train.",
+            )
+
+
+def _check_training_labels(
+    entry: PassEntry, config: PassConfig, facts: ModelInspection, arrays: list[ArraySpec]
+) -> None:
+    inputs = {spec.name for spec in facts.inputs}
+    labels = [array for array in arrays if array.name not in inputs]
+    if "labels" in entry.needs(config) and not labels:
+        raise DataRequired(
+            f"The pass `{entry.name}` needs labels, and every array of the training dataset is an input of the model.",
+            remedy="Add an array with the label of each sample.",
+        )
+    for output, label in config.training_labels().items():
+        if output not in {spec.name for spec in facts.outputs}:
+            raise DataMismatch(
+                f"`labels` of the pass `{entry.name}` names the output `{output}`; the model's outputs are "
+                f"{_names(facts.outputs)}.",
+                remedy="Name one of them.",
+            )
+        if label not in {array.name for array in labels}:
+            raise DataMismatch(
+                f"`labels` of the pass `{entry.name}` names the array `{label}`; besides the model's inputs the "
+                f"training dataset has {_names(labels) or 'none'}.",
+                remedy="Name one of its arrays.",
             )
 
 
@@ -128,15 +154,20 @@ def _check_inputs(role: str, arrays: list[ArraySpec], facts: ModelInspection) ->
         _check_array(role, array, spec)
 
 
-def _check_strangers(role: str, arrays: list[ArraySpec], facts: ModelInspection, labels: str | None) -> None:
-    inputs = {spec.name for spec in facts.inputs}
-    strangers = [array.name for array in arrays if array.name not in inputs and array.name != labels]
+def _check_strangers(role: str, arrays: list[ArraySpec], facts: ModelInspection, request: OptimizeRequest) -> None:
+    known = {spec.name for spec in facts.inputs}
+    known |= {name for config in request.recipe for name in config.training_labels().values()}
+    labels = request.metric.labels if request.metric else None
+    if role == "training":
+        known |= {spec.name for spec in facts.outputs}
+    strangers = [array.name for array in arrays if array.name not in known and array.name != labels]
     # Without a named label array, one array too many can only be the labels; more than one cannot be told apart.
     if strangers and (labels is not None or len(strangers) > 1):
         raise DataMismatch(
             f"No input of the model bears the name of these arrays of the {role} dataset: {', '.join(strangers)}. "
             f"The inputs are {_names(facts.inputs)}.",
-            remedy="Rename the arrays, leave them out, or name the labels in `metric.labels`.",
+            remedy="Rename the arrays, leave them out, or name the labels in `metric.labels`; those that a pass learns "
+            "from in its `labels`.",
         )
 
 

@@ -1,9 +1,31 @@
 """What every pass configuration shares."""
 
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+from uuid import UUID
+
 from pydantic import BaseModel, ConfigDict
+
+Need = Literal["calibration_data", "training_data", "labels", "trainable_model", "float32_weights"]
 
 
 class PassConfig(BaseModel):
     """The arguments of one pass. Unknown fields are refused; every default is part of the API."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    argument_needs: ClassVar[Mapping[str, frozenset[Need]]] = {}
+    """By argument: what the pass cannot do without once it is given, beside what the catalogue says of every use."""
+
+    def own_needs(self) -> frozenset[Need]:
+        """What these arguments bring with them."""
+        given = [needs for name, needs in self.argument_needs.items() if getattr(self, name)]
+        return frozenset[Need]().union(*given)
+
+    def other_models(self) -> dict[str, UUID]:
+        """Uploaded models beside the job's that the arguments name, by argument; a `student` is what is worked on."""
+        return {}
+
+    def training_labels(self) -> dict[str, str]:
+        """By output of the model: the array of the training data that the arguments name as its labels."""
+        return {}

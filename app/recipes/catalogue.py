@@ -5,10 +5,11 @@ from typing import Annotated, Union
 
 from pydantic import Field
 
-from app.recipes.base import PassConfig
+from app.recipes.base import Need, PassConfig
 from app.recipes.graph import Compile, ConvertFloat16, OptimizeGraph
 from app.recipes.pruning import PruneUnstructured
 from app.recipes.quantization import QuantizeDynamic, QuantizeStatic, QuantizeWeights
+from app.recipes.training import Distill, FineTune
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,18 @@ class PassEntry:
     def summary(self) -> str:
         return (self.config.__doc__ or "").strip()
 
+    def needs(self, config: PassConfig | None = None) -> frozenset[Need]:
+        """What the pass cannot do without: whatever it is asked for, and with these arguments, where they are given."""
+        flags: dict[Need, bool] = {
+            "calibration_data": self.needs_calibration,
+            "training_data": self.needs_training_data,
+            "labels": self.needs_labels,
+            "trainable_model": self.needs_trainable_model,
+            "float32_weights": self.needs_float32_weights,
+        }
+        always = frozenset(need for need, flag in flags.items() if flag)
+        return always if config is None else always | config.own_needs()
+
     @property
     def needs_torch(self) -> bool:
         return self.needs_trainable_model
@@ -43,6 +56,15 @@ CATALOGUE: dict[str, PassEntry] = {
     for entry in (
         PassEntry("optimize_graph", OptimizeGraph),
         PassEntry("prune_unstructured", PruneUnstructured, needs_float32_weights=True),
+        PassEntry("distill", Distill, needs_training_data=True, needs_trainable_model=True, needs_float32_weights=True),
+        PassEntry(
+            "fine_tune",
+            FineTune,
+            needs_training_data=True,
+            needs_labels=True,
+            needs_trainable_model=True,
+            needs_float32_weights=True,
+        ),
         PassEntry("quantize_static", QuantizeStatic, needs_calibration=True, lowers_precision=True),
         PassEntry("quantize_dynamic", QuantizeDynamic, lowers_precision=True),
         PassEntry("quantize_weights", QuantizeWeights, lowers_precision=True),
@@ -57,6 +79,8 @@ Recipe = Annotated[
             Union[  # noqa: UP007 - pydantic reads it so
                 OptimizeGraph,
                 PruneUnstructured,
+                Distill,
+                FineTune,
                 QuantizeStatic,
                 QuantizeDynamic,
                 QuantizeWeights,

@@ -1,10 +1,12 @@
 """What the passes that take weights away may be asked for."""
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from app.recipes.base import PassConfig
+from app.recipes.base import Need, PassConfig
+from app.recipes.training import TeachingOptions
 
 RULES = ("threshold", "percentile", "sparsity", "pattern")
 
@@ -18,6 +20,10 @@ class PruneUnstructured(PassConfig):
     """Small weights set to zero: a file that compresses better, keeps its size and runs no faster in ONNX Runtime."""
 
     model_config = ConfigDict(json_schema_extra=_exactly_one_rule)
+
+    argument_needs: ClassVar[Mapping[str, frozenset[Need]]] = {
+        "training": frozenset({"training_data", "trainable_model"})
+    }
 
     pass_: Literal["prune_unstructured"] = Field(alias="pass", description="The pass.")
     threshold: float | None = Field(
@@ -55,6 +61,20 @@ class PruneUnstructured(PassConfig):
     exclude: list[str] = Field(
         default=[], max_length=10_000, description="Names of nodes whose weights stay as they are."
     )
+
+    training: TeachingOptions | None = Field(
+        default=None,
+        description="Train the weights that stay, on the training data, to answer as the original did, and by labels "
+        "where there are any. `sparsity` and `percentile` then grow over the first half of it. By default weights are "
+        "set to zero once, and nothing else changes.",
+    )
+
+    def own_needs(self) -> frozenset[Need]:
+        labels: set[Need] = {"labels"} if self.training is not None and self.training.gamma else set()
+        return super().own_needs() | labels
+
+    def training_labels(self) -> dict[str, str]:
+        return {} if self.training is None else self.training.training_labels()
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:

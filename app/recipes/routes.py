@@ -35,6 +35,7 @@ def _describe(entry: PassEntry, workers: Sequence[WorkerRow]) -> PassDescription
             trainable_model=entry.needs_trainable_model,
             float32_weights=entry.needs_float32_weights,
             torch=entry.needs_torch,
+            with_arguments={name: sorted(needs) for name, needs in entry.config.argument_needs.items()},
         ),
         comes_last=entry.comes_last,
         devices=list(entry.devices),

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.recipes.base import Need
+
 
 class PassNeeds(BaseModel):
     """What a pass cannot do without."""
@@ -16,6 +18,9 @@ class PassNeeds(BaseModel):
         default=False, description="Weights in float32: no pass that stores them in fewer bits may come before it."
     )
     torch: bool = Field(description="A worker that has torch.")
+    with_arguments: dict[str, list[Need]] = Field(
+        default={}, description="By argument: what it needs beside that once the argument is given; what trains, torch."
+    )
 
 
 class PassDescription(BaseModel):

@@ -246,3 +246,41 @@ def two_inputs(seed: int = 0) -> ModelProto:
         {"sum": (floats, columns), "gate": (floats, columns)},
         weights,
     )
+
+
+def normalized_perceptron(seed: int = 0, classes: int = 4) -> ModelProto:
+    """`x` (N, 8) -> `y` (N, classes): a MatMul, BatchNorm, Relu, Dropout, and a Gemm with a bias."""
+    generator = np.random.default_rng(seed)
+    weights = {
+        "first.weight": _normal(generator, 32, 8).T.copy(),
+        "bn.scale": np.ones(32, np.float32),
+        "bn.bias": _normal(generator, 32),
+        "bn.mean": np.zeros(32, np.float32),
+        "bn.var": np.full(32, 2, np.float32),
+        "ratio": np.array(0.1, np.float32),
+        "head.weight": _normal(generator, classes, 32),
+        "head.bias": np.zeros(classes, np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "first.weight"], ["product"], "first"),
+        helper.make_node("BatchNormalization", ["product", "bn.scale", "bn.bias", "bn.mean", "bn.var"], ["bn"], "bn"),
+        helper.make_node("Relu", ["bn"], ["active"], "relu"),
+        helper.make_node("Dropout", ["active", "ratio"], ["dropped"], "dropout"),
+        helper.make_node("Gemm", ["dropped", "head.weight", "head.bias"], ["y"], "head", transB=1),
+    ]
+    floats = TensorProto.FLOAT
+    return assemble(nodes, {"x": (floats, ["N", 8])}, {"y": (floats, ["N", classes])}, weights)
+
+
+def shaken(model: ModelProto, share: float, seed: int = 0) -> ModelProto:
+    """The same with noise on its matrices and filters, of this share of their root mean square."""
+    generator = np.random.default_rng(seed)
+    made = ModelProto()
+    made.CopyFrom(model)
+    for tensor in made.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim > 1:
+            size = float(np.sqrt(np.mean(values**2)))
+            noise = generator.standard_normal(values.shape) * size * share
+            tensor.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), tensor.name))
+    return made

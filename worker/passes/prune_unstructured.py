@@ -1,13 +1,14 @@
-"""Weights of small magnitude set to zero, once, without training. Needs no data.
+"""Weights of small magnitude set to zero: once and without data, or, with `training`, while the rest is trained.
 
 |w| < theta goes, theta given, or found from a percentile or a target (`worker.engine.pruning.thresholds`); or what a
 pattern N:M leaves no room for (`worker.engine.pruning.patterns`). The user's own file is written again with the zeros
-in it, and nothing else of it moves. ONNX Runtime gains no speed by zeros: sparse weights are made dense when it loads a
-file, and its kernels multiply by a zero as by any number.
+in it, and nothing else of it moves; with training, the weights that stay do (`worker.engine.training.sparsifying`).
+ONNX Runtime gains no speed by zeros: sparse weights are made dense when it loads a file, and its kernels multiply by a
+zero as by any number.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,24 @@ from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.overwriting import constants_of, overwrite
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.pruning.patterns import beyond_pattern
 from worker.engine.pruning.places import Found, Place, find_places, open_graph
-from worker.engine.pruning.thresholds import Cut, after, below_cut, cut_at_percentile, cut_to_sparsity
+from worker.engine.pruning.selection import find_cuts, taken_by
+from worker.engine.pruning.thresholds import Cut
 
 NO_FASTER = (
     "ONNX Runtime makes sparse weights dense when it loads a file and multiplies by zeros as by any number: the model "
     "runs no faster. The file keeps its size; it is smaller once it is compressed."
 )
+
+
+@dataclass(frozen=True)
+class Made:
+    """New values of constants by name, the cuts that made them, and what is to be said of both, and of training."""
+
+    arrays: dict[str, np.ndarray]
+    cuts: dict[str, Cut]
+    notes: list[str]
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def apply(model: ModelFile, config: PruneUnstructured, context: PassContext) -> PassResult:
@@ -43,55 +54,50 @@ def apply(model: ModelFile, config: PruneUnstructured, context: PassContext) -> 
             model, False, [*notes, "No float32 weight of a product is left to prune: nothing was changed."]
         )
     context.check_time("pruning")
-    cuts = _cuts(found.places, config)
-    pruned, zeros = {}, {}
-    for number, (place, taken) in enumerate(_taken(found.places, cuts, config)):
-        zeros[place.name] = int((taken | (place.values == 0)).sum())
-        # Zeros stay as they are, minus zero too.
-        if (taken & (place.values != 0)).any():
-            pruned[place.name] = np.where(taken & (place.values != 0), np.float32(0), place.values)
-        context.progress((number + 1) / len(found.places))
-    notes = [_rule_in_words(cuts, config), _sparsity_in_words(found.places, zeros), *notes]
+    cuts = find_cuts(found.places, config)
+    made = Made(_pruned_at_once(found.places, cuts, config, context), cuts, [_rule_in_words(cuts, config)])
+    if config.training is not None:
+        made = _trained(model, found.places, config, context, made)
+    zeros = {place.name: int((made.arrays.get(place.name, place.values) == 0).sum()) for place in found.places}
+    notes = [*made.notes, _sparsity_in_words(found.places, zeros), *notes]
     layers = [_layer(place, zeros[place.name]) for place in found.places]
-    manifest = _manifest(found, zeros, cuts, config)
-    if not pruned:
+    manifest = _manifest(found, zeros, made, config)
+    if not made.arrays:
         return PassResult(model, False, [*notes, "No weight was set to zero that is not so already."], manifest, layers)
-    result = overwrite(model, pruned, context.scratch / "result")
+    result = overwrite(model, made.arrays, context.scratch / "result")
     before, now = (compressed_size_bytes(file.files()) for file in (model, result))
     notes += [f"Compressed (zstd, level {LEVEL}): {now:,} bytes, before {before:,}.", NO_FASTER]
     manifest["compressed"] = {"method": f"zstd, level {LEVEL}", "before_bytes": before, "after_bytes": now}
     return PassResult(result, True, notes, manifest, layers)
 
 
-def _cuts(places: list[Place], config: PruneUnstructured) -> dict[str, Cut]:
-    """The cut of each weight by its name; where all share one, as the weights before leave it. None with a pattern."""
-    if config.pattern is not None:
-        return {}
-    if config.threshold is not None:
-        return {place.name: Cut(config.threshold) for place in places}
-    if config.scope == "layer":
-        return {place.name: _cut([place], config) for place in places}
-    cut, cuts = _cut(places, config), {}
-    for place in places:
-        cuts[place.name] = cut
-        cut = after(place.values, cut)
-    return cuts
+def _pruned_at_once(
+    places: list[Place], cuts: dict[str, Cut], config: PruneUnstructured, context: PassContext
+) -> dict[str, np.ndarray]:
+    """The weights that get a zero, by name. Zeros stay as they are, minus zero too."""
+    arrays = {}
+    for number, (place, taken) in enumerate(taken_by(cuts, places, config)):
+        if (taken & (place.values != 0)).any():
+            arrays[place.name] = np.where(taken & (place.values != 0), np.float32(0), place.values)
+        if config.training is None:
+            context.progress((number + 1) / len(places))
+    return arrays
 
 
-def _cut(places: list[Place], config: PruneUnstructured) -> Cut:
-    weights = [place.values for place in places]
-    if config.percentile is not None:
-        return cut_at_percentile(weights, config.percentile)
-    return cut_to_sparsity(weights, config.sparsity or 0.0)
+def _trained(
+    model: ModelFile, places: list[Place], config: PruneUnstructured, context: PassContext, at_once: Made
+) -> Made:
+    """What training makes of it; `at_once` where that is better, or all that there is time for."""
+    # Here and not above: pruning once does without torch.
+    from worker.engine.training.sparsifying import train_sparse  # noqa: PLC0415
 
-
-def _taken(places: list[Place], cuts: dict[str, Cut], config: PruneUnstructured) -> Iterator[tuple[Place, np.ndarray]]:
-    """Every weight with what goes of it: bool of its shape."""
-    for place in places:
-        if config.pattern is None:
-            yield place, below_cut(place.values, cuts[place.name])
-        else:
-            yield place, beyond_pattern(place.values, place.axis, *config.kept_of_group, place.groups)
+    sparse = train_sparse(model, places, config, context)
+    if sparse.arrays is None:
+        return Made(at_once.arrays, at_once.cuts, [*at_once.notes, *sparse.notes], sparse.manifest)
+    if config.threshold is not None or config.pattern is not None:
+        return Made(sparse.arrays, at_once.cuts, [*at_once.notes, *sparse.notes], sparse.manifest)
+    grown = "Weights were set to zero by their magnitude as it was, more and more over the first half of the training."
+    return Made(sparse.arrays, {}, [grown, *sparse.notes], sparse.manifest)
 
 
 def _layer(place: Place, zeros: int) -> Layer:
@@ -99,10 +105,10 @@ def _layer(place: Place, zeros: int) -> Layer:
     return Layer(name=place.node, operator=place.operator, weight=place.name, sparsity=sparsity)
 
 
-def _manifest(found: Found, zeros: dict[str, int], cuts: dict[str, Cut], config: PruneUnstructured) -> dict[str, Any]:
+def _manifest(found: Found, zeros: dict[str, int], made: Made, config: PruneUnstructured) -> dict[str, Any]:
     total = sum(place.values.size for place in found.places)
-    return {
-        "theta": {name: cut.theta for name, cut in cuts.items()},
+    manifest = {
+        "theta": {name: cut.theta for name, cut in made.cuts.items()},
         "pattern": config.pattern,
         "sparsity": {
             "before": _zeros_before(found.places) / total,
@@ -111,6 +117,11 @@ def _manifest(found: Found, zeros: dict[str, int], cuts: dict[str, Cut], config:
         },
         "left_alone": dict(sorted(found.reasons.items())),
     }
+    if made.training:
+        learned = dict(made.training)
+        manifest["replay"] = config.model_dump(mode="json", by_alias=True) | {"training": learned.pop("replay")}
+        manifest["training"] = learned
+    return manifest
 
 
 def _rule_in_words(cuts: dict[str, Cut], config: PruneUnstructured) -> str:

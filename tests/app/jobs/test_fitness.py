@@ -9,7 +9,7 @@ import pytest
 from app.config import Settings
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, LatheError, MetricMismatch
-from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, PassMisplaced, check_fitness
+from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, NotTrainable, PassMisplaced, check_fitness
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 
@@ -31,6 +31,12 @@ STATIC = [{"pass": "quantize_static"}]
 COMPILE = [{"pass": "compile"}]
 GRAPH = [{"pass": "optimize_graph"}]
 PRUNE = [{"pass": "prune_unstructured", "sparsity": 0.5}]
+PRUNE_AND_TRAIN = [{"pass": "prune_unstructured", "sparsity": 0.5, "training": {}}]
+FINE_TUNE = [{"pass": "fine_tune"}]
+DISTILL = [{"pass": "distill"}]
+TRAINING = {"training": [IMAGES, LABELS]}
+UNLABELLED = {"training": [IMAGES]}
+NOT_TRAINABLE = MODEL | {"trainable": False, "training_blockers": ["If", "Loop"]}
 
 
 def check(
@@ -52,6 +58,7 @@ class Refusal:
     recipe: list[dict[str, Any]] = field(default_factory=lambda: GRAPH)
     arrays: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=lambda: MODEL)
 
 
 REFUSALS = [
@@ -130,6 +137,40 @@ REFUSALS = [
     ),
     Refusal("prune-after-float16", PassMisplaced, "`convert_float16`", recipe=[{"pass": "convert_float16"}, *PRUNE]),
     Refusal("compile-for-a-gpu", DeviceNotServed, "`cuda`", recipe=COMPILE, body={"target": {"device": "cuda"}}),
+    Refusal("training-without-data", DataRequired, "`distill` needs training data", recipe=DISTILL),
+    Refusal("pruning-with-training-without-data", DataRequired, "needs training data", recipe=PRUNE_AND_TRAIN),
+    Refusal("no-labels-to-learn-from", DataRequired, "`fine_tune` needs labels", recipe=FINE_TUNE, arrays=UNLABELLED),
+    Refusal(
+        "labels-that-are-weighed-and-not-there",
+        DataRequired,
+        "`distill` needs labels",
+        recipe=[{"pass": "distill", "gamma": 0.5}],
+        arrays=UNLABELLED,
+    ),
+    Refusal("control-flow", NotTrainable, "If, Loop", recipe=DISTILL, arrays=TRAINING, model=NOT_TRAINABLE),
+    Refusal(
+        "pruning-with-training-of-control-flow",
+        NotTrainable,
+        "`prune_unstructured` trains",
+        recipe=PRUNE_AND_TRAIN,
+        arrays=TRAINING,
+        model=NOT_TRAINABLE,
+    ),
+    Refusal(
+        "labels-of-no-output",
+        DataMismatch,
+        "the output `scores`; the model's outputs are `logits`",
+        recipe=[{"pass": "fine_tune", "labels": {"scores": "label"}}],
+        arrays=TRAINING,
+    ),
+    Refusal(
+        "labels-of-no-array",
+        DataMismatch,
+        "`labl`; besides the model's inputs the training dataset has `label`",
+        recipe=[{"pass": "fine_tune", "labels": {"logits": "labl"}}],
+        arrays=TRAINING,
+    ),
+    Refusal("training-in-few-bits", PassMisplaced, "`fine_tune`", recipe=[{"pass": "quantize_weights"}, *FINE_TUNE]),
     Refusal("budget-too-large", BudgetTooLarge, "1000000", body={"budget_seconds": 1_000_000}),
 ]
 
@@ -137,7 +178,7 @@ REFUSALS = [
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.id)
 def test_what_cannot_be_carried_out_is_refused_by_name(case: Refusal, settings: Settings) -> None:
     with pytest.raises(case.error) as caught:
-        check(settings, {"recipe": case.recipe} | case.body, case.arrays)
+        check(settings, {"recipe": case.recipe} | case.body, case.arrays, case.model)
     assert case.names in caught.value.detail
     assert caught.value.remedy
 
@@ -158,6 +199,30 @@ def test_an_output_without_classes_is_said_to_have_none(settings: Settings) -> N
 def test_pruning_may_come_before_what_stores_weights_in_fewer_bits(settings: Settings) -> None:
     recipe = [*GRAPH, *PRUNE, {"pass": "quantize_dynamic"}, {"pass": "convert_float16"}]
     assert len(check(settings, {"recipe": recipe}, {}).recipe) == 4
+
+
+ALLOWED: list[tuple[str, list[dict[str, Any]], dict[str, list[dict[str, Any]]], dict[str, Any]]] = [
+    ("without-labels", DISTILL, UNLABELLED, MODEL),
+    ("with-labels", [*PRUNE_AND_TRAIN, *FINE_TUNE], TRAINING, MODEL),
+    ("another-student-is-what-is-trained", [{"pass": "distill", "student": str(ID)}], TRAINING, NOT_TRAINABLE),
+    ("pruned-once-needs-no-gradient", PRUNE, {}, NOT_TRAINABLE),
+    (
+        "labels-that-a-pass-names",
+        [{"pass": "fine_tune", "labels": {"logits": "label"}}],
+        {"training": [IMAGES, LABELS, LABELS | {"name": "other"}]},
+        MODEL | {"outputs": [*MODEL["outputs"], {"name": "other", "dtype": "float32", "shape": ["N", 1]}]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("recipe", "arrays", "model"), [one[1:] for one in ALLOWED], ids=[one[0] for one in ALLOWED])
+def test_training_that_can_be_carried_out_is_accepted(
+    recipe: list[dict[str, Any]],
+    arrays: dict[str, list[dict[str, Any]]],
+    model: dict[str, Any],
+    settings: Settings,
+) -> None:
+    assert len(check(settings, {"recipe": recipe}, arrays, model).recipe) == len(recipe)
 
 
 def test_compile_may_come_last(settings: Settings) -> None:

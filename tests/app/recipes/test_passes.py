@@ -11,6 +11,7 @@ from app.database import Database
 from app.recipes.catalogue import CATALOGUE
 from app.recipes.pruning import PruneUnstructured
 from app.recipes.quantization import QuantizeWeights
+from app.recipes.training import Distill, FineTune
 from tests.app.health.factories import add_worker
 
 Headers = dict[str, str]
@@ -37,7 +38,25 @@ async def test_every_pass_is_listed_with_what_it_needs(client: httpx.AsyncClient
         "trainable_model": False,
         "float32_weights": False,
         "torch": False,
+        "with_arguments": {},
     }
+    assert found["fine_tune"]["needs"] == {
+        "calibration_data": False,
+        "training_data": True,
+        "labels": True,
+        "trainable_model": True,
+        "float32_weights": True,
+        "torch": True,
+        "with_arguments": {},
+    }
+
+
+async def test_what_an_argument_needs_is_said_beside_what_the_pass_does(
+    client: httpx.AsyncClient, reader: Headers
+) -> None:
+    needs = (await passes(client, reader))["prune_unstructured"]["needs"]
+    assert (needs["training_data"], needs["trainable_model"]) == (False, False)
+    assert needs["with_arguments"] == {"training": ["trainable_model", "training_data"]}
 
 
 async def test_a_pass_that_nothing_may_follow_says_so(client: httpx.AsyncClient, reader: Headers) -> None:
@@ -49,6 +68,19 @@ async def test_a_pass_that_nothing_may_follow_says_so(client: httpx.AsyncClient,
 async def test_bits_that_a_kernel_does_not_read_are_refused() -> None:
     with pytest.raises(ValueError, match="4 or 8 bits"):
         QuantizeWeights.model_validate({"pass": "quantize_weights", "bits": 16, "kernels": "matmul_nbits"})
+
+
+async def test_a_lesson_without_anything_to_learn_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing would be learned"):
+        Distill.model_validate({"pass": "distill", "alpha": 0, "gamma": 0})
+    assert Distill.model_validate({"pass": "distill", "alpha": 0, "beta": 1}).gamma is None
+
+
+async def test_defaults_that_depend_on_others_are_filled_in() -> None:
+    sgd = FineTune.model_validate({"pass": "fine_tune", "optimizer": "sgd"}).filled_in()
+    assert (sgd["learning_rate"], sgd["weight_decay"], sgd["pass"]) == (0.01, 0.0001, "fine_tune")
+    given = FineTune.model_validate({"pass": "fine_tune", "learning_rate": 0.5, "weight_decay": 0}).filled_in()
+    assert (given["learning_rate"], given["weight_decay"]) == (0.5, 0)
 
 
 @dataclass

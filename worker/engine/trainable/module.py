@@ -10,6 +10,7 @@ from torch import nn
 from worker.engine.trainable.registry import Call, Operator
 
 HOST = torch.device("cpu")
+NORMALIZATION = "BatchNormalization"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
     the file's constants, dots included: `named_parameters()` gives them, `state` and `load_state` take and set both.
 
     A file may fix its batch, `fixed_batch` by input; it can be fed a multiple of that where `batching` finds it may.
+    With `frozen_statistics`, BatchNormalization uses its running statistics in `train()` mode too.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
     ) -> None:
         super().__init__()
         self.fixed_batch = dict(fixed_batch)
+        self.frozen_statistics = False
         self.steps = list(steps)
         self.outputs = list(outputs)
         # Not register_parameter: it takes no dots, and the names of the file are not ours to change.
@@ -78,7 +81,8 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
         growth = self._growth(feed)
         for step in self.steps:
             arguments = [values[name] if name else None for name in step.inputs]
-            made = step.run(arguments, device, self.training, growth)
+            frozen = self.frozen_statistics and step.operator.name == NORMALIZATION
+            made = step.run(arguments, device, self.training and not frozen, growth)
             values.update(zip((name for name in step.outputs), made, strict=False))
             for name in step.last_reads:
                 if name not in kept:
@@ -93,10 +97,13 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """Every value that no node makes and no caller gives."""
         return {**self.integers, **self._buffers, **self._parameters}
 
+    def held(self) -> dict[str, torch.Tensor]:
+        """What training moves, by name: the parameters and running statistics themselves."""
+        return {**self._parameters, **{name: self._buffers[name] for name in self.statistics}}
+
     def state(self) -> dict[str, torch.Tensor]:
         """Copies of the parameters and running statistics by name."""
-        held = {**self._parameters, **{name: self._buffers[name] for name in self.statistics}}
-        return {name: one.detach().clone() for name, one in held.items()}
+        return {name: one.detach().clone() for name, one in self.held().items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Set what `state` took, in place.
@@ -105,7 +112,7 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
             ValueError: a name is missing or unknown, or a shape differs.
 
         """
-        held = {**self._parameters, **{name: self._buffers[name] for name in self.statistics}}
+        held = self.held()
         if held.keys() != state.keys():
             raise ValueError(f"not the weights of this graph: {sorted(held.keys() ^ state.keys())[:5]}")
         with torch.no_grad():

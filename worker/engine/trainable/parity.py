@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from worker.engine.model_file import ModelFile, save_model, whole_proto
+from worker.engine.model_file import ModelFile
 from worker.engine.sessions import NONE, Feed, open_session, run_session, session_options
 from worker.engine.trainable.arrays import NotTrainable, array_from, tensor_from
-from worker.engine.trainable.importing import plain_graph
+from worker.engine.trainable.exposing import expose
 from worker.engine.trainable.module import Step, TrainableGraph
 
 RTOL = 1e-4
@@ -54,7 +54,8 @@ def check_parity(
     """
     options = session_options(threads, NONE)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch computes in between
-    session = open_session(_with_every_value(model, module, scratch).path, threads, options)
+    every = (name for step in module.steps for name in step.outputs)
+    session = open_session(expose(model, every, scratch / "parity").path, threads, options)
     constants = module.constants()
     given = {**constants, **{name: tensor_from(array) for name, array in feed.items()}}
     worst, count = 0.0, 0
@@ -71,17 +72,6 @@ def check_parity(
     answers = dict(zip(module.outputs, run_session(session, feed, module.outputs), strict=True))
     errors = [difference(answers[name], array_from(one))[1] for name, one in made.items()]
     return Parity(count, worst, max(errors, default=0.0))
-
-
-def _with_every_value(model: ModelFile, module: TrainableGraph, scratch: Path) -> ModelFile:
-    """The model, its functions inlined, with what each node makes among its outputs."""
-    proto = whole_proto(plain_graph(model))
-    shown = {value.name for value in proto.graph.output}
-    for step in module.steps:
-        for name in step.outputs:
-            if name and name not in shown:
-                proto.graph.output.add(name=name)
-    return save_model(proto, scratch / "parity")
 
 
 def _values_of(steps: list[Step], given: dict[str, Any]) -> set[str]:

@@ -1,0 +1,165 @@
+"""What the passes that train may be asked for."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.recipes.base import Need, PassConfig
+
+Name = Annotated[str, Field(min_length=1, max_length=512)]
+LEARNING_RATES = {"adamw": 1e-3, "sgd": 1e-2}
+WEIGHT_DECAYS = {"adamw": 1e-2, "sgd": 1e-4}
+
+
+class TrainingOptions(BaseModel):
+    """How long, how fast and on what is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=3, ge=1, le=10_000, description="Times that the training data is gone through.")
+    batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of a step.")
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="AdamW, or SGD with Nesterov's momentum.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, le=100, description="The highest; by default 0.001 with `adamw` and 0.01 with `sgd`."
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="With `sgd`.")
+    weight_decay: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="Of matrices and filters; by default 0.01 with `adamw`, 0.0001 with `sgd`.",
+    )
+    warmup: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Share of all steps in which the learning rate rises to its highest; after it, it falls to zero "
+        "along a cosine.",
+    )
+    clip_norm: float | None = Field(
+        default=1.0, gt=0, description="Longest gradient, all weights together; null: as long as it is."
+    )
+    averaging: float | None = Field(
+        default=0.999,
+        gt=0,
+        lt=1,
+        description="Decay of the average over steps that is judged and kept in place of the last weights; of the "
+        "first steps it is smaller. Null: no average.",
+    )
+    held_out: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Share of the training data, drawn by the seed, that is not trained on and chooses the epoch that "
+        "is kept.",
+    )
+    patience: int | None = Field(
+        default=5, ge=1, description="Stop after so many epochs in a row without a better one; null: never."
+    )
+    freeze_statistics: bool = Field(
+        default=False, description="Keep the running means and variances of BatchNormalization, and train with them."
+    )
+    freeze: list[Name] = Field(
+        default=[], max_length=10_000, description="Names of weight tensors that are not trained."
+    )
+    keep_zeros: bool = Field(
+        default=True,
+        description="Keep what is zero in weight tensors of which 5 % and more are, as pruning leaves them.",
+    )
+    labels: dict[Name, Name] = Field(
+        default={},
+        max_length=256,
+        description="By output: the array of the training data with its labels. By default arrays bear the names of "
+        "their outputs, or the only one of whole numbers goes with the first output that scores its classes.",
+    )
+    kinds: dict[Name, Literal["classes", "numbers"]] = Field(
+        default={},
+        max_length=256,
+        description="By output: whether it scores classes or holds numbers. By default labels say it, or a Softmax at "
+        "the end; rows of numbers that could be either are taught as both.",
+    )
+    stop_after: int | None = Field(
+        default=None,
+        ge=1,
+        description="End after so many epochs of a schedule made for `epochs`, as a manifest records it where time ran "
+        "out.",
+    )
+
+    @property
+    def highest_rate(self) -> float:
+        return self.learning_rate or LEARNING_RATES[self.optimizer]
+
+    @property
+    def decay(self) -> float:
+        return WEIGHT_DECAYS[self.optimizer] if self.weight_decay is None else self.weight_decay
+
+    def training_labels(self) -> dict[str, str]:
+        return dict(self.labels)
+
+    def filled_in(self) -> dict[str, Any]:
+        """Every argument as JSON has it, with the defaults that depend on others."""
+        return self.model_dump(mode="json", by_alias=True) | {
+            "learning_rate": self.highest_rate,
+            "weight_decay": self.decay,
+        }
+
+
+class TeachingOptions(TrainingOptions):
+    """L = alpha L_soft + beta L_features + gamma L_hard."""
+
+    alpha: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of what the teacher answers: of classes the cross-entropy of its probabilities at "
+        "`temperature`, times the square of that; of numbers the squared error as a share of their square.",
+    )
+    beta: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of what the teacher computes within: squared error as a share of the square, summed over "
+        "features.",
+    )
+    gamma: float | None = Field(
+        default=None, ge=0, description="Weight of the labels; by default 1 where there are any, else 0."
+    )
+    temperature: float = Field(default=4.0, gt=0, le=100, description="Of the softmax on both sides in L_soft.")
+    features: dict[Name, Name] = Field(
+        default={},
+        max_length=64,
+        description="By tensor of the student: the teacher's that it should come close to. By default tensors of the "
+        "same name, else of the same place in space, through a projection that is learned and thrown away.",
+    )
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        if self.alpha == self.beta == self.gamma == 0:
+            raise ValueError("`alpha`, `beta` and `gamma` are all 0: nothing would be learned")
+        return self
+
+
+class FineTune(TrainingOptions, PassConfig):
+    """The model trained on with labels, at a small rate: what an earlier pass took, it may learn again."""
+
+    pass_: Literal["fine_tune"] = Field(alias="pass", description="The pass.")
+
+
+class Distill(TeachingOptions, PassConfig):
+    """The model trained to answer as its original does, or as another model; needs no labels."""
+
+    argument_needs: ClassVar[Mapping[str, frozenset[Need]]] = {"gamma": frozenset({"labels"})}
+
+    pass_: Literal["distill"] = Field(alias="pass", description="The pass.")
+    teacher: UUID | None = Field(
+        default=None, description="An uploaded model to learn from; by default the job's, as it was uploaded."
+    )
+    student: UUID | None = Field(
+        default=None,
+        description="An uploaded model to be trained and delivered, of any architecture; by default the job's, as the "
+        "passes before leave it.",
+    )
+
+    def other_models(self) -> dict[str, UUID]:
+        named = {"teacher": self.teacher, "student": self.student}
+        return {argument: model for argument, model in named.items() if model is not None}

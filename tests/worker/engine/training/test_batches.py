@@ -1,0 +1,85 @@
+"""Samples into steps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.worker.networks import normal
+from worker.engine.feeds import Feeds
+from worker.engine.training.batches import Batches, TooFewSamples, split
+from worker.engine.training.targets import Target
+
+
+def _feeds(count: int, fixed: int | None = None, whole: bool = False) -> Feeds:
+    array = np.arange(count * 3, dtype=np.float32).reshape(count, 3)
+    array = array[:, None] if whole else array
+    return Feeds({"x": array}, {"x": "float32"}, frozenset({"x"} if whole else ()), count, fixed)
+
+
+def _batches(feeds: Feeds, size: int, samples: np.ndarray | None = None) -> Batches:
+    chosen = np.arange(feeds.sample_count) if samples is None else samples
+    target = Target("y", "label", np.arange(feeds.sample_count) * 10, 1)
+    return Batches(feeds, chosen, size, 0, torch.device("cpu"), [target])
+
+
+@pytest.mark.parametrize(("count", "share", "held"), [(100, 0.1, 10), (2, 0.01, 1), (3, 0.99, 2), (7, 0.5, 4)])
+def test_what_judges_is_not_trained_on(count: int, share: float, held: int) -> None:
+    parts = split(count, share, seed=0)
+    assert len(parts.held_out) == held
+    assert sorted([*parts.training, *parts.held_out]) == list(range(count))
+    assert np.array_equal(parts.held_out, split(count, share, seed=0).held_out)
+
+
+def test_the_seed_draws_what_is_held_out() -> None:
+    assert split(100, 0.1, 0).sha256() != split(100, 0.1, 1).sha256()
+    with pytest.raises(TooFewSamples, match="has 1 samples"):
+        split(1, 0.1, 0)
+
+
+def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own() -> None:
+    batches = _batches(_feeds(103), 10)
+    steps = batches.epoch(0)
+    assert len(steps) == batches.steps == 11
+    assert {len(step) for step in steps} == {9, 10}
+    assert sorted(np.concatenate(steps)) == list(range(103))
+    assert not np.array_equal(steps[0], batches.epoch(1)[0])
+    assert np.array_equal(steps[0], batches.epoch(0)[0])
+
+
+def test_a_batch_brings_feed_and_labels_of_its_samples() -> None:
+    (batch,) = _batches(_feeds(20), 8).calls(np.array([7, 3]))
+    assert torch.equal(batch.feed["x"], torch.tensor([[21.0, 22, 23], [9, 10, 11]]))
+    assert batch.labels["y"].tolist() == [70, 30]
+    assert batch.labels["y"].dtype == torch.int64
+
+
+def test_a_fixed_batch_is_filled_up_and_cut_again() -> None:
+    calls = list(_batches(_feeds(20, fixed=4), 6).calls(np.arange(6)))
+    assert [len(call.feed["x"]) for call in calls] == [4, 4]
+    assert [len(call.rows(call.feed["x"])) for call in calls] == [4, 2]
+
+
+def test_whole_feeds_are_rows_of_one() -> None:
+    calls = list(_batches(_feeds(5, whole=True), 3).calls(np.array([4, 0, 1])))
+    assert [tuple(call.feed["x"].shape) for call in calls] == [(1, 3)] * 3
+    assert tuple(calls[0].rows(torch.zeros(1, 4)).shape) == (1, 1, 4)
+
+
+def test_no_more_than_a_batch_is_read_at_a_time(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", normal(64, 3))
+    read: list[int] = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, key: object) -> np.ndarray:  # type: ignore[override]
+            found = np.asarray(super().__getitem__(key))
+            read.append(len(found))
+            return found
+
+    array = np.load(tmp_path / "x.npy", mmap_mode="r").view(Watched)
+    batches = _batches(Feeds({"x": array}, {"x": "float32"}, frozenset(), 64), 16)
+    for step in batches.epoch(0):
+        for _ in batches.calls(step):
+            pass
+    assert read == [16] * 4

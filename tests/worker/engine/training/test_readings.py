@@ -1,0 +1,58 @@
+"""What an output means, and which tensor says so."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from app.recipes.training import FineTune
+from tests.worker import networks
+from tests.worker.networks import normal
+from worker.engine.training.readings import find_readings
+from worker.engine.training.targets import Target
+
+HEAD = "g (float[N,4] x) => (float[N,4] y) {{ s = MatMul(x, x) y = {} }}"
+
+
+@dataclass
+class Case:
+    id: str
+    text: str
+    value: str
+    axis: int | None
+    certain: bool = True
+    kinds: dict[str, str] = field(default_factory=dict)
+    target: int | None = None
+    shape: tuple[int, ...] = (2, 4)
+    opset: int = 17
+
+
+CASES = [
+    Case("scores-as-they-are", HEAD.format("Identity(s)"), "y", 1, certain=False),
+    Case("said-to-be-classes", HEAD.format("Identity(s)"), "y", 1, kinds={"y": "classes"}),
+    Case("said-to-be-numbers", HEAD.format("Softmax(s)"), "y", None, kinds={"y": "numbers"}),
+    Case("labels-are-classes", HEAD.format("Identity(s)"), "y", 1, target=1),
+    Case("behind-a-softmax", HEAD.format("Softmax(s)"), "s", 1),
+    Case("behind-a-logarithm", HEAD.format("LogSoftmax<axis=1>(s)"), "s", 1),
+    Case("softmax-of-old", HEAD.format("Softmax(s)"), "s", 1, opset=9),
+    Case("softmax-over-the-samples", HEAD.format("Softmax<axis=0>(s)"), "y", 1, target=1),
+    Case("one-column-is-no-class", HEAD.format("Identity(s)"), "y", None, shape=(2, 1)),
+    Case("a-sequence-holds-numbers", HEAD.format("Identity(s)"), "y", None, shape=(2, 5, 4)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_scores_are_read_where_they_are(case: Case) -> None:
+    graph = ir.from_proto(networks.parse(case.text, case.opset))
+    options = FineTune.model_validate({"pass": "fine_tune", "kinds": case.kinds})
+    targets = {"y": Target("y", "label", np.zeros(2), case.target)} if case.target is not None else {}
+    found = find_readings(graph, {"y": normal(*case.shape)}, targets, options, whole=False)["y"]
+    assert (found.value, found.axis, found.certain) == (case.value, case.axis, case.certain)
+
+
+def test_whole_calls_count_one_axis_more() -> None:
+    graph = ir.from_proto(networks.parse(HEAD.format("Softmax(s)")))
+    options = FineTune.model_validate({"pass": "fine_tune"})
+    found = find_readings(graph, {"y": normal(1, 2, 4)}, {}, options, whole=True)["y"]
+    assert (found.value, found.axis) == ("s", 2)

@@ -1,0 +1,87 @@
+"""Which array holds the labels of which output."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.recipes.training import FineTune
+from tests.worker.networks import normal
+from worker.engine.training.targets import LabelsMismatch, choose_targets
+
+CLASSES = np.arange(6) % 3
+OUTPUTS = {"logits": normal(2, 3), "box": normal(2, 4), "map": normal(2, 5, 8, 8), "count": np.zeros((2, 1), np.int64)}
+
+
+def _options(**arguments: Any) -> FineTune:
+    return FineTune.model_validate({"pass": "fine_tune", **arguments})
+
+
+@dataclass
+class Choice:
+    id: str
+    labels: dict[str, np.ndarray]
+    expected: dict[str, tuple[str, int | None]]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+CHOICES = [
+    Choice("the-only-classes", {"label": CLASSES}, {"logits": ("label", 1)}),
+    Choice("a-class-for-every-pixel", {"label": np.zeros((6, 8, 8), int)}, {"map": ("label", 1)}),
+    Choice("by-name", {"box": normal(6, 4), "logits": CLASSES}, {"box": ("box", None), "logits": ("logits", 1)}),
+    Choice("the-only-numbers", {"where": normal(6, 4)}, {"box": ("where", None)}),
+    Choice(
+        "as-asked",
+        {"a": CLASSES, "b": normal(6, 4)},
+        {"logits": ("a", 1), "box": ("b", None)},
+        {"labels": {"logits": "a", "box": "b"}},
+    ),
+    Choice(
+        "numbers-though-whole",
+        {"label": np.arange(24).reshape(6, 4)},
+        {"box": ("label", None)},
+        {"kinds": {"box": "numbers"}},
+    ),
+    Choice("classes-beside-something-else", {"label": CLASSES, "weight": normal(6)}, {"logits": ("label", 1)}),
+    Choice("nothing-fits", {"label": normal(6, 7)}, {}),
+]
+
+
+@pytest.mark.parametrize("case", CHOICES, ids=lambda case: case.id)
+def test_labels_find_their_output(case: Choice) -> None:
+    found = choose_targets(case.labels, OUTPUTS, _options(**case.arguments))
+    assert {target.output: (target.array, target.axis) for target in found} == case.expected
+
+
+@dataclass
+class Refusal:
+    id: str
+    labels: dict[str, np.ndarray]
+    asked: dict[str, str]
+    words: str
+
+
+REFUSALS = [
+    Refusal("no-such-output", {"a": CLASSES}, {"scores": "a"}, "'scores'; outputs of floats"),
+    Refusal("an-output-of-integers", {"a": CLASSES}, {"count": "a"}, "'count'; outputs of floats"),
+    Refusal("no-such-array", {"a": CLASSES}, {"logits": "b"}, "'b'; beside the model's inputs the training data has a"),
+    Refusal("one-class-too-many", {"a": CLASSES + 1}, {"logits": "a"}, "go from 1 to 3; the output 'logits' scores 3"),
+    Refusal("no-label-at-all", {"a": CLASSES * 0 - 1}, {"logits": "a"}, "go from -1 to -1"),
+    Refusal("another-size", {"a": normal(6, 5)}, {"box": "a"}, "neither numbers of its classes nor values of it"),
+]
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.id)
+def test_labels_that_do_not_fit_are_refused(case: Refusal) -> None:
+    with pytest.raises(LabelsMismatch, match=case.words) as caught:
+        choose_targets(case.labels, OUTPUTS, _options(labels=case.asked))
+    assert caught.value.remedy
+
+
+def test_numbers_are_weighed_by_how_much_they_vary() -> None:
+    values = np.array([[0.0], [4.0], [np.nan]], np.float32)
+    (target,) = choose_targets({"y": values}, {"y": normal(2, 1)}, _options())
+    assert target.variance == pytest.approx(4.0)
+    (alike,) = choose_targets({"y": np.full((5, 1), 1000.0)}, {"y": normal(2, 1)}, _options())
+    assert alike.variance == 1.0

@@ -1,0 +1,229 @@
+"""The loop alone, on a module that is no user's graph: what another pass brings to it, and what it gets."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from app.recipes.training import FineTune
+from tests.worker.networks import normal
+from worker.engine.feeds import Feeds
+from worker.engine.pass_contract import BudgetExhausted, Checkpoints, NoCheckpoints, PassContext
+from worker.engine.training import trainer as training
+from worker.engine.training.batches import Batch, Batches, split
+from worker.engine.training.hooks import Hooks
+from worker.engine.training.judging import Judge
+from worker.engine.training.randomness import repeatable
+from worker.engine.training.trainer import Subject, Trained, Trainer
+
+COUNT = 200
+X = normal(COUNT, 6)
+FEEDS = Feeds({"x": X}, {"x": "float32"}, frozenset(), COUNT)
+
+
+class Line(nn.Module):
+    """y = w x, with a scale of its own, dropout, and a running mean that takes no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.scale = nn.Parameter(torch.zeros(2, 6)), nn.Parameter(torch.ones(()))
+        self.mean = torch.zeros(2)
+
+    def forward(self, feed: Mapping[str, torch.Tensor], _wanted: list[str]) -> dict[str, torch.Tensor]:
+        made = nn.functional.dropout(feed["x"], 0.1, self.training) @ self.weight.T * self.scale
+        if self.training:
+            self.mean.lerp_(made.detach().mean(dim=0), 0.1)
+        return {"y": made}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.weight, "scale": self.scale, "mean": self.mean}
+
+
+class Distance:
+    """To twice the first two inputs."""
+
+    wanted = ["y"]  # noqa: RUF012 - read only
+
+    def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+        return {"loss": (batch.rows(made["y"]) - 2 * batch.feed["x"][:, :2]).square().mean()}
+
+
+@dataclass
+class Watching(Hooks):
+    """Notes what it is told, and allows weights to be kept from an epoch on."""
+
+    settles: int = 0
+    told: list[str] = field(default_factory=list)
+    epochs: int = 0
+
+    def start(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
+        self.told.append(f"start {steps}")
+
+    def epoch(self, number: int, epochs: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.told.append(f"epoch {number} of {epochs}")
+        self.epochs = number + 1
+
+    def step(self, number: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.told.append(f"step {number}")
+
+    def constrain(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            tensors["scale"].fill_(1.0)
+
+    def settled(self) -> bool:
+        return self.epochs >= self.settles
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"epochs": torch.tensor(self.epochs)}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.epochs = int(state["epochs"])
+
+
+class Killed(Exception):
+    """The worker is gone."""
+
+
+@dataclass
+class Kept(Checkpoints):
+    """Holds the last checkpoint; the process ends once `after` of them were saved."""
+
+    folder: Path
+    after: int = 1_000
+    saved: int = 0
+
+    def last(self) -> Path | None:
+        return self.folder if self.folder.exists() else None
+
+    def save(self, folder: Path) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.move(folder, self.folder)
+        self.saved += 1
+        if self.saved == self.after:
+            raise Killed
+
+
+def _train(
+    scratch: Path, hooks: Hooks | None = None, checkpoints: Checkpoints | None = None, **arguments: Any
+) -> tuple[Trained, Line, list[str]]:
+    scratch.mkdir(parents=True)
+    deadline = arguments.pop("deadline", float("inf"))
+    options = FineTune.model_validate(
+        {"pass": "fine_tune", "epochs": 5, "batch_size": 32, "learning_rate": 0.05, "patience": None} | arguments
+    )
+    logs: list[str] = []
+    context = PassContext(
+        scratch, FEEDS, 0, 1, deadline=deadline, checkpoints=checkpoints or NoCheckpoints(), log=logs.append
+    )
+    parts, line, cpu = split(COUNT, options.held_out, 0), Line(), torch.device("cpu")
+    batches, held_out = (Batches(FEEDS, one, 32, 0, cpu) for one in (parts.training, parts.held_out))
+    subject, judge = Subject(line, line.tensors(), rates={"scale": 0.1}), Judge(line, Distance(), held_out)
+    with repeatable(threads=1):
+        trained = Trainer(subject, Distance(), batches, judge, options, context, "this", hooks).run()
+    return trained, line, logs
+
+
+def _digest(trained: Trained) -> str:
+    return hashlib.sha256(b"".join(one.numpy().tobytes() for one in trained.state.values())).hexdigest()
+
+
+def test_a_module_of_any_kind_is_trained(tmp_path: Path) -> None:
+    trained, _, logs = _train(tmp_path / "run", epochs=20)
+    losses = [one["held_out"]["loss"] for one in trained.standing.history]
+    # The line is there to be found; a hundredth of the 4 that it begins with is what dropout leaves.
+    assert losses[-1] < 0.05 < trained.standing.start["loss"]  # type: ignore[index]
+    assert trained.standing.kept > 5
+    assert torch.allclose(trained.state["weight"][:, :2] * trained.state["scale"], 2 * torch.eye(2), atol=0.3)
+    assert trained.state["mean"].abs().max() > 0
+    assert len(logs) == 20
+    assert logs[-1].startswith("Epoch 20 of 20: training loss ")
+
+
+def test_hooks_are_told_of_epochs_and_steps_and_may_hold_weights(tmp_path: Path) -> None:
+    hooks = Watching()
+    trained, *_ = _train(tmp_path / "run", hooks, epochs=2)
+    assert hooks.told[:4] == ["start 12", "epoch 0 of 2", "step 0", "step 1"]
+    assert hooks.told[-7:] == ["epoch 1 of 2", *(f"step {number}" for number in range(6, 12))]
+    assert float(trained.state["scale"]) == 1.0
+
+
+def test_what_is_not_settled_is_not_kept(tmp_path: Path) -> None:
+    trained, *_ = _train(tmp_path / "run", Watching(settles=4))
+    assert trained.standing.start is None
+    assert trained.standing.kept >= 4
+
+
+@pytest.mark.parametrize("averaging", [0.999, None], ids=["average", "last"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("every_step", [False, True], ids=["epochs", "steps"])
+def test_training_that_goes_on_ends_with_the_same_bytes(
+    optimizer: str, averaging: float | None, every_step: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"optimizer": optimizer, "averaging": averaging}
+    whole, *_ = _train(tmp_path / "whole", Watching(settles=2), **arguments)
+    if every_step:
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    # After three epochs, or in the middle of the third.
+    first = Kept(tmp_path / "kept", after=15 if every_step else 3)
+    with pytest.raises(Killed):
+        _train(tmp_path / "first", Watching(settles=2), first, **arguments)
+    again, *_ = _train(tmp_path / "again", Watching(settles=2), Kept(tmp_path / "kept"), **arguments)
+    assert again.resumed_at == (2 if every_step else 3)
+    assert _digest(again) == _digest(whole)
+    assert again.standing.history == whole.standing.history
+
+
+def test_a_run_that_had_ended_is_not_repeated(tmp_path: Path) -> None:
+    whole, *_ = _train(tmp_path / "whole", checkpoints=Kept(tmp_path / "kept"))
+    again, _, logs = _train(tmp_path / "again", checkpoints=Kept(tmp_path / "kept"))
+    assert logs == []
+    assert _digest(again) == _digest(whole)
+
+
+@pytest.mark.parametrize("damage", ["state.json", "state.safetensors", "fingerprint"])
+def test_a_checkpoint_that_is_damaged_or_anothers_is_not_gone_on_from(damage: str, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    whole, *_ = _train(tmp_path / "whole", checkpoints=Kept(kept), epochs=2)
+    facts = kept / "state.json"
+    if damage == "fingerprint":
+        facts.write_text(facts.read_text().replace('"this"', '"that"'))
+    else:
+        (kept / damage).write_bytes((kept / damage).read_bytes()[:-100])
+    again, *_ = _train(tmp_path / "again", checkpoints=Kept(kept), epochs=2)
+    assert again.resumed_at is None
+    assert _digest(again) == _digest(whole)
+
+
+def test_it_stops_where_nothing_gets_better(tmp_path: Path) -> None:
+    trained, *_ = _train(tmp_path / "run", epochs=1000, patience=3)
+    standing = trained.standing
+    assert (standing.stopped, standing.epoch - standing.kept) == ("patience", 3)
+
+
+def test_weights_of_before_stay_where_training_diverges(tmp_path: Path) -> None:
+    trained, line, _ = _train(
+        tmp_path / "run", optimizer="sgd", learning_rate=100, clip_norm=None, warmup=0, epochs=50, averaging=None
+    )
+    assert trained.standing.stopped == "diverged"
+    assert not trained.improved
+    assert not np.isfinite(line.weight.detach().numpy()).all() or line.weight.abs().max() > 1e6
+    assert torch.equal(trained.state["weight"], torch.zeros(2, 6))
+
+
+def test_no_time_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BudgetExhausted, match="gone through once"):
+        _train(tmp_path / "run", deadline=0.0)
+
+
+def test_a_schedule_may_be_left_early_at_a_given_epoch(tmp_path: Path) -> None:
+    whole, *_ = _train(tmp_path / "whole", epochs=6)
+    left, *_ = _train(tmp_path / "left", epochs=6, stop_after=2)
+    assert left.standing.history == whole.standing.history[:2]
+    assert left.standing.stopped is None

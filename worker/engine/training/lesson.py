@@ -1,0 +1,114 @@
+"""One training, put together from a pass's arguments and its context, and carried out."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from app.recipes.training import TeachingOptions, TrainingOptions
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+from worker.engine.trainable.importing import plain_graph
+from worker.engine.training.batches import Batches, Split, split
+from worker.engine.training.hooks import Hooks
+from worker.engine.training.judging import Judge
+from worker.engine.training.masks import Masks, zeros_of
+from worker.engine.training.objective import Hard, Lessons, Weights
+from worker.engine.training.readings import find_readings
+from worker.engine.training.scoring import score_of
+from worker.engine.training.student import Student, training_data
+from worker.engine.training.targets import LabelsMismatch, Target, choose_targets
+from worker.engine.training.teaching import teach
+from worker.engine.training.trainer import Subject, Trained, Trainer
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Everything that a training is made of."""
+
+    student: Student
+    options: TrainingOptions
+    objective: Lessons
+    batches: Batches
+    judge: Judge
+    split: Split
+    masks: Masks | None
+    notes: list[str]
+
+    def run(self, context: PassContext, hooks: Hooks | None = None) -> Trained:
+        """Within `randomness.repeatable`. `hooks` take the place of the masks. Raises as `Trainer.run`."""
+        projections = {str(number): one.projection for number, one in enumerate(self.objective.features)}
+        helpers = {f"projection {name}": one for name, one in projections.items() if one is not None}
+        subject = Subject(self.student.module, self.student.tensors, helpers)
+        context.phase("training")
+        trainer = Trainer(
+            subject,
+            self.objective,
+            self.batches,
+            self.judge,
+            self.options,
+            context,
+            self._fingerprint(context),
+            hooks or self.masks,
+        )
+        return trainer.run()
+
+    def _fingerprint(self, context: PassContext) -> str:
+        """Of what a checkpoint must have been made by, to be gone on from."""
+        facts = {
+            "options": self.options.filled_in(),
+            "seed": context.seed,
+            "threads": context.threads,
+            "model": self.student.file.sha256(),
+            "samples": self.student.feeds.sample_count,
+            "held_out": self.split.sha256(),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def plan_lesson(
+    student: Student, options: TrainingOptions, context: PassContext, teacher: ModelFile | None = None
+) -> Lesson:
+    """Learned from labels alone; with a teacher, for which `options` are `TeachingOptions`, from both as they say.
+
+    Raises:
+        LabelsMismatch: labels do not fit, or there are none where they are needed.
+        TooFewSamples: there is nothing to be held out.
+        UserFault: as `teach`.
+
+    """
+    data, outputs = training_data(context), student.look()
+    gamma = options.gamma if isinstance(options, TeachingOptions) else 1.0
+    targets = [] if gamma == 0 else choose_targets(data.labels, outputs, options)
+    if gamma and not targets:
+        raise LabelsMismatch(
+            "No array of the training data fits an output of the model as its labels; beside the model's inputs there "
+            f"are {', '.join(sorted(data.labels)) or 'none'}.",
+            "Add labels, or name output and array in `labels`.",
+        )
+    parts = split(student.feeds.sample_count, options.held_out, context.seed)
+    by_output: dict[str, Target] = {target.output: target for target in targets}
+    readings = find_readings(plain_graph(student.file), outputs, by_output, options, bool(student.feeds.whole))
+    hard = [Hard(readings[target.output], target) for target in targets]
+    objective, taught = Lessons(Weights(gamma=1.0), hard=hard), None
+    if teacher is not None and isinstance(options, TeachingOptions):
+        first = parts.training[: options.batch_size]
+        taught = teach(teacher, student, readings, first, options, data, context)
+        weight = gamma if gamma is not None else 1.0 if hard else 0.0
+        weights = Weights(options.alpha, options.beta, weight, options.temperature)
+        objective = Lessons(weights, taught.soft, hard, taught.features)
+    asked, device = None if taught is None else taught.teacher, student.module.device
+    batches, held_out = (
+        Batches(student.feeds, samples, options.batch_size, context.seed, device, targets, asked)
+        for samples in (parts.training, parts.held_out)
+    )
+    zeros = zeros_of(student.tensors) if options.keep_zeros else {}
+    return Lesson(
+        student=student,
+        options=options,
+        objective=objective,
+        batches=batches,
+        judge=Judge(student.module, objective, held_out, score_of(objective)),
+        split=parts,
+        masks=Masks(zeros) if zeros else None,
+        notes=[] if taught is None else taught.notes,
+    )

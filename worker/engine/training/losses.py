@@ -1,0 +1,96 @@
+"""What the distance between two answers is."""
+
+import torch
+from torch.nn import functional
+
+from worker.engine.faults import UserFault
+
+# Of a probability that rounded to zero there is no logarithm.
+LEAST_PROBABILITY = 1e-30
+
+
+class AnswersDiffer(UserFault):
+    code, title = "answers_differ", "Teacher and student do not answer in the same shape"
+
+
+def soft_cross_entropy(
+    teacher: torch.Tensor, student: torch.Tensor, temperature: float = 1.0, axis: int = 1
+) -> torch.Tensor:
+    """-sum_k p_k log q_k, the mean over all rows, where p = softmax(teacher / T) and q = softmax(student / T).
+
+    Scores of classes lie along `axis`: (N, C) or (N, C, ...). Logarithms of probabilities are scores as well. It is
+    never less than the entropy of p, and that only where both answer alike. Hinton et al.,
+    https://arxiv.org/abs/1503.02531.
+
+    Raises:
+        AnswersDiffer: not of one shape.
+
+    """
+    same_shape(teacher, student)
+    probabilities = torch.softmax(teacher / temperature, dim=axis)
+    return -(probabilities * torch.log_softmax(student / temperature, dim=axis)).sum(dim=axis).mean()
+
+
+def entropy(scores: torch.Tensor, temperature: float = 1.0, axis: int = 1) -> torch.Tensor:
+    """-sum_k p_k log p_k of p = softmax(scores / T), the mean over all rows."""
+    return torch.special.entr(torch.softmax(scores / temperature, dim=axis)).sum(dim=axis).mean()
+
+
+def divergence(teacher: torch.Tensor, student: torch.Tensor, temperature: float, axis: int = 1) -> torch.Tensor:
+    """T^2 KL(p || q): the cross-entropy less what no student can take off it, so that it ends at zero.
+
+    The square keeps gradients as large as those of labels. Raises as `soft_cross_entropy`.
+    """
+    least = entropy(teacher, temperature, axis)
+    return temperature**2 * (soft_cross_entropy(teacher, student, temperature, axis) - least)
+
+
+def normalized_error(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """||found - wanted||^2 / ||wanted||^2 over all elements.
+
+    Raises:
+        AnswersDiffer: not of one shape.
+
+    """
+    same_shape(wanted, found)
+    size = wanted.square().sum()
+    return (found - wanted).square().sum() / size.clamp_min(torch.finfo(size.dtype).tiny)
+
+
+def hard_cross_entropy(scores: torch.Tensor, labels: torch.Tensor, axis: int) -> torch.Tensor:
+    """-log of the probability of the right class, the mean over labels; those below zero do not count.
+
+    `labels` are int64 of the shape of `scores` without `axis`.
+    """
+    rows, known = scores.movedim(axis, -1).flatten(0, -2), labels.flatten()
+    total = functional.cross_entropy(rows, known.clamp_min(-1), ignore_index=-1, reduction="sum")
+    return total / (known >= 0).sum().clamp_min(1)
+
+
+def squared_error(found: torch.Tensor, labels: torch.Tensor, variance: float) -> torch.Tensor:
+    """Mean squared error over the variance of the labels; labels that are no number do not count.
+
+    Both are (N, ...) with as many elements.
+    """
+    labels = labels.reshape(found.shape)
+    known = labels.isfinite()
+    error = torch.where(known, found - labels.nan_to_num(0.0, 0.0, 0.0), 0.0).square().sum()
+    return error / known.sum().clamp_min(1) / variance
+
+
+def log_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
+    """As scores: their softmax gives the probabilities back."""
+    return probabilities.clamp_min(LEAST_PROBABILITY).log()
+
+
+def same_shape(teacher: torch.Tensor, student: torch.Tensor) -> None:
+    """
+    Raises:
+        AnswersDiffer: not of one shape.
+
+    """
+    if teacher.shape != student.shape:
+        raise AnswersDiffer(
+            f"The teacher answers {list(teacher.shape)} where the student answers {list(student.shape)}.",
+            "Choose a teacher and a student that answer the same question: as many classes, in the same shape.",
+        )

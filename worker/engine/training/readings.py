@@ -1,0 +1,88 @@
+"""Which tensor says what an output means: the scores behind a Softmax, not the probabilities that it makes of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from app.recipes.training import TrainingOptions
+from worker.engine.nodes import integer, is_operator
+from worker.engine.training.targets import Target
+
+LAST_AXIS_BY_DEFAULT = 13  # the opset from which Softmax takes the last axis
+MATRIX_RANK = 2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`value` is a tensor of scores of classes along `axis` of its rows (n, ...), or of numbers where that is None."""
+
+    output: str
+    value: str
+    axis: int | None
+    certain: bool = True
+    """Whether it is known to score classes; where it only looks as if, its values count as well as their order."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """What makes an output: the scores that go in, and the axis of the output that it sums to 1."""
+
+    scores: str
+    axis: int
+    logarithm: bool
+
+
+def softmax_behind(graph: ir.Model, output: str) -> Softmax | None:
+    """The Softmax or LogSoftmax that an output of the graph comes from at once."""
+    value = next((one for one in graph.graph.outputs if one.name == output), None)
+    node = None if value is None else value.producer()
+    if value is None or node is None or not is_operator(node, "Softmax", "LogSoftmax") or value.shape is None:
+        return None
+    rank, opset = len(value.shape), graph.opset_imports.get("", 1)
+    axis = integer(node, "axis", -1 if opset >= LAST_AXIS_BY_DEFAULT else 1) % max(1, rank)
+    if opset < LAST_AXIS_BY_DEFAULT and axis != rank - 1:
+        return None  # all axes from there on are one then
+    scores = node.inputs[0]
+    return Softmax("" if scores is None else scores.name or "", axis, node.op_type == "LogSoftmax")
+
+
+def find_readings(
+    graph: ir.Model,
+    outputs: Mapping[str, np.ndarray],
+    targets: Mapping[str, Target],
+    options: TrainingOptions,
+    whole: bool,
+) -> dict[str, Reading]:
+    """By output of floats. `outputs` hold a few samples of each as rows; `whole`: a row is all that a call returned.
+
+    Labels say whether it scores classes, or the recipe, or a Softmax; a matrix of scores looks as if.
+    """
+    found = {}
+    for name, rows in outputs.items():
+        if rows.dtype.kind != "f":
+            continue
+        softmax = softmax_behind(graph, name)
+        softmax_axis = None if softmax is None else softmax.axis + whole
+        axis, certain = _class_axis(rows, targets.get(name), options.kinds.get(name), softmax_axis, whole)
+        behind = softmax is not None and axis is not None and softmax_axis == axis
+        found[name] = Reading(name, softmax.scores if softmax is not None and behind else name, axis, certain)
+    return found
+
+
+def _class_axis(
+    rows: np.ndarray, target: Target | None, kind: str | None, softmax_axis: int | None, whole: bool
+) -> tuple[int | None, bool]:
+    """Where classes lie among the axes of the rows, and whether that is certain."""
+    if target is not None:
+        return target.axis, True
+    if kind == "numbers":
+        return None, True
+    if softmax_axis is not None:
+        return softmax_axis, True
+    axis = rows.ndim - 1 if rows.ndim == MATRIX_RANK + whole else 1 + whole
+    several = axis < rows.ndim and rows.shape[axis] > 1
+    if kind == "classes" and several:
+        return axis, True
+    return (axis, False) if several and rows.ndim == MATRIX_RANK + whole else (None, True)

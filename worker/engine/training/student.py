@@ -1,0 +1,162 @@
+"""The student: a user's model as a module, proven to compute what ONNX Runtime does, and fed as fast as it may be."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from app.recipes.training import TrainingOptions
+from worker.engine.faults import UserFault
+from worker.engine.feeds import Feeds, match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.kinds import is_quantized
+from worker.engine.model_file import ModelFile
+from worker.engine.overwriting import constants_of
+from worker.engine.pass_contract import PassContext, TrainingData
+from worker.engine.trainable.arrays import array_from, tensor_from
+from worker.engine.trainable.batching import takes_larger_batches
+from worker.engine.trainable.importing import import_model
+from worker.engine.trainable.module import NORMALIZATION, TrainableGraph
+from worker.engine.trainable.parity import check_parity
+
+FROZEN, INSIDE_FUNCTION = "frozen by the recipe", "inside a function of the model"
+
+
+class NoTrainingData(UserFault):
+    code, title = "data_required", "A pass that trains was given no training data"
+
+
+class QuantizedModel(UserFault):
+    code, title = "quantized_model", "A model in 8 bits cannot be trained"
+
+
+class NothingToTrain(UserFault):
+    code, title = "nothing_to_train", "No weight of the model may be trained"
+
+
+@dataclass(frozen=True)
+class Student:
+    """`tensors` are those of the module that training moves; `frozen` says why others stay. `feeds` may be batched."""
+
+    file: ModelFile
+    module: TrainableGraph
+    feeds: Feeds
+    tensors: dict[str, torch.Tensor]
+    frozen: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+    def look(self, names: list[str] | None = None) -> dict[str, np.ndarray]:
+        """Of two samples, or one call, the outputs or these values, as rows; what has no row a sample is left out."""
+        call = next(self.feeds.calls(2))
+        fed = len(next(iter(call.feed.values()))) if call.feed else 0
+        feed = {name: tensor_from(array) for name, array in call.feed.items()}
+        with torch.no_grad():
+            made = self.module.eval()(feed, names)
+        return as_rows({name: array_from(value) for name, value in made.items()}, self.feeds, fed, len(call.samples))
+
+
+def as_rows(made: Mapping[str, np.ndarray], feeds: Feeds, fed: int, samples: int) -> dict[str, np.ndarray]:
+    """What a call made, a row a sample; `fed` samples went in, padding included."""
+    if feeds.whole:
+        return {name: array[None] for name, array in made.items()}
+    return {name: array[:samples] for name, array in made.items() if array.ndim and len(array) == fed}
+
+
+def training_data(context: PassContext) -> TrainingData:
+    """
+    Raises:
+        NoTrainingData: the job has none.
+
+    """
+    if context.training is None:
+        raise NoTrainingData("The pass trains, and the job has no training data.", "Name a dataset as `data.training`.")
+    return context.training
+
+
+def feeds_for(model: ModelFile, data: TrainingData) -> Feeds:
+    """The training data as another model takes it: its inputs are found by name among all arrays.
+
+    Raises:
+        DataMismatch: an input has no array that fits.
+
+    """
+    arrays = {**data.labels, **data.feeds.arrays}
+    return match_arrays(inputs_of(model.structure()), arrays, data.feeds.source)
+
+
+def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptions, context: PassContext) -> Student:
+    """
+    Raises:
+        QuantizedModel: it computes in 8 bits: gradients do not pass through rounding.
+        NotTrainable: an operator has no form in torch, or gives another result there on the first samples.
+        NothingToTrain: the recipe freezes every weight.
+        DataMismatch: the data is not the model's.
+
+    """
+    if is_quantized(model.structure()):
+        raise QuantizedModel(
+            "The model computes in 8 bits: its weights are rounded, and rounding has no gradient.",
+            "Put the passes that train before those that quantize.",
+        )
+    feeds = feeds_for(model, data)
+    module = import_model(model)
+    check_parity(model, module, next(feeds.calls(1)).feed, context.scratch, context.threads)
+    frozen = _frozen(model, module, options)
+    for name in frozen:
+        if name in module.held():
+            module.held()[name].requires_grad_(False)
+    tensors = {name: tensor for name, tensor in module.held().items() if name not in frozen}
+    if not any(tensor.requires_grad for tensor in tensors.values()):
+        raise NothingToTrain("Every weight of the model is frozen.", "Leave a weight out of `freeze`.")
+    feeds, notes = _batched(module, feeds)
+    notes.extend(_normalization(module, feeds, options, frozen))
+    if module.frozen_statistics:
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in module.statistics}
+    unknown = sorted(set(options.freeze) - module.held().keys())
+    if unknown:
+        notes.append(f"`freeze` names weights that the model does not train: {', '.join(unknown[:10])}.")
+    module.to(_device(context))
+    tensors = {name: module.held()[name] for name in tensors}
+    return Student(model, module, feeds, tensors, frozen, notes)
+
+
+def _device(context: PassContext) -> torch.device:
+    return torch.device("cuda" if context.device == "cuda" and torch.cuda.is_available() else "cpu")
+
+
+def _frozen(model: ModelFile, module: TrainableGraph, options: TrainingOptions) -> dict[str, str]:
+    in_file = {name for name, _ in constants_of(model.structure().graph)}
+    frozen = {name: INSIDE_FUNCTION for name in module.held() if name not in in_file}
+    return frozen | {name: FROZEN for name in module.held() if name in options.freeze}
+
+
+def _batched(module: TrainableGraph, feeds: Feeds) -> tuple[Feeds, list[str]]:
+    """Feeds without the batch of the file, where two calls may be one; with one sample a call where they may not."""
+    if feeds.whole:
+        return feeds, ["The data holds whole calls: they are trained on one by one, gradients summed over a batch."]
+    fixed = feeds.fixed_batch or 1
+    if feeds.sample_count < 2 * fixed:
+        return feeds, []
+    first, second = (feeds.call(np.arange(start, start + fixed)).feed for start in (0, fixed))
+    tensors = [{name: tensor_from(array) for name, array in feed.items()} for feed in (first, second)]
+    if takes_larger_batches(module, *tensors):
+        return dataclasses.replace(feeds, fixed_batch=None), []
+    note = f"The model mixes the samples of a call: it is trained on {fixed} at a time, gradients summed over a batch."
+    return dataclasses.replace(feeds, fixed_batch=fixed), [note]
+
+
+def _normalization(
+    module: TrainableGraph, feeds: Feeds, options: TrainingOptions, frozen: Mapping[str, str]
+) -> list[str]:
+    """Freeze the statistics of BatchNormalization where that is asked for, or where training could only spoil them."""
+    if not any(step.operator.name == NORMALIZATION for step in module.steps):
+        return []
+    lonely = bool(feeds.whole) or feeds.fixed_batch == 1
+    kept = any(name in frozen for name in module.statistics)
+    module.frozen_statistics = options.freeze_statistics or lonely or kept
+    if not module.frozen_statistics:
+        return []
+    why = "as asked" if options.freeze_statistics else "a call holds one sample" if lonely else "some are frozen"
+    return [f"BatchNormalization keeps its running statistics: {why}."]

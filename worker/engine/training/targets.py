@@ -1,0 +1,134 @@
+"""Labels: which array says what which output should be."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from app.recipes.training import TrainingOptions
+from worker.engine.evaluation.metrics import class_axis
+from worker.engine.faults import UserFault
+
+CHUNK_ELEMENTS = 1 << 22
+
+
+class LabelsMismatch(UserFault):
+    code, title = "labels_mismatch", "The labels do not fit the model's outputs"
+
+
+@dataclass(frozen=True)
+class Target:
+    """`values` (N, ...) are numbers of classes, scored along `axis` of the output (n, ...); without one, numbers."""
+
+    output: str
+    array: str
+    values: np.ndarray
+    axis: int | None
+    variance: float = 1.0
+    """Of `values`, where they are numbers."""
+
+    def rows(self, samples: np.ndarray) -> torch.Tensor:
+        """The labels of these samples: int64, or float32."""
+        dtype = np.float32 if self.axis is None else np.int64
+        return torch.from_numpy(np.ascontiguousarray(self.values[samples], dtype))
+
+
+def choose_targets(
+    labels: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], options: TrainingOptions
+) -> list[Target]:
+    """By output, its labels. `outputs` are a few samples of each, (n, ...); those that hold no floats learn nothing.
+
+    As `options.labels` says; else by name; else the only array of whole numbers for the first output that scores its
+    classes; else the only array of all for the first output of its size.
+
+    Raises:
+        LabelsMismatch: an output or array is missing, or does not fit.
+
+    """
+    learning = {name: one for name, one in outputs.items() if one.dtype.kind == "f"}
+    named = options.labels or {name: name for name in labels if name in learning}
+    for output, array in named.items():
+        _check_names(output, array, labels, learning)
+    if not named:
+        named = _guessed(labels, learning, options)
+    return [_target(output, array, labels[array], learning[output], options) for output, array in named.items()]
+
+
+def _guessed(
+    labels: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], options: TrainingOptions
+) -> dict[str, str]:
+    whole = [name for name, values in labels.items() if values.dtype.kind in "iu"]
+    if len(whole) == 1:
+        fitting = [name for name, one in outputs.items() if _axis(name, labels[whole[0]], one, options) is not None]
+        if fitting:
+            return {fitting[0]: whole[0]}
+    if len(labels) == 1:
+        array, values = next(iter(labels.items()))
+        fitting = [name for name, one in outputs.items() if _as_many(values, one)]
+        return {fitting[0]: array} if fitting else {}
+    return {}
+
+
+def _target(output: str, array: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions) -> Target:
+    axis = _axis(output, values, answers, options)
+    if axis is not None:
+        _check_classes(output, array, values, answers.shape[axis])
+        return Target(output, array, values, axis)
+    if not _as_many(values, answers) or values.dtype.kind not in "fiub":
+        raise LabelsMismatch(
+            f"The labels {array!r} are {values.dtype} {list(values.shape)}; the output {output!r} is "
+            f"{[len(values), *answers.shape[1:]]}: they are neither numbers of its classes nor values of it.",
+            "Give the number of the class of each sample, or as many numbers as the output holds.",
+        )
+    return Target(output, array, values, None, _variance(values))
+
+
+def _axis(output: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions) -> int | None:
+    """Where the output scores classes that `values` number."""
+    if values.dtype.kind not in "iu" or options.kinds.get(output) == "numbers":
+        return None
+    return class_axis(answers.shape, [len(answers), *values.shape[1:]])
+
+
+def _as_many(values: np.ndarray, answers: np.ndarray) -> bool:
+    return math.prod(values.shape[1:]) == math.prod(answers.shape[1:])
+
+
+def _check_names(output: str, array: str, labels: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+    if output not in outputs:
+        raise LabelsMismatch(
+            f"`labels` names the output {output!r}; outputs of floats, a row a sample, are "
+            f"{', '.join(outputs) or 'none'}.",
+            "Name one of these.",
+        )
+    if array not in labels:
+        raise LabelsMismatch(
+            f"`labels` names the array {array!r}; beside the model's inputs the training data has "
+            f"{', '.join(sorted(labels)) or 'none'}.",
+            "Name one of these.",
+        )
+
+
+def _check_classes(output: str, array: str, values: np.ndarray, classes: int) -> None:
+    lowest, highest = int(values.min()), int(values.max())
+    if not 0 <= highest < classes:
+        raise LabelsMismatch(
+            f"The labels {array!r} go from {lowest} to {highest}; the output {output!r} scores {classes} classes, "
+            f"0 to {classes - 1}.",
+            "Number the labels as the output numbers its classes, from 0; negative ones are not counted.",
+        )
+
+
+def _variance(values: np.ndarray) -> float:
+    """Of the finite ones; 1 where they are all alike. Reads a piece at a time."""
+    count, total, squares = 0, 0.0, 0.0
+    step = max(1, CHUNK_ELEMENTS // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), step):
+        piece = values[start : start + step].astype(np.float64)
+        piece = piece[np.isfinite(piece)]
+        count, total, squares = count + piece.size, total + float(piece.sum()), squares + float((piece**2).sum())
+    mean = total / max(1, count)
+    variance = squares / max(1, count) - mean**2
+    return variance if variance > 1e-12 * max(1.0, mean**2) else 1.0

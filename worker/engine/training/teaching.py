@@ -1,0 +1,125 @@
+"""What a teacher says to a student: which of its outputs and inner tensors, and through which projections."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from app.recipes.training import TeachingOptions
+from worker.engine.feeds import Feeds
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext, TrainingData
+from worker.engine.sessions import open_session, run_session, session_options
+from worker.engine.trainable.exposing import expose
+from worker.engine.trainable.importing import plain_graph
+from worker.engine.training.batches import Batches
+from worker.engine.training.features import Pair, candidates, fit_projection, match_features
+from worker.engine.training.losses import AnswersDiffer
+from worker.engine.training.objective import Feature, Soft
+from worker.engine.training.readings import Reading, softmax_behind
+from worker.engine.training.student import Student, as_rows, feeds_for
+from worker.engine.training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher ready to answer, and what of it is learned."""
+
+    teacher: Teacher
+    soft: list[Soft]
+    features: list[Feature]
+    notes: list[str]
+
+
+def teach(
+    model: ModelFile,
+    student: Student,
+    readings: Mapping[str, Reading],
+    samples: np.ndarray,
+    options: TeachingOptions,
+    data: TrainingData,
+    context: PassContext,
+) -> Taught:
+    """Projections are fitted on `samples`.
+
+    Raises:
+        AnswersDiffer: teacher and student have no output in common.
+        NoSuchFeature: a feature that is asked for is not there.
+        DataMismatch: an input of the teacher has no array.
+        BudgetExhausted: time is over while the teacher is asked.
+
+    """
+    feeds, graph, notes = feeds_for(model, data), plain_graph(model), []
+    soft = match_outputs(graph, readings) if options.alpha else []
+    pairs: list[Pair] = []
+    if options.beta:
+        own = _floats(student.look(candidates(plain_graph(student.file))))
+        pairs = match_features(own, _look(model, graph, feeds, context), options.features)
+        if not pairs:
+            notes.append("Teacher and student have no inner tensors of one name or place: no features were learned.")
+    names = [one.teacher for one in soft] + [pair.teacher for pair in pairs]
+    teacher = Teacher(model, feeds, names, context, context.scratch / "teacher")
+    kept = bool(names) and options.epochs > 1 and teacher.keep_answers(options.batch_size, context)
+    notes.append(
+        f"The teacher was asked {'once, before training' if kept else 'in every epoch'}: {len(soft)} outputs, "
+        f"{len(pairs)} features."
+    )
+    features = _features(pairs, student, teacher, samples) if pairs else []
+    return Taught(teacher, soft, features, notes)
+
+
+def match_outputs(teacher: ir.Model, readings: Mapping[str, Reading]) -> list[Soft]:
+    """Outputs of one name; by their place where there are as many and no name is shared.
+
+    Raises:
+        AnswersDiffer: none fits.
+
+    """
+    theirs = [value.name or "" for value in teacher.graph.outputs]
+    names = {name: name for name in readings if name in theirs}
+    if not names and len(theirs) == len(readings):
+        names = dict(zip(readings, theirs, strict=True))
+    if not names:
+        raise AnswersDiffer(
+            f"The teacher's outputs are {', '.join(theirs)}; those of the student that hold floats, a row a sample, "
+            f"are {', '.join(readings) or 'none'}: no name is shared, and their numbers differ.",
+            "Give outputs that mean the same the same name.",
+        )
+    found = []
+    for name, other in names.items():
+        softmax = softmax_behind(teacher, other)
+        found.append(Soft(readings[name], other, softmax is not None and not softmax.logarithm))
+    return found
+
+
+def _features(pairs: Sequence[Pair], student: Student, teacher: Teacher, samples: np.ndarray) -> list[Feature]:
+    batches = Batches(student.feeds, samples, len(samples), 0, student.module.device, (), teacher)
+    batch = next(batches.calls(samples))
+    with torch.no_grad():
+        made = student.module.eval()(batch.feed, [pair.student for pair in pairs])
+    found = []
+    for pair in pairs:
+        projection = None
+        if pair.axis is not None:
+            projection = fit_projection(batch.rows(made[pair.student]), batch.answers[pair.teacher], pair.axis)
+        found.append(Feature(pair, projection))
+    return found
+
+
+def _look(model: ModelFile, graph: ir.Model, feeds: Feeds, context: PassContext) -> dict[str, np.ndarray]:
+    """Inner values of the teacher on a few samples, as rows."""
+    names = candidates(graph)
+    if not names:
+        return {}
+    exposed = expose(model, names, context.scratch / "features")
+    session = open_session(exposed.path, context.threads, session_options(context.threads))
+    call = next(feeds.calls(2))
+    made = dict(zip(names, run_session(session, call.feed, names), strict=True))
+    fed = len(next(iter(call.feed.values()))) if call.feed else 0
+    return _floats(as_rows(made, feeds, fed, len(call.samples)))
+
+
+def _floats(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: rows for name, rows in values.items() if rows.dtype.kind == "f" and rows.ndim > 1}

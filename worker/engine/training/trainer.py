@@ -1,0 +1,246 @@
+"""The loop: epochs of steps, judged, averaged, kept in checkpoints, and the best of them handed back.
+
+What is trained need not be a graph of the user's. `Trainer` asks for
+
+- a `Subject`: a torch module that is called as `module(feed, names)`, feed and result by name, and the tensors that
+  training moves, by name. Those that take gradients are optimized; others (running statistics) are averaged, kept and
+  restored with them. `helpers` are optimized as well and are no part of the result: projections of features;
+- an `Objective`: the names it reads, and its terms with their sum as `loss`, a scalar with a gradient;
+- `Batches` to learn from, and a `Judge` that says how good the weights are in `eval()` mode;
+- `Hooks`, called before epochs and steps, on gradients, and after steps: masks, growing sparsity, scales that freeze.
+
+A step depends on the weights, the seed and its own number alone: Dropout and the order of samples are drawn by key, and
+the learning rate is a function of the step. So training that went on from a checkpoint ends with the same bytes.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from app.recipes.training import TrainingOptions
+from worker.engine.pass_contract import BudgetExhausted, PassContext
+from worker.engine.training import checkpoints, optimizers
+from worker.engine.training.averaging import Average
+from worker.engine.training.batches import Batches
+from worker.engine.training.hooks import Hooks
+from worker.engine.training.judging import Judge, Judgement, Objective
+from worker.engine.training.randomness import STEP, seed_torch
+from worker.engine.training.schedules import learning_rate_share
+
+# A checkpoint is written behind every epoch, and within one that takes longer than this.
+CHECKPOINT_SECONDS = 300.0
+TIME, PATIENCE, DIVERGED = "time", "patience", "diverged"
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is trained; see above. `rates`: by name, a share of the learning rate other than 1."""
+
+    module: Any
+    tensors: Tensors
+    helpers: Tensors = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Standing:
+    """Where training stands, as JSON has it. Epochs count from 1 in `history`; 0 is what was before training."""
+
+    epoch: int = 0
+    step: int = 0
+    """Steps done of the epoch that is under way."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of its terms, over samples."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    start: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    kept: int = 0
+    since_kept: int = 0
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best weights, on the CPU, by name: those of before where no epoch was better; and how it went."""
+
+    state: Tensors
+    standing: Standing
+    resumed_at: int | None = None
+    """Epochs that an earlier attempt had done."""
+
+    @property
+    def improved(self) -> bool:
+        """Whether an epoch was better than what was before."""
+        return self.standing.kept > 0
+
+
+class Trainer:
+    """One training. `fingerprint` names it: a checkpoint of another is not gone on from."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        objective: Objective,
+        batches: Batches,
+        judge: Judge,
+        options: TrainingOptions,
+        context: PassContext,
+        fingerprint: str,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.subject, self.objective, self.batches, self.judge = subject, objective, batches, judge
+        self.options, self.context, self.fingerprint, self.hooks = options, context, fingerprint, hooks or Hooks()
+        self.moved = {**subject.tensors, **subject.helpers}
+        self.parameters = [tensor for tensor in self.moved.values() if tensor.requires_grad]
+        self.optimizer = optimizers.build(options, self.moved, subject.rates)
+        self.epochs = min(options.epochs, options.stop_after or options.epochs)
+        self.standing = Standing()
+        self.saved_at, self.saved = time.monotonic(), 0
+
+    def run(self) -> Trained:
+        """To be called within `randomness.repeatable`.
+
+        Raises:
+            BudgetExhausted: time is over before one epoch is done.
+
+        """
+        resumed = self._resume()
+        longest = 0.0
+        while self.standing.epoch < self.epochs and self.standing.stopped is None:
+            left = self.context.seconds_left()
+            if self.standing.epoch and left < longest:
+                self.standing.stopped = TIME
+                break
+            started = time.monotonic()
+            if self._epoch():
+                self._judge()
+                self._save()
+            longest = max(longest, time.monotonic() - started)
+        return Trained(self.best, self.standing, resumed)
+
+    def _resume(self) -> int | None:
+        """The epochs done where training goes on; else it begins."""
+        self.hooks.start(self.subject.tensors, self.batches.steps * self.options.epochs)
+        self.average, self.best = Average(self.subject.tensors, self.options.averaging), _copy(self.subject.tensors)
+        found = checkpoints.read(self.context.checkpoints.last(), self.fingerprint)
+        if found is None:
+            if self.hooks.settled():
+                self.standing.start = self.standing.best = asdict(self.judge())
+            return None
+        tensors, facts = found
+        self.standing = Standing(**facts["standing"])
+        with torch.no_grad():
+            for name, tensor in self.moved.items():
+                tensor.copy_(tensors[f"weight/{name}"])
+            for name, tensor in self.average.tensors.items():
+                tensor.copy_(tensors[f"average/{name}"])
+        self.best = {name: tensors[f"best/{name}"] for name in self.best}
+        optimizers.load_state(self.optimizer, _under("optimizer/", tensors))
+        self.hooks.load_state(_under("hooks/", tensors))
+        return self.standing.epoch
+
+    def _epoch(self) -> bool:
+        """Go through the data once, from where it stands. False where it had to be left."""
+        standing, steps = self.standing, self.batches.epoch(self.standing.epoch)
+        if standing.step == 0:
+            self.hooks.epoch(standing.epoch, self.options.epochs, self.subject.tensors)
+        self.subject.module.train()
+        for number in range(standing.step, len(steps)):
+            if self._out_of_time():
+                return False
+            if not self._step(number, steps[number]):
+                standing.stopped = DIVERGED
+                return False
+            standing.step = number + 1
+            done = standing.epoch * len(steps) + standing.step
+            self.context.progress(done / (self.epochs * len(steps)))
+            if standing.step < len(steps) and time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+                self._save()
+        return True
+
+    def _out_of_time(self) -> bool:
+        if self.context.seconds_left() > 0:
+            return False
+        if not self.standing.epoch:
+            raise BudgetExhausted(
+                "Time was over before the training data had been gone through once.",
+                "Raise budget_seconds, give less training data, or a worker with a GPU.",
+            )
+        self.standing.stopped = TIME
+        return True
+
+    def _step(self, number: int, samples: np.ndarray) -> bool:
+        """One step down the gradient of these samples; False, and nothing done, where that is no number."""
+        standing, tensors = self.standing, self.subject.tensors
+        total = standing.epoch * self.batches.steps + number
+        self.hooks.step(total, tensors)
+        share = learning_rate_share(total, self.batches.steps * self.options.epochs, self.options.warmup)
+        optimizers.set_rate(self.optimizer, self.options.highest_rate * share)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = dict(standing.sums)
+        for index, batch in enumerate(self.batches.calls(samples)):
+            seed_torch(self.context.seed, STEP, standing.epoch, number, index)
+            terms = self.objective(self.subject.module(batch.feed, self.objective.wanted), batch)
+            (terms["loss"] * (len(batch.samples) / len(samples))).backward()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(term.detach()) * len(batch.samples)
+        if not math.isfinite(sums["loss"]):
+            return False
+        self.hooks.gradients(tensors)
+        if self.options.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
+        self.optimizer.step()
+        self.hooks.constrain(tensors)
+        self.average.update(tensors, total)
+        if self.average.tensors:
+            self.hooks.constrain(self.average.tensors)
+        standing.sums = sums
+        return True
+
+    def _judge(self) -> None:
+        """The epoch that ended: into the history, and kept where it is the best so far."""
+        standing = self.standing
+        with self.average.in_place_of(self.subject.tensors):
+            judgement = self.judge()
+            best = None if standing.best is None else Judgement(**standing.best)
+            if self.hooks.settled():
+                standing.since_kept += 1
+                before = None if standing.kept or standing.start is None else Judgement(**standing.start)
+                if judgement.better_than(best) if before is None else judgement.improves_on(before):
+                    standing.best, standing.kept, standing.since_kept = asdict(judgement), standing.epoch + 1, 0
+                    self.best = _copy(self.subject.tensors)
+        means = {name: total / len(self.batches.samples) for name, total in standing.sums.items()}
+        standing.epoch, standing.step, standing.sums = standing.epoch + 1, 0, {}
+        standing.history.append({"epoch": standing.epoch, "training": means, "held_out": asdict(judgement)})
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "loss")
+        self.context.log(
+            f"Epoch {standing.epoch} of {self.epochs}: training loss {means['loss']:.4g}"
+            f"{f' ({terms})' if len(means) > 2 else ''}; held out: {judgement.in_words()}."
+        )
+        if self.options.patience is not None and standing.since_kept >= self.options.patience:
+            standing.stopped = PATIENCE
+
+    def _save(self) -> None:
+        tensors = {f"weight/{name}": one for name, one in self.moved.items()}
+        tensors |= {f"average/{name}": one for name, one in self.average.tensors.items()}
+        tensors |= {f"best/{name}": one for name, one in self.best.items()}
+        tensors |= {f"optimizer/{name}": one for name, one in optimizers.state_of(self.optimizer).items()}
+        tensors |= {f"hooks/{name}": one for name, one in self.hooks.state().items()}
+        folder = self.context.scratch / f"checkpoint-{self.saved}"
+        checkpoints.write(folder, tensors, {"fingerprint": self.fingerprint, "standing": asdict(self.standing)})
+        self.context.checkpoints.save(folder)
+        self.saved_at, self.saved = time.monotonic(), self.saved + 1
+
+
+def _copy(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
