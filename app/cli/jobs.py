@@ -121,8 +121,12 @@ def _artifact_of(lathe: "Lathe", source: UUID, kind: str) -> "JobArtifact":
 
 
 def _pass_row(item: "Pass") -> tuple[str, ...]:
-    needs = [name.replace("_", " ") for name, needed in item.needs.model_dump().items() if needed]
+    needs = [name.replace("_", " ") for name, needed in item.needs.model_dump().items() if needed is True]
     needs += ["to come last"] if item.comes_last else []
+    needs += [
+        f"with `{argument}`: {' and '.join(more).replace('_', ' ')}"
+        for argument, more in item.needs.with_arguments.items()
+    ]
     return item.name, item.summary, ", ".join(needs) or "nothing", item.unavailable_reason or "yes"
 
 

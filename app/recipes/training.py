@@ -18,7 +18,7 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(default=3, ge=1, le=10_000, description="Times that the training data is gone through.")
+    epochs: int = Field(default=5, ge=1, le=10_000, description="Times that the training data is gone through.")
     batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of a step.")
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="AdamW, or SGD with Nesterov's momentum.")
     learning_rate: float | None = Field(

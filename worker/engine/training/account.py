@@ -88,7 +88,7 @@ def _sources(objective: Lessons) -> str:
 def _meaning(output: str, axis: int | None, certain: bool) -> str:
     if axis is None:
         return f"{output} as numbers"
-    return f"{output} as classes" if certain else f"{output} as classes and as numbers, which it is nobody says"
+    return f"{output} as classes" if certain else f"{output} as classes and as numbers, as nothing says which"
 
 
 def _what_stayed(lesson: Lesson) -> list[str]:
