@@ -315,4 +315,4 @@ def test_every_default_is_filled_in(settings: Settings) -> None:
     assert request.budget_seconds == settings.jobs.default_budget_seconds
     dumped = request.model_dump(mode="json", by_alias=True)["recipe"][0]
     assert dumped["pass"] == "quantize_static"
-    assert dumped["per_channel"] is True and dumped["calibration_samples"] == 256
+    assert dumped["per_channel"] == "auto" and dumped["calibration_samples"] == 256

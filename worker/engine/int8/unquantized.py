@@ -11,6 +11,7 @@ from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import Preparation, save_restored
 from worker.engine.turns import Conditions, ratios, take_turns
 
+GLANCE_SECONDS = 0.02
 UNCHANGED = "Nothing was quantized; the model is unchanged."
 Wanted = Literal["measured", "prepared", "original"]
 
@@ -47,7 +48,8 @@ def _speed(preparation: Preparation, source: ModelFile, context: PassContext) ->
     if computes_the_same(source.structure(), prepared.structure()) or context.seconds_left() < TURNS_SECONDS:
         return None
     feed = context.timed_feed()
-    timings = take_turns([source.path, prepared.path], [feed] * 2, Conditions(context.threads, ROUNDS, TURNS_SECONDS))
-    if statistics.median(timings[0].medians) < LEAST_MILLISECONDS:
+    [first] = take_turns([source.path], [feed], Conditions(context.threads, 1, GLANCE_SECONDS))
+    if first.medians[0] < LEAST_MILLISECONDS:
         return None
+    timings = take_turns([source.path, prepared.path], [feed] * 2, Conditions(context.threads, ROUNDS, TURNS_SECONDS))
     return statistics.median(ratios(timings)[1])
