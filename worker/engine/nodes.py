@@ -26,6 +26,11 @@ def integer(node: ir.Node, name: str, default: int) -> int:
     return default if attribute is None else int(attribute.as_int())
 
 
+def integers(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else tuple(int(value) for value in attribute.as_ints())
+
+
 def number(node: ir.Node, name: str, default: float) -> float:
     attribute = node.attributes.get(name)
     return default if attribute is None else float(attribute.as_float())

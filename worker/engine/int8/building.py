@@ -10,13 +10,14 @@ from worker.engine.affine import Affine, unsigned
 from worker.engine.calibration import Calibration
 from worker.engine.calibration.observing import FLOAT
 from worker.engine.int8.fused_products import fuse_products
-from worker.engine.int8.inputs import Moments, input_moments
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_of, write_placement
 from worker.engine.int8.rounding import Rounding, bias_shift, codes_of
 from worker.engine.int8.units import Role, Unit, units_of
 from worker.engine.int8.weights import Codes, least_scale
 from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.moments.moments import Moments
+from worker.engine.moments.reading import input_moments
 from worker.engine.pass_contract import PassContext
 
 
@@ -85,7 +86,9 @@ def accurate_numbers(
     if not accuracy.reads_inputs:
         return plain_numbers(placement, maps, accuracy.rounding)
     codes, biases = {}, {}
-    for unit, moments in input_moments(prepared, weighted, context, accuracy.samples, accuracy.rounding.gptq):
+    products = [unit.product for unit in weighted]
+    found = input_moments(prepared, products, context, accuracy.samples, accuracy.rounding.gptq)
+    for unit, (_, moments) in zip(weighted, found, strict=True):
         codes[unit.name] = _codes(unit, maps, accuracy.rounding, moments)
         bias = bias_of(unit)
         if accuracy.correct_biases and bias is not None:

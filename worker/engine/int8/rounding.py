@@ -12,9 +12,10 @@ import numpy as np
 import scipy.linalg
 
 from worker.engine.affine import Affine
-from worker.engine.int8.inputs import Moments
 from worker.engine.int8.saturation import Pairs
-from worker.engine.int8.weights import Codes, as_rows, encode, map_of, rounded, widened
+from worker.engine.int8.weights import Codes, encode, map_of, rounded, widened
+from worker.engine.moments.moments import Moments
+from worker.engine.moments.products import as_rows
 
 CLIP_SHARES = np.linspace(1.0, 0.6, 21)
 DAMPING = 0.01

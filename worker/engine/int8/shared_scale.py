@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.int8.units import Role, Unit
-from worker.engine.int8.weights import as_rows
+from worker.engine.moments.products import as_rows
 from worker.engine.sessions import Feed
 
 # Terms that a column sums over all rows: with more of them the scales cost too little to be felt.

@@ -11,6 +11,7 @@ from enum import Enum
 import numpy as np
 import onnx_ir as ir
 
+from worker.engine.moments.products import Product
 from worker.engine.nodes import (
     CONV_RANK,
     MATRIX_RANK,
@@ -120,9 +121,14 @@ class Unit:
         return tuple(values.shape.numpy())
 
     @property
+    def product(self) -> Product:
+        """What a weighted unit computes."""
+        return Product(self.node, self.weight_shape)
+
+    @property
     def channel_count(self) -> int:
         """Output channels of a weighted unit."""
-        return self.weight_shape[self.channel_axis]
+        return self.product.channel_count
 
     @property
     def bias(self) -> ir.Value | None:
@@ -131,9 +137,7 @@ class Unit:
     @property
     def channel_axis(self) -> int:
         """The axis of the weight that counts output channels."""
-        if self.node.op_type == "Conv" or (self.node.op_type == "Gemm" and integer(self.node, "transB", 0)):
-            return 0
-        return 1
+        return self.product.channel_axis
 
 
 def units_of(model: ir.Model) -> list[Unit]:

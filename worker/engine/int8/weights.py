@@ -6,6 +6,7 @@ import numpy as np
 
 from worker.engine.affine import Affine, signed
 from worker.engine.int8.saturation import Pairs
+from worker.engine.moments.products import from_rows
 
 LARGEST_INT32 = 2.0**31 - 1
 
@@ -27,17 +28,6 @@ class Codes:
 def along(values: np.ndarray, axis: int, dimensions: int) -> np.ndarray:
     """`(C,)` shaped to broadcast along `axis`."""
     return values.reshape([-1 if position == axis else 1 for position in range(dimensions)])
-
-
-def as_rows(weight: np.ndarray, axis: int) -> np.ndarray:
-    """`(C, K)`: one row an output channel, in the order in which a product sums."""
-    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-
-
-def from_rows(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    """The inverse of `as_rows`."""
-    moved = (shape[axis], *(size for position, size in enumerate(shape) if position != axis))
-    return np.moveaxis(rows.reshape(moved), 0, axis)
 
 
 def map_of(rows: np.ndarray, per_channel: bool = True, pairs: Pairs | None = None) -> Affine:

@@ -8,7 +8,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from tests.worker import networks
-from tests.worker.engine.int8.conftest import SamplesContext
+from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration import Calibration, Settings, calibrate
 from worker.engine.calibration.thresholds import Method
 from worker.engine.model_file import ModelFile

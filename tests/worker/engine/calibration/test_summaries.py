@@ -7,7 +7,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from tests.worker import networks
-from tests.worker.engine.int8.conftest import SamplesContext
+from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration.summaries import Summarizer, Summary, stride_of
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext

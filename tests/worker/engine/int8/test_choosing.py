@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from tests.worker import networks
-from tests.worker.engine.int8.conftest import SamplesContext
+from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.choosing import ROUNDS, Choice, choose_placement, minimum_cut

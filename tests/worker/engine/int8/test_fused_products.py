@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from tests.worker import networks
-from tests.worker.engine.int8.conftest import SamplesContext
+from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.int8.building import maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.eligible import eligible

@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.worker.engine.int8.conftest import SamplesContext
+from tests.worker.engine.conftest import SamplesContext
 from tests.worker.engine.int8.quantizing import quantized
 from tests.worker.networks import OPSET, normal, prepared
 from worker.engine.affine import unsigned

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.worker import networks
-from tests.worker.engine.int8.conftest import SamplesContext
+from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration import Calibration, Method, Range, Settings, calibrate
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.eligible import eligible

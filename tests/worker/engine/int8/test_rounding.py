@@ -5,9 +5,10 @@ import pytest
 
 from tests.worker.networks import normal
 from worker.engine.affine import Affine
-from worker.engine.int8.inputs import Moments
 from worker.engine.int8.rounding import Rounding, bias_shift, codes_of, compensated, searched_map
-from worker.engine.int8.weights import Codes, as_rows, encode, map_of
+from worker.engine.int8.weights import Codes, encode, map_of
+from worker.engine.moments.moments import Moments
+from worker.engine.moments.products import as_rows
 
 NOTHING_LEAST = np.zeros((), np.float32)
 

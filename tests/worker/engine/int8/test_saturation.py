@@ -8,7 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.worker.networks import normal
 from worker.engine.int8.rounding import Rounding, codes_of
 from worker.engine.int8.saturation import LARGEST_SUM, Pairs
-from worker.engine.int8.weights import Codes, as_rows
+from worker.engine.int8.weights import Codes
+from worker.engine.moments.products import as_rows
 
 NOTHING_LEAST = np.zeros((), np.float32)
 WEIGHTS = {

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.worker import networks
-from tests.worker.engine.int8.conftest import SamplesContext
+from tests.worker.engine.conftest import SamplesContext
 from worker.engine.int8.smoothing import joints_of, smooth, smoothing_factors
 from worker.engine.model_file import ModelFile
 from worker.engine.sessions import open_session, run_session

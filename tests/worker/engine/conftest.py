@@ -30,6 +30,10 @@ def context(tmp_path: Path) -> SamplesContext:
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Callable[[onnx.ModelProto], ModelFile]:
-    """`saved(model)`: the model as a file, its shapes inferred as preparation leaves them."""
-    return lambda model: ModelFile(networks.save(onnx.shape_inference.infer_shapes(model), tmp_path / "model"))
+def saved(tmp_path: Path) -> Callable[..., ModelFile]:
+    """`saved(model, folder)`: the model as a file, its shapes inferred as preparation leaves them."""
+
+    def save(model: onnx.ModelProto, folder: str = "model") -> ModelFile:
+        return ModelFile(networks.save(onnx.shape_inference.infer_shapes(model), tmp_path / folder))
+
+    return save

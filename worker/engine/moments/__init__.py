@@ -1,0 +1,1 @@
+"""What nodes with constant weights are fed, kept as moments: what their products need to be changed with least harm."""

@@ -1,0 +1,63 @@
+"""Products: nodes that multiply what they are fed by a constant weight, and that weight as a row an output channel."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.engine.nodes import integer
+
+
+@dataclass(frozen=True)
+class Product:
+    """A Conv with two axes of space, a Gemm (not `transA`), or a MatMul by a matrix on its right.
+
+    `weight_shape` is that of its second input, which is constant: it is known without reading the values.
+    """
+
+    node: ir.Node
+    weight_shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.node.name or ""
+
+    @property
+    def source(self) -> str:
+        """Name of the tensor that it is fed."""
+        fed = self.node.inputs[0]
+        return "" if fed is None else fed.name or ""
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the weight that counts output channels."""
+        if self.node.op_type == "Conv" or (self.node.op_type == "Gemm" and integer(self.node, "transB", 0)):
+            return 0
+        return 1
+
+    @property
+    def channel_count(self) -> int:
+        """Output channels."""
+        return self.weight_shape[self.channel_axis]
+
+    @property
+    def groups(self) -> int:
+        """Equal parts of the channels that are summed apart; 1 but for grouped convolutions."""
+        return integer(self.node, "group", 1)
+
+    @property
+    def terms(self) -> int:
+        """Terms of one output element."""
+        return math.prod(self.weight_shape) // self.channel_count
+
+
+def as_rows(weight: np.ndarray, axis: int) -> np.ndarray:
+    """`(C, K)`: one row an output channel, in the order in which a product sums."""
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+
+
+def from_rows(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """The inverse of `as_rows`."""
+    moved = (shape[axis], *(size for position, size in enumerate(shape) if position != axis))
+    return np.moveaxis(rows.reshape(moved), 0, axis)

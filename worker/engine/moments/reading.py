@@ -1,0 +1,111 @@
+"""Running data through a model and keeping moments of the rows of its products.
+
+Rows are drawn at random from real calls, a bounded number a product; as many products are read in one pass over the
+data as fit under a bound on memory.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from worker.engine.calibration.observing import FLOAT, exposed_calls
+from worker.engine.model_file import ModelFile
+from worker.engine.moments.moments import CrossMoments, Moments
+from worker.engine.moments.products import Product
+from worker.engine.moments.rows import drawn_rows, results_at, rows_of
+from worker.engine.pass_contract import PassContext
+
+# Twice as many rows as a product has terms determine its second moments; more than this settle nothing.
+ROWS_A_TERM, LEAST_ROWS, MOST_ROWS = 2, 2048, 20_000
+# Second moments between all terms of all products of one pass over the data.
+GROUP_ELEMENTS = 96 << 20
+
+Item = TypeVar("Item")
+
+
+def input_moments(
+    model: ModelFile, products: Iterable[Product], context: PassContext, samples: int, with_products: bool
+) -> Iterator[tuple[Product, Moments]]:
+    """Moments of the rows of each of `products`, one or a few products at a time.
+
+    `with_products` asks for second moments between terms too, for those whose filters see every channel.
+
+    Raises:
+        ModelFails: a call fails.
+
+    """
+    chosen, calls = _calls(context, samples)
+
+    def elements(product: Product) -> int:
+        return product.terms**2 if with_products and product.groups == 1 else 2 * product.terms
+
+    for number, group in enumerate(_groups(products, elements)):
+        generator = np.random.default_rng([context.seed, number])
+        moments = {product.name: Moments() for product in group}
+        names = {product.source: FLOAT for product in group}
+        for arrays in exposed_calls(model, names, context, chosen, f"inputs-{number}"):
+            for product in group:
+                rows = rows_of(product, arrays[product.source], -(-_row_count(product) // calls), generator)
+                moments[product.name].add(rows, with_products and product.groups == 1)
+        yield from ((product, moments[product.name]) for product in group)
+
+
+def cross_moments(
+    fed: ModelFile,
+    products: Iterable[tuple[Product, str]],
+    wanted: ModelFile,
+    context: PassContext,
+    samples: int,
+) -> Iterator[tuple[Product, CrossMoments]]:
+    """Moments between what products of `fed` read and the tensors of `wanted` that each is to give, by its name there.
+
+    Both models run on the same calls. Only products of one group; a result has an axis of channels as the product's
+    output has, of any length, and the same places.
+
+    Raises:
+        ModelFails: a call fails.
+
+    """
+    chosen, calls = _calls(context, samples)
+
+    def elements(pair: tuple[Product, str]) -> int:
+        return pair[0].terms * (pair[0].terms + pair[0].channel_count)
+
+    for number, group in enumerate(_groups(products, elements)):
+        generator = np.random.default_rng([context.seed, number])
+        moments = {product.name: CrossMoments() for product, _ in group}
+        read = {product.source: FLOAT for product, _ in group}
+        given = {name: FLOAT for _, name in group}
+        inputs = exposed_calls(fed, read, context, chosen, f"fed-{number}")
+        results = exposed_calls(wanted, given, context, chosen, f"wanted-{number}")
+        for arrays, targets in zip(inputs, results, strict=True):
+            for product, name in group:
+                count = -(-_row_count(product) // calls)
+                rows, places = drawn_rows(product, arrays[product.source], count, generator)
+                moments[product.name].add(rows, results_at(product, targets[name], places))
+        yield from ((product, moments[product.name]) for product, _ in group)
+
+
+def _calls(context: PassContext, samples: int) -> tuple[np.ndarray, int]:
+    """The samples that are read, and the calls that it takes."""
+    chosen = np.arange(min(samples, context.feeds.sample_count))
+    return chosen, -(-len(chosen) // context.feeds.samples_per_call(1))
+
+
+def _row_count(product: Product) -> int:
+    return min(MOST_ROWS, max(LEAST_ROWS, ROWS_A_TERM * product.terms))
+
+
+def _groups(items: Iterable[Item], elements: Callable[[Item], int]) -> Iterator[list[Item]]:
+    group: list[Item] = []
+    held = 0
+    for item in items:
+        needed = elements(item)
+        if group and held + needed > GROUP_ELEMENTS:
+            yield group
+            group, held = [], 0
+        group.append(item)
+        held += needed
+    if group:
+        yield group

@@ -1,0 +1,67 @@
+"""Rows of a product: what one output element is the sum of, the patch under a filter or the vector before a matrix."""
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.engine.moments.products import Product
+from worker.engine.nodes import integers, text
+
+
+def rows_of(product: Product, array: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """`(n, G, K)` float32: at most `count` rows of what `product` computes from its input `array`, drawn at random."""
+    return drawn_rows(product, array, count, generator)[0]
+
+
+def drawn_rows(
+    product: Product, array: np.ndarray, count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, and the numbers of the places that were drawn, `(n,)`, rising: see `results_at`."""
+    if product.node.op_type != "Conv":
+        flat = array.reshape(-1, 1, array.shape[-1])
+        picked = _picked(len(flat), count, generator)
+        return (flat if len(picked) == len(flat) else flat[picked]), picked
+    windows = _windows(product, array)
+    batch, _channels, height, width = windows.shape[:4]
+    picked = _picked(batch * height * width, count, generator)
+    sample, row, column = np.unravel_index(picked, (batch, height, width))
+    patches = windows[sample, :, row, column]
+    rows = np.ascontiguousarray(patches).reshape(len(picked), product.groups, -1).astype(np.float32, copy=False)
+    return rows, picked
+
+
+def results_at(product: Product, array: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """`(n, C)`: what the rows of `places` came to, from the product's output `array` or one that stands for it."""
+    if product.node.op_type != "Conv":
+        return array.reshape(-1, array.shape[-1])[places]
+    sample, row, column = np.unravel_index(places, (array.shape[0], *array.shape[2:]))
+    return array[sample, :, row, column]
+
+
+def _picked(places: int, count: int, generator: np.random.Generator) -> np.ndarray:
+    return np.arange(places) if places <= count else np.sort(generator.choice(places, count, replace=False))
+
+
+def _windows(product: Product, array: np.ndarray) -> np.ndarray:
+    """`(N, C, H', W', h, w)`: the patch under the filter at every place of the output."""
+    kernel, node = product.weight_shape[2:], product.node
+    strides, dilations = integers(node, "strides", (1, 1)), integers(node, "dilations", (1, 1))
+    extent = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
+    padded = np.pad(array, ((0, 0), (0, 0), *_pads(node, array.shape[2:], extent, strides)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(2, 3))
+    return windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+
+
+def _pads(
+    node: ir.Node, space: tuple[int, ...], extent: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Zeros before and behind each axis of space. ONNX, operator Conv, attribute auto_pad."""
+    automatic = text(node, "auto_pad", "NOTSET")
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        sides = []
+        for size, reach, step in zip(space, extent, strides, strict=True):
+            total = max(0, (-(-size // step) - 1) * step + reach - size)
+            small, large = total // 2, total - total // 2
+            sides.append((small, large) if automatic == "SAME_UPPER" else (large, small))
+        return sides[0], sides[1]
+    pads = integers(node, "pads", (0, 0, 0, 0)) if automatic == "NOTSET" else (0, 0, 0, 0)
+    return (pads[0], pads[2]), (pads[1], pads[3])
