@@ -31,10 +31,11 @@ def drawn_rows(
 
 def results_at(product: Product, array: np.ndarray, places: np.ndarray) -> np.ndarray:
     """`(n, C)`: what the rows of `places` came to, from the product's output `array` or one that stands for it."""
-    if product.node.op_type != "Conv":
-        return array.reshape(-1, array.shape[-1])[places]
-    sample, row, column = np.unravel_index(places, (array.shape[0], *array.shape[2:]))
-    return array[sample, :, row, column]
+    if product.node.op_type == "Conv":
+        array = np.moveaxis(array, 1, -1)
+    *indexed, channels = array.shape
+    results: np.ndarray = array[np.unravel_index(places, indexed)].reshape(len(places), channels)
+    return results
 
 
 def _picked(places: int, count: int, generator: np.random.Generator) -> np.ndarray:
