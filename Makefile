@@ -6,6 +6,7 @@
 #   make lint    the first three of them
 #   make bench   measure the service against its floor
 #   make bench-peers   measure the passes against other tools; with digits: ARGS='--mnist FOLDER'
+#   make bench-compression   measure pruning, low rank and training on digits: ARGS='--mnist FOLDER'
 #   make clean   remove what these targets made
 
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
@@ -17,7 +18,7 @@ PINS := pyproject.toml constraints.txt
 RUN_EXTRAS := worker,embedded,demo
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test lint bench bench-peers clean
+.PHONY: help demo serve test lint bench bench-peers bench-compression clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +43,9 @@ bench: $(VENV)/.stamp-bench
 
 bench-peers: $(VENV)/.stamp-bench-peers
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-compression: $(VENV)/.stamp-bench-peers
+	$(BIN)/python -m benchmarks.compression $(ARGS)
 
 clean:
 	rm -rf $(VENV) benchmarks/out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

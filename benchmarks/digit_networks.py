@@ -16,13 +16,13 @@ SIDE, CLASSES = 28, 10
 def plain() -> nn.Module:
     """Convolutions and max pooling, as in K. Simonyan, A. Zisserman, arXiv:1409.1556."""
     return nn.Sequential(
-        *_convolution(1, 32, 3),
+        *convolution(1, 32, 3),
         nn.MaxPool2d(2),
-        *_convolution(32, 64, 3),
-        *_convolution(64, 64, 3),
+        *convolution(32, 64, 3),
+        *convolution(64, 64, 3),
         nn.MaxPool2d(2),
-        *_convolution(64, 128, 3),
-        *_convolution(128, 128, 3),
+        *convolution(64, 128, 3),
+        *convolution(128, 128, 3),
         nn.Flatten(),
         nn.Linear(128 * 7 * 7, 128),
         nn.ReLU(),
@@ -36,10 +36,10 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *_convolution(inputs, outputs, 3, stride=stride), *_convolution(outputs, outputs, 3, activation=None)
+            *convolution(inputs, outputs, 3, stride=stride), *convolution(outputs, outputs, 3, activation=None)
         )
         same = inputs == outputs and stride == 1
-        shortcut = _convolution(inputs, outputs, 1, stride=stride, activation=None)
+        shortcut = convolution(inputs, outputs, 1, stride=stride, activation=None)
         self.shortcut = nn.Identity() if same else nn.Sequential(*shortcut)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -48,7 +48,7 @@ class Residual(nn.Module):
 
 def residual() -> nn.Module:
     return nn.Sequential(
-        *_convolution(1, 32, 3, stride=2),
+        *convolution(1, 32, 3, stride=2),
         Residual(32, 32, 1),
         Residual(32, 32, 1),
         Residual(32, 64, 2),
@@ -67,9 +67,9 @@ class Inverted(nn.Module):
         super().__init__()
         inner = 4 * inputs
         self.branch = nn.Sequential(
-            *_convolution(inputs, inner, 1, activation=nn.ReLU6),
-            *_convolution(inner, inner, 3, stride=stride, groups=inner, activation=nn.ReLU6),
-            *_convolution(inner, outputs, 1, activation=None),
+            *convolution(inputs, inner, 1, activation=nn.ReLU6),
+            *convolution(inner, inner, 3, stride=stride, groups=inner, activation=nn.ReLU6),
+            *convolution(inner, outputs, 1, activation=None),
         )
         self.adds = inputs == outputs and stride == 1
 
@@ -80,13 +80,13 @@ class Inverted(nn.Module):
 
 def depthwise() -> nn.Module:
     return nn.Sequential(
-        *_convolution(1, 32, 3, stride=2, activation=nn.ReLU6),
+        *convolution(1, 32, 3, stride=2, activation=nn.ReLU6),
         Inverted(32, 32, 1),
         Inverted(32, 32, 1),
         Inverted(32, 96, 2),
         Inverted(96, 96, 1),
         Inverted(96, 96, 1),
-        *_convolution(96, 512, 1, activation=nn.ReLU6),
+        *convolution(96, 512, 1, activation=nn.ReLU6),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(512, CLASSES),
@@ -133,7 +133,7 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, width: int = 64, depth: int = 4, heads: int = 4) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_convolution(1, width // 2, 3, stride=2), nn.Conv2d(width // 2, width, 2, stride=2))
+        self.stem = nn.Sequential(*convolution(1, width // 2, 3, stride=2), nn.Conv2d(width // 2, width, 2, stride=2))
         self.places = nn.Parameter(torch.randn(1, (SIDE // 4) ** 2, width) * 0.02)
         self.layers = nn.Sequential(*(Encoder(width, heads) for _ in range(depth)))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CLASSES))
@@ -179,7 +179,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _convolution(
+def convolution(
     inputs: int,
     outputs: int,
     kernel: int,

@@ -23,6 +23,8 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     package: str = "onnxruntime"
     default_recipe: bool = False
+    start: str = ""
+    """The entry whose file this one works on; by default the original."""
 
     @property
     def is_installed(self) -> bool:

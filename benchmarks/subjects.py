@@ -14,7 +14,8 @@ from benchmarks.entries import Kind
 from benchmarks.tasks import write_arrays
 
 CALIBRATION_SEED, HELD_OUT_SEED = 1, 2
-TRAINING_SOURCES = ("digit_networks", "digit_training", "digit_images", "exporting")
+LABELS = "label"
+TRAINING_SOURCES = ("digit_networks", "wide_digit_networks", "digit_training", "digit_images", "exporting")
 BUILDING_SOURCES = ("architectures", "random_samples", "exporting")
 
 
@@ -45,6 +46,8 @@ class Plan:
     kind: Kind
     aim: str
     fuse: str | None = None
+    batch: int = 1
+    """Samples of the call that is timed."""
 
     @property
     def is_trained(self) -> bool:
@@ -87,6 +90,16 @@ class Subject:
     def labels(self) -> Path:
         return self.folder / "labels.npy"
 
+    @property
+    def training(self) -> Path:
+        """Images and labels of the digits that trained the model."""
+        return self.folder / "training"
+
+    @property
+    def weights(self) -> Path:
+        """The tensors of the torch module that was trained."""
+        return self.model.parent.with_suffix(".safetensors")
+
 
 def prepare_subject(plan: Plan, out: Path, scale: Scale, mnist: Path | None, say: Callable[[str], None]) -> Subject:
     """Build or train the model, unless an earlier run has, and write its data below `out`.
@@ -116,11 +129,13 @@ def _make(subject: Subject, mnist: Path | None, say: Callable[[str], None]) -> N
     if missing:
         raise NotThere(f"not installed: {', '.join(missing)}")
     partial = subject.model.with_name("partial.onnx")
+    partial.parent.mkdir(parents=True, exist_ok=True)
     say(f"{'training' if plan.is_trained else 'building'} {plan.title}")
     arguments = {"name": plan.name, "target": str(partial)}
     try:
         if plan.is_trained:
-            answer = run_in_child("benchmarks.digit_training:train", {**arguments, "digits": str(mnist)})
+            given = {**arguments, "digits": str(mnist), "weights": str(subject.weights)}
+            answer = run_in_child("benchmarks.digit_training:train", given)
             say(f"trained in {answer.value['seconds']:.0f} s, {answer.value['accuracy']:.2%} of the digits kept")
         else:
             run_in_child("benchmarks.architectures:write", arguments)
@@ -153,3 +168,5 @@ def write_digits(subject: Subject, scale: Scale, mnist: Path) -> None:
     write_arrays(subject.calibration, {"image": images[drawn]})
     write_arrays(subject.held_out, {"image": images[kept]})
     np.save(subject.labels, labels[kept])
+    learned = slice(digit_images.TRAINING)
+    write_arrays(subject.training, {"image": images[learned], LABELS: labels[learned]})

@@ -10,12 +10,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Task:
-    """Paths as text, for they travel as JSON. `calibration` is a folder of arrays; `target` is the file to write."""
+    """Paths as text, for they travel as JSON. `calibration` is a folder of arrays; `target` is the file to write.
+
+    `original` is what `model` was made from, where it is no original itself. `training` is a folder of arrays too,
+    labels among them; `weights` holds the tensors of the torch module that the original was exported from. `batch`
+    samples are timed.
+    """
 
     model: str
     calibration: str
     target: str
     threads: int
+    original: str = ""
+    training: str = ""
+    weights: str = ""
+    batch: int = 1
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -32,7 +41,7 @@ def write_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
-def samples_of(arrays: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """One feed of batch 1 after another."""
-    for number in range(len(next(iter(arrays.values())))):
-        yield {name: np.ascontiguousarray(array[number : number + 1]) for name, array in arrays.items()}
+def samples_of(arrays: dict[str, np.ndarray], batch: int = 1) -> Iterator[dict[str, np.ndarray]]:
+    """One feed of `batch` samples after another."""
+    for start in range(0, len(next(iter(arrays.values()))), batch):
+        yield {name: np.ascontiguousarray(array[start : start + batch]) for name, array in arrays.items()}
