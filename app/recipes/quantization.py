@@ -2,15 +2,16 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.recipes.base import PassConfig
 
 
-class QuantizeStatic(PassConfig):
-    """INT8 weights and activations, ranges calibrated on data: unsigned activations, signed weights per channel."""
+class StaticOptions(BaseModel):
+    """How a float model becomes its static INT8 form."""
 
-    pass_: Literal["quantize_static"] = Field(alias="pass", description="The pass.")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     calibration_method: Literal["auto", "mse", "minmax", "percentile", "entropy"] = Field(
         default="auto",
         description="How activation ranges are chosen from the calibration data: least squared error, the extremes, a "
@@ -92,6 +93,12 @@ class QuantizeStatic(PassConfig):
         "BatchNorm folded, the original, or whichever measures faster.",
     )
     exclude: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
+
+
+class QuantizeStatic(StaticOptions, PassConfig):
+    """INT8 weights and activations, ranges calibrated on data: unsigned activations, signed weights per channel."""
+
+    pass_: Literal["quantize_static"] = Field(alias="pass", description="The pass.")
 
 
 class QuantizeDynamic(PassConfig):

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -96,6 +96,11 @@ class PassContext:
         """
         if self.seconds_left() <= 0:
             raise BudgetExhausted(f"No time was left for {what}.", "Raise budget_seconds.")
+
+
+def share_of(context: PassContext, start: float, end: float) -> PassContext:
+    """The same for a part of the pass, whose progress goes from `start` to `end` of the whole."""
+    return replace(context, progress=lambda share: context.progress(start + (end - start) * share))
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from tests.worker import networks
 from tests.worker.networks import normal, prepared
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of
+from worker.engine.int8 import static_form
 from worker.engine.int8.choosing import Choice
 from worker.engine.int8.placement import Placement
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult
 from worker.engine.preparation import operator_counts
 from worker.engine.sessions import open_session, run_session
-from worker.passes import quantize_dynamic, quantize_static
+from worker.passes import quantize_dynamic
 from worker.passes.registry import load_pass
 
 FLOATS = TensorProto.FLOAT
@@ -212,7 +213,7 @@ def test_choices_of_timing_are_replayed_to_the_same_bytes(tmp_path: Path, monkey
     def chosen(_prepared: ModelFile, everything: Placement, *_rest: Any) -> Choice:
         return Choice(everything.without(["pool", "depthwise"], "slower here"))
 
-    monkeypatch.setattr(quantize_static, "choose_placement", chosen)
+    monkeypatch.setattr(static_form, "choose_placement", chosen)
     result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)})
     again = _replayed(result, tmp_path / "again", networks.convnet(), {"image": _images(16)})
     assert again.modified
@@ -292,9 +293,9 @@ def test_without_anything_in_int8_the_graph_made_ready_may_be_delivered(name: st
 def test_what_gives_up_its_speed_for_fidelity_is_left_in_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the nodes given back, and the rest no longer faster than float."""
     measured = {"float": [1.0] * 5, "rescued": [0.9, 0.95, 0.97, 0.93, 0.99]}
-    monkeypatch.setattr(quantize_static, "measure_candidates", lambda *_: measured)
+    monkeypatch.setattr(static_form, "measure_candidates", lambda *_: measured)
     monkeypatch.setattr(
-        quantize_static, "choose_placement", lambda _prepared, everything, *_: Choice(everything, {"float": [1.0]})
+        static_form, "choose_placement", lambda _prepared, everything, *_: Choice(everything, {"float": [1.0]})
     )
     asked = {"reduce_range": True, "fidelity_floor_db": 50}
     result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)}, **asked)

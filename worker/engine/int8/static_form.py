@@ -1,0 +1,285 @@
+"""From a float model to its static int8 form: what is rewritten, what runs in int8, and with which numbers.
+
+The graph is made ready, ranges are calibrated, the placement is measured, the method of ranges chosen, weights are
+rounded and biases corrected for what nodes are fed, and what loses too much is given back to float. The form holds all
+of it before anything is delivered, so that training can go on from there.
+"""
+
+import statistics
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from app.recipes.quantization import StaticOptions
+from worker.engine.calibration import Calibration, Method, Settings, calibrate_by
+from worker.engine.int8.building import (
+    Accuracy,
+    Numbers,
+    accurate_numbers,
+    builder,
+    maps_of,
+    plain_numbers,
+    tensors_to_calibrate,
+    without_unknown_ranges,
+)
+from worker.engine.int8.choosing import (
+    Choice,
+    choose_placement,
+    measure_candidates,
+    minimum_cut,
+    placement_of_recipe,
+)
+from worker.engine.int8.eligible import NOT_FINITE, eligible
+from worker.engine.int8.equalization import equalize
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.range_choice import most_faithful
+from worker.engine.int8.rescue import SENSITIVE, Floor, Rescue, rescue
+from worker.engine.int8.rounding import Rounding
+from worker.engine.int8.shared_scale import sharing
+from worker.engine.int8.smoothing import smooth
+from worker.engine.int8.units import units_of
+from worker.engine.kinds import is_transformer
+from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.pass_contract import PassContext
+from worker.engine.preparation import Preparation, keep_sums_apart, prepare, unknown_nodes
+from worker.engine.processor import needs_reduced_range
+
+# Shares of the way to a form.
+PREPARED, CALIBRATED, PLACED, ROUNDED = 0.15, 0.4, 0.8, 1.0
+GIVEN_UP = "what could be left in int8 was not faster"
+# What units are fed is read from this many samples at most: their rows are drawn at random anyway.
+MOST_INPUT_SAMPLES = 64
+# A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
+CHANGES_A_DROP = 3.0
+
+
+@dataclass
+class Work:
+    """The float model made ready, and what was learnt of it on the way to a form."""
+
+    preparation: Preparation
+    everything: Placement
+    rounding: Rounding
+    notes: list[str]
+    manifest: dict[str, Any] = field(default_factory=dict)
+    calibrations: dict[Method, Calibration] = field(default_factory=dict)
+    """By the methods that are asked for or to be chosen from; the first is the one in use."""
+
+    @property
+    def prepared(self) -> ModelFile:
+        return self.preparation.model
+
+    @property
+    def method(self) -> Method:
+        return next(iter(self.calibrations))
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.calibrations[self.method]
+
+
+@dataclass(frozen=True)
+class StaticForm:
+    """`numbers` turn `placement` into arithmetic and `model` is the file that holds it; both are None where nothing is
+    left in int8. `settled` holds the arguments that repeat every choice without measuring anything.
+    """
+
+    preparation: Preparation
+    rounding: Rounding
+    placement: Placement
+    choice: Choice
+    numbers: Numbers | None
+    model: ModelFile | None
+    sensitivities_db: dict[str, float]
+    notes: list[str]
+    manifest: dict[str, Any]
+    settled: dict[str, Any]
+
+    @property
+    def prepared(self) -> ModelFile:
+        """The float model that the placement is of."""
+        return self.preparation.model
+
+
+def static_form(model: ModelFile, config: StaticOptions, context: PassContext) -> StaticForm:
+    """Notes say what was measured and chosen; the manifest holds every choice.
+
+    Raises:
+        BudgetExhausted: time is over before weights are rounded.
+        ModelFails: a call fails.
+
+    """
+    context.phase("preparing")
+    work = _prepared(model, config, context)
+    _calibrate(work, config, context)
+    choice = _placed(work, config, context)
+    numbers, kept = None, None
+    if choice.placement.quantized:
+        _choose_ranges(work, choice.placement, context)
+        numbers, kept = _built(work, choice, config, context)
+    placement = kept.placement if kept else choice.placement
+    in_int8 = kept if placement.quantized else None
+    return StaticForm(
+        preparation=work.preparation,
+        rounding=work.rounding,
+        placement=placement,
+        choice=choice,
+        numbers=numbers if in_int8 else None,
+        model=in_int8.model if in_int8 else None,
+        sensitivities_db=kept.sensitivities_db if kept else {},
+        notes=work.notes,
+        manifest=work.manifest | {"placement": choice.manifest()},
+        settled=_settled(work, choice.placement, placement, config),
+    )
+
+
+def _prepared(model: ModelFile, config: StaticOptions, context: PassContext) -> Work:
+    preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
+    keep_sums_apart(preparation, context.device)
+    transformer = is_transformer(preparation.model.structure())
+    if config.equalization:
+        preparation.attempt("equalizing the channels between convolutions", _equalized)
+    strengths: dict[str, float] = {}
+    if transformer and config.smoothing == "auto":
+        context.phase("smoothing")
+        samples = min(MOST_INPUT_SAMPLES, config.calibration_samples)
+        smoothed, strengths = smooth(preparation.model, context, samples)
+        if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
+            strengths = {}
+    graph = preparation.model.graph()
+    units = units_of(graph)
+    notes = [*preparation.notes, *unknown_nodes(config.exclude, preparation.model.structure())]
+    if strengths:
+        notes.append(f"Smoothed the activations behind {len(strengths)} LayerNormalizations.")
+    everything = eligible(units, transformer, config.operators, config.exclude)
+    rounding = _rounding(config, everything, graph, context, transformer)
+    return Work(preparation, everything, rounding, notes, {"smoothing": strengths})
+
+
+def _rounding(
+    config: StaticOptions, everything: Placement, graph: ir.Model, context: PassContext, transformer: bool
+) -> Rounding:
+    # What a transformer's products are fed differs too much from channel to channel.
+    auto = config.per_channel == "auto" and not transformer
+    return Rounding(
+        unsaturated=needs_reduced_range() if config.reduce_range is None else config.reduce_range,
+        per_channel=bool(config.per_channel),
+        clip=config.weight_clipping,
+        gptq=config.rounding == "gptq",
+        sharing=sharing(everything.in_int8, graph.graph.inputs, context.timed_feed()) if auto else frozenset(),
+    )
+
+
+def _calibrate(work: Work, config: StaticOptions, context: PassContext) -> None:
+    context.progress(PREPARED)
+    context.check_time("calibrating")
+    context.phase("calibrating")
+    methods: tuple[Method, ...] = ("mse", "minmax")
+    if config.calibration_method != "auto":
+        methods = (config.calibration_method,)
+    work.calibrations = calibrate_by(
+        methods,
+        work.prepared,
+        Settings(methods[0], config.percentile, config.calibration_samples),
+        context,
+        lambda share: context.progress(PREPARED + (CALIBRATED - PREPARED) * share),
+        tensors_to_calibrate(work.everything),
+    )
+    calibration = work.calibration
+    work.everything = without_unknown_ranges(work.everything, calibration, NOT_FINITE)
+    work.notes.append(
+        f"Ranges of {len(calibration.ranges)} tensors from {calibration.sample_count} samples of "
+        f"{context.feeds.source} ({', '.join(methods)})."
+    )
+    if calibration.sample_count < min(config.calibration_samples, context.feeds.sample_count):
+        work.notes.append("Calibration stopped early: the job's time ran short.")
+    work.manifest |= {
+        "calibration_samples": calibration.sample_count,
+        "calibration_order": "the order of the dataset, one sample a call",
+    }
+
+
+def _placed(work: Work, config: StaticOptions, context: PassContext) -> Choice:
+    settled = placement_of_recipe(work.everything, config.placement, config.in_float)
+    if settled is not None:
+        return settled
+    context.phase("placing")
+    maps = maps_of(work.everything, work.calibration)
+    build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
+    choice = choose_placement(work.prepared, work.everything, build, context, minimum_cut)
+    work.notes.extend(choice.in_words())
+    context.progress(PLACED)
+    return choice
+
+
+def _choose_ranges(work: Work, placement: Placement, context: PassContext) -> None:
+    """Choose the method of ranges, where the recipe leaves it open, by what the outputs keep."""
+
+    def build(calibration: Calibration, folder: Path) -> ModelFile:
+        maps = maps_of(work.everything, calibration)
+        return builder(work.prepared, lambda placed: plain_numbers(placed, maps, work.rounding))(placement, folder)
+
+    context.phase("comparing")
+    tried = most_faithful(work.prepared, work.calibrations, build, context)
+    work.calibrations = {tried.method: work.calibrations[tried.method]}
+    work.notes.extend(tried.in_words())
+    work.manifest["ranges_sqnr_db"] = tried.manifest()
+
+
+def _built(work: Work, choice: Choice, config: StaticOptions, context: PassContext) -> tuple[Numbers, Rescue]:
+    """The placement as a file, with nodes given back to float where too much would be lost."""
+    placement = choice.placement
+    context.check_time("rounding")
+    context.phase("rounding")
+    samples = min(MOST_INPUT_SAMPLES, work.calibration.sample_count)
+    accuracy = Accuracy(work.rounding, config.bias_correction, samples)
+    maps = maps_of(work.everything, work.calibration)
+    numbers = accurate_numbers(work.prepared, placement, maps, accuracy, context)
+    build = builder(work.prepared, lambda _placement: numbers)
+    placement = placement.without(config.given_back, SENSITIVE) if config.given_back else placement
+    made = build(placement, context.scratch / "built")
+    context.progress(ROUNDED)
+    context.phase("checking")
+    allowed = None if context.max_drop is None else 1 - CHANGES_A_DROP * context.max_drop
+    floor = Floor(config.fidelity_floor_db, allowed) if config.keep_fidelity else Floor(-float("inf"))
+    kept = rescue(work.prepared, placement, made, build, floor, context)
+    work.notes.extend(kept.in_words())
+    if kept.sensitivities_db and choice.ratios:
+        kept = _unless_slower(kept, work, context)
+    return numbers, kept
+
+
+def _unless_slower(kept: Rescue, work: Work, context: PassContext) -> Rescue:
+    """What was chosen for its speed, once nodes are given back: all of them are where that speed is gone."""
+    speed = measure_candidates(work.prepared, {"rescued": kept.model}, context)
+    work.manifest["rescued_ratios"] = [round(ratio, 4) for ratio in speed["rescued"]]
+    median = statistics.median(speed["rescued"])
+    if median > 1.0:
+        return kept
+    work.notes.append(f"With so many nodes in float it measured {median:.2f} times as fast as float: all are.")
+    return replace(kept, placement=kept.placement.without(kept.placement.quantized, GIVEN_UP))
+
+
+def _equalized(model: ModelFile, folder: Path) -> ModelFile | None:
+    graph = model.graph()
+    return save_graph(graph, folder / "done") if equalize(graph) else None
+
+
+def _settled(work: Work, placed: Placement, kept: Placement, config: StaticOptions) -> dict[str, Any]:
+    """The arguments that repeat this run's choices without measuring anything.
+
+    Everything is calibrated and rounded as it was before a choice was made: which tensors a model hands
+    out decides the last bits of what it computes.
+    """
+    pinned = {
+        "placement": "given",
+        "in_float": sorted(work.everything.quantized - placed.quantized),
+        "given_back": sorted(placed.quantized - kept.quantized),
+        "keep_fidelity": False,
+        "calibration_method": work.method,
+        "reduce_range": work.rounding.unsaturated,
+        "calibration_samples": max(1, work.calibration.sample_count),
+    }
+    return config.model_dump(mode="json", by_alias=True) | pinned
