@@ -16,6 +16,9 @@ import onnxruntime as ort
 from worker.engine.sessions import Device, Feed, open_session, run_session
 
 LEAST_ROUNDS = 5
+# Within this much two files are equally fast; and a file is faster only if nearly every round, of three at least, says
+# so.
+NOISE, AGREEING_ROUNDS, TELLING_ROUNDS = 1.02, 0.8, 3
 WARM_UP_CALLS = 3
 WARM_UP_SECONDS = 0.05
 LEAST_CALLS, MOST_CALLS = 5, 2000
@@ -73,6 +76,12 @@ def ratios(timings: list[Timing]) -> list[list[float]]:
     """By file, how many times faster than the first one it was in each round."""
     first = timings[0].medians
     return [[a / b for a, b in zip(first, timing.medians, strict=True)] for timing in timings]
+
+
+def is_faster(measured: list[float]) -> bool:
+    """Whether ratios, a round each, show more than noise."""
+    agreeing = sum(ratio > 1 for ratio in measured) >= AGREEING_ROUNDS * len(measured)
+    return len(measured) >= TELLING_ROUNDS and agreeing and statistics.median(measured) > NOISE
 
 
 def _turn(path: Path, feed: Feed, seconds: float, conditions: Conditions) -> list[float]:

@@ -9,7 +9,7 @@ from tests.worker import networks
 from tests.worker.networks import normal
 from worker.engine import turns
 from worker.engine.sessions import ModelFails
-from worker.engine.turns import LEAST_CALLS, Conditions, Timing, ratios, take_turns
+from worker.engine.turns import LEAST_CALLS, Conditions, Timing, is_faster, ratios, take_turns
 
 FEED = {"x": normal(2, 8)}
 
@@ -56,3 +56,12 @@ def test_a_file_that_does_not_run_is_said(path: Path, tmp_path: Path) -> None:
     broken.write_bytes(b"no model")
     with pytest.raises(ModelFails):
         take_turns([path, broken], [FEED] * 2, Conditions(threads=1, rounds=1, seconds=0.1))
+
+
+@pytest.mark.parametrize(
+    ("measured", "faster"),
+    [([1.2] * 3, True), ([1.2] * 2, False), ([1.01] * 7, False), ([0.9, 1.2, 1.2, 1.2, 1.2], True)],
+    ids=["three-rounds", "two-rounds", "within-noise", "one-round-disturbed"],
+)
+def test_noise_is_not_taken_for_speed(measured: list[float], faster: bool) -> None:
+    assert is_faster(measured) == faster

@@ -20,7 +20,6 @@ from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.profiling import NodeTime, profile
 from worker.engine.sessions import session_options
 from worker.engine.weight_only import choosing
-from worker.engine.weight_only.choosing import is_faster
 from worker.engine.weight_only.places import Place
 from worker.passes.registry import load_pass
 
@@ -268,12 +267,3 @@ def test_without_time_to_measure_weights_are_stored(tmp_path: Path) -> None:
     result = _apply(model, tmp_path, _rows(), bits=4, deadline=time.monotonic() + choosing.TURNS_SECONDS)
     assert "MatMulNBits" not in _executed(result.model, tmp_path)
     assert any("No time was left to measure" in note for note in result.notes)
-
-
-@pytest.mark.parametrize(
-    ("measured", "faster"),
-    [([1.2] * 3, True), ([1.2] * 2, False), ([1.01] * 7, False), ([0.9, 1.2, 1.2, 1.2, 1.2], True)],
-    ids=["three-rounds", "two-rounds", "within-noise", "one-round-disturbed"],
-)
-def test_noise_is_not_taken_for_speed(measured: list[float], faster: bool) -> None:
-    assert is_faster(measured) == faster

@@ -1,85 +1,22 @@
-"""How much of the original is left in a quantized file: at its outputs, layer by layer, and which layer lost it."""
+"""How much of the original is left in a quantized file layer by layer, and which layer lost it."""
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from worker.engine.calibration.observing import FLOAT, exposed_calls
-from worker.engine.evaluation.metrics import looks_like_scores
+from worker.engine.fidelity import Power, measure_fidelity
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_addition
 from worker.engine.int8.units import Role, Unit
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import is_operator
 from worker.engine.pass_contract import PassContext
-from worker.engine.sessions import open_session, run_session
 
-# More than this stands for no noise at all.
-LARGEST_DB = 200.0
 LARGEST_SHARE_OF_TIME = 1 / 3
-
-
-@dataclass
-class Power:
-    """Sums of squares of a signal and of what differs from it."""
-
-    signal: float = 0.0
-    noise: float = 0.0
-
-    def add(self, exact: np.ndarray, made: np.ndarray) -> None:
-        exact, made = exact.astype(np.float64), made.astype(np.float64)
-        if np.isfinite(exact).all():
-            self.signal += float(np.square(exact).sum())
-            self.noise += float(np.square(np.nan_to_num(made - exact, posinf=1e150, neginf=-1e150)).sum())
-
-    @property
-    def db(self) -> float:
-        """Signal to quantization noise ratio, dB."""
-        if self.noise == 0 or self.signal == 0:
-            return LARGEST_DB if self.noise == 0 else -LARGEST_DB
-        return float(np.clip(10 * np.log10(self.signal / self.noise), -LARGEST_DB, LARGEST_DB))
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """`sqnr_db` is that of the worst output; `agreement` the share of samples with the same top class, where classes
-    are what the outputs hold.
-    """
-
-    sqnr_db: float
-    agreement: float | None
-
-    def holds(self, floor_db: float, least_agreement: float | None) -> bool:
-        enough = least_agreement is None or self.agreement is None or self.agreement >= least_agreement
-        return enough and self.sqnr_db >= floor_db
-
-
-def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext, samples: int) -> Fidelity:
-    """Both files on the first `samples` calls of the context's data.
-
-    Raises:
-        ModelFails: a call fails.
-
-    """
-    chosen = np.arange(min(samples, context.feeds.sample_count))
-    session = open_session(original.path, context.threads)
-    expected = [run_session(session, call.feed) for call in context.feeds.calls(1, chosen)]
-    del session
-    session = open_session(made.path, context.threads)
-    powers: dict[int, Power] = {}
-    same: list[bool] = []
-    for call, exact in zip(context.feeds.calls(1, chosen), expected, strict=True):
-        for index, (left, right) in enumerate(zip(exact, run_session(session, call.feed), strict=True)):
-            if isinstance(left, np.ndarray) and left.dtype.kind == "f":
-                powers.setdefault(index, Power()).add(left, right)
-                if looks_like_scores(left):
-                    same.extend((left.argmax(axis=1) == right.argmax(axis=1)).tolist())
-    worst = min((power.db for power in powers.values()), default=LARGEST_DB)
-    return Fidelity(worst, sum(same) / len(same) if same else None)
 
 
 def layer_sqnr_db(
@@ -130,7 +67,7 @@ def sensitivities_db(
         if time.monotonic() - started > allowed:
             break
         file = build(alone, context.scratch / f"alone-{number}")
-        found[unit.name] = measure_fidelity(prepared, file, context, samples).sqnr_db
+        found[unit.name] = measure_fidelity(prepared, file, context, np.arange(samples)).sqnr_db
         for path in file.files():
             path.unlink()
     return found

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from worker.engine.calibration import Calibration, Method
-from worker.engine.int8.fidelity import measure_fidelity
+from worker.engine.fidelity import measure_fidelity
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 
@@ -59,7 +61,7 @@ def most_faithful(
     for method, calibration in calibrations.items():
         started = time.monotonic()
         made = build(calibration, context.scratch / f"ranges-{method}")
-        found[method] = measure_fidelity(prepared, made, context, SAMPLES).sqnr_db
+        found[method] = measure_fidelity(prepared, made, context, np.arange(SAMPLES)).sqnr_db
         if found[method] > found[kept] + WORTHWHILE_DB:
             kept = method
         if context.seconds_left() < (1 + TRIALS_AFTER) * (time.monotonic() - started):

@@ -8,21 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.engine.int8.fidelity import Fidelity, measure_fidelity, most_sensitive_first, sensitivities_db
+import numpy as np
+
+from worker.engine.fidelity import Fidelity, Floor, measure_fidelity
+from worker.engine.int8.fidelity import most_sensitive_first, sensitivities_db
 from worker.engine.int8.placement import Placement
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 
 SENSITIVE = "too much was lost with it in int8"
 SENSITIVITY_SAMPLES, TRIAL_SAMPLES = 4, 64
-
-
-@dataclass(frozen=True)
-class Floor:
-    """What the file must keep on calibration samples."""
-
-    sqnr_db: float
-    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +35,8 @@ class Rescue:
         if not self.sensitivities_db:
             return []
         return [
-            f"Too much was lost at first ({_words(self.before)}): the most sensitive nodes were left in float "
-            f"({_words(self.after)})."
+            f"Too much was lost at first ({self.before.in_words()}): the most sensitive nodes were left in float "
+            f"({self.after.in_words()})."
         ]
 
 
@@ -54,8 +49,8 @@ def rescue(
     context: PassContext,
 ) -> Rescue:
     """`model` is `placement` built; it is returned as it is where it holds the floor."""
-    before = measure_fidelity(prepared, model, context, TRIAL_SAMPLES)
-    if before.holds(floor.sqnr_db, floor.agreement):
+    before = measure_fidelity(prepared, model, context, np.arange(TRIAL_SAMPLES))
+    if before.holds(floor):
         return Rescue(placement, model, before, before)
     found = sensitivities_db(prepared, placement, build, context, SENSITIVITY_SAMPLES)
     worst = list(most_sensitive_first(found))
@@ -66,16 +61,11 @@ def rescue(
         middle = (low + high) // 2
         tried = placement.without(worst[:middle], SENSITIVE)
         file = build(tried, context.scratch / f"rescue-{trial}")
-        fidelity = measure_fidelity(prepared, file, context, TRIAL_SAMPLES)
-        holds = fidelity.holds(floor.sqnr_db, floor.agreement)
-        held = best.after.holds(floor.sqnr_db, floor.agreement)
+        fidelity = measure_fidelity(prepared, file, context, np.arange(TRIAL_SAMPLES))
+        holds = fidelity.holds(floor)
+        held = best.after.holds(floor)
         # Each trial that holds has fewer units in float than the one before it that held.
         if holds or (not held and fidelity.sqnr_db > best.after.sqnr_db):
             best = Rescue(tried, file, before, fidelity, found)
         low, high, trial = (low, middle, trial + 1) if holds else (middle, high, trial + 1)
     return best
-
-
-def _words(fidelity: Fidelity) -> str:
-    text = f"{fidelity.sqnr_db:.1f} dB"
-    return text if fidelity.agreement is None else f"{text}, {100 * fidelity.agreement:.1f} % agreement"

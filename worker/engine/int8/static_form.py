@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from app.recipes.quantization import StaticOptions
 from worker.engine.calibration import Calibration, Method, Settings, calibrate_by
+from worker.engine.fidelity import Floor
 from worker.engine.int8.building import (
     Accuracy,
     Numbers,
@@ -35,7 +36,7 @@ from worker.engine.int8.eligible import NOT_FINITE, eligible
 from worker.engine.int8.equalization import equalize
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.range_choice import most_faithful
-from worker.engine.int8.rescue import SENSITIVE, Floor, Rescue, rescue
+from worker.engine.int8.rescue import SENSITIVE, Rescue, rescue
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.shared_scale import sharing
 from worker.engine.int8.smoothing import smooth
@@ -51,8 +52,6 @@ PREPARED, CALIBRATED, PLACED, ROUNDED = 0.15, 0.4, 0.8, 1.0
 GIVEN_UP = "what could be left in int8 was not faster"
 # What units are fed is read from this many samples at most: their rows are drawn at random anyway.
 MOST_INPUT_SAMPLES = 64
-# A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
-CHANGES_A_DROP = 3.0
 
 
 @dataclass
@@ -242,8 +241,9 @@ def _built(work: Work, choice: Choice, config: StaticOptions, context: PassConte
     made = build(placement, context.scratch / "built")
     context.progress(ROUNDED)
     context.phase("checking")
-    allowed = None if context.max_drop is None else 1 - CHANGES_A_DROP * context.max_drop
-    floor = Floor(config.fidelity_floor_db, allowed) if config.keep_fidelity else Floor(-float("inf"))
+    floor = Floor(-float("inf"))
+    if config.keep_fidelity:
+        floor = Floor.of(config.fidelity_floor_db, context.max_drop)
     kept = rescue(work.prepared, placement, made, build, floor, context)
     work.notes.extend(kept.in_words())
     if kept.sensitivities_db and choice.ratios:

@@ -11,18 +11,16 @@ from typing import Any
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.profiling import NodeTime, origin_of, profile
-from worker.engine.turns import Conditions, ratios, take_turns
+from worker.engine.turns import Conditions, is_faster, ratios, take_turns
 from worker.engine.weight_only.places import Place
 from worker.engine.weight_only.plan import Plan
 
 PROFILE_SECONDS, TURNS_SECONDS = 2.0, 12.0
-ROUNDS, LEAST_ROUNDS = 7, 3
+ROUNDS = 7
 # Below this much a call is overhead, and its kernels take less than the profiler's clock resolves.
 LEAST_MILLISECONDS = 0.3
 # What a profile proposes must be this much faster in it: other processes disturb single kernels by as much.
 PROPOSED_SHARE = 0.9
-# Within this much two files are equally fast; and a file is faster only if nearly every round says so.
-NOISE, AGREEING_ROUNDS = 1.02, 0.8
 NO_TIME = "No time was left to measure MatMulNBits: products run in float."
 TOO_SMALL = "The model is too small to measure MatMulNBits: products run in float."
 
@@ -82,12 +80,6 @@ def choose_kernels(plan: Plan, context: PassContext) -> Kernels:
     if kept:
         return Kernels(candidate, faster, [note], measured, times)
     return Kernels(stored, frozenset(), [note], measured, times)
-
-
-def is_faster(measured: list[float]) -> bool:
-    """Whether ratios, a round each, show more than noise."""
-    agreeing = sum(ratio > 1 for ratio in measured) >= AGREEING_ROUNDS * len(measured)
-    return len(measured) >= LEAST_ROUNDS and agreeing and statistics.median(measured) > NOISE
 
 
 def _profile(model: ModelFile, context: PassContext) -> list[NodeTime]:

@@ -12,11 +12,12 @@ from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
 from worker.engine.affine import unsigned
 from worker.engine.calibration import Settings, calibrate
+from worker.engine.fidelity import Floor, measure_fidelity
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.eligible import eligible
-from worker.engine.int8.fidelity import layer_sqnr_db, measure_fidelity
+from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.placement import Placement
-from worker.engine.int8.rescue import SENSITIVE, Floor, rescue
+from worker.engine.int8.rescue import SENSITIVE, rescue
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.units import units_of
 from worker.engine.model_file import ModelFile
@@ -68,7 +69,7 @@ def test_the_node_that_loses_is_left_in_float(spoiled: tuple[ModelFile, Placemen
     assert kept.placement.reasons["spoiled"] == SENSITIVE
     assert "last" in kept.placement.quantized
     assert min(kept.sensitivities_db, key=lambda name: kept.sensitivities_db[name]) == "spoiled"
-    assert measure_fidelity(file, kept.model, given, 32) == kept.after
+    assert measure_fidelity(file, kept.model, given, np.arange(32)) == kept.after
 
 
 def test_a_model_above_the_floor_is_not_touched(spoiled: tuple[ModelFile, Placement, Build, PassContext]) -> None:

@@ -1,0 +1,93 @@
+"""How much of the original is left in a changed file, at its outputs."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from worker.engine.evaluation.metrics import looks_like_scores
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+from worker.engine.sessions import open_session, run_session
+
+# More than this stands for no noise at all.
+LARGEST_DB = 200.0
+# A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
+CHANGES_A_DROP = 3.0
+
+
+@dataclass
+class Power:
+    """Sums of squares of a signal and of what differs from it."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def add(self, exact: np.ndarray, made: np.ndarray) -> None:
+        exact, made = exact.astype(np.float64), made.astype(np.float64)
+        if np.isfinite(exact).all():
+            self.signal += float(np.square(exact).sum())
+            self.noise += float(np.square(np.nan_to_num(made - exact, posinf=1e150, neginf=-1e150)).sum())
+
+    @property
+    def db(self) -> float:
+        """Signal to quantization noise ratio, dB."""
+        if self.noise == 0 or self.signal == 0:
+            return LARGEST_DB if self.noise == 0 else -LARGEST_DB
+        return float(np.clip(10 * np.log10(self.signal / self.noise), -LARGEST_DB, LARGEST_DB))
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a file must keep of its original on calibration samples."""
+
+    sqnr_db: float
+    agreement: float | None = None
+
+    @classmethod
+    def of(cls, sqnr_db: float, max_drop: float | None) -> Self:
+        """With what a contract means for agreement, where there is one."""
+        return cls(sqnr_db, None if max_drop is None else 1 - CHANGES_A_DROP * max_drop)
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """`sqnr_db` is that of the worst output; `agreement` the share of samples with the same top class, where classes
+    are what the outputs hold.
+    """
+
+    sqnr_db: float
+    agreement: float | None
+
+    def holds(self, floor: Floor) -> bool:
+        enough = floor.agreement is None or self.agreement is None or self.agreement >= floor.agreement
+        return enough and self.sqnr_db >= floor.sqnr_db
+
+    def in_words(self) -> str:
+        """`24.1 dB, 98.4 % agreement`."""
+        text = f"{self.sqnr_db:.1f} dB"
+        return text if self.agreement is None else f"{text}, {100 * self.agreement:.1f} % agreement"
+
+
+def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext, samples: np.ndarray) -> Fidelity:
+    """Both files on these samples (indices, those past the end left out) of the context's data.
+
+    Raises:
+        ModelFails: a call fails.
+
+    """
+    chosen = samples[samples < context.feeds.sample_count]
+    session = open_session(original.path, context.threads)
+    expected = [run_session(session, call.feed) for call in context.feeds.calls(1, chosen)]
+    del session
+    session = open_session(made.path, context.threads)
+    powers: dict[int, Power] = {}
+    same: list[bool] = []
+    for call, exact in zip(context.feeds.calls(1, chosen), expected, strict=True):
+        for index, (left, right) in enumerate(zip(exact, run_session(session, call.feed), strict=True)):
+            if isinstance(left, np.ndarray) and left.dtype.kind == "f":
+                powers.setdefault(index, Power()).add(left, right)
+                if looks_like_scores(left):
+                    same.extend((left.argmax(axis=1) == right.argmax(axis=1)).tolist())
+    worst = min((power.db for power in powers.values()), default=LARGEST_DB)
+    return Fidelity(worst, sum(same) / len(same) if same else None)
