@@ -10,7 +10,7 @@ from app.jobs.report import Step
 from app.recipes.base import PassConfig
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
-from worker.engine.pass_contract import BudgetExhausted, ExtraKind, PassContext
+from worker.engine.pass_contract import BudgetExhausted, ExtraKind, PassContext, TrainingData
 from worker.engine.sessions import Device
 from worker.passes.registry import load_pass
 from worker.runner.pacing import Pacing
@@ -44,6 +44,8 @@ class Circumstances:
     target: Feeds
     max_drop: float | None
     device: Device
+    original: ModelFile
+    training: TrainingData | None
 
     def context(self, number: int, name: str) -> PassContext:
         scratch = self.folder / f"{number}-{name}"
@@ -59,6 +61,9 @@ class Circumstances:
             target=self.target,
             max_drop=self.max_drop,
             device=self.device,
+            training=self.training,
+            original=self.original,
+            log=lambda message: self.pacing.events.log(f"{name}: {message}"),
         )
 
 

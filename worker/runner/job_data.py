@@ -14,6 +14,7 @@ from worker.engine.evaluation.requests import OutputFace
 from worker.engine.feeds import DataMismatch, Feeds, match_arrays
 from worker.engine.graph import TensorFace, inputs_of
 from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import TrainingData
 from worker.engine.random_input import integer_bounds, random_feeds, working_shapes
 from worker.runner.contract import RunnerJob
 
@@ -37,6 +38,8 @@ class JobData:
     warnings: list[str] = field(default_factory=list)
     random_evaluation: bool = False
     random_calibration: bool = False
+    training: TrainingData | None = None
+    """None where the job has none."""
 
 
 def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdir: Path, scratch: Path) -> JobData:
@@ -70,23 +73,22 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
     words = _words(job, request, feeds, {"calibration": calibration, "evaluation": evaluation})
     if "calibration" in feeds and "calibration" not in words:
         warnings.append(f"No pass of the recipe calibrates: {_source(job, 'calibration')} was not used for that.")
-    if {"calibration", "evaluation"} <= feeds.keys() and _same_file(job, "calibration", "evaluation"):
-        warnings.append("Calibration and evaluation use the same dataset: nothing was held out.")
-    labels = {
-        name: array
-        for name, array in arrays.get("evaluation", {}).items()
-        if name not in {face.name for face in inputs}
-    }
+    warnings.extend(_about_training(job, request))
+    for role in ("calibration", "training"):
+        if {role, "evaluation"} <= feeds.keys() and _same_file(job, role, "evaluation"):
+            warnings.append(f"{role.capitalize()} and evaluation use the same dataset: nothing was held out.")
+    labels = {role: _without_inputs(found, inputs) for role, found in arrays.items()}
     return JobData(
         calibration=calibration,
         evaluation=evaluation,
         latency=latency,
         batch=batch,
-        labels=labels,
+        labels=labels.get("evaluation", {}),
         words=words,
         warnings=warnings,
         random_evaluation="evaluation" not in feeds and random_calibration,
         random_calibration=random_calibration,
+        training=TrainingData(feeds["training"], labels["training"]) if "training" in feeds else None,
     )
 
 
@@ -195,6 +197,19 @@ def _not_finite(job: RunnerJob, arrays: dict[str, dict[str, np.ndarray]]) -> lis
         for name, array in found.items()
         if (count := samples_not_finite(array))
     ]
+
+
+def _without_inputs(arrays: dict[str, np.ndarray], inputs: list[TensorFace]) -> dict[str, np.ndarray]:
+    fed = {face.name for face in inputs}
+    return {name: array for name, array in arrays.items() if name not in fed}
+
+
+def _about_training(job: RunnerJob, request: OptimizeRequest) -> list[str]:
+    """In words, training data that nothing learns from: a list of no or one sentence."""
+    trains = any("training_data" in CATALOGUE[config.pass_].needs(config) for config in request.recipe)
+    if trains or "training" not in job.datasets:
+        return []
+    return [f"No pass of the recipe trains: nothing learned from {_source(job, 'training')}."]
 
 
 def _source(job: RunnerJob, role: str) -> str:

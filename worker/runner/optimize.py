@@ -88,7 +88,16 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
 
     max_drop = request.contract.max_drop if request.contract and metric.name in COUNTING else None
     circumstances = Circumstances(
-        data.calibration, request.seed, laboratory.threads, scratch, pacing, data.latency, max_drop, device
+        feeds=data.calibration,
+        seed=request.seed,
+        threads=laboratory.threads,
+        folder=scratch,
+        pacing=pacing,
+        target=data.latency,
+        max_drop=max_drop,
+        device=device,
+        original=model,
+        training=data.training,
     )
     outcome = run_chain(model, list(request.recipe), circumstances, (BASELINE, OPTIMIZED))
     stem = artifact_stem(job.model.name, [step.pass_ for step in outcome.steps])

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 from sklearn.datasets import load_digits
 
 from app.jobs.report import Interval, Verdict
-from app.jobs.states import JobKind
 from app.recipes.request import Metric, OptimizeRequest
 from tests.worker import networks
+from tests.worker.runner.optimizing import optimize
 from worker.engine import model_file, preparation
 from worker.engine.evaluation.metrics import MetricMismatch
 from worker.engine.evaluation.requests import ComparisonAnswer
@@ -25,52 +25,11 @@ from worker.engine.faults import UserFault
 from worker.engine.feeds import DataMismatch, Feeds
 from worker.engine.pass_contract import BudgetExhausted
 from worker.engine.sessions import DeviceUnavailable
-from worker.runner.contract import InputFile, RunnerJob, RunnerResult
-from worker.runner.events import Events
 from worker.runner.job_data import JobData
-from worker.runner.optimize import TooManyThreads, run
+from worker.runner.optimize import TooManyThreads
 from worker.runner.verdict import is_slower, judge, with_speed
 
-# Long enough for every probe, short enough that timing takes two seconds.
-BUDGET_SECONDS = 15.0
 CHANNELS = 24
-
-
-def _input(path: Path, name: str, media_type: str) -> InputFile:
-    content = path.read_bytes()
-    return InputFile(
-        path=path.name,
-        media_type=media_type,
-        sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        name=name,
-    )
-
-
-def _run(
-    workdir: Path,
-    model: onnx.ModelProto,
-    data: dict[str, dict[str, np.ndarray]],
-    budget: float = BUDGET_SECONDS,
-    **request: Any,
-) -> RunnerResult:
-    workdir.mkdir(exist_ok=True)
-    (workdir / "upload").write_bytes(model.SerializeToString())
-    datasets = {}
-    for role, arrays in data.items():
-        np.savez(workdir / f"{role}.npz", allow_pickle=False, **arrays)
-        datasets[role] = _input(workdir / f"{role}.npz", f"my {role}", "application/x-npz")
-    body = {"model_id": str(uuid.uuid4()), "data": {role: str(uuid.uuid4()) for role in data}, **request}
-    job = RunnerJob(
-        kind=JobKind.OPTIMIZE,
-        model=_input(workdir / "upload", "my model.onnx", "application/octet-stream"),
-        datasets=datasets,
-        request=OptimizeRequest.model_validate(body),
-        threads=1,
-        budget_seconds=budget,
-        memory_bytes=4 << 30,
-    )
-    return run(job, workdir, Events())
 
 
 def _digits() -> tuple[onnx.ModelProto, dict[str, dict[str, np.ndarray]]]:
@@ -103,7 +62,7 @@ def _digits() -> tuple[onnx.ModelProto, dict[str, dict[str, np.ndarray]]]:
 def test_digits_are_quantized_and_proved(tmp_path: Path) -> None:
     model, data = _digits()
     recipe = [{"pass": "optimize_graph"}, {"pass": "quantize_static"}]
-    result = _run(tmp_path / "w", model, data, recipe=recipe, contract={"max_drop": 0.01})
+    result = optimize(tmp_path / "w", model, data, recipe=recipe, contract={"max_drop": 0.01})
 
     assert result.verdict is not None
     assert result.verdict.outcome == "met", result.verdict.reason
@@ -134,7 +93,7 @@ def test_digits_are_quantized_and_proved(tmp_path: Path) -> None:
 
 
 def test_without_data_the_report_says_what_that_is_worth(tmp_path: Path) -> None:
-    result = _run(
+    result = optimize(
         tmp_path / "w",
         networks.attention_block(),
         {},
@@ -152,7 +111,7 @@ def test_without_data_the_report_says_what_that_is_worth(tmp_path: Path) -> None
 
 def test_calibration_data_alone_is_said_to_have_been_seen(tmp_path: Path) -> None:
     images = np.random.default_rng(0).standard_normal((20, 3, 16, 16))
-    result = _run(
+    result = optimize(
         tmp_path / "w",
         networks.convnet(),
         {"calibration": {"image": images}},
@@ -168,7 +127,7 @@ def test_calibration_data_alone_is_said_to_have_been_seen(tmp_path: Path) -> Non
 
 
 def test_a_compiled_model_is_delivered_in_two_formats_for_a_machine_that_is_named(tmp_path: Path) -> None:
-    result = _run(tmp_path / "w", networks.convnet(), {}, recipe=[{"pass": "compile"}])
+    result = optimize(tmp_path / "w", networks.convnet(), {}, recipe=[{"pass": "compile"}])
     assert [file.kind for file in result.artifacts] == ["model", "ort", "manifest"]
     onnx_file, ort_file, manifest_file = (tmp_path / "w" / file.path for file in result.artifacts)
     assert (onnx_file.stem, ort_file.name) == (ort_file.stem, "my-model-compile.ort")
@@ -192,7 +151,7 @@ def test_a_model_beyond_one_file_is_delivered_as_a_tar(
     for module in (model_file, preparation):
         monkeypatch.setattr(module, "MAX_SINGLE_FILE_BYTES", 10_000)
     model = networks.perceptron(width=4096)
-    result = _run(tmp_path / "w", model, {}, budget=20, recipe=[{"pass": name}])
+    result = optimize(tmp_path / "w", model, {}, budget=20, recipe=[{"pass": name}])
     assert result.artifacts[0].media_type == "application/x-tar"
     with tarfile.open(tmp_path / "w" / result.artifacts[0].path) as archive:
         archive.extractall(tmp_path / "out", filter="data")
@@ -218,7 +177,7 @@ def test_what_cannot_be_served_is_refused(
     data: dict[str, Any], request_: dict[str, Any], fault: type[UserFault], tmp_path: Path
 ) -> None:
     with pytest.raises(fault):
-        _run(tmp_path / "w", networks.convnet(), data, recipe=[{"pass": "optimize_graph"}], **request_)
+        optimize(tmp_path / "w", networks.convnet(), data, recipe=[{"pass": "optimize_graph"}], **request_)
 
 
 @pytest.mark.parametrize(
@@ -236,13 +195,13 @@ def test_labels_that_are_no_classes_of_the_output_are_refused_before_anything_is
     monkeypatch.delattr("worker.runner.optimize.run_chain")
     data = {"evaluation": {"image": np.zeros((4, 3, 16, 16), np.float32), "label": labels}}
     with pytest.raises(MetricMismatch) as caught:
-        _run(tmp_path / "w", networks.convnet(), data, recipe=[{"pass": "optimize_graph"}], metric={"name": "top1"})
+        optimize(tmp_path / "w", networks.convnet(), data, recipe=[{"pass": "optimize_graph"}], metric={"name": "top1"})
     assert [words for words in ["'label'", "'logits'", *named] if words not in caught.value.detail] == []
 
 
 def test_a_budget_too_short_for_any_pass_is_said(tmp_path: Path) -> None:
     with pytest.raises(BudgetExhausted):
-        _run(tmp_path / "w", networks.convnet(), {}, budget=0.1, recipe=[{"pass": "quantize_dynamic"}])
+        optimize(tmp_path / "w", networks.convnet(), {}, budget=0.1, recipe=[{"pass": "quantize_dynamic"}])
 
 
 def _judge(max_drop: float, **figures: Any) -> Verdict:
@@ -300,12 +259,12 @@ def test_a_file_slower_than_its_original_is_said_to_be(value: float, high: float
 
 def test_more_threads_than_the_worker_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TooManyThreads) as caught:
-        _run(tmp_path, networks.convnet(), {}, recipe=[{"pass": "optimize_graph"}], target={"threads": 2})
+        optimize(tmp_path, networks.convnet(), {}, recipe=[{"pass": "optimize_graph"}], target={"threads": 2})
     assert "`target.threads` is 2" in caught.value.detail
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_said_and_the_cpu_not_measured_in_its_stead(tmp_path: Path) -> None:
     with pytest.raises(DeviceUnavailable) as caught:
-        _run(tmp_path, networks.convnet(), {}, recipe=[{"pass": "optimize_graph"}], target={"device": "cuda"})
+        optimize(tmp_path, networks.convnet(), {}, recipe=[{"pass": "optimize_graph"}], target={"device": "cuda"})
     assert "cuda" in caught.value.detail

@@ -1,0 +1,56 @@
+"""Optimization jobs as the supervisor prepares them, run in this process."""
+
+import hashlib
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from app.jobs.states import JobKind
+from app.recipes.request import OptimizeRequest
+from worker.runner.contract import InputFile, RunnerJob, RunnerResult
+from worker.runner.events import Events
+from worker.runner.optimize import run
+
+# Long enough for every probe, short enough that timing takes two seconds.
+BUDGET_SECONDS = 15.0
+
+
+def input_file(path: Path, name: str, media_type: str) -> InputFile:
+    content = path.read_bytes()
+    return InputFile(
+        path=path.name,
+        media_type=media_type,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        name=name,
+    )
+
+
+def optimize(
+    workdir: Path,
+    model: onnx.ModelProto,
+    data: dict[str, dict[str, np.ndarray]],
+    budget: float = BUDGET_SECONDS,
+    **request: Any,
+) -> RunnerResult:
+    """What a job on this model and these arrays, by role, results in; `request` is its body."""
+    workdir.mkdir(exist_ok=True)
+    (workdir / "upload").write_bytes(model.SerializeToString())
+    datasets = {}
+    for role, arrays in data.items():
+        np.savez(workdir / f"{role}.npz", allow_pickle=False, **arrays)
+        datasets[role] = input_file(workdir / f"{role}.npz", f"my {role}", "application/x-npz")
+    body = {"model_id": str(uuid.uuid4()), "data": {role: str(uuid.uuid4()) for role in data}, **request}
+    job = RunnerJob(
+        kind=JobKind.OPTIMIZE,
+        model=input_file(workdir / "upload", "my model.onnx", "application/octet-stream"),
+        datasets=datasets,
+        request=OptimizeRequest.model_validate(body),
+        threads=1,
+        budget_seconds=budget,
+        memory_bytes=4 << 30,
+    )
+    return run(job, workdir, Events())
