@@ -24,7 +24,7 @@ class NotTrainable(Unprocessable):
 
 
 class PassMisplaced(Unprocessable):
-    code, title = "pass_misplaced", "A pass of the recipe cannot be followed by another"
+    code, title = "pass_misplaced", "A pass of the recipe cannot stand where it does"
 
 
 class DeviceNotServed(Unprocessable):
@@ -67,11 +67,25 @@ def _check_order(request: OptimizeRequest) -> None:
                 remedy=f"Put `{config.pass_}` last, once.",
             )
     for before, config in combinations(request.recipe, 2):
-        if CATALOGUE[config.pass_].needs_float32_weights and CATALOGUE[before.pass_].lowers_precision:
+        entry, earlier = CATALOGUE[config.pass_], CATALOGUE[before.pass_]
+        if "student" in config.other_models():
+            raise PassMisplaced(
+                f"The pass `{config.pass_}` delivers its `student`, and what `{before.pass_}`, which comes before it, "
+                "does to the job's model would be thrown away.",
+                remedy=f"Put `{config.pass_}` first.",
+            )
+        if earlier.lowers_precision and earlier.name in {*entry.not_after, entry.name}:
+            raise PassMisplaced(
+                f"The pass `{config.pass_}` finds nothing to do behind `{before.pass_}`.",
+                remedy="Leave one of the two out.",
+            )
+        if entry.needs_float32_weights and earlier.lowers_precision:
             raise PassMisplaced(
                 f"The pass `{config.pass_}` works on weights in float32, and `{before.pass_}`, which comes before it, "
                 "stores them in fewer bits.",
-                remedy=f"Put `{config.pass_}` before `{before.pass_}`.",
+                remedy=f"Leave out `{before.pass_}`."
+                if entry.lowers_precision
+                else f"Put `{config.pass_}` before `{before.pass_}`.",
             )
 
 

@@ -26,6 +26,8 @@ class PassEntry:
     """It finds nothing to do behind a pass that stores weights in fewer bits."""
     lowers_precision: bool = False
     """It is such a pass."""
+    not_after: tuple[str, ...] = ()
+    """Further passes behind which it finds nothing to do."""
     comes_last: bool = False
     """Nothing can work on what it makes."""
     devices: tuple[str, ...] = ("cpu", "cuda")
@@ -65,10 +67,28 @@ CATALOGUE: dict[str, PassEntry] = {
             needs_trainable_model=True,
             needs_float32_weights=True,
         ),
-        PassEntry("quantize_static", QuantizeStatic, needs_calibration=True, lowers_precision=True),
-        PassEntry("quantize_dynamic", QuantizeDynamic, lowers_precision=True),
-        PassEntry("quantize_weights", QuantizeWeights, lowers_precision=True),
-        PassEntry("convert_float16", ConvertFloat16, lowers_precision=True),
+        PassEntry(
+            "quantize_static",
+            QuantizeStatic,
+            needs_calibration=True,
+            needs_float32_weights=True,
+            lowers_precision=True,
+        ),
+        PassEntry("quantize_dynamic", QuantizeDynamic, needs_float32_weights=True, lowers_precision=True),
+        # What int8 kernels left in float32, an embedding's table above all, it still makes smaller.
+        PassEntry(
+            "quantize_weights",
+            QuantizeWeights,
+            lowers_precision=True,
+            not_after=("convert_float16",),
+        ),
+        # Behind weights in few bits it halves all the rest.
+        PassEntry(
+            "convert_float16",
+            ConvertFloat16,
+            lowers_precision=True,
+            not_after=("quantize_static", "quantize_dynamic"),
+        ),
         PassEntry("compile", Compile, comes_last=True, devices=("cpu",)),
     )
 }

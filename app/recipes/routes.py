@@ -38,6 +38,7 @@ def _describe(entry: PassEntry, workers: Sequence[WorkerRow]) -> PassDescription
             with_arguments={name: sorted(needs) for name, needs in entry.config.argument_needs.items()},
         ),
         comes_last=entry.comes_last,
+        not_after=list(entry.not_after),
         devices=list(entry.devices),
         json_schema=entry.config.model_json_schema(),
         available=reason is None,

@@ -30,6 +30,10 @@ class PassDescription(BaseModel):
     summary: str = Field(description="What it does, in one line.")
     needs: PassNeeds = Field(description="What it cannot do without.")
     comes_last: bool = Field(default=False, description="Whether no pass may follow it in a recipe.")
+    not_after: list[str] = Field(
+        default=[],
+        description="Further passes, beside itself, that may not come before it: it would find nothing to do.",
+    )
     devices: list[str] = Field(default=["cpu", "cuda"], description="What it works for: values of `target.device`.")
     json_schema: dict[str, Any] = Field(description="JSON Schema of its arguments, with their defaults.")
     available: bool = Field(description="Whether a live worker can run it now.")

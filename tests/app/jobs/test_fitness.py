@@ -171,6 +171,31 @@ REFUSALS = [
         arrays=TRAINING,
     ),
     Refusal("training-in-few-bits", PassMisplaced, "`fine_tune`", recipe=[{"pass": "quantize_weights"}, *FINE_TUNE]),
+    *(
+        Refusal(
+            f"{second}-after-{first}",
+            PassMisplaced,
+            f"`{first}`",
+            recipe=[{"pass": first}, *GRAPH, {"pass": second}],
+            arrays={"calibration": [IMAGES]},
+        )
+        for first, second in (
+            ("quantize_static", "quantize_static"),
+            ("quantize_static", "quantize_dynamic"),
+            ("quantize_dynamic", "convert_float16"),
+            ("quantize_weights", "quantize_weights"),
+            ("quantize_weights", "quantize_static"),
+            ("convert_float16", "quantize_weights"),
+            ("convert_float16", "convert_float16"),
+        )
+    ),
+    Refusal(
+        "distill-into-another-model-behind-a-pass",
+        PassMisplaced,
+        "what `optimize_graph`, which comes before it, does to the job's model would be thrown away",
+        recipe=[*GRAPH, {"pass": "distill", "student": str(ID)}],
+        arrays=UNLABELLED,
+    ),
     Refusal("budget-too-large", BudgetTooLarge, "1000000", body={"budget_seconds": 1_000_000}),
 ]
 
@@ -196,9 +221,10 @@ def test_an_output_without_classes_is_said_to_have_none(settings: Settings) -> N
         check(settings, {"recipe": GRAPH, "metric": {"name": "top1"}}, {"evaluation": [IMAGES, LABELS]}, price)
 
 
-def test_pruning_may_come_before_what_stores_weights_in_fewer_bits(settings: Settings) -> None:
-    recipe = [*GRAPH, *PRUNE, {"pass": "quantize_dynamic"}, {"pass": "convert_float16"}]
-    assert len(check(settings, {"recipe": recipe}, {}).recipe) == 4
+@pytest.mark.parametrize("few", [["quantize_dynamic", "quantize_weights"], ["quantize_weights", "convert_float16"]])
+def test_bits_may_be_taken_last_and_from_what_is_left_in_float(few: list[str], settings: Settings) -> None:
+    recipe = [*GRAPH, *PRUNE, *({"pass": name} for name in few), *COMPILE]
+    assert len(check(settings, {"recipe": recipe}, {}).recipe) == 5
 
 
 ALLOWED: list[tuple[str, list[dict[str, Any]], dict[str, list[dict[str, Any]]], dict[str, Any]]] = [

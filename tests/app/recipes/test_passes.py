@@ -36,7 +36,7 @@ async def test_every_pass_is_listed_with_what_it_needs(client: httpx.AsyncClient
         "training_data": False,
         "labels": False,
         "trainable_model": False,
-        "float32_weights": False,
+        "float32_weights": True,
         "torch": False,
         "with_arguments": {},
     }
