@@ -1,0 +1,15 @@
+"""Every kind of network as PyTorch's old exporter writes it: pruned, distilled and quantized through the API."""
+
+from pathlib import Path
+
+import pytest
+
+from app.client import Lathe
+from tests.journeys.trained_chains import travel
+from tests.worker.engine.trainable.exported import NETWORKS, Network
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_a_model_is_pruned_distilled_and_quantized_in_one_job(network: Network, lathe: Lathe, tmp_path: Path) -> None:
+    travel(network, "old", lathe, tmp_path)
