@@ -16,6 +16,12 @@ VIT = Plan("digits-wide-vit", "wide ViT", "transformer", "", batch=16)
 STUDENT, STUDENT_ID = "digits-student", str(UUID(int=1))
 STUDENT_SEEDS = (0, 1, 2)
 HALF = {"pass": "prune_structured", "target": {"mac_ratio": 0.5}}
+# A tenth of the digits is held out: 7,200 are left to train on.
+FINE_TUNINGS: Mapping[str, Mapping[str, Any]] = {
+    "10 steps": {"epochs": 1, "batch_size": 720},
+    "1 epoch": {"epochs": 1},
+    "5 epochs": {"epochs": 5},
+}
 LOW_BITS: Mapping[str, Any] = {"4 bits": 4, "ternary": "ternary", "binary": "binary"}
 
 
@@ -34,10 +40,6 @@ class Experiment:
 def _ours(name: str, title: str, *recipe: Mapping[str, Any], start: str = "", **options: Any) -> Entry:
     given = {"recipe": [dict(step) for step in recipe], **options}
     return Entry(name, f"Lathe {title}", "lathe", "benchmarks.ours:follow", given, start=start)
-
-
-def _fine_tune(epochs: int) -> dict[str, Any]:
-    return {"pass": "fine_tune", "epochs": epochs}
 
 
 def _half() -> Experiment:
@@ -64,10 +66,11 @@ def _quarter() -> Experiment:
     )
     ours = _ours("quarter", "prune_structured", {"pass": "prune_structured", "ratio": 0.75})
     entries = [Entry(**vars(rival) | {"package": "torch_pruning"}), ours]
-    for epochs in (1, 3, 10):
+    for words, arguments in FINE_TUNINGS.items():
         for entry in (rival, ours):
-            title = f"{entry.title.removeprefix('Lathe ')}, fine_tune, epochs: {epochs}"
-            entries.append(_ours(f"{entry.name}-{epochs}", title, _fine_tune(epochs), start=entry.name))
+            title = f"{entry.title.removeprefix('Lathe ')}, fine_tune for {words}"
+            name = f"{entry.name}-{words.replace(' ', '-')}"
+            entries.append(_ours(name, title, {"pass": "fine_tune"} | arguments, start=entry.name))
     return Experiment(
         "quarter",
         "Three quarters of the channels of a residual CNN gone",

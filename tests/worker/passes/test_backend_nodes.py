@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "quantize_dynamic": {"placement": "kernels"},
     "quantize_weights": {},
     "convert_float16": {},
+    "prune_unstructured": {"threshold": 0.005},
 }
 HERE = ("optimize_graph", "quantize_static")
 FLOORS_DB = {
@@ -43,6 +44,8 @@ FLOORS_DB = {
     "quantize_weights": 30.0,
     # 11 bits of significand: 66 dB a rounding.
     "convert_float16": 50.0,
+    # Weights of some tenths that lose all below a two-hundredth.
+    "prune_unstructured": 30.0,
 }
 # A tensor of zeros has no signal: this much noise an element is none.
 SILENCE = 1e-12
@@ -53,6 +56,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "quantize_dynamic": {},
     "quantize_weights": {},
     "convert_float16": {},
+    "prune_unstructured": {},
 }
 # Operators with weights: all their models with constants are taken.
 WEIGHTED = {f"{name} with constants" for name in ("BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul")}
