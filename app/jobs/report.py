@@ -69,6 +69,23 @@ class Measurement(BaseModel):
     kernels: Kernels = Field(description="Which kernels ran.")
 
 
+class Factors(BaseModel):
+    """What stands for a weight of a node that was factored."""
+
+    form: Literal["matrix", "channels", "spatial", "tucker"] = Field(
+        description="`matrix` K to r to N; of a convolution `channels` k x k to r channels, then 1 x 1; `spatial` k x "
+        "1, then 1 x k; `tucker` 1 x 1, k x k, 1 x 1."
+    )
+    shape: list[int] = Field(description="Shape of the weight as it was.")
+    ranks: list[int] = Field(description="The widths between the factors.")
+    energy: float = Field(
+        description="Share of the power of the node's output that is kept on the inputs that it was fitted to, 0 to 1; "
+        "the rest is the error."
+    )
+    parameters_before: int = Field(description="Elements of the weight as it was.")
+    parameters_after: int = Field(description="Elements of all factors together.")
+
+
 class Layer(BaseModel):
     """One node: what was planned for it, what ran, and what it lost; of passes that prune, one of its weights."""
 
@@ -77,7 +94,7 @@ class Layer(BaseModel):
     planned: Literal["int8", "float"] | None = Field(
         default=None, description="What the pass chose, where it chooses between the two."
     )
-    reason: str | None = Field(default=None, description="Why it was left in float.")
+    reason: str | None = Field(default=None, description="Why it was left in float, or whole.")
     executed: str | None = Field(default=None, description="The kernel that ran for it in the result, where one did.")
     executed_ms: float | None = Field(default=None, description="Time of that kernel in a call.")
     float_ms: float | None = Field(default=None, description="Time of its kernel in float, where measured.")
@@ -86,10 +103,11 @@ class Layer(BaseModel):
     sensitivity_db: float | None = Field(
         default=None, description="Signal to noise at the model's outputs with this node alone in int8, where measured."
     )
-    weight: str | None = Field(default=None, description="The weight tensor that was pruned.")
+    weight: str | None = Field(default=None, description="The weight tensor that was pruned or factored.")
     sparsity: float | None = Field(
         default=None, description="Share of that weight's elements that is zero in the result, 0 to 1."
     )
+    factors: Factors | None = Field(default=None, description="What stands for that weight, where it was factored.")
 
 
 class Step(BaseModel):

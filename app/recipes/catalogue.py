@@ -6,6 +6,7 @@ from typing import Annotated, Union
 from pydantic import Field
 
 from app.recipes.base import Need, PassConfig
+from app.recipes.factorization import FactorizeLowRank
 from app.recipes.graph import Compile, ConvertFloat16, OptimizeGraph
 from app.recipes.pruning import PruneUnstructured
 from app.recipes.quantization import QuantizeDynamic, QuantizeStatic, QuantizeWeights
@@ -19,6 +20,8 @@ class PassEntry:
     name: str
     config: type[PassConfig]
     needs_calibration: bool = False
+    uses_calibration: bool = False
+    """It does without, and better with it."""
     needs_training_data: bool = False
     needs_labels: bool = False
     needs_trainable_model: bool = False
@@ -49,6 +52,10 @@ class PassEntry:
         return always if config is None else always | config.own_needs()
 
     @property
+    def reads_calibration(self) -> bool:
+        return self.needs_calibration or self.uses_calibration
+
+    @property
     def needs_torch(self) -> bool:
         return self.needs_trainable_model
 
@@ -58,6 +65,7 @@ CATALOGUE: dict[str, PassEntry] = {
     for entry in (
         PassEntry("optimize_graph", OptimizeGraph),
         PassEntry("prune_unstructured", PruneUnstructured, needs_float32_weights=True),
+        PassEntry("factorize_low_rank", FactorizeLowRank, uses_calibration=True, needs_float32_weights=True),
         PassEntry("distill", Distill, needs_training_data=True, needs_trainable_model=True, needs_float32_weights=True),
         PassEntry(
             "fine_tune",
@@ -99,6 +107,7 @@ Recipe = Annotated[
             Union[  # noqa: UP007 - pydantic reads it so
                 OptimizeGraph,
                 PruneUnstructured,
+                FactorizeLowRank,
                 Distill,
                 FineTune,
                 QuantizeStatic,

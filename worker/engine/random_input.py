@@ -18,6 +18,7 @@ IMAGE_SIDE, SEQUENCE_LENGTH, CHANNELS = 224, 128, 3
 PASS_THROUGH = {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice", "Clip", "Transpose"}
 IMAGE_RANK = 4
 DEFAULT_INTEGER_BOUND = 2
+RANDOM_SOURCE = "random input"
 
 
 class ShapesNeeded(UserFault):
@@ -50,7 +51,7 @@ def random_feeds(
         dtypes={face.name: face.dtype for face in inputs},
         whole=frozenset(face.name for face in inputs),
         sample_count=count,
-        source="random input",
+        source=RANDOM_SOURCE,
     )
 
 

@@ -12,11 +12,7 @@ from app.recipes.training import Distill
 from worker.engine.faults import UserFault
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.trainable.write_back import write_back
-from worker.engine.training.account import for_manifest, in_words, replayed
-from worker.engine.training.lesson import plan_lesson
-from worker.engine.training.randomness import repeatable
-from worker.engine.training.student import prepare_student, training_data
+from worker.engine.training.learning import learn
 
 
 class NoSuchModel(UserFault):
@@ -28,18 +24,14 @@ def apply(model: ModelFile, config: Distill, context: PassContext) -> PassResult
     context.phase("preparing")
     teacher = _other(config, "teacher", context) or context.original or model
     chosen = _other(config, "student", context)
-    with repeatable(context.threads):
-        student = prepare_student(chosen or model, training_data(context), config, context)
-        lesson = plan_lesson(student, config, context, teacher)
-        trained = lesson.run(context)
-    notes, manifest = in_words(lesson, trained), for_manifest(lesson, trained)
-    manifest["replay"] = replayed(lesson, trained)
-    manifest["teacher_sha256"], manifest["student_sha256"] = teacher.sha256(), student.file.sha256()
-    if trained.improved:
-        return PassResult(write_back(student.file, trained.state, context.scratch / "result"), True, notes, manifest)
+    student = chosen or model
+    learned = learn(student, teacher, config, context, context.scratch / "result")
+    manifest = learned.manifest | {"teacher_sha256": teacher.sha256(), "student_sha256": student.sha256()}
+    if learned.model is not None:
+        return PassResult(learned.model, True, learned.notes, manifest)
     if chosen is None:
-        return PassResult(model, False, notes, manifest)
-    return PassResult(_copied(chosen, context), True, notes, manifest)
+        return PassResult(model, False, learned.notes, manifest)
+    return PassResult(_copied(chosen, context), True, learned.notes, manifest)
 
 
 def _other(config: Distill, argument: str, context: PassContext) -> ModelFile | None:

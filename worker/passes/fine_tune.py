@@ -8,22 +8,13 @@ of the data that is not trained on judges every epoch, and chooses the one that 
 from app.recipes.training import FineTune
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.trainable.write_back import write_back
-from worker.engine.training.account import for_manifest, in_words, replayed
-from worker.engine.training.lesson import plan_lesson
-from worker.engine.training.randomness import repeatable
-from worker.engine.training.student import prepare_student, training_data
+from worker.engine.training.learning import learn
 
 
 def apply(model: ModelFile, config: FineTune, context: PassContext) -> PassResult:
     """Notes say what was learned from, loss and metric before and after, the epoch that was kept, and what stayed."""
     context.phase("preparing")
-    with repeatable(context.threads):
-        student = prepare_student(model, training_data(context), config, context)
-        lesson = plan_lesson(student, config, context)
-        trained = lesson.run(context)
-    notes, manifest = in_words(lesson, trained), for_manifest(lesson, trained)
-    manifest["replay"] = replayed(lesson, trained)
-    if not trained.improved:
-        return PassResult(model, False, notes, manifest)
-    return PassResult(write_back(model, trained.state, context.scratch / "result"), True, notes, manifest)
+    learned = learn(model, None, config, context, context.scratch / "result")
+    if learned.model is None:
+        return PassResult(model, False, learned.notes, learned.manifest)
+    return PassResult(learned.model, True, learned.notes, learned.manifest)

@@ -183,7 +183,7 @@ def _words(job: RunnerJob, request: OptimizeRequest, feeds: dict[str, Feeds], us
     if not feeds.keys() & {"calibration", "training"}:
         made_up = [role for role in used if role not in feeds]
         words |= {role: f"random input: {used[role].sample_count} calls" for role in made_up}
-    if not any(CATALOGUE[config.pass_].needs_calibration for config in request.recipe) and "evaluation" in words:
+    if not any(CATALOGUE[config.pass_].reads_calibration for config in request.recipe) and "evaluation" in words:
         words.pop("calibration", None)
     return words
 

@@ -1,0 +1,1 @@
+"""Weights as products of smaller ones: which, of what rank, and whether that pays."""

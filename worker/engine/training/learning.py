@@ -1,0 +1,45 @@
+"""A file that is trained and gets its weights back: what passes that do nothing else, or do it last, have in common."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.recipes.training import TrainingOptions
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+from worker.engine.trainable.write_back import write_back
+from worker.engine.training.account import for_manifest, in_words, replayed
+from worker.engine.training.lesson import plan_lesson
+from worker.engine.training.randomness import repeatable
+from worker.engine.training.student import prepare_student, training_data
+
+
+@dataclass(frozen=True)
+class Learned:
+    """`model` is None where no epoch was better than the weights of before. `manifest` has `replay`, the arguments that
+    end where this run did.
+    """
+
+    model: ModelFile | None
+    notes: list[str]
+    manifest: dict[str, Any]
+
+
+def learn(
+    student_file: ModelFile, teacher: ModelFile | None, options: TrainingOptions, context: PassContext, folder: Path
+) -> Learned:
+    """Train what is in a file as `options` say, into an empty `folder`; without a teacher by labels alone.
+
+    Raises:
+        UserFault: as `prepare_student` and `plan_lesson`.
+        BudgetExhausted: no time is left for an epoch.
+
+    """
+    with repeatable(context.threads):
+        student = prepare_student(student_file, training_data(context), options, context)
+        lesson = plan_lesson(student, options, context, teacher)
+        trained = lesson.run(context)
+    manifest = for_manifest(lesson, trained)
+    manifest["replay"] = replayed(lesson, trained)
+    model = write_back(student_file, trained.state, folder) if trained.improved else None
+    return Learned(model, in_words(lesson, trained), manifest)
