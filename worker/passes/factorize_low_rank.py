@@ -39,6 +39,7 @@ class Work:
 
     model: ModelFile
     places: list[Place]
+    """Whose inputs are read: the same with `given` as without, as rows are drawn for all of them together."""
     shapes: dict[str, list[Shape]]
     reasons: dict[str, str]
     notes: list[str]
@@ -70,17 +71,20 @@ def apply(model: ModelFile, config: FactorizeLowRank, context: PassContext) -> P
 
 def _work(named: ModelFile, found: Found, config: FactorizeLowRank) -> Work:
     notes = unknown_nodes(config.exclude, named.structure())
-    if config.given is not None:
-        shapes, missing = _given(config.given, found.places)
-        if missing:
-            notes.append(f"`given` names nodes that cannot be factored so: {', '.join(missing[:10])}.")
-        return Work(named, found.places, shapes, dict(found.reasons), notes, Costs())
     step = RANK_STEP[config.objective]
     shapes = {
         place.name: [shape for shape in shapes_of(place, step) if shape.form in config.forms] for place in found.places
     }
-    reasons = dict(found.reasons) | {name: account.TOO_SMALL for name, offered in shapes.items() if not offered}
-    return Work(named, found.places, shapes, reasons, notes, Costs())
+    reasons = dict(found.reasons)
+    if config.given is not None:
+        given, missing = _given(config.given, found.places)
+        read = [place for place in found.places if shapes[place.name] or place.name in given]
+        if missing:
+            notes.append(f"`given` names nodes that cannot be factored so: {', '.join(missing[:10])}.")
+        return Work(named, read, given, reasons, notes, Costs())
+    reasons |= {name: account.TOO_SMALL for name, offered in shapes.items() if not offered}
+    read = [place for place in found.places if shapes[place.name]]
+    return Work(named, read, shapes, reasons, notes, Costs())
 
 
 def _given(given: list[GivenFactors], places: list[Place]) -> tuple[dict[str, list[Shape]], list[str]]:

@@ -23,7 +23,7 @@ SOLVABLE = 1e-9
 
 @dataclass(frozen=True)
 class Spectrum:
-    """`vectors` `(N, R)`: directions of the output, orthonormal; `energies` `(R,)`: power in each, falling.
+    """`vectors` `(N, R)`: directions of the output, orthonormal or zero; `energies` `(R,)`: power in each, falling.
 
     R is the least of N and K: all of the output's power is in these.
     """
@@ -64,9 +64,10 @@ def spectrum(weight: np.ndarray, moments: np.ndarray) -> Spectrum:
     whitened = weight @ factor
     energies, inner = scipy.linalg.eigh(whitened.T @ whitened, check_finite=False)
     energies, inner = energies[::-1].clip(min=0), inner[:, ::-1]
+    # Directions that hold nothing stay zero: what is divided by nothing would be noise.
     kept = energies > SMALLEST_SHARE * energies[0]
-    vectors = whitened @ inner[:, kept] / np.sqrt(energies[kept])
-    return Spectrum(vectors, energies[kept])
+    lengths = np.sqrt(np.where(kept, energies, 1.0))
+    return Spectrum(np.where(kept, whitened @ inner / lengths, 0.0), energies)
 
 
 def input_directions(unfolded: np.ndarray, moments: np.ndarray, rank: int) -> np.ndarray:

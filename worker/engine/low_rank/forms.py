@@ -56,7 +56,7 @@ def fits(place: Place, form: Form, ranks: tuple[int, ...]) -> bool:
     widest = {
         "channels": (min(outputs, place.product.terms),),
         "spatial": (min(outputs * width, inputs * height),),
-        "tucker": (inputs, outputs),
+        "tucker": (inputs, min(outputs, ranks[0] * height * width)),
     }
     return form in widest and all(rank <= most for rank, most in zip(ranks, widest[form], strict=True))
 
@@ -84,7 +84,7 @@ def _rising(place: Place, form: Form, step: int) -> Iterator[Shape]:
     if form == "tucker":
         outputs, inputs = place.shape[:2]
         pairs = [(one, other) for one in range(step, inputs, step) for other in range(step, outputs, step)]
-        shapes = [shape_of(place, form, pair) for pair in pairs]
+        shapes = [shape_of(place, form, pair) for pair in pairs if fits(place, form, pair)]
         yield from (shape for shape in shapes if max(shape.parameters, shape.products) < limit)
         return
     rank = step

@@ -20,6 +20,7 @@ from worker.engine.pass_contract import PassContext
 ROWS_A_TERM, LEAST_ROWS, MOST_ROWS = 2, 2048, 20_000
 # Second moments between all terms of all products of one pass over the data.
 GROUP_ELEMENTS = 96 << 20
+MOST_HELD_ROWS = 1024
 
 Item = TypeVar("Item")
 
@@ -43,12 +44,17 @@ def input_moments(
     for number, group in enumerate(_groups(products, elements)):
         generator = np.random.default_rng([context.seed, number])
         moments = {product.name: Moments() for product in group}
+        held = {product.name: _Held(product.terms) for product in group}
         names = {product.source: FLOAT for product in group}
         for arrays in exposed_calls(model, names, context, chosen, f"inputs-{number}"):
             for product in group:
                 rows = rows_of(product, arrays[product.source], -(-_row_count(product) // calls), generator)
-                moments[product.name].add(rows, with_products and product.groups == 1)
-        yield from ((product, moments[product.name]) for product in group)
+                for (block,) in held[product.name].add(rows):
+                    moments[product.name].add(block, with_products and product.groups == 1)
+        for product in group:
+            for (block,) in held[product.name].rest():
+                moments[product.name].add(block, with_products and product.groups == 1)
+            yield product, moments[product.name]
 
 
 def cross_moments(
@@ -75,6 +81,7 @@ def cross_moments(
     for number, group in enumerate(_groups(products, elements)):
         generator = np.random.default_rng([context.seed, number])
         moments = {product.name: CrossMoments() for product, _ in group}
+        held = {product.name: _Held(product.terms) for product, _ in group}
         read = {product.source: FLOAT for product, _ in group}
         given = {name: FLOAT for _, name in group}
         inputs = exposed_calls(fed, read, context, chosen, f"fed-{number}")
@@ -83,8 +90,31 @@ def cross_moments(
             for product, name in group:
                 count = -(-_row_count(product) // calls)
                 rows, places = drawn_rows(product, arrays[product.source], count, generator)
-                moments[product.name].add(rows, results_at(product, targets[name], places))
-        yield from ((product, moments[product.name]) for product, _ in group)
+                for block in held[product.name].add(rows, results_at(product, targets[name], places)):
+                    moments[product.name].add(*block)
+        for product, _ in group:
+            for block in held[product.name].rest():
+                moments[product.name].add(*block)
+            yield product, moments[product.name]
+
+
+class _Held:
+    """Rows of several calls until they are many: a call may hold one, and every update goes over `(K, K)`."""
+
+    def __init__(self, terms: int) -> None:
+        self._enough, self._count = min(terms, MOST_HELD_ROWS), 0
+        self._parts: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, *arrays: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+        """Arrays of one row a place; what was held with them in one piece, once that is enough."""
+        self._parts.append(arrays)
+        self._count += len(arrays[0])
+        return self.rest() if self._count >= self._enough else []
+
+    def rest(self) -> list[tuple[np.ndarray, ...]]:
+        """What is held, in one piece; nothing where that is nothing."""
+        parts, self._parts, self._count = self._parts, [], 0
+        return [tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))] if parts else []
 
 
 def _calls(context: PassContext, samples: int) -> tuple[np.ndarray, int]:

@@ -204,3 +204,23 @@ def _uneven(x: np.ndarray) -> np.ndarray:
     mixture = np.eye(x.shape[1], dtype=np.float32) * np.array([4, 2, 1, 0.25], np.float32)
     mixture[0, 1] = mixture[1, 2] = 1.5
     return np.einsum("nchw,cd->ndhw", x, mixture).astype(np.float32)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (1, 3), (3, 1)], ids=lambda kernel: f"{kernel[0]}x{kernel[1]}")
+def test_every_shape_that_is_considered_has_factors(kernel: tuple[int, int]) -> None:
+    """A few mixtures through a small window cannot feed as many outputs as there are."""
+    weight = normal(96, 24, *kernel)
+    place = _place(prepared("network (float[1,24,9,9] x) => (float[a,b,c,d] y) { y = Conv(x, w) }", w=weight))
+    shapes = shapes_of(place, 4)
+    made = factor(place, shapes, _moments(place, normal(2, 24, 9, 9)))
+    assert len(made.options) == len(shapes) > 0
+    for shape in shapes:
+        assert sum(one.size for one in made.factors(shape)) == shape.parameters
+
+
+def test_a_rank_beyond_that_of_the_weight_adds_nothing() -> None:
+    weight = _product(96, 24, 3).T.copy()
+    place = _place(prepared("network (float[5,24] x) => (float[5,96] y) { y = MatMul(x, w) }", w=weight))
+    first, last = factor(place, [shape_of(place, "matrix", (8,))], None).factors(shape_of(place, "matrix", (8,)))
+    assert (first.shape, last.shape) == ((24, 8), (8, 96))
+    np.testing.assert_allclose(first @ last, weight, atol=1e-4)
