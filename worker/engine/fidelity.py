@@ -1,7 +1,7 @@
 """How much of the original is left in a changed file, at its outputs."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -69,6 +69,46 @@ class Fidelity:
         return text if self.agreement is None else f"{text}, {100 * self.agreement:.1f} % agreement"
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to some samples of the context's data, a call each: what other files are compared with."""
+
+    context: PassContext
+    samples: np.ndarray
+    outputs: list[list[Any]]
+
+    @classmethod
+    def of(cls, model: ModelFile, context: PassContext, samples: np.ndarray) -> Self:
+        """To these samples (indices), those past the end left out.
+
+        Raises:
+            ModelFails: a call fails.
+
+        """
+        chosen = samples[samples < context.feeds.sample_count]
+        session = open_session(model.path, context.threads)
+        return cls(context, chosen, [run_session(session, call.feed) for call in context.feeds.calls(1, chosen)])
+
+    def fidelity(self, made: ModelFile) -> Fidelity:
+        """How much of the answers is left in those of another file.
+
+        Raises:
+            ModelFails: a call fails.
+
+        """
+        session = open_session(made.path, self.context.threads)
+        powers: dict[int, Power] = {}
+        same: list[bool] = []
+        for call, exact in zip(self.context.feeds.calls(1, self.samples), self.outputs, strict=True):
+            for index, (left, right) in enumerate(zip(exact, run_session(session, call.feed), strict=True)):
+                if isinstance(left, np.ndarray) and left.dtype.kind == "f":
+                    powers.setdefault(index, Power()).add(left, right)
+                    if looks_like_scores(left):
+                        same.extend((left.argmax(axis=1) == right.argmax(axis=1)).tolist())
+        worst = min((power.db for power in powers.values()), default=LARGEST_DB)
+        return Fidelity(worst, sum(same) / len(same) if same else None)
+
+
 def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext, samples: np.ndarray) -> Fidelity:
     """Both files on these samples (indices, those past the end left out) of the context's data.
 
@@ -76,18 +116,4 @@ def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext,
         ModelFails: a call fails.
 
     """
-    chosen = samples[samples < context.feeds.sample_count]
-    session = open_session(original.path, context.threads)
-    expected = [run_session(session, call.feed) for call in context.feeds.calls(1, chosen)]
-    del session
-    session = open_session(made.path, context.threads)
-    powers: dict[int, Power] = {}
-    same: list[bool] = []
-    for call, exact in zip(context.feeds.calls(1, chosen), expected, strict=True):
-        for index, (left, right) in enumerate(zip(exact, run_session(session, call.feed), strict=True)):
-            if isinstance(left, np.ndarray) and left.dtype.kind == "f":
-                powers.setdefault(index, Power()).add(left, right)
-                if looks_like_scores(left):
-                    same.extend((left.argmax(axis=1) == right.argmax(axis=1)).tolist())
-    worst = min((power.db for power in powers.values()), default=LARGEST_DB)
-    return Fidelity(worst, sum(same) / len(same) if same else None)
+    return Answers.of(original, context, samples).fidelity(made)

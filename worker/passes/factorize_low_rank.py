@@ -12,7 +12,7 @@ from typing import Any
 
 from app.recipes.factorization import FactorizeLowRank, GivenFactors
 from app.recipes.training import TeachingOptions
-from worker.engine.fidelity import Floor
+from worker.engine.fidelity import Answers, Floor
 from worker.engine.kinds import is_quantized
 from worker.engine.low_rank import account
 from worker.engine.low_rank.forms import Shape, fits, shape_of, shapes_of
@@ -121,9 +121,9 @@ def _nothing_to_do(work: Work, config: FactorizeLowRank, context: PassContext) -
 
 
 def _settled(work: Work, plan: Plan, config: FactorizeLowRank, context: PassContext, samples: int) -> Settled:
-    judged = Samples.of(context).judged
+    answers = Answers.of(work.model, context, Samples.of(context).judged)
     random = context.feeds.source == RANDOM_SOURCE
-    bench = Workbench(plan, context, judged, samples if config.refit and not random else 0)
+    bench = Workbench(plan, context, answers, samples if config.refit and not random else 0)
     if config.given is not None:
         return Settled(_as_given(plan, bench))
     options = options_by_rule(plan.factorings, config.energy, config.ratio, work.costs)

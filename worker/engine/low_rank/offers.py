@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from worker.engine.fidelity import measure_fidelity
+from worker.engine.fidelity import Answers
 from worker.engine.low_rank.choosing import Bid, Offer
 from worker.engine.low_rank.factoring import Factoring, Option
 from worker.engine.low_rank.forms import Shape
@@ -87,7 +87,7 @@ def options_by_rule(
 
 
 def measure_felt(
-    plan: Plan, options: Mapping[str, list[Option]], judged: np.ndarray, context: PassContext
+    plan: Plan, options: Mapping[str, list[Option]], samples: np.ndarray, context: PassContext
 ) -> dict[str, float]:
     """Every place factored alone: noise at the outputs for a share of its power lost. As long as there is time.
 
@@ -98,13 +98,14 @@ def measure_felt(
 
     """
     found: dict[str, float] = {}
+    answers = Answers.of(plan.model, context, samples[:SENSITIVITY_SAMPLES])
     started, allowed = time.monotonic(), context.seconds_left() * LARGEST_SHARE_OF_TIME
     for number, (name, offered) in enumerate(options.items()):
         if time.monotonic() - started > allowed:
             break
         option = min(offered, key=lambda one: abs(np.log(max(one.lost, LEAST_LOSS) / TRIED_LOSS)))
         file = plan.write({name: option.shape}, context.scratch / f"alone-{number}")
-        noise = 10 ** (-measure_fidelity(plan.model, file, context, judged[:SENSITIVITY_SAMPLES]).sqnr_db / 10)
+        noise = 10 ** (-answers.fidelity(file).sqnr_db / 10)
         found[name] = noise / max(option.lost, LEAST_LOSS)
         for path in file.files():
             path.unlink()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from worker.engine.fidelity import Fidelity, Floor, measure_fidelity
+from worker.engine.fidelity import Answers, Fidelity, Floor
 from worker.engine.low_rank.choosing import Bid, select
 from worker.engine.low_rank.forms import Shape
 from worker.engine.low_rank.plan import Plan
@@ -39,7 +39,8 @@ class Workbench:
 
     plan: Plan
     context: PassContext
-    judged: np.ndarray
+    answers: Answers
+    """Of the model as it is."""
     fitted: int
     trials: int = field(default=0)
 
@@ -62,7 +63,7 @@ class Workbench:
         """One file, as it is asked for."""
         self.trials += 1
         file = self.plan.write(chosen, self.context.scratch / f"trial-{self.trials}", last)
-        return Trial(chosen, file, measure_fidelity(self.plan.model, file, self.context, self.judged), cost, last)
+        return Trial(chosen, file, self.answers.fidelity(file), cost, last)
 
 
 def search(

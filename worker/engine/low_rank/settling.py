@@ -40,7 +40,7 @@ def settle(options: Mapping[str, list[Option]], costs: Costs, floor: Floor, benc
     trial = _everything(options, costs, floor, bench) if by_rule else None
     budget = EVERYTHING if by_rule else 10 ** (-floor.sqnr_db / 10)
     if trial is None:
-        felt = measure_felt(bench.plan, options, bench.judged, bench.context)
+        felt = measure_felt(bench.plan, options, bench.answers.samples, bench.context)
         trial = search(_bids(options, felt, costs, bench), floor, bench, budget, reserve)
     if trial is None or costs.times_ms is None:
         return Settled(trial, felt=felt)
