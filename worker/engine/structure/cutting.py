@@ -1,0 +1,237 @@
+"""Taking units out of a user's own file: weights lose positions, and what counts them counts the rest.
+
+Names, inputs, outputs and axes stay, and so does every node and constant that has no part in what is taken out.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import NodeProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data, uses_external_data
+
+from worker.engine.graph import STANDARD_DOMAINS, nodes_of
+from worker.engine.model_file import ModelFile
+from worker.engine.nodes import integer
+from worker.engine.overwriting import constants_of
+from worker.engine.structure.carrying import slice_bounds
+from worker.engine.structure.groups import Structure
+from worker.engine.structure.reshaping import corrects_itself, new_operand
+from worker.engine.structure.wiring import Wiring
+from worker.engine.trainable.weights import constant_tensor
+
+# Before it a Split holds its sizes as an attribute.
+SPLIT_BY_INPUT = 13
+
+
+class Cut:
+    """One cut: the sets of atoms `gone` out of `structure`, whose nodes are those of `model` in their order."""
+
+    def __init__(self, model: ModelFile, structure: Structure, gone: np.ndarray) -> None:
+        self._file, self._structure, self._gone = model, structure, gone
+        self._proto = model.load()
+        self._external = {tensor.name for tensor in model.structure().graph.initializer if uses_external_data(tensor)}
+        self._location = next((file.name for file in model.files()[1:]), "")
+
+    @property
+    def _wiring(self) -> Wiring:
+        return self._structure.wiring
+
+    def write(self, folder: Path) -> ModelFile:
+        """The model without them, in the empty `folder`."""
+        self._shrink_constants()
+        for node, proto in zip(self._structure.model.graph, list(self._proto.graph.node), strict=True):
+            correction = CORRECTIONS.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
+            if correction is not None:
+                correction(self, node, proto)
+        self._shrink_declared()
+        self._drop_unread()
+        return self._saved(folder)
+
+    def kept(self, atoms: np.ndarray) -> np.ndarray:
+        """bool: which of these stay."""
+        return ~np.isin(self._wiring.atoms.roots(atoms), self._gone)
+
+    def shrunk(self, value: ir.Value | None) -> dict[int, int]:
+        """The axes of a value that get shorter, with their new size."""
+        found = {}
+        for axis, atoms in enumerate(self._wiring.axes.get(value, []) if value is not None else []):
+            if atoms is not None and not (kept := self.kept(atoms)).all():
+                found[axis] = int(kept.sum())
+        return found
+
+    def _shrink_constants(self) -> None:
+        values = {value.name: value for value in self._wiring.axes if constant_tensor(value) is not None}
+        for name, tensor in constants_of(self._proto.graph):
+            value = values.get(name)
+            if value is None or not self.shrunk(value):
+                continue
+            array = numpy_helper.to_array(tensor)
+            for axis, atoms in enumerate(self._wiring.axes[value]):
+                if atoms is not None:
+                    array = array.compress(self.kept(atoms), axis=axis)
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+
+    def _shrink_declared(self) -> None:
+        """Sizes that the file annotates: of values between nodes, and of constants that old files list as inputs."""
+        graph = self._proto.graph
+        values = {value.name: value for value in self._wiring.axes}
+        for declared in [*graph.value_info, *graph.input]:
+            for axis, size in self.shrunk(values.get(declared.name)).items():
+                dimensions = declared.type.tensor_type.shape.dim
+                if axis < len(dimensions):
+                    dimensions[axis].Clear()
+                    dimensions[axis].dim_value = size
+
+    def correct_groups(self, node: ir.Node, proto: NodeProto) -> None:
+        """A grouped convolution has as many groups as are left."""
+        groups, kernel = integer(node, "group", 1), node.inputs[1]
+        filters = self._wiring.axes[kernel][0] if kernel in self._wiring.axes else None
+        if groups > 1 and filters is not None:
+            left = int(self.kept(filters).reshape(groups, -1)[:, 0].sum())
+            next(attribute for attribute in proto.attribute if attribute.name == "group").i = left
+
+    def correct_shape(self, node: ir.Node, proto: NodeProto) -> None:
+        """The numbers of a Reshape that name what got shorter."""
+        output = node.outputs[0]
+        shrunk, axes = self.shrunk(output), self._wiring.axes.get(output, [])
+        wrong = {
+            axis: size
+            for axis, size in shrunk.items()
+            if (atoms := axes[axis]) is None or not corrects_itself(node, self._wiring, axis, atoms)
+        }
+        if wrong:
+            numbers = new_operand(node, self._wiring, axes, shrunk)
+            # A 0 among them means the source's size.
+            _replace(proto.attribute, [attribute for attribute in proto.attribute if attribute.name != "allowzero"])
+            self._give(proto, 1, np.array(numbers, np.int64))
+
+    def correct_split(self, node: ir.Node, proto: NodeProto) -> None:
+        """How many positions each part gets."""
+        axis = integer(node, "axis", 0)
+        rank = self._wiring.rank(node.outputs[0])
+        if axis % rank not in self.shrunk(node.inputs[0]):
+            return
+        parts = [self._wiring.axes[output][axis % rank] for output in node.outputs]
+        sizes = [int(self.kept(atoms).sum()) if atoms is not None else 0 for atoms in parts]
+        kept = [attribute for attribute in proto.attribute if attribute.name not in ("split", "num_outputs")]
+        del proto.attribute[:]
+        proto.attribute.extend(kept)
+        if self._structure.model.opset_imports.get("", 0) < SPLIT_BY_INPUT:
+            proto.attribute.append(helper.make_attribute("split", sizes))
+        else:
+            self._give(proto, 1, np.array(sizes, np.int64))
+
+    def correct_slice(self, node: ir.Node, proto: NodeProto) -> None:
+        """Bounds, counted in what is left."""
+        source = node.inputs[0]
+        size = self._wiring.size(source) if source is not None else None
+        bounds = slice_bounds(node, size) if size is not None else None
+        shrunk = self.shrunk(source)
+        if source is None or not bounds or not set(bounds) & set(shrunk):
+            return
+        moved = {axis: (start, end, step) for axis, (start, end, step) in bounds.items()}
+        for axis in set(bounds) & set(shrunk):
+            atoms = self._wiring.axes[source][axis]
+            start, end, step = bounds[axis]
+            if atoms is not None:
+                before = np.concatenate([[0], np.cumsum(self.kept(atoms))])
+                moved[axis] = (int(before[start]), int(before[len(atoms) if end is None else end]), step)
+        starts = [start for start, _, _ in moved.values()]
+        ends = [np.iinfo(np.int64).max if end is None else end for _, end, _ in moved.values()]
+        if "starts" in node.attributes:
+            for attribute in proto.attribute:
+                if attribute.name in ("starts", "ends", "axes"):
+                    values = {"starts": starts, "ends": ends, "axes": list(moved)}[attribute.name]
+                    attribute.CopyFrom(helper.make_attribute(attribute.name, values))
+            return
+        self._give(proto, 1, np.array(starts, np.int64))
+        self._give(proto, 2, np.array(ends, np.int64))
+        if len(proto.input) > 3 and proto.input[3]:
+            self._give(proto, 3, np.array(list(moved), np.int64))
+
+    def _give(self, node: NodeProto, index: int, array: np.ndarray) -> None:
+        """Let `node` read this constant: in place where nobody else reads the one it has, else under a new name."""
+        graph = self._proto.graph
+        name = node.input[index] if index < len(node.input) else ""
+        tensor = dict(constants_of(graph)).get(name)
+        readers = sum(one == name for other in nodes_of(graph) for one in other.input)
+        if tensor is not None and readers == 1:
+            typed = array.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+            tensor.CopyFrom(numpy_helper.from_array(typed, tensor.name))
+            self._external.discard(tensor.name)
+            return
+        taken = {one for other in nodes_of(graph) for one in [*other.input, *other.output]}
+        taken |= {one.name for one in graph.initializer} | {one.name for one in graph.input}
+        fresh = f"{name or node.output[0]}_pruned"
+        while fresh in taken:
+            fresh = f"{fresh}_"
+        graph.initializer.append(numpy_helper.from_array(array, fresh))
+        node.input.extend([""] * (index + 1 - len(node.input)))
+        node.input[index] = fresh
+
+    def _drop_unread(self) -> None:
+        """Nodes and constants that something read before and nothing reads now."""
+        before = self._file.structure().graph
+        graph = self._proto.graph
+        read_before = _read(before)
+        while unread := read_before - _read(graph):
+            stay = [node for node in graph.node if not node.output or any(name not in unread for name in node.output)]
+            constants = [tensor for tensor in graph.initializer if tensor.name not in unread]
+            if len(stay) == len(graph.node) and len(constants) == len(graph.initializer):
+                break
+            _replace(graph.node, stay)
+            _replace(graph.initializer, constants)
+        gone = _made(before) - _made(graph)
+        _replace(graph.value_info, [value for value in graph.value_info if value.name not in gone])
+
+    def _saved(self, folder: Path) -> ModelFile:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self._file.path.name
+        outside = [tensor for tensor in self._proto.graph.initializer if tensor.name in self._external]
+        for tensor in outside:
+            if not tensor.HasField("raw_data"):
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+            set_external_data(tensor, self._location)
+        if outside:
+            onnx.save_model(self._proto, str(path))
+        else:
+            path.write_bytes(self._proto.SerializeToString(deterministic=True))
+        return ModelFile(path)
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    names = {name for node in nodes_of(graph) for name in node.input if name}
+    names |= {value.name for value in graph.output}
+    return names | {value.name for inner in _inner_graphs(graph) for value in inner.output}
+
+
+def _made(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+
+
+def _inner_graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    return [inner for node in nodes_of(graph) for one in node.attribute for inner in [one.g, *one.graphs]]
+
+
+def _replace(field: object, values: list[object]) -> None:
+    copies = list(values)
+    if len(copies) == len(field):  # type: ignore[arg-type]  # protobuf's repeated fields are untyped here
+        return
+    del field[:]  # type: ignore[attr-defined]  # as above
+    field.extend(copies)  # type: ignore[attr-defined]  # as above
+
+
+CORRECTIONS: dict[str, Callable[[Cut, ir.Node, NodeProto], None]] = {
+    "Conv": Cut.correct_groups,
+    "Reshape": Cut.correct_shape,
+    "Split": Cut.correct_split,
+    "Slice": Cut.correct_slice,
+}
+
+
+def cut(model: ModelFile, structure: Structure, gone: np.ndarray, folder: Path) -> ModelFile:
+    """A copy of `model` in the empty `folder` without the units whose sets of atoms are `gone` `(n,)`."""
+    return Cut(model, structure, gone).write(folder)

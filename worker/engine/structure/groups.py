@@ -1,0 +1,128 @@
+"""Groups: units that stand side by side in the output of a product, each of which can be taken out of the model.
+
+A unit is everything that can only go as a whole: a channel with its filter, its scale and shift and the columns that
+read it; a head with the columns of query, key and value that make it.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.engine.structure.propagation import propagate
+from worker.engine.structure.sizes import Sizes
+from worker.engine.structure.wiring import Slot, Wiring
+
+NOT_READ = "no product reads it"
+ALONE = "its only unit"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What the units of a group have along one axis of a weight: `units` `(size,)` int64, -1 where none lies."""
+
+    slot: Slot
+    units: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """`roots[u]` is the set of atoms of unit `u`; units are in the order of the first producer's axis.
+
+    `producers` make the units, `consumers` read them; of one whose axis holds other groups as well, a part.
+    """
+
+    name: str
+    roots: np.ndarray
+    producers: list[Part]
+    consumers: list[Part]
+    frozen: int
+    """Units beside them that have to stay."""
+
+    @property
+    def width(self) -> int:
+        """How many units could be taken out."""
+        return len(self.roots)
+
+    @property
+    def rows_a_unit(self) -> float:
+        """Positions of the first producer's axis that a unit holds: more than one of a head."""
+        return float((self.producers[0].units >= 0).sum()) / self.width
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The groups of a graph in its order, and by producer why its units stay, where all do."""
+
+    model: ir.Model
+    wiring: Wiring
+    groups: list[Group]
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def find_structure(model: ir.Model, sizes: Sizes) -> Structure:
+    """Every group of two units or more."""
+    wiring = propagate(model, sizes)
+    wired = [(slot, wiring.atoms.roots(slot.atoms)) for slot in wiring.producers]
+    reasons: dict[str, str] = {}
+    alive: list[tuple[Slot, np.ndarray]] = []
+    for slot, roots in wired:
+        free = wiring.free(roots)
+        if not free.any():
+            reasons[slot.node.name or ""] = _reason(roots, wiring)
+            continue
+        alive.append((slot, np.where(free, roots, -1)))
+    groups = []
+    for members in _connected(alive):
+        group = _group(members, wiring)
+        if group.width > 1:
+            groups.append(group)
+        else:
+            reasons |= {part.slot.node.name or "": ALONE for part in group.producers}
+    return Structure(model, wiring, groups, reasons)
+
+
+def _reason(roots: np.ndarray, wiring: Wiring) -> str:
+    """The reason of most of the units."""
+    found = Counter(wiring.atoms.reason(int(root)) or NOT_READ for root in roots)
+    return found.most_common(1)[0][0]
+
+
+def _connected(alive: list[tuple[Slot, np.ndarray]]) -> list[list[tuple[Slot, np.ndarray]]]:
+    """Producers that share a unit, directly or through others, in the order of their first."""
+    clusters: list[tuple[set[int], list[tuple[Slot, np.ndarray]]]] = []
+    for slot, roots in alive:
+        own = set(roots[roots >= 0].tolist())
+        touched = [cluster for cluster in clusters if cluster[0] & own]
+        if not touched:
+            clusters.append((own, [(slot, roots)]))
+            continue
+        first = touched[0]
+        first[0].update(own)
+        first[1].append((slot, roots))
+        for other in touched[1:]:
+            first[0].update(other[0])
+            first[1].extend(other[1])
+            clusters.remove(other)
+    return [members for _, members in clusters]
+
+
+def _group(members: list[tuple[Slot, np.ndarray]], wiring: Wiring) -> Group:
+    order: dict[int, int] = {}
+    for _, roots in members:
+        for root in roots[roots >= 0].tolist():
+            order.setdefault(root, len(order))
+    units = np.fromiter(order, np.int64, len(order))
+    consumers = [(slot, wiring.atoms.roots(slot.atoms)) for slot in wiring.consumers]
+    return Group(
+        name=members[0][0].node.name or "",
+        roots=units,
+        producers=[Part(slot, _numbered(roots, order)) for slot, roots in members],
+        consumers=[Part(slot, _numbered(roots, order)) for slot, roots in consumers if np.isin(roots, units).any()],
+        frozen=int((members[0][1] < 0).sum()),
+    )
+
+
+def _numbered(roots: np.ndarray, order: dict[int, int]) -> np.ndarray:
+    return np.array([order.get(root, -1) for root in roots.tolist()], np.int64)
