@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+import onnx_ir as ir
+
 from worker.engine.low_rank.forms import Shape
 from worker.engine.low_rank.places import Place
 from worker.engine.low_rank.plan import Plan
 from worker.engine.low_rank.writing import factor_names
 from worker.engine.model_file import ModelFile
+from worker.engine.nodes import is_operator, only_reader
 from worker.engine.pass_contract import PassContext
 from worker.engine.profiling import NodeTime, origin_of, profile
 from worker.engine.turns import Conditions, ratios, take_turns
@@ -15,6 +18,10 @@ PROFILE_SECONDS, TURNS_SECONDS, ROUNDS = 2.0, 8.0, 7
 MEASURING_SECONDS = 2 * PROFILE_SECONDS + TURNS_SECONDS
 # Below this much a call is overhead, and its kernels take less than the profiler's clock resolves.
 LEAST_MILLISECONDS = 0.3
+# Kernels that multiply, and what the runtime fuses behind them: a convolution may bear the name of the last.
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+FUSED = ("BatchNormalization", "Mul", "Add", "Sum", "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh")
+MOST_FUSED = 5
 
 
 def profiled(model: ModelFile, context: PassContext) -> list[NodeTime]:
@@ -29,24 +36,30 @@ def profiled(model: ModelFile, context: PassContext) -> list[NodeTime]:
 
 def place_times(places: list[Place], times: list[NodeTime]) -> dict[str, float]:
     """Milliseconds of the kernel that stands for each node, by its name; none where the profile shows none."""
-    found = {}
-    for place in places:
-        names = {origin_of(one or "") for one in (place.name, place.product.node.outputs[0].name)}
-        milliseconds = sum(time.milliseconds for time in times if time.origin in names)
-        if milliseconds > 0:
-            found[place.name] = milliseconds
-    return found
+    found = {place.name: _time_of(place.product.node, times) for place in places}
+    return {name: milliseconds for name, milliseconds in found.items() if milliseconds > 0}
 
 
 def factor_times(factored: ModelFile, chosen: Mapping[str, Shape], times: list[NodeTime]) -> dict[str, float]:
     """Milliseconds of all factors of a node together, by the node that they stand for."""
-    outputs = {node.name: node.output[0] for node in factored.structure().graph.node}
-    found = {}
-    for name, shape in chosen.items():
-        factors = factor_names(name, shape.form)
-        names = {origin_of(one) for one in [*factors, *(outputs[factor] for factor in factors)]}
-        found[name] = sum(time.milliseconds for time in times if time.origin in names)
-    return found
+    nodes = {node.name: node for node in factored.graph().graph}
+    return {
+        name: sum(_time_of(nodes[factor], times) for factor in factor_names(name, shape.form))
+        for name, shape in chosen.items()
+    }
+
+
+def _time_of(node: ir.Node, times: list[NodeTime]) -> float:
+    """Of the product that the node is, under its own name or, else, that of what the runtime fused with it."""
+    products = [time for time in times if any(mark in time.operator for mark in PRODUCTS)]
+    for _ in range(MOST_FUSED):
+        names = {origin_of(one or "") for one in (node.name, node.outputs[0].name)}
+        found = sum(time.milliseconds for time in products if time.origin in names)
+        reader = only_reader(node.outputs[0])
+        if found or reader is None or not is_operator(reader, *FUSED):
+            return found
+        node = reader
+    return 0.0
 
 
 def timed_by_turns(plan: Plan, files: Sequence[ModelFile], context: PassContext) -> list[list[float]]:
