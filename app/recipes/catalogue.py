@@ -10,6 +10,7 @@ from app.recipes.factorization import FactorizeLowRank
 from app.recipes.graph import Compile, ConvertFloat16, OptimizeGraph
 from app.recipes.pruning import PruneUnstructured
 from app.recipes.quantization import QuantizeDynamic, QuantizeStatic, QuantizeWeights
+from app.recipes.structure import PruneStructured
 from app.recipes.training import Distill, FineTune
 
 
@@ -65,6 +66,7 @@ CATALOGUE: dict[str, PassEntry] = {
     for entry in (
         PassEntry("optimize_graph", OptimizeGraph),
         PassEntry("prune_unstructured", PruneUnstructured, needs_float32_weights=True),
+        PassEntry("prune_structured", PruneStructured, uses_calibration=True, needs_float32_weights=True),
         PassEntry("factorize_low_rank", FactorizeLowRank, uses_calibration=True, needs_float32_weights=True),
         PassEntry("distill", Distill, needs_training_data=True, needs_trainable_model=True, needs_float32_weights=True),
         PassEntry(
@@ -107,6 +109,7 @@ Recipe = Annotated[
             Union[  # noqa: UP007 - pydantic reads it so
                 OptimizeGraph,
                 PruneUnstructured,
+                PruneStructured,
                 FactorizeLowRank,
                 Distill,
                 FineTune,

@@ -18,7 +18,7 @@ Headers = dict[str, str]
 
 
 # What has no default because nobody can know it.
-REQUIRED: dict[str, dict[str, Any]] = {"prune_unstructured": {"sparsity": 0.5}}
+REQUIRED: dict[str, dict[str, Any]] = {"prune_unstructured": {"sparsity": 0.5}, "prune_structured": {"ratio": 0.5}}
 
 
 async def passes(client: httpx.AsyncClient, headers: Headers) -> dict[str, dict[str, Any]]:

@@ -44,9 +44,12 @@ LESSON = 0.05
 # What the pass is asked for, and promises on the calls that it is judged by: with so few, these. Weights of normal
 # numbers have no low rank, and only a low floor lets it do something.
 FACTORED_FLOOR_DB = 3.0
+# A quarter of units that are drawn at random, and all alike, with what the others make up for: half the power is left.
+CUT_FLOOR_DB = 3.0
 FLOORS = {
     "optimize_graph": EXACT_FLOOR_DB,
     "prune_unstructured": PRUNED_FLOOR_DB,
+    "prune_structured": CUT_FLOOR_DB,
     "factorize_low_rank": FACTORED_FLOOR_DB,
     "distill": TRAINED_FLOOR_DB,
     "fine_tune": TRAINED_FLOOR_DB,
@@ -60,6 +63,7 @@ FLOORS = {
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "quantize_weights": {"minimum_elements": 1},
     "prune_unstructured": {"threshold": 0.02},
+    "prune_structured": {"ratio": 0.25},
     "factorize_low_rank": {"objective": "size", "fidelity_floor_db": FACTORED_FLOOR_DB},
     "distill": {"epochs": 2, "batch_size": 8},
     "fine_tune": {"epochs": 2, "batch_size": 8},
@@ -82,25 +86,48 @@ NETWORKS = [
     Network("perceptron", networks.perceptron()),
     Network("attention", networks.attention_block()),
     Network(
-        "lstm", networks.recurrent(), frozenset({"optimize_graph", "factorize_low_rank", "quantize_static", "compile"})
+        "lstm",
+        networks.recurrent(),
+        frozenset({"optimize_graph", "prune_structured", "factorize_low_rank", "quantize_static", "compile"}),
     ),
     Network(
         "gru",
         networks.recurrent(kind="GRU"),
-        frozenset({"optimize_graph", "factorize_low_rank", "quantize_static", "quantize_dynamic", "compile"}),
+        frozenset(
+            {
+                "optimize_graph",
+                "prune_structured",
+                "factorize_low_rank",
+                "quantize_static",
+                "quantize_dynamic",
+                "compile",
+            }
+        ),
     ),
-    Network("two-inputs", networks.two_inputs()),
+    # Every unit of it is a result.
+    Network("two-inputs", networks.two_inputs(), frozenset({"prune_structured"})),
     Network("initializers-as-inputs", networks.with_initializers_as_inputs(networks.convnet(opset=9))),
     Network(
         "branches",
         networks.with_branches(),
         frozenset(
-            {"prune_unstructured", "factorize_low_rank", "quantize_static", "quantize_dynamic", "quantize_weights"}
+            {
+                "prune_unstructured",
+                "prune_structured",
+                "factorize_low_rank",
+                "quantize_static",
+                "quantize_dynamic",
+                "quantize_weights",
+            }
         ),
         refused=TRAINING,
     ),
     # Weights of ones, none of them small, inside a function.
-    Network("function", networks.with_function(), frozenset({"prune_unstructured", "factorize_low_rank"})),
+    Network(
+        "function",
+        networks.with_function(),
+        frozenset({"prune_unstructured", "prune_structured", "factorize_low_rank"}),
+    ),
     Network("quantized", networks.quantized_product(), frozenset(CATALOGUE), refused=TRAINING),
 ]
 

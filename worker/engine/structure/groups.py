@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from worker.engine.nodes import is_operator
 from worker.engine.structure.propagation import propagate
 from worker.engine.structure.sizes import Sizes
 from worker.engine.structure.wiring import Slot, Wiring
@@ -59,6 +60,19 @@ class Structure:
     wiring: Wiring
     groups: list[Group]
     reasons: dict[str, str] = field(default_factory=dict)
+
+    def kept_channels(self, gone: np.ndarray) -> dict[str, np.ndarray]:
+        """By the name of what a product makes, where that gets narrower: the numbers of the channels that stay."""
+        found: dict[str, np.ndarray] = {}
+        for node in self.model.graph:
+            if is_operator(node, "Conv", "ConvTranspose", "Gemm", "MatMul"):
+                axes = self.wiring.axes.get(node.outputs[0], [])
+                atoms = axes[1 if node.op_type.startswith("Conv") else -1] if axes else None
+                if atoms is not None:
+                    stays = ~np.isin(self.wiring.atoms.roots(atoms), gone)
+                    if not stays.all():
+                        found[node.outputs[0].name or ""] = np.flatnonzero(stays)
+        return found
 
 
 def find_structure(model: ir.Model, sizes: Sizes) -> Structure:

@@ -1,0 +1,122 @@
+"""What `prune_structured` may be asked for."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.recipes.base import Need, PassConfig
+from app.recipes.training import TeachingOptions
+
+RULES = ("ratio", "target", "given")
+Unit = Annotated[int, Field(ge=0)]
+
+
+class PruningTarget(BaseModel):
+    """How much of the original may be left; exactly one of the two."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mac_ratio: float | None = Field(
+        default=None, gt=0, lt=1, description="Multiply-accumulates of a call over those of the model before the pass."
+    )
+    latency_ratio: float | None = Field(
+        default=None, gt=0, lt=1, description="Time of a call over that of the model before the pass, measured here."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.mac_ratio is None) == (self.latency_ratio is None):
+            raise ValueError("give exactly one of `mac_ratio` and `latency_ratio`")
+        return self
+
+
+class GivenUnits(BaseModel):
+    """One group and the units that are taken out of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    group: str = Field(
+        min_length=1, max_length=4096, description="Name of the group: that of the first node that makes its units."
+    )
+    units: list[Unit] = Field(min_length=1, max_length=1_000_000, description="Their numbers, from 0.")
+
+
+def _exactly_one_rule(schema: dict[str, Any]) -> None:
+    """What `PruneStructured` checks, in the words of JSON Schema."""
+    schema["oneOf"] = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in RULES]
+
+
+class PruneStructured(PassConfig):
+    """Channels, hidden units and attention heads taken out whole: a smaller model of the same kind, a faster one."""
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one_rule)
+
+    argument_needs: ClassVar[Mapping[str, frozenset[Need]]] = {
+        "training": frozenset({"training_data", "trainable_model"})
+    }
+
+    pass_: Literal["prune_structured"] = Field(alias="pass", description="The pass.")
+    ratio: float | None = Field(default=None, gt=0, lt=1, description="Share of the units that is taken out.")
+    target: PruningTarget | None = Field(
+        default=None, description="Take out as many units as it needs, those that cost least for what they save."
+    )
+    given: list[GivenUnits] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=10_000,
+        description="These units and no others, as a manifest records them; nothing is scored or timed.",
+    )
+    scope: Literal["group", "global"] = Field(
+        default="group",
+        description="With `ratio`: that share of every group, or of all units together, wherever they matter least.",
+    )
+    importance: Literal["obs", "fisher", "l1", "l2"] = Field(
+        default="obs",
+        description="What a unit is worth. `obs`: what is lost of the outputs of those that read it when the other "
+        "units make up for it, one after the other. `fisher`: what the model's answers feel of it, by gradients. `l1`, "
+        "`l2`: the size of its weights. None takes labels.",
+    )
+    largest_share: float = Field(
+        default=0.9, gt=0, lt=1, description="No group loses a larger share of its units than this."
+    )
+    multiple: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Widths that are left are multiples of this; by default of 16, of 8 below 64 units, of 4 below 32, "
+        "of 2 below 16, and any number of heads.",
+    )
+    recovery: bool = Field(
+        default=True,
+        description="Fit the layers behind what was taken out, by least squares, to what the original computes there, "
+        "and estimate statistics of BatchNormalization anew; kept where the outputs gain by it.",
+    )
+    calibration_samples: int = Field(
+        default=256, ge=1, le=100_000, description="At most this many samples of the calibration data are read."
+    )
+    exclude: list[str] = Field(
+        default=[], max_length=10_000, description="Names of nodes whose units stay, and all that are tied to them."
+    )
+    training: TeachingOptions | None = Field(
+        default=None,
+        description="Train what is left, on the training data, to answer as the original does, and by labels where "
+        "there are any. By default nothing is trained.",
+    )
+
+    def own_needs(self) -> frozenset[Need]:
+        needs: set[Need] = {"labels"} if self.training is not None and self.training.gamma else set()
+        if self.importance == "fisher" and self.given is None:
+            needs.add("trainable_model")
+        return super().own_needs() | needs
+
+    def training_labels(self) -> dict[str, str]:
+        return {} if self.training is None else self.training.training_labels()
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [f"`{name}`" for name in RULES if getattr(self, name) is not None]
+        if len(given) != 1:
+            wanted = "give exactly one of `ratio` and `target`, or `given`"
+            raise ValueError(f"{wanted}; the request gives {' and '.join(given) or 'none'}")
+        return self

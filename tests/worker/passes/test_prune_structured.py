@@ -1,0 +1,129 @@
+"""Pruning of whole units: what is asked for is reached, what is left is fitted, and a manifest repeats it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from pydantic import ValidationError
+
+from app.recipes.catalogue import CATALOGUE
+from tests.worker.networks import normal, prepared, save
+from tests.worker.passes.schooling import Job
+from worker.engine.feeds import match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext, PassResult
+from worker.passes.prune_structured import NoSuchGroup
+from worker.passes.registry import load_pass
+
+NETWORK = (
+    "network (float[N,4,8,8] x) => (float[N,5] y) "
+    "{ c = Conv<pads = [1, 1, 1, 1]>(x, a) r = Relu(c) d = Conv<pads = [1, 1, 1, 1]>(r, b) s = Relu(d) "
+    "p = GlobalAveragePool(s) f = Flatten(p) y = Gemm(f, h) }"
+)
+SAMPLES = 96
+Run = Callable[..., PassResult]
+
+
+def _constants() -> dict[str, np.ndarray]:
+    """32 and 64 channels, of which half resemble the others."""
+    first, second = normal(16, 4, 3, 3), normal(32, 32, 3, 3, seed=1)
+    alike = [np.concatenate([one, one + normal(*one.shape, seed=7) * np.float32(0.1)]) for one in (first, second)]
+    return {"a": alike[0], "b": alike[1], "h": normal(64, 5, seed=2)}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    model = ModelFile(save(prepared(NETWORK, **_constants()), tmp_path / "model"))
+    feeds = match_arrays(inputs_of(model.structure()), {"x": normal(SAMPLES, 4, 8, 8, seed=3)}, "data")
+
+    def prune(folder: str = "scratch", **arguments: Any) -> PassResult:
+        (tmp_path / folder).mkdir()
+        config = CATALOGUE["prune_structured"].config.model_validate({"pass": "prune_structured", **arguments})
+        return load_pass("prune_structured")(model, config, PassContext(tmp_path / folder, feeds, seed=0, threads=1))
+
+    return prune
+
+
+def _widths(result: PassResult) -> dict[str, tuple[int, ...]]:
+    graph = onnx.load(result.model.path).graph
+    return {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+
+
+@pytest.mark.parametrize("importance", ["obs", "fisher", "l1", "l2"])
+def test_a_ratio_takes_that_share_of_every_group(run: Run, importance: str) -> None:
+    result = run(ratio=0.5, importance=importance)
+    assert _widths(result) == {"a": (16, 4, 3, 3), "b": (32, 16, 3, 3), "h": (32, 5)}
+    assert result.manifest["widths"] == {group: [width, width // 2] for group, width in _of(result).items()}
+
+
+def _of(result: PassResult) -> dict[str, int]:
+    return {name: before for name, (before, _) in result.manifest["widths"].items()}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
+def test_a_target_of_macs_is_kept(run: Run, share: float) -> None:
+    result = run(target={"mac_ratio": share})
+    widths = _widths(result)
+    before, now = (64 * (32 * 36 + 64 * 32 * 9) + 64 * 5), 0
+    kept, next_kept = widths["a"][0], widths["b"][0]
+    now = 64 * (kept * 36 + next_kept * kept * 9) + next_kept * 5
+    # Widths are multiples of 8 and 16: a step of the wider layer is a quarter of its cost.
+    assert share - 0.26 < now / before <= share
+    assert any(f"({now / before:.1%})" in note for note in result.notes)
+
+
+def test_a_target_of_latency_is_reached_by_files_that_were_timed(run: Run) -> None:
+    result = run(target={"latency_ratio": 0.7}, importance="l2")
+    assert result.modified
+    assert [0 < ratio < 5 for _, ratio in result.manifest["ratios"]]
+    replayed = run("again", **{key: value for key, value in result.manifest["replay"].items() if key != "pass"})
+    assert replayed.model.sha256() == result.model.sha256()
+
+
+def test_what_is_left_makes_up_for_what_went(run: Run) -> None:
+    fitted, cut = run(ratio=0.5), run("plain", ratio=0.5, recovery=False)
+    (words,) = [note for note in fitted.notes if "least squares" in note]
+    # Copies are off by a tenth, 20 dB a layer; as cut, half of all sums is missing.
+    after, before = (float(part.split(" dB")[0].split()[-1]) for part in words.split(": ")[1].split("outputs, "))
+    assert after > before + 8
+    assert fitted.model.sha256() != cut.model.sha256()
+
+
+def test_excluded_nodes_keep_their_units(run: Run) -> None:
+    names = list(_of(run(ratio=0.5)))
+    result = run("again", ratio=0.5, exclude=[names[0], "nowhere"])
+    assert _widths(result) == {"a": (32, 4, 3, 3), "b": (32, 32, 3, 3), "h": (32, 5)}
+    assert any("nowhere" in note for note in result.notes)
+
+
+def test_units_of_another_model_are_refused_by_name(run: Run) -> None:
+    with pytest.raises(NoSuchGroup, match="elsewhere"):
+        run(given=[{"group": "elsewhere", "units": [0]}])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param({}, id="no-rule"),
+        pytest.param({"ratio": 0.5, "target": {"mac_ratio": 0.5}}, id="two-rules"),
+        pytest.param({"target": {}}, id="no-target"),
+        pytest.param({"target": {"mac_ratio": 0.5, "latency_ratio": 0.5}}, id="two-targets"),
+    ],
+)
+def test_exactly_one_rule_says_how_much_goes(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one"):
+        CATALOGUE["prune_structured"].config.model_validate({"pass": "prune_structured", **arguments})
+
+
+def test_training_behind_it_comes_closer_still(tmp_path: Path) -> None:
+    text = "network (float[N,8] x) => (float[N,4] y) { a = Gemm(x, w) r = Relu(a) y = Gemm(r, v) }"
+    model = ModelFile(save(prepared(text, w=normal(8, 32), v=normal(32, 4, seed=1)), tmp_path / "model"))
+    job = Job(tmp_path / "job")
+    result = job.run("prune_structured", model, ratio=0.5, training={"epochs": 3})
+    assert "training" in job.phases
+    assert _widths(result) == {"w": (8, 16), "v": (16, 4)}
+    assert "training" in result.manifest["replay"]

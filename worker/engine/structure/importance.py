@@ -1,0 +1,147 @@
+"""Importance: a group in, a score for each of its units out; the smallest go first.
+
+`magnitude` takes the weights alone, l1 or l2: those that make a unit and those that read it, each product's as a share
+of the mean of its units (H. Li et al., Pruning Filters for Efficient ConvNets, https://arxiv.org/abs/1608.08710).
+`obs` takes what the products that read a unit compute: what of their outputs is lost, as a share of their power, when
+the unit goes and the others make up for it (`worker.engine.structure.surgeon`). `fisher` takes what answers feel of it
+(`worker.engine.training.fisher`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.engine.model_file import ModelFile
+from worker.engine.moments.products import Product, as_rows
+from worker.engine.moments.reading import input_moments
+from worker.engine.nodes import CONV_RANK, MATRIX_RANK, is_operator
+from worker.engine.pass_contract import PassContext
+from worker.engine.structure.groups import Group, Part, Structure
+from worker.engine.structure.surgeon import Reader, removal_scores
+from worker.engine.structure.wiring import Slot
+from worker.engine.trainable.weights import constant_tensor
+
+# Of the pass, as it is told to whoever waits.
+OBS_SHARE = 0.5
+# Of second moments, float64.
+MOST_ELEMENTS = 64 << 20
+LEAST = float(np.finfo(np.float32).tiny)
+Scores = dict[str, np.ndarray]
+"""By name of a group `(width,)` float64."""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The weights of a structure as its nodes read them."""
+
+    structure: Structure
+
+    def read(self, slot: Slot) -> np.ndarray:
+        """float32, of the shape that the slot's node reads."""
+        value = self.structure.model.graph.initializers.get(slot.weight.name)
+        tensor = None if value is None else constant_tensor(value)
+        if tensor is None:
+            raise ValueError(f"{slot.weight.name!r} is no constant")
+        return slot.weight.read(tensor.numpy())
+
+    def by_unit(self, part: Part, array: np.ndarray, width: int) -> np.ndarray:
+        """Sums `(width,)` of an array of the weight's shape over what each unit has of it."""
+        axis = part.slot.axis
+        along = array.sum(axis=tuple(index for index in range(array.ndim) if index != axis), dtype=np.float64)
+        lies = part.units >= 0
+        return np.bincount(part.units[lies], along[lies], width)
+
+
+def magnitude_scores(structure: Structure, power: Literal[1, 2]) -> Scores:
+    """Mean over producers and consumers of a unit's norm, as a share of the mean of all units."""
+    constants, scores = Constants(structure), Scores()
+    for group in structure.groups:
+        total = np.zeros(group.width)
+        for part in (*group.producers, *group.consumers):
+            norms = constants.by_unit(part, np.abs(constants.read(part.slot)) ** power, group.width) ** (1 / power)
+            total += norms / max(float(norms.mean()), LEAST)
+        scores[group.name] = total / (len(group.producers) + len(group.consumers))
+    return scores
+
+
+def obs_scores(structure: Structure, model: ModelFile, context: PassContext, samples: int) -> Scores:
+    """One group at a time, as each takes second moments of all that reads it.
+
+    Raises:
+        ModelFails: a call fails.
+
+    """
+    constants, scores = Constants(structure), Scores()
+    parts = [part for group in structure.groups for part in group.consumers]
+    products = {part: _product(part.slot, constants) for part in parts}
+    for groups in _within_memory(structure.groups, products):
+        wanted = {product.name: product for group in groups for part in group.consumers if (product := products[part])}
+        moments = dict(_second_moments(model, wanted, context, samples))
+        for group in groups:
+            readers = [_reader(part, products[part], constants.read(part.slot), moments) for part in group.consumers]
+            scores[group.name] = removal_scores(readers, group.width)
+            context.progress(OBS_SHARE * len(scores) / len(structure.groups))
+    return scores
+
+
+def _within_memory(groups: list[Group], products: Mapping[Part, Product | None]) -> Iterator[list[Group]]:
+    """Groups whose second moments are held at once: each pass over the data reads as many as there is room for."""
+    taken: list[Group] = []
+    held = 0
+    for group in groups:
+        needed = sum(product.terms**2 for part in group.consumers if (product := products[part]) is not None)
+        if taken and held + needed > MOST_ELEMENTS:
+            yield taken
+            taken, held = [], 0
+        taken.append(group)
+        held += needed
+    if taken:
+        yield taken
+
+
+def fisher_scores(structure: Structure, products: Iterable[Mapping[str, np.ndarray]]) -> Scores:
+    """The mean over samples of (sum g w)^2, g w by the names of constants in their own shapes."""
+    constants, count = Constants(structure), 0
+    totals = {group.name: np.zeros(group.width) for group in structure.groups}
+    for sample in products:
+        count += 1
+        for group in structure.groups:
+            felt = np.zeros(group.width)
+            for part in group.producers:
+                weight = part.slot.weight
+                if weight.name in sample:
+                    felt += constants.by_unit(part, weight.read(sample[weight.name]), group.width)
+            totals[group.name] += np.square(felt)
+    return {name: total / max(1, count) for name, total in totals.items()}
+
+
+def _second_moments(
+    model: ModelFile, products: Mapping[str, Product], context: PassContext, samples: int
+) -> Iterable[tuple[str, np.ndarray]]:
+    for product, moments in input_moments(model, products.values(), context, samples, with_products=True):
+        if moments.products is not None and moments.count:
+            yield product.name, moments.products.astype(np.float64) / moments.count
+
+
+def _product(slot: Slot, constants: Constants) -> Product | None:
+    """None where what it is fed cannot be read as rows: nothing is known of it but its weight then."""
+    node: ir.Node = slot.node
+    shape = constants.read(slot).shape
+    is_read = is_operator(node, "Conv", "Gemm") or (is_operator(node, "MatMul") and slot.axis == 0)
+    rank = CONV_RANK if node.op_type == "Conv" else MATRIX_RANK
+    return Product(node, shape) if is_read and len(shape) == rank else None
+
+
+def _reader(part: Part, product: Product | None, weight: np.ndarray, moments: Mapping[str, np.ndarray]) -> Reader:
+    axis = part.slot.axis
+    if product is not None:
+        rows = as_rows(weight, product.channel_axis)
+        found = moments.get(product.name)
+    else:
+        # Terms along the input axis first, all else in rows: enough where moments are not known.
+        rows, found = np.moveaxis(weight, axis, -1).reshape(-1, weight.shape[axis]), None
+    units = np.repeat(part.units, rows.shape[1] // weight.shape[axis])
+    return Reader(rows.astype(np.float64), np.eye(rows.shape[1]) if found is None else found, units)

@@ -1,0 +1,128 @@
+"""Which units go: by a share, or as many as a target of multiply-accumulates asks for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto
+
+from worker.engine.inspection.macs import count_macs
+from worker.engine.structure.groups import Group, Structure
+from worker.engine.structure.importance import Scores
+
+# Widths that kernels like: 60 channels take as long as 64. Of narrow layers a multiple of 16 would leave no choice.
+MULTIPLES = ((64, 16), (32, 8), (16, 4), (8, 2))
+LEAST_UNITS = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """By name of a group the numbers of the units that go, rising."""
+
+    removed: dict[str, np.ndarray]
+
+    def gone(self, structure: Structure) -> np.ndarray:
+        """The sets of atoms of all of them."""
+        found = [group.roots[self.removed[group.name]] for group in structure.groups if group.name in self.removed]
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.removed.values()))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`most_share`: the largest share of a group that may go; `multiple` of what is left, None: by width."""
+
+    most_share: float
+    multiple: int | None = None
+
+    def count(self, group: Group, wanted: int) -> int:
+        """How many units of `group` go where `wanted` are to: no more, so that a width is left that kernels like."""
+        if group.rows_a_unit > 1:
+            step = 1  # a head is as wide as kernels like by itself
+        else:
+            step = self.multiple or next((step for width, step in MULTIPLES if group.width + group.frozen >= width), 1)
+        most = min(int(group.width * self.most_share), group.width - LEAST_UNITS)
+        whole = group.width + group.frozen
+        left = -(-(whole - min(wanted, most)) // step) * step
+        while whole - left > most:
+            left += step
+        return max(0, whole - left)
+
+
+def by_share(structure: Structure, scores: Scores, share: float, limits: Limits, *, together: bool) -> Choice:
+    """`share` of the units of every group, or of all units `together`."""
+    if not together:
+        wanted = {group.name: round(share * group.width) for group in structure.groups}
+        return _lowest(structure, scores, wanted, limits)
+    every = np.sort(np.concatenate([np.zeros(0), *scores.values()]))
+    threshold = every[min(len(every), max(1, round(share * len(every)))) - 1] if len(every) else 0.0
+    return _below(structure, scores, threshold, limits)
+
+
+def by_macs(structure: Structure, scores: Scores, macs: "Macs", share: float, limits: Limits) -> Choice:
+    """So many that `share` of the multiply-accumulates is left at most, or as few as the limits allow.
+
+    A unit is worth what it costs over what it saves; the threshold is found by halving.
+    """
+    full = macs.of(structure, Choice({}))
+    saved = {group.name: _saved_by_unit(structure, group, macs, full) for group in structure.groups}
+    worth = {name: values / max(saved[name], 1.0) for name, values in scores.items()}
+    finite = np.concatenate([np.zeros(0), *(values[np.isfinite(values)] for values in worth.values())])
+    ordered = np.unique(finite)
+    low, high = 0, len(ordered) - 1
+    while low < high:
+        middle = (low + high) // 2
+        choice = _below(structure, worth, ordered[middle], limits)
+        if macs.of(structure, choice) <= share * full:
+            high = middle
+        else:
+            low = middle + 1
+    return _below(structure, worth, ordered[low], limits) if len(ordered) else Choice({})
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Counts multiply-accumulates of a call, by the sizes that are left."""
+
+    proto: ModelProto
+
+    def of(self, structure: Structure, choice: Choice) -> int:
+        """Of the model without these units; 0 where they cannot be counted."""
+        wiring, gone = structure.wiring, choice.gone(structure)
+        shapes: dict[str, list[int | str | None]] = {name: list(size) for name, size in wiring.sizes.items()}
+        for value, axes in wiring.axes.items():
+            size = wiring.size(value)
+            if size is None or not value.name:
+                continue
+            left = [
+                length if atoms is None else int((~np.isin(wiring.atoms.roots(atoms), gone)).sum())
+                for length, atoms in zip(size, axes, strict=True)
+            ]
+            shapes[value.name] = list(left)
+        return count_macs(self.proto, shapes) or 0
+
+
+def _saved_by_unit(structure: Structure, group: Group, macs: Macs, full: int) -> float:
+    """What one unit of a group saves, from half of them, so that rounding does not show."""
+    count = max(1, group.width // 2)
+    return (full - macs.of(structure, Choice({group.name: np.arange(count)}))) / count
+
+
+def _below(structure: Structure, scores: Mapping[str, np.ndarray], threshold: float, limits: Limits) -> Choice:
+    wanted = {name: int((values <= threshold).sum()) for name, values in scores.items()}
+    return _lowest(structure, scores, wanted, limits)
+
+
+def _lowest(
+    structure: Structure, scores: Mapping[str, np.ndarray], wanted: Mapping[str, int], limits: Limits
+) -> Choice:
+    removed = {}
+    for group in structure.groups:
+        count = limits.count(group, wanted[group.name])
+        if count:
+            order = np.argsort(scores[group.name], kind="stable")
+            removed[group.name] = np.sort(order[:count])
+    return Choice(removed)
