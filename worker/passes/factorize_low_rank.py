@@ -56,7 +56,8 @@ def apply(model: ModelFile, config: FactorizeLowRank, context: PassContext) -> P
     work = _work(named, found, config)
     nothing = _nothing_to_do(work, config, context)
     if nothing is not None:
-        return PassResult(model, False, [*work.notes, *account.left_in_words(work.reasons), nothing])
+        notes = [*work.notes, *account.left_in_words(work.reasons), nothing]
+        return PassResult(model, False, notes, {"replay": _pinned(config, None, config.calibration_samples)})
     context.phase("reading")
     most = min(config.calibration_samples, Samples.of(context).fitted)
     samples = samples_needed(named, work.places, context, most)
@@ -164,7 +165,8 @@ def _result(
     notes = [*account.source_in_words(context, samples), *settled.notes, *work.notes, *account.left_in_words(reasons)]
     if trial is None:
         layers = account.layers_of(plan, {}, reasons, work.costs.times_ms or {}, {}, {})
-        nothing = [] if settled.notes else [account.NOTHING_PAID.format(floor=config.fidelity_floor_db)]
+        found_none = not settled.ratios and NO_TIME not in settled.notes
+        nothing = [account.NOTHING_PAID.format(floor=config.fidelity_floor_db)] if found_none else []
         return PassResult(model, False, [*notes, *nothing, "Nothing was changed."], manifest, layers)
     result = save_restored(trial.model.load(), model, context.scratch / "result")
     kept = account.outputs_sqnr_db(plan, trial, context)

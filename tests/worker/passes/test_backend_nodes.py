@@ -32,6 +32,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "quantize_weights": {},
     "convert_float16": {},
     "prune_unstructured": {"threshold": 0.005},
+    "factorize_low_rank": {"objective": "size", "fidelity_floor_db": 30.0},
 }
 HERE = ("optimize_graph", "quantize_static")
 FLOORS_DB = {
@@ -46,6 +47,8 @@ FLOORS_DB = {
     "convert_float16": 50.0,
     # Weights of some tenths that lose all below a two-hundredth.
     "prune_unstructured": 30.0,
+    # It is asked for as much, and judges by the one sample that there is.
+    "factorize_low_rank": 30.0,
 }
 # A tensor of zeros has no signal: this much noise an element is none.
 SILENCE = 1e-12
@@ -57,6 +60,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "quantize_weights": {},
     "convert_float16": {},
     "prune_unstructured": {},
+    "factorize_low_rank": {},
 }
 # Operators with weights: all their models with constants are taken.
 WEIGHTED = {f"{name} with constants" for name in ("BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul")}
