@@ -16,7 +16,8 @@ WEIGHT_DECAYS = {"adamw": 1e-2, "sgd": 1e-4}
 class TrainingOptions(BaseModel):
     """How long, how fast and on what is trained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Infinity is no number of JSON: a manifest could not record it.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: int = Field(default=5, ge=1, le=10_000, description="Times that the training data is gone through.")
     batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of a step.")
