@@ -235,3 +235,16 @@ def test_what_cannot_be_trained_is_refused_with_a_reason(case: Refusal, tmp_path
     with pytest.raises(UserFault, match=case.words) as caught:
         job.run("fine_tune", save(case.model, tmp_path / "model"), **case.arguments)
     assert (caught.value.code, bool(caught.value.remedy)) == (case.code, True)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size"), [(8, 1), (2, 64), (4, 2)], ids=["batches of one", "one to learn from", "one left over"]
+)
+def test_statistics_stay_where_a_step_has_one_sample(
+    samples: int, batch_size: int, labels: np.ndarray, tmp_path: Path
+) -> None:
+    """One sample has no variance: torch refuses to normalize a batch of it."""
+    model = save(SPOILT, tmp_path / "model")
+    job = Job(tmp_path / "run", {"x": ROWS["x"][:samples]}, {"label": labels[:samples]})
+    result = job.run("fine_tune", model, epochs=1, batch_size=batch_size)
+    assert "BatchNormalization keeps its running statistics: a call holds one sample." in result.notes

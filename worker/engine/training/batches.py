@@ -36,6 +36,11 @@ class Split:
         return hashlib.sha256(self.held_out.astype("<i8").tobytes()).hexdigest()
 
 
+def training_count(count: int, share: float) -> int:
+    """Samples that are trained on where `share` is held out: one at least."""
+    return max(1, count - max(1, round(share * count)))
+
+
 def split(count: int, share: float, seed: int) -> Split:
     """`share` of the samples held out, one at least on either side.
 
@@ -48,9 +53,14 @@ def split(count: int, share: float, seed: int) -> Split:
             f"The training data has {count} samples; one to learn from and one to judge by is the least.",
             "Give more training data.",
         )
-    held = min(max(1, round(share * count)), count - 1)
+    held = count - training_count(count, share)
     order = generator(seed, SPLIT).permutation(count)
     return Split(np.sort(order[held:]), np.sort(order[:held]))
+
+
+def smallest_step(count: int, size: int) -> int:
+    """Samples of the smallest of the steps of about `size` that `Batches.epoch` makes of `count`."""
+    return count // -(-count // size)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from worker.engine.trainable.batching import takes_larger_batches
 from worker.engine.trainable.importing import import_model
 from worker.engine.trainable.module import NORMALIZATION, TrainableGraph
 from worker.engine.trainable.parity import check_parity
+from worker.engine.training.batches import smallest_step, training_count
 
 FROZEN, INSIDE_FUNCTION = "frozen by the recipe", "inside a function of the model"
 
@@ -147,13 +148,20 @@ def _batched(module: TrainableGraph, feeds: Feeds) -> tuple[Feeds, list[str]]:
     return dataclasses.replace(feeds, fixed_batch=fixed), [note]
 
 
+def _has_lonely_step(feeds: Feeds, options: TrainingOptions) -> bool:
+    """Whether a step is fed one sample: it has no variance of its own. A batch of the file is filled up."""
+    if feeds.fixed_batch is not None:
+        return False
+    return smallest_step(training_count(feeds.sample_count, options.held_out), options.batch_size) == 1
+
+
 def _normalization(
     module: TrainableGraph, feeds: Feeds, options: TrainingOptions, frozen: Mapping[str, str]
 ) -> list[str]:
     """Freeze the statistics of BatchNormalization where that is asked for, or where training could only spoil them."""
     if not any(step.operator.name == NORMALIZATION for step in module.steps):
         return []
-    lonely = bool(feeds.whole) or feeds.fixed_batch == 1
+    lonely = bool(feeds.whole) or feeds.fixed_batch == 1 or _has_lonely_step(feeds, options)
     kept = any(name in frozen for name in module.statistics)
     module.frozen_statistics = options.freeze_statistics or lonely or kept
     if not module.frozen_statistics:
