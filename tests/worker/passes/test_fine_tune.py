@@ -1,5 +1,6 @@
 """Training on with labels: what is learned, what stays, what is kept, and what cannot be trained."""
 
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -248,3 +249,13 @@ def test_statistics_stay_where_a_step_has_one_sample(
     job = Job(tmp_path / "run", {"x": ROWS["x"][:samples]}, {"label": labels[:samples]})
     result = job.run("fine_tune", model, epochs=1, batch_size=batch_size)
     assert "BatchNormalization keeps its running statistics: a call holds one sample." in result.notes
+
+
+def test_a_loss_that_is_no_number_is_none_in_the_manifest(tmp_path: Path) -> None:
+    truth, model = save(networks.perceptron(), tmp_path / "truth"), save(networks.perceptron(), tmp_path / "model")
+    # One step an epoch, so that it is judged before it is known to diverge.
+    reckless = {"optimizer": "sgd", "learning_rate": 100, "clip_norm": None, "averaging": None, "batch_size": 1000}
+    job = Job(tmp_path / "run", labels={"y": answers(truth)["y"] + 1})
+    manifest = job.run("fine_tune", model, epochs=20, **reckless).manifest
+    assert None in [one["held_out"]["loss"] for one in manifest["history"]]
+    json.dumps(manifest, allow_nan=False)

@@ -1,5 +1,6 @@
 """What a training did, in words and for the manifest."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -43,13 +44,22 @@ def in_words(lesson: Lesson, trained: Trained) -> list[str]:
     return [*notes, *lesson.notes, *_what_stayed(lesson), *lesson.student.notes]
 
 
+def finite(value: Any) -> Any:
+    """As it is, with None for NaN and infinity, which JSON does not have: a loss may become either."""
+    if isinstance(value, dict):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def for_manifest(lesson: Lesson, trained: Trained) -> dict[str, Any]:
     """Plain JSON."""
     standing = trained.standing
     return {
         "options": lesson.options.filled_in(),
-        "history": standing.history,
-        "before_training": standing.start,
+        "history": finite(standing.history),
+        "before_training": finite(standing.start),
         "kept_epoch": standing.kept,
         "stopped": standing.stopped,
         "split": {

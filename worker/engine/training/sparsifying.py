@@ -20,7 +20,7 @@ from worker.engine.pass_contract import BudgetExhausted, PassContext
 from worker.engine.pruning.places import Place
 from worker.engine.pruning.selection import cuts_to_share, find_cuts, taken_by
 from worker.engine.trainable.arrays import array_from, tensor_from
-from worker.engine.training.account import for_manifest, in_words, replayed
+from worker.engine.training.account import finite, for_manifest, in_words, replayed
 from worker.engine.training.judging import Judge, Judgement
 from worker.engine.training.lesson import Lesson, plan_lesson
 from worker.engine.training.masks import Masks
@@ -142,7 +142,7 @@ def _judged_at_once(hooks: Sparsity, tensors: Mapping[str, torch.Tensor], judge:
 
 
 def _outcome(lesson: Lesson, trained: Trained, hooks: Sparsity, at_once: Judgement) -> Sparse:
-    manifest = {**for_manifest(lesson, trained), "pruned_at_once": dataclasses.asdict(at_once)}
+    manifest = {**for_manifest(lesson, trained), "pruned_at_once": finite(dataclasses.asdict(at_once))}
     manifest["replay"] = replayed(lesson, trained)
     notes = in_words(lesson, trained)
     best = None if trained.standing.best is None else Judgement(**trained.standing.best)
