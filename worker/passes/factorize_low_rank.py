@@ -62,6 +62,8 @@ def apply(model: ModelFile, config: FactorizeLowRank, context: PassContext) -> P
     most = min(config.calibration_samples, Samples.of(context).fitted)
     samples = samples_needed(named, work.places, context, most)
     plan = Plan(named, fit(read_inputs(named, work.places, context, samples), work.shapes))
+    spoiled = [name for name, offered in work.shapes.items() if offered and name not in plan.factorings]
+    work.reasons |= dict.fromkeys(spoiled, account.NOT_FINITE_INPUT)
     context.progress(READ)
     context.check_time("factoring")
     context.phase("factoring")

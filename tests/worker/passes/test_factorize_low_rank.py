@@ -204,6 +204,28 @@ def test_factors_that_cannot_be_are_named(tmp_path: Path) -> None:
     assert any("conv, nobody, second" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30], ids=["nan", "infinity", "beyond-float32"])
+def test_a_node_that_no_number_reaches_stays_whole(value: float, tmp_path: Path) -> None:
+    model, arrays = _network(), _arrays()
+    arrays["image"][3, 0, 0, 0] = value
+    result = _apply(model, tmp_path, match_arrays(inputs_of(model), arrays, "the data"), objective="size")
+    factored = {layer.name for layer in result.layers if layer.factors is not None}
+    assert "conv" not in factored
+    assert {"first", "second"} <= factored
+    assert any("NaN or infinity reaches it" in note for note in result.notes)
+
+
+def test_weights_of_zeros_are_no_trouble(tmp_path: Path) -> None:
+    model = _network()
+    for tensor in model.graph.initializer:
+        if tensor.name in ("first.weight", "conv.weight"):
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros(tensor.dims, np.float32), tensor.name))
+    result = _apply(model, tmp_path, objective="size")
+    fresh = {name: array[150:] for name, array in _arrays().items()}
+    assert np.isfinite(_run(result.model, fresh)).all()
+    assert _sqnr_db(_run(model, fresh), _run(result.model, fresh)) >= 20
+
+
 def test_without_data_the_plain_svd_is_taken_and_said(tmp_path: Path) -> None:
     model = _network()
     shapes = {"x": (1, WIDTH), "image": (1, 8, SIDE, SIDE)}

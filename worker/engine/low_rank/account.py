@@ -16,6 +16,7 @@ from worker.engine.random_input import RANDOM_SOURCE
 
 TOO_SMALL = "no rank is small enough to be worth while"
 NOT_CHOSEN = "no rank paid for what it loses"
+NOT_FINITE_INPUT = "NaN or infinity reaches it with this data"
 NOT_PROFILED = "the runtime runs it as a part of another kernel"
 NOTHING_PAID = "No choice of ranks keeps {floor:g} dB at the outputs, and what the contract asks for, with a gain."
 LAYER_SAMPLES = 8

@@ -76,9 +76,11 @@ def read_inputs(
 
 
 def fit(reading: Iterable[tuple[Place, Moments | None]], shapes: Mapping[str, list[Shape]]) -> dict[str, Factoring]:
-    """Every place that has shapes, with all of them."""
+    """Every place that has shapes, with all of them; none that NaN or infinity reaches."""
     return {
-        place.name: factor(place, shapes[place.name], moments) for place, moments in reading if shapes.get(place.name)
+        place.name: factor(place, shapes[place.name], moments)
+        for place, moments in reading
+        if shapes.get(place.name) and (moments is None or moments.finite)
     }
 
 

@@ -54,7 +54,7 @@ def refit_last(
 
 def _fitted(product: Product, rows: np.ndarray, moments: CrossMoments) -> np.ndarray:
     count = max(1, moments.inputs.count)
-    if moments.inputs.products is None:
+    if moments.inputs.products is None or not (moments.inputs.finite and np.isfinite(moments.cross).all()):
         return rows
     inner = moments.inputs.products.astype(np.float64) / count
     bias, scale = _bias(product.node), number(product.node, "alpha", 1.0)
@@ -64,7 +64,7 @@ def _fitted(product: Product, rows: np.ndarray, moments: CrossMoments) -> np.nda
     pull = PULL * float(np.mean(np.diag(inner))) * max(1.0, ROWS_A_TERM * product.terms / count)
     left = scale**2 * inner + np.eye(len(inner)) * (pull or 1.0)
     made: np.ndarray = scipy.linalg.solve(left, (scale * cross + (pull or 1.0) * rows).T, check_finite=False).T
-    return made if np.isfinite(made).all() else rows
+    return made
 
 
 def _bias(node: ir.Node) -> np.ndarray | None:

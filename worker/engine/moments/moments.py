@@ -23,8 +23,14 @@ class Moments:
         self.squares += np.square(rows, dtype=np.float64).sum(axis=0)
         if with_products:
             flat = rows[:, 0]
-            update = flat.T @ flat
+            with np.errstate(over="ignore", invalid="ignore"):  # `finite` says so
+                update = flat.T @ flat
             self.products = update if self.products is None else self.products + update
+
+    @property
+    def finite(self) -> bool:
+        """Whether neither NaN nor infinity came by, and no sum grew beyond what float32 holds."""
+        return bool(np.isfinite(self.squares).all() and (self.products is None or np.isfinite(self.products).all()))
 
     @property
     def mean(self) -> np.ndarray:
@@ -55,6 +61,7 @@ class CrossMoments:
             self.cross = np.zeros((results.shape[1], rows.shape[2]))
             self.total, self.squares = np.zeros(results.shape[1]), np.zeros(results.shape[1])
         self.inputs.add(rows, with_products=True)
-        self.cross += results.T @ rows[:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.cross += results.T @ rows[:, 0]
         self.total += results.sum(axis=0, dtype=np.float64)
         self.squares += np.square(results, dtype=np.float64).sum(axis=0)
