@@ -18,9 +18,10 @@ from app.jobs.tables import JobDatasetRow
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 from app.storage import ContentMissing, Storage
+from worker.checkpoints import bring_checkpoints
 from worker.cores import threads_for_models
 from worker.memory import affordable_bytes
-from worker.runner.contract import JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
+from worker.runner.contract import CHECKPOINT_FOLDER, JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
 
 Upload = ModelRow | DatasetRow
 
@@ -58,6 +59,7 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
         # Known before minutes are spent on it: a result is about as large as its model, or smaller.
         storage.ensure_room(model.size_bytes)
     (folder / OUTPUT_FOLDER).mkdir(mode=0o700)
+    (folder / CHECKPOINT_FOLDER).mkdir(mode=0o700)
     (folder / "inputs").mkdir(mode=0o700)
     fetched: dict[UUID, InputFile] = {}
     for upload in ([model] if model else []) + list(datasets.values()):
@@ -72,6 +74,7 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
         threads=threads_for_models(settings),
         budget_seconds=claim.budget_seconds,
         memory_bytes=affordable_bytes(settings.runner.memory_bytes),
+        checkpoints=bring_checkpoints(database, storage, claim, folder),
     )
     (folder / JOB_FILE).write_text(job.model_dump_json(by_alias=True))
     return job

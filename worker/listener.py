@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -28,8 +29,9 @@ class Listener:
     The runner is not trusted: a line that is too long, or no event, ends the listening and nothing else.
     """
 
-    def __init__(self, claim: Claim, read_fd: int) -> None:
+    def __init__(self, claim: Claim, read_fd: int, on_checkpoint: Callable[[int, str], None]) -> None:
         self._claim = claim
+        self._on_checkpoint = on_checkpoint
         self._read_fd = read_fd
         self._lock = threading.Lock()
         self._events: list[dict[str, Any]] = []
@@ -77,6 +79,10 @@ class Listener:
                 pass
 
     def _hear(self, event: Event) -> None:
+        if event.type == "checkpoint":
+            if event.step is not None and event.file is not None:
+                self._on_checkpoint(event.step, event.file)
+            return
         with self._lock:
             before = self._progress
             self._progress = Progress(

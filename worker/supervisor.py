@@ -26,10 +26,12 @@ from app.config import Settings
 from app.database import DATABASE_AWAY, Database
 from app.errors import Fault, LatheError
 from app.jobs import lease
+from app.jobs.checkpoints import checkpoints_of
 from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobKind, JobState
 from app.storage import Storage
 from worker import sandbox
+from worker.checkpoints import Keeper
 from worker.cores import threads_for_models
 from worker.failures import (
     UPLOAD_AGAIN,
@@ -156,7 +158,8 @@ class Supervisor:
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> tuple[int, str]:
         """Run the child to its end. Returns its exit status and the tail of what it said on stderr."""
         read_fd, write_fd = os.pipe()
-        listener = Listener(claim, read_fd)
+        keeper = Keeper(self.database, self.storage, claim, folder)
+        listener = Listener(claim, read_fd, keeper.offer)
         with (folder.parent / "stderr").open("w+b") as stderr:
             try:
                 process = sandbox.spawn(
@@ -174,6 +177,7 @@ class Supervisor:
             finally:
                 sandbox.kill_group(process)
                 listener.close()
+                keeper.close()
             listener.flush(self.database, force=True)
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
             stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - STDERR_TAIL_BYTES))
@@ -220,18 +224,19 @@ class Supervisor:
         stored, lost = self._store(claim, result, folder)
         if heart.lost.is_set():
             raise LeaseLost
-        duplicates: list[UUID] = []
+        garbage: list[str] = []
 
         def publish_all(session: Session) -> bool:
-            found = publish(session, claim, result, stored, runner_seconds, lost)
-            duplicates[:] = found or []
-            return found is not None
+            checkpoints = [one.key for one in checkpoints_of(session, claim.job_id)]
+            duplicates = publish(session, claim, result, stored, runner_seconds, lost)
+            garbage[:] = checkpoints + [storage_key(claim.workspace_id, blob_id) for blob_id in duplicates or ()]
+            return duplicates is not None
 
         if not self._write(publish_all):
             # Ours may be the commit whose answer was lost: the files stay, and the collector knows if a row has them.
             raise LeaseLost
-        for blob_id in duplicates:
-            self._discard(storage_key(claim.workspace_id, blob_id))
+        for key in garbage:
+            self._discard(key)
 
     def _store(self, claim: Claim, result: RunnerResult, folder: Path) -> tuple[list[StoredOutput], set[UUID]]:
         """The outputs, stored, and the blobs in whose place they come. Raises JobFailed, ResultNotStored."""
@@ -246,11 +251,11 @@ class Supervisor:
             raise
 
     def _discard(self, key: str) -> None:
-        """The job is over, and a second copy that stays is nothing to it: the collector finds it."""
+        """The job is over, and a second copy or a checkpoint that stays is nothing to it: the collector finds it."""
         try:
             self.storage.delete_sync(key)
         except LatheError as error:
-            log.warning("second_copy_left", key=key, error=error.detail)
+            log.warning("garbage_left", key=key, error=error.detail)
 
     def _lost_copies(self, claim: Claim, stored: list[StoredOutput]) -> set[UUID]:
         """Blobs that should hold the bytes of an output, and do not."""

@@ -14,6 +14,9 @@ from app.artifacts.tables import ArtifactRow
 from app.blobs.tables import BlobRow, storage_key
 from app.database import Database
 from app.datasets.tables import DatasetRow
+from app.jobs.checkpoints import PREFIX as CHECKPOINT_PREFIX
+from app.jobs.checkpoints import checkpoint_key
+from app.jobs.tables import JobCheckpointRow
 from app.models.tables import ModelRow
 from app.storage import Storage, StoredFile
 
@@ -27,7 +30,8 @@ def collect_garbage(database: Database, storage: Storage, grace_seconds: float) 
     The grace keeps hands off an upload whose row is about to be written.
     """
     grace = timedelta(seconds=grace_seconds)
-    return _collect_blobs(database, storage, grace) + _collect_files(database, storage, grace)
+    files = sum(_collect_files(database, storage, grace, prefix) for prefix in (PREFIX, CHECKPOINT_PREFIX))
+    return _collect_blobs(database, storage, grace) + files
 
 
 def _collect_blobs(database: Database, storage: Storage, grace: timedelta) -> int:
@@ -56,10 +60,10 @@ def _collect_blobs(database: Database, storage: Storage, grace: timedelta) -> in
             return removed
 
 
-def _collect_files(database: Database, storage: Storage, grace: timedelta) -> int:
+def _collect_files(database: Database, storage: Storage, grace: timedelta, prefix: str) -> int:
     removed = 0
     oldest = datetime.now(UTC) - grace
-    files = (file for file in storage.list_sync(PREFIX) if file.modified_at <= oldest)
+    files = (file for file in storage.list_sync(prefix) if file.modified_at <= oldest)
     while batch := list(islice(files, BATCH)):
         known = _known_keys(database, batch)
         for file in batch:
@@ -73,7 +77,9 @@ def _known_keys(database: Database, files: list[StoredFile]) -> set[str]:
     ids = {blob_id for file in files if (blob_id := _blob_id(file.key)) is not None}
     with database.session_scope() as session:
         rows = session.execute(select(BlobRow.workspace_id, BlobRow.id).where(BlobRow.id.in_(ids))).all()
-    return {storage_key(workspace_id, blob_id) for workspace_id, blob_id in rows}
+        checkpoints = session.scalars(select(JobCheckpointRow.file_id).where(JobCheckpointRow.file_id.in_(ids)))
+        kept = {checkpoint_key(file_id) for file_id in checkpoints}
+    return kept | {storage_key(workspace_id, blob_id) for workspace_id, blob_id in rows}
 
 
 def _blob_id(key: str) -> UUID | None:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Integer, and_, delete, exists, func, inser
 from sqlalchemy.orm import Session
 
 from app.errors import Fault
-from app.jobs import subjects
+from app.jobs import checkpoints, subjects
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import IdempotencyRow, JobEventRow, JobRow
 
@@ -323,8 +323,9 @@ def state_event(state: JobState, **data: Any) -> dict[str, Any]:
 
 
 def _close(session: Session, job_id: UUID, kind: JobKind, event: dict[str, Any]) -> None:
-    """What follows from a job's end: its last event, and what becomes of the subject of an inspection."""
+    """What follows from a job's end: its last event, no checkpoints, what becomes of the subject of an inspection."""
     _append(session, job_id, [event])
+    checkpoints.forget(session, job_id)
     if event["state"] != JobState.SUCCEEDED:
         fault = Fault.model_validate(event["error"]) if "error" in event else NOT_INSPECTED
         subjects.reject(session, job_id, kind, fault)

@@ -121,6 +121,19 @@ class MeasurementRow(Base):
     high: Mapped[float | None] = mapped_column(Float)
 
 
+class JobCheckpointRow(Base):
+    """What a pass that trains would go on from, should its worker be lost; gone with the end of the job."""
+
+    __tablename__ = "job_checkpoints"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id), primary_key=True)
+    step: Mapped[int] = mapped_column(Integer, primary_key=True)  # of the recipe, from 0
+    file_id: Mapped[UUID] = mapped_column(index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
 class IdempotencyRow(Base):
     """A request that was accepted under a key: the same again answers the same job."""
 

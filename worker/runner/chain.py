@@ -2,6 +2,7 @@
 
 import gc
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, ExtraKind, PassContext, TrainingData
 from worker.engine.sessions import Device
 from worker.passes.registry import load_pass
+from worker.runner.checkpoints import StepCheckpoints
 from worker.runner.pacing import Pacing
 
 
@@ -46,6 +48,9 @@ class Circumstances:
     device: Device
     original: ModelFile
     training: TrainingData | None
+    workdir: Path
+    checkpoints: Mapping[int, str]
+    """By step, where in `workdir` an earlier attempt's lie."""
 
     def context(self, number: int, name: str) -> PassContext:
         scratch = self.folder / f"{number}-{name}"
@@ -63,7 +68,14 @@ class Circumstances:
             device=self.device,
             training=self.training,
             original=self.original,
+            checkpoints=self._checkpoints(number, scratch),
             log=lambda message: self.pacing.events.log(f"{name}: {message}"),
+        )
+
+    def _checkpoints(self, number: int, scratch: Path) -> StepCheckpoints:
+        given = self.checkpoints.get(number)
+        return StepCheckpoints(
+            self.workdir, number, None if given is None else self.workdir / given, scratch, self.pacing.events
         )
 
 

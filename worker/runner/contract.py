@@ -18,6 +18,7 @@ from app.recipes.request import OptimizeRequest
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
 OUTPUT_FOLDER = "outputs"
+CHECKPOINT_FOLDER = "checkpoints"
 EVENT_FD_VARIABLE = "LATHE_EVENT_FD"
 MAX_EVENT_BYTES = 64 << 10
 MAX_RESULT_BYTES = 64 << 20
@@ -47,17 +48,22 @@ class RunnerJob(Strict):
     threads: int = Field(description="Threads of a model that asks for no number, and the most that one may ask for.")
     budget_seconds: float
     memory_bytes: int
+    checkpoints: dict[int, str] = Field(
+        default_factory=dict, description="By step of the recipe, what an earlier attempt left; relative paths."
+    )
 
 
 class Event(Strict):
     """One line of JSON on the event pipe."""
 
-    type: Literal["phase", "progress", "log"]
+    type: Literal["phase", "progress", "log", "checkpoint"]
     phase: str | None = Field(default=None, max_length=64, pattern=r"^[a-z_]+$")
     progress: float | None = Field(default=None, ge=0, le=1)
     eta_seconds: float | None = Field(default=None, ge=0)
     level: Literal["info", "warning"] | None = None
     message: str | None = Field(default=None, max_length=8192)
+    step: int | None = Field(default=None, ge=0, le=1000)
+    file: str | None = Field(default=None, max_length=64, pattern=r"^\d+-\d+\.tar$")
 
 
 class OutputFile(Strict):

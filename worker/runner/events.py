@@ -30,6 +30,10 @@ class Events:
         message = message[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
         self._write(Event(type="log", level=level, message=message))
 
+    def checkpoint(self, step: int, file: str) -> None:
+        """A checkpoint of this step of the recipe lies in its folder under the name `file`."""
+        self._write(Event(type="checkpoint", step=step, file=file))
+
     def _write(self, event: Event) -> None:
         if self._descriptor is None:
             return

@@ -98,6 +98,8 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
         device=device,
         original=model,
         training=data.training,
+        workdir=workdir,
+        checkpoints=job.checkpoints,
     )
     outcome = run_chain(model, list(request.recipe), circumstances, (BASELINE, OPTIMIZED))
     stem = artifact_stem(job.model.name, [step.pass_ for step in outcome.steps])

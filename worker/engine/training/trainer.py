@@ -14,6 +14,7 @@ the learning rate is a function of the step. So training that went on from a che
 """
 
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from app.recipes.training import TrainingOptions
 from worker.engine.pass_contract import BudgetExhausted, PassContext
@@ -233,8 +235,14 @@ class Trainer:
         tensors |= {f"optimizer/{name}": one for name, one in optimizers.state_of(self.optimizer).items()}
         tensors |= {f"hooks/{name}": one for name, one in self.hooks.state().items()}
         folder = self.context.scratch / f"checkpoint-{self.saved}"
-        checkpoints.write(folder, tensors, {"fingerprint": self.fingerprint, "standing": asdict(self.standing)})
-        self.context.checkpoints.save(folder)
+        try:
+            checkpoints.write(folder, tensors, {"fingerprint": self.fingerprint, "standing": asdict(self.standing)})
+        except (OSError, SafetensorError) as error:
+            # What was learned is in memory still: a full disk costs the checkpoint, not the training.
+            shutil.rmtree(folder, ignore_errors=True)
+            self.context.log(f"A checkpoint could not be written ({error}).")
+        else:
+            self.context.checkpoints.save(folder)
         self.saved_at, self.saved = time.monotonic(), self.saved + 1
 
 
