@@ -25,11 +25,15 @@ SOLVABLE = 1e-9
 class Spectrum:
     """`vectors` `(N, R)`: directions of the output, orthonormal or zero; `energies` `(R,)`: power in each, falling.
 
-    R is the least of N and K: all of the output's power is in these.
+    R is the least of N and K: all of the output's power is in these; there may be fewer vectors.
     """
 
     vectors: np.ndarray
     energies: np.ndarray
+
+    def cut(self, rank: int) -> "Spectrum":
+        """Without the directions beyond a rank, which takes less memory."""
+        return Spectrum(self.vectors[:, :rank].copy(), self.energies)
 
     def lost(self, rank: int) -> float:
         """Share of the output's power that is lost at this rank."""
@@ -57,13 +61,11 @@ def spectrum(weight: np.ndarray, moments: np.ndarray) -> Spectrum:
     """Of W `(N, K)` on rows with second moments `(K, K)`; the smaller of the two problems is solved."""
     outputs, terms = weight.shape
     if outputs <= terms:
-        energies, vectors = scipy.linalg.eigh(weight @ moments @ weight.T, check_finite=False)
-        energies, vectors = energies[::-1].clip(min=0), vectors[:, ::-1]
-        return Spectrum(np.ascontiguousarray(vectors), energies)
+        energies, vectors = _eigen(weight @ moments @ weight.T)
+        return Spectrum(vectors, energies)
     factor = scipy.linalg.cholesky(moments, lower=True, check_finite=False)
     whitened = weight @ factor
-    energies, inner = scipy.linalg.eigh(whitened.T @ whitened, check_finite=False)
-    energies, inner = energies[::-1].clip(min=0), inner[:, ::-1]
+    energies, inner = _eigen(whitened.T @ whitened)
     # Directions that hold nothing stay zero: what is divided by nothing would be noise.
     kept = energies > SMALLEST_SHARE * energies[0]
     lengths = np.sqrt(np.where(kept, energies, 1.0))
@@ -74,11 +76,17 @@ def input_directions(unfolded: np.ndarray, moments: np.ndarray, rank: int) -> np
     """`(r, C)`: the best r mixtures of C inputs, of second moments `(C, C)`, for a weight unfolded to `(C, M)`."""
     factor = scipy.linalg.cholesky(moments, lower=True, check_finite=False)
     whitened = factor.T @ unfolded
-    _energies, vectors = scipy.linalg.eigh(whitened @ whitened.T, check_finite=False)
-    best = vectors[:, ::-1][:, :rank]
+    best = _eigen(whitened @ whitened.T)[1][:, :rank]
     mixtures: np.ndarray = scipy.linalg.solve_triangular(factor.T, best, lower=False, check_finite=False).T
     mixtures /= np.linalg.norm(mixtures, axis=1, keepdims=True).clip(min=1e-30)
     return mixtures
+
+
+def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of a symmetric matrix without negative ones, falling, and its vectors as columns."""
+    # By divide and conquer: half the time of the default at 3072 x 3072.
+    values, vectors = scipy.linalg.eigh(matrix, check_finite=False, driver="evd", overwrite_a=True)
+    return values[::-1].clip(min=0), np.ascontiguousarray(vectors[:, ::-1])
 
 
 def best_behind(weight: np.ndarray, reached: np.ndarray, inner: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Factors of a weight in every shape that is considered, fitted to what it is fed, and what each loses."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +36,8 @@ class Factoring:
         """
         if shape in self.fitted:
             return self.fitted[shape]
-        basis = self.spectrum.vectors[:, : shape.ranks[0]]
+        # In one piece: a product then has the same last bits whatever else was considered.
+        basis = np.ascontiguousarray(self.spectrum.vectors[:, : shape.ranks[0]])
         first = (basis.T @ self.place.rows()).astype(np.float32)
         last = basis.astype(np.float32)
         if shape.form == "matrix":
@@ -44,12 +45,13 @@ class Factoring:
         return first.reshape(len(first), *self.place.shape[1:]), last[:, :, None, None]
 
 
-def factor(place: Place, shapes: Iterable[Shape], moments: Moments | None) -> Factoring:
+def factor(place: Place, shapes: Sequence[Shape], moments: Moments | None) -> Factoring:
     """Every one of `shapes` fitted to the rows that `moments` are of; to any input alike where there are none."""
     weight, power = place.rows(), second_moments(moments, place.product.terms)
     found = spectrum(weight, power)
     total = float(found.energies.sum())
-    made = Factoring(place, found)
+    most = max((shape.ranks[0] for shape in shapes if shape.form in ("matrix", "channels")), default=0)
+    made = Factoring(place, found.cut(most))
     wide: dict[int, _Wide] = {}
     for shape in shapes:
         if shape.form in ("matrix", "channels"):
