@@ -5,6 +5,7 @@ arXiv:1505.06798); `spatial`: k x 1, then 1 x k (M. Jaderberg et al., arXiv:1405
 (Y.-D. Kim et al., arXiv:1511.06530).
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,8 @@ Form = Literal["matrix", "channels", "spatial", "tucker"]
 WORTHWHILE = 0.7
 # Forms whose error is not known without trying are tried at so many ranks.
 RANKS_TRIED = 5
+# Of the channels that a convolution reads: as many mixtures of them are tried.
+MIXED_SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ def shapes_of(place: Place, step: int) -> list[Shape]:
     if not place.is_conv:
         return list(_rising(place, "matrix", step))
     found = list(_rising(place, "channels", step))
-    _outputs, inputs, height, width = place.shape
+    height, width = place.shape[2:]
     if height * width > 1:
-        found += _spread(list(_rising(place, "tucker", step)), inputs)
+        found += _mixtures(place, step)
     if height > 1 and width > 1:
         found += _thinned(list(_rising(place, "spatial", step)))
     return found
@@ -80,20 +83,25 @@ def shape_of(place: Place, form: Form, ranks: tuple[int, ...]) -> Shape:
 
 
 def _rising(place: Place, form: Form, step: int) -> Iterator[Shape]:
-    limit = WORTHWHILE * place.parameters
-    if form == "tucker":
-        outputs, inputs = place.shape[:2]
-        pairs = [(one, other) for one in range(step, inputs, step) for other in range(step, outputs, step)]
-        shapes = [shape_of(place, form, pair) for pair in pairs if fits(place, form, pair)]
-        yield from (shape for shape in shapes if max(shape.parameters, shape.products) < limit)
-        return
-    rank = step
-    while True:
-        shape = shape_of(place, form, (rank,))
-        if max(shape.parameters, shape.products) >= limit:
+    """Those with one rank, as long as they are worth while."""
+    for number in itertools.count(1):
+        shape = shape_of(place, form, (number * step,))
+        if not _pays(place, shape):
             return
         yield shape
-        rank += step
+
+
+def _mixtures(place: Place, step: int) -> Iterator[Shape]:
+    """Of a convolution between mixtures of its channels: a few numbers of those before, and for each a few behind."""
+    outputs, inputs = place.shape[:2]
+    for first in dict.fromkeys(max(1, round(share * inputs / step)) * step for share in MIXED_SHARES):
+        pairs = ((first, second) for second in range(step, outputs, step))
+        shapes = [shape_of(place, "tucker", pair) for pair in pairs if first < inputs and fits(place, "tucker", pair)]
+        yield from _thinned([shape for shape in shapes if _pays(place, shape)])
+
+
+def _pays(place: Place, shape: Shape) -> bool:
+    return max(shape.parameters, shape.products) < WORTHWHILE * place.parameters
 
 
 def _thinned(shapes: list[Shape]) -> list[Shape]:
@@ -103,13 +111,3 @@ def _thinned(shapes: list[Shape]) -> list[Shape]:
     ratio = len(shapes) ** (1 / (RANKS_TRIED - 1))
     numbers = {round(ratio**power) - 1 for power in range(RANKS_TRIED)}
     return [shapes[min(number, len(shapes) - 1)] for number in sorted(numbers)]
-
-
-def _spread(shapes: list[Shape], inputs: int) -> list[Shape]:
-    """Of pairs of ranks, those at a few widths of the first, and of each a few of the second."""
-    by_first: dict[int, list[Shape]] = {}
-    for shape in shapes:
-        by_first.setdefault(shape.ranks[0], []).append(shape)
-    wanted = [max(1, round(share * inputs)) for share in (0.25, 0.375, 0.5, 0.625, 0.75)]
-    firsts = dict.fromkeys(min(by_first, key=lambda rank: (abs(rank - one), rank)) for one in wanted if by_first)
-    return [shape for first in firsts for shape in _thinned(by_first[first])]

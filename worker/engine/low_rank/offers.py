@@ -19,6 +19,8 @@ LARGEST_SHARE_OF_TIME = 0.25
 # The loss at which a place is tried alone: small enough that its noise is in proportion to it.
 TRIED_LOSS = 0.03
 LEAST_LOSS = 1e-9
+# Of a place; between two neighbours of more there is hardly a difference.
+MOST_OFFERS = 64
 # What narrow products take beyond their share of the multiplications, and a kernel more beyond that; until measured.
 INEFFICIENCY, KERNEL_MS = 1.15, 0.003
 # Other processes disturb single kernels by as much.
@@ -71,7 +73,7 @@ def bids_of(
 def options_by_rule(
     factorings: Mapping[str, Factoring], energy: float | None, ratio: float | None, costs: Costs
 ) -> dict[str, list[Option]]:
-    """All of each place; with a rule the one it picks: the cheapest that keeps the energy, the best of the size."""
+    """Many of each place; with a rule the one it picks: the cheapest that keeps the energy, the best of the size."""
     found = {}
     for name, factoring in factorings.items():
         offered = factoring.options
@@ -81,6 +83,8 @@ def options_by_rule(
         elif ratio is not None:
             small = [option for option in offered if option.shape.parameters <= ratio * factoring.place.parameters]
             offered = sorted(small, key=lambda one: (one.lost, costs.of(name, factoring, one)))[:1]
+        else:
+            offered = offered[:: -(-len(offered) // MOST_OFFERS)]
         if offered:
             found[name] = offered
     return found
