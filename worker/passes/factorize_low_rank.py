@@ -131,7 +131,7 @@ def _settled(work: Work, plan: Plan, config: FactorizeLowRank, context: PassCont
         return Settled(_as_given(plan, bench))
     options = options_by_rule(plan.factorings, config.energy, config.ratio, work.costs)
     if not options:
-        return Settled(None, ["No rank that is worth while keeps as much as `energy` asks for."])
+        return Settled(None, ["No rank that is worth while is one that `energy` or `ratio` asks for."])
     floor = Floor.of(config.fidelity_floor_db, context.max_drop)
     return settle(options, work.costs, floor, bench, config.energy is not None or config.ratio is not None)
 
@@ -167,15 +167,13 @@ def _result(
     notes = [*account.source_in_words(context, samples), *settled.notes, *work.notes, *account.left_in_words(reasons)]
     if trial is None:
         layers = account.layers_of(plan, {}, reasons, work.costs.times_ms or {}, {}, {})
-        found_none = not settled.ratios and NO_TIME not in settled.notes
-        nothing = [account.NOTHING_PAID.format(floor=config.fidelity_floor_db)] if found_none else []
-        return PassResult(model, False, [*notes, *nothing, "Nothing was changed."], manifest, layers)
+        return PassResult(model, False, [*notes, "Nothing was changed."], manifest, layers)
     result = save_restored(trial.model.load(), model, context.scratch / "result")
-    kept = account.outputs_sqnr_db(plan, trial, context)
-    layers = account.layers_of(plan, chosen, reasons, work.costs.times_ms or {}, settled.times_ms, kept)
     notes = [*account.in_words(plan, trial), *notes]
     if config.training is not None:
         result = _trained(result, model, config.training, context, notes, manifest)
+    kept = account.outputs_sqnr_db(plan, chosen, result, context)
+    layers = account.layers_of(plan, chosen, reasons, work.costs.times_ms or {}, settled.times_ms, kept)
     context.progress(1.0)
     return PassResult(result, True, notes, manifest, layers)
 

@@ -175,6 +175,13 @@ def test_where_no_choice_keeps_the_floor_nothing_changes(tmp_path: Path) -> None
     assert result.model.path == tmp_path / "model" / "model.onnx"
 
 
+@pytest.mark.parametrize("rule", [{"energy": 0.999999}, {"ratio": 0.001}], ids=["energy", "ratio"])
+def test_a_rule_that_no_rank_answers_is_said_to_be_one(rule: dict[str, float], tmp_path: Path) -> None:
+    result = _apply(_network(), tmp_path, objective="size", operators=["MatMul"], exclude=["other"], **rule)
+    assert not result.modified
+    assert any("`energy` or `ratio`" in note for note in result.notes)
+
+
 def test_a_manifest_gives_the_same_bytes_again(tmp_path: Path) -> None:
     first = _apply(_network(), tmp_path / "first", objective="size")
     replay = dict(first.manifest["replay"])

@@ -1,7 +1,7 @@
 """What was factored and what was not, in words and node by node."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from worker.engine.fidelity import Power
 from worker.engine.low_rank.forms import Shape
 from worker.engine.low_rank.plan import Plan
 from worker.engine.low_rank.searching import Trial
+from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.random_input import RANDOM_SOURCE
 
@@ -18,7 +19,6 @@ TOO_SMALL = "no rank is small enough to be worth while"
 NOT_CHOSEN = "no rank paid for what it loses"
 NOT_FINITE_INPUT = "NaN or infinity reaches it with this data"
 NOT_PROFILED = "the runtime runs it as a part of another kernel"
-NOTHING_PAID = "No choice of ranks keeps {floor:g} dB at the outputs, and what the contract asks for, with a gain."
 LAYER_SAMPLES = 8
 
 
@@ -50,18 +50,18 @@ def in_words(plan: Plan, trial: Trial) -> list[str]:
     ]
 
 
-def outputs_sqnr_db(plan: Plan, trial: Trial, context: PassContext) -> dict[str, float]:
+def outputs_sqnr_db(plan: Plan, chosen: Collection[str], factored: ModelFile, context: PassContext) -> dict[str, float]:
     """Signal to noise at the output of every node that is factored, by its name: what was lost up to there.
 
     Raises:
         ModelFails: a call fails.
 
     """
-    outputs = {name: plan.factorings[name].place.product.node.outputs[0].name or "" for name in trial.chosen}
-    names, chosen = dict.fromkeys(outputs.values(), FLOAT), np.arange(min(LAYER_SAMPLES, context.feeds.sample_count))
+    outputs = {name: plan.factorings[name].place.product.node.outputs[0].name or "" for name in chosen}
+    names, samples = dict.fromkeys(outputs.values(), FLOAT), np.arange(min(LAYER_SAMPLES, context.feeds.sample_count))
     powers = {name: Power() for name in outputs}
-    exact = exposed_calls(plan.model, names, context, chosen, "layers-whole")
-    made = exposed_calls(trial.model, names, context, chosen, "layers-factored")
+    exact = exposed_calls(plan.model, names, context, samples, "layers-whole")
+    made = exposed_calls(factored, names, context, samples, "layers-factored")
     for left, right in zip(exact, made, strict=True):
         for name, output in outputs.items():
             powers[name].add(left[output], right[output])

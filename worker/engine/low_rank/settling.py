@@ -12,6 +12,7 @@ from worker.engine.low_rank.searching import EVERYTHING, Trial, Workbench, searc
 from worker.engine.low_rank.timing import MEASURING_SECONDS, TURNS_SECONDS, factor_times, profiled, timed_by_turns
 from worker.engine.turns import is_faster
 
+NOTHING_PAID = "No choice of ranks keeps {floor:g} dB at the outputs, and what the contract asks for, with a gain."
 SHORT = "The search for ranks ended early: the job's time ran short."
 NO_TIME = "No time was left to time files by turns: nothing is factored, as nothing is known to be faster."
 
@@ -44,7 +45,9 @@ def settle(options: Mapping[str, list[Option]], costs: Costs, floor: Floor, benc
         felt = measure_felt(bench.plan, options, bench.answers.samples, bench.context)
         trial = search(_bids(options, felt, costs, bench), floor, bench, budget, reserve)
     short = [SHORT] if bench.context.seconds_left() < reserve else []
-    if trial is None or costs.times_ms is None:
+    if trial is None:
+        return Settled(None, [*short, NOTHING_PAID.format(floor=floor.sqnr_db)], felt=felt)
+    if costs.times_ms is None:
         return Settled(trial, short, felt=felt)
     if bench.context.seconds_left() < MEASURING_SECONDS:
         return Settled(None, [NO_TIME], felt=felt)
