@@ -5,6 +5,7 @@ from typing import Annotated, Union
 
 from pydantic import Field
 
+from app.recipes.aware import QuantizeAwareTraining
 from app.recipes.base import Need, PassConfig
 from app.recipes.factorization import FactorizeLowRank
 from app.recipes.graph import Compile, ConvertFloat16, OptimizeGraph
@@ -84,6 +85,15 @@ CATALOGUE: dict[str, PassEntry] = {
             needs_float32_weights=True,
             lowers_precision=True,
         ),
+        PassEntry(
+            "quantize_aware_training",
+            QuantizeAwareTraining,
+            needs_calibration=True,
+            needs_training_data=True,
+            needs_trainable_model=True,
+            needs_float32_weights=True,
+            lowers_precision=True,
+        ),
         PassEntry("quantize_dynamic", QuantizeDynamic, needs_float32_weights=True, lowers_precision=True),
         # What int8 kernels left in float32, an embedding's table above all, it still makes smaller.
         PassEntry(
@@ -114,6 +124,7 @@ Recipe = Annotated[
                 Distill,
                 FineTune,
                 QuantizeStatic,
+                QuantizeAwareTraining,
                 QuantizeDynamic,
                 QuantizeWeights,
                 ConvertFloat16,

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.recipes.base import PassConfig
 
+WeightBits = Literal[8, 4, 2, "ternary", "binary"]
+
 
 class StaticOptions(BaseModel):
     """How a float model becomes its static INT8 form."""

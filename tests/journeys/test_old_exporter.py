@@ -1,4 +1,4 @@
-"""Every kind of network as PyTorch's old exporter writes it: pruned, distilled and quantized through the API."""
+"""Every kind of network as PyTorch's old exporter writes it: pruned, distilled and trained in int8 through the API."""
 
 from pathlib import Path
 

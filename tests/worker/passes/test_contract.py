@@ -54,6 +54,7 @@ FLOORS = {
     "distill": TRAINED_FLOOR_DB,
     "fine_tune": TRAINED_FLOOR_DB,
     "quantize_static": INT8_FLOOR_DB,
+    "quantize_aware_training": INT8_FLOOR_DB,
     "quantize_dynamic": INT8_FLOOR_DB,
     "quantize_weights": WEIGHT_FLOOR_DB,
     "convert_float16": FLOAT16_FLOOR_DB,
@@ -67,8 +68,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "factorize_low_rank": {"objective": "size", "fidelity_floor_db": FACTORED_FLOOR_DB},
     "distill": {"epochs": 2, "batch_size": 8},
     "fine_tune": {"epochs": 2, "batch_size": 8},
+    "quantize_aware_training": {"epochs": 2, "batch_size": 8, "placement": "kernels"},
 }
 TRAINING = frozenset({"distill", "fine_tune"})
+# It trains what runs in int8, and leaves alone a model of which nothing does.
+TAUGHT = TRAINING | {"quantize_aware_training"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,16 @@ NETWORKS = [
     Network(
         "lstm",
         networks.recurrent(),
-        frozenset({"optimize_graph", "prune_structured", "factorize_low_rank", "quantize_static", "compile"}),
+        frozenset(
+            {
+                "optimize_graph",
+                "prune_structured",
+                "factorize_low_rank",
+                "quantize_static",
+                "quantize_aware_training",
+                "compile",
+            }
+        ),
     ),
     Network(
         "gru",
@@ -99,6 +112,7 @@ NETWORKS = [
                 "prune_structured",
                 "factorize_low_rank",
                 "quantize_static",
+                "quantize_aware_training",
                 "quantize_dynamic",
                 "compile",
             }
@@ -116,6 +130,7 @@ NETWORKS = [
                 "prune_structured",
                 "factorize_low_rank",
                 "quantize_static",
+                "quantize_aware_training",
                 "quantize_dynamic",
                 "quantize_weights",
             }
@@ -151,7 +166,7 @@ def _lesson(model: ModelFile, folder: Path) -> tuple[ModelFile, TrainingData]:
 def _apply(name: str, model: ModelFile, scratch: Path) -> PassResult:
     scratch.mkdir()
     config = CATALOGUE[name].config.model_validate({"pass": name, **ARGUMENTS.get(name, {})})
-    original, training = _lesson(model, scratch.parent / "teacher") if name in TRAINING else (model, None)
+    original, training = _lesson(model, scratch.parent / "teacher") if name in TAUGHT else (model, None)
     context = PassContext(scratch, _feeds(model), seed=0, threads=1, training=training, original=original)
     return load_pass(name)(model, config, context)
 

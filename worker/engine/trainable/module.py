@@ -37,6 +37,18 @@ class Step:
         return list(made) if isinstance(made, tuple | list) else [made]
 
 
+class Arithmetic:
+    """What happens to values on their way into nodes and out of them: nothing. Subclasses round."""
+
+    def inputs(self, step: Step, values: dict[str, Any]) -> list[torch.Tensor | None]:
+        """What the step is fed, from all `values` by name that there are."""
+        return [values[name] if name else None for name in step.inputs]
+
+    def outputs(self, _step: Step, made: list[Any]) -> list[Any]:
+        """What others read of what the step made."""
+        return made
+
+
 class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """Feeds and outputs by name, as ONNX Runtime takes and gives them.
 
@@ -59,6 +71,7 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
         super().__init__()
         self.fixed_batch = dict(fixed_batch)
         self.frozen_statistics = False
+        self.arithmetic = Arithmetic()
         self.steps = list(steps)
         self.outputs = list(outputs)
         # Not register_parameter: it takes no dots, and the names of the file are not ours to change.
@@ -80,9 +93,9 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
         kept = {*names}
         growth = self._growth(feed)
         for step in self.steps:
-            arguments = [values[name] if name else None for name in step.inputs]
+            arguments = self.arithmetic.inputs(step, values)
             frozen = self.frozen_statistics and step.operator.name == NORMALIZATION
-            made = step.run(arguments, device, self.training and not frozen, growth)
+            made = self.arithmetic.outputs(step, step.run(arguments, device, self.training and not frozen, growth))
             values.update(zip((name for name in step.outputs), made, strict=False))
             for name in step.last_reads:
                 if name not in kept:

@@ -1,0 +1,90 @@
+"""Training in 8 bits: it starts from post-training quantization, keeps its places, and comes closer to the original."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import ModelProto
+
+from tests.worker.networks import normal, prepared
+from tests.worker.passes.schooling import Job, Kept, Killed, save
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassResult
+
+TEXT = (
+    "network (float[N,8] x) => (float[N,6] y) { a = Gemm(x, w, b) r = Relu(a) c = Gemm(r, v, b) s = Relu(c) "
+    "y = Gemm(s, h) }"
+)
+# Everything in int8, whatever is faster here, and as coarse as it gets: one scale a tensor, nothing corrected.
+COARSE = {"placement": "kernels", "per_channel": False, "bias_correction": False, "weight_clipping": False}
+LONG = {"epochs": 12, "batch_size": 32, "learning_rate": 1e-3}
+
+
+def _network() -> ModelProto:
+    """Channels of very different sizes, which one scale does badly."""
+    sizes = np.logspace(-1.5, 0.5, 24, dtype=np.float32)
+    constants = {"w": normal(8, 24) * sizes, "b": normal(24, seed=1), "v": normal(24, 24, seed=2) / 4 * sizes}
+    return prepared(TEXT, **constants, h=normal(24, 6, seed=3))
+
+
+def _sqnr_db(original: ModelFile, made: ModelFile) -> float:
+    rows = {"x": normal(200, 8, seed=11)}
+    left, right = (ort.InferenceSession(str(one.path)).run(None, rows)[0] for one in (original, made))
+    return float(10 * np.log10(np.square(left).sum() / np.square(left - right).sum()))
+
+
+def _run(folder: Path, model: ModelFile, **arguments: Any) -> PassResult:
+    return Job(folder).run("quantize_aware_training", model, **COARSE | LONG | arguments)
+
+
+def test_training_wins_back_what_rounding_took(tmp_path: Path) -> None:
+    model = save(_network(), tmp_path / "model")
+    narrow = {"calibration_method": "percentile", "percentile": 97.0, "keep_fidelity": False}
+    static = Job(tmp_path / "static").run("quantize_static", model, **COARSE | narrow)
+    learning = {"epochs": 40, "learning_rate": 3e-3, "kinds": {"y": "numbers"}}
+    aware = _run(tmp_path / "aware", model, **narrow | learning)
+    # Ranges that cut off 3 % of the values leave 8 dB; scales that are learned grow until little is cut off.
+    assert _sqnr_db(model, aware.model) > _sqnr_db(model, static.model) + 5
+    # The same tensors are rounded at the same places; a bias that was not there is learned.
+    rounded = [
+        [node.input[0] for node in onnx.load(one.model.path).graph.node if node.op_type == "QuantizeLinear"]
+        for one in (static, aware)
+    ]
+    assert rounded[0] == rounded[1]
+    assert any("planned as int8 run as int8" in note for note in aware.notes)
+    assert any("scales were learned" in note for note in aware.notes)
+
+
+def test_a_manifest_repeats_the_run(tmp_path: Path) -> None:
+    model = save(_network(), tmp_path / "model")
+    first = _run(tmp_path / "first", model, epochs=2)
+    replay = {key: value for key, value in first.manifest["replay"].items() if key != "pass"}
+    second = Job(tmp_path / "second").run("quantize_aware_training", model, **replay)
+    assert second.model.sha256() == first.model.sha256()
+
+
+def test_a_run_that_goes_on_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    model = save(_network(), tmp_path / "model")
+    whole = _run(tmp_path / "whole", model, epochs=3)
+    kept = Kept(tmp_path / "kept", after=2)
+    with pytest.raises(Killed):
+        Job(tmp_path / "killed", checkpoints=kept).run(
+            "quantize_aware_training", model, **COARSE | LONG | {"epochs": 3}
+        )
+    kept.after = 1_000
+    resumed = Job(tmp_path / "resumed", checkpoints=kept).run(
+        "quantize_aware_training", model, **COARSE | LONG | {"epochs": 3}
+    )
+    assert resumed.model.sha256() == whole.model.sha256()
+
+
+def test_where_training_does_harm_the_post_training_form_is_delivered(tmp_path: Path) -> None:
+    model = save(_network(), tmp_path / "model")
+    static = Job(tmp_path / "static").run("quantize_static", model, **COARSE)
+    # So large a step that every epoch is worse than none.
+    spoilt = _run(tmp_path / "spoilt", model, epochs=1, learning_rate=50.0, clip_norm=None, averaging=None)
+    assert spoilt.model.sha256() == static.model.sha256()
+    assert any("No epoch was better" in note for note in spoilt.notes)

@@ -1,0 +1,86 @@
+"""A static int8 form trained on: weights and scales that are learned where its Q and DQ stand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.recipes.training import TeachingOptions
+from worker.engine.int8.building import Numbers, builder
+from worker.engine.int8.grids import GriddedWeight
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.trainee import trainee
+from worker.engine.int8.units import Role, units_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
+from worker.engine.trainable.write_back import write_back
+from worker.engine.training.account import for_manifest, in_words, replayed
+from worker.engine.training.hooks import Hooks
+from worker.engine.training.int8_simulation import Int8Simulation
+from worker.engine.training.lesson import plan_lesson
+from worker.engine.training.randomness import repeatable
+from worker.engine.training.scale_hooks import ScaleHooks
+from worker.engine.training.student import prepare_student, training_data
+from worker.engine.training.trainer import Tensors
+
+
+@dataclass(frozen=True)
+class Start:
+    """The float model made ready, what of it runs in int8, with which numbers, and on which grids weights lie."""
+
+    prepared: ModelFile
+    placement: Placement
+    numbers: Numbers
+    weights: Mapping[str, GriddedWeight]
+
+
+@dataclass(frozen=True)
+class LearnedForm:
+    """`model` is None where no epoch was better than post-training quantization."""
+
+    model: ModelFile | None
+    notes: list[str]
+    manifest: dict[str, Any]
+
+
+def learn_form(start: Start, teacher: ModelFile, options: TeachingOptions, context: PassContext) -> LearnedForm:
+    """Train as `options` say, and write the weights and scales that were learned as an int8 file.
+
+    Raises:
+        UserFault: as `prepare_student` and `plan_lesson`.
+        BudgetExhausted: no time is left for an epoch.
+
+    """
+    first = trainee(start.prepared, start.placement, start.numbers.biases, start.weights, context.scratch / "trainee")
+    with repeatable(context.threads):
+        student = prepare_student(first, training_data(context), options, context)
+        simulation = Int8Simulation.of(start.placement, start.numbers.maps, start.weights)
+        simulation.to(student.module.device)
+        student.module.arithmetic = simulation
+        scales = simulation.scales()
+        ratios = {name: scale.ratio for name, scale in scales.items()}
+        lesson = plan_lesson(replace(student, tensors=student.tensors | ratios), options, context, teacher)
+        trained = lesson.run(context, ScaleHooks(scales, lesson.masks or Hooks()))
+    manifest = for_manifest(lesson, trained)
+    manifest["replay"] = replayed(lesson, trained)
+    notes = [
+        *in_words(lesson, trained),
+        f"{len(scales)} scales were learned, and rested for the last fifth of the steps.",
+    ]
+    if not trained.improved:
+        return LearnedForm(None, notes, manifest)
+    with torch.no_grad():
+        for name, ratio in ratios.items():
+            ratio.copy_(trained.state[name])
+    weights = {name: tensor for name, tensor in trained.state.items() if name not in ratios}
+    return LearnedForm(_written(start, first, simulation, weights, context.scratch), notes, manifest)
+
+
+def _written(start: Start, first: ModelFile, simulation: Int8Simulation, weights: Tensors, scratch: Path) -> ModelFile:
+    float_file = write_back(first, weights, scratch / "learned")
+    units = Placement.of(units_of(float_file.graph()), start.placement.quantized).in_int8
+    values = {unit.name: unit.weight_values for unit in units if unit.role is Role.WEIGHTED}
+    numbers = Numbers(start.numbers.maps | simulation.maps(), simulation.codes(values))
+    return builder(float_file, lambda _placement: numbers)(start.placement, scratch / "learned-int8")

@@ -1,0 +1,77 @@
+"""INT8 weights and activations, trained: what rounding takes, the weights learn again around it.
+
+Learned Step Size Quantization (S. Esser et al., https://arxiv.org/abs/1902.08153), from where post-training
+quantization ends and at exactly its places: the same graph made ready, the same nodes in int8, the same scales to begin
+with, so that ONNX Runtime fuses what is delivered as it does the file of `quantize_static`. The float original teaches,
+and labels where there are any. Epoch 0 is the post-training form: no worse one is delivered, as far as held-out samples
+tell.
+"""
+
+from app.recipes.aware import QuantizeAwareTraining
+from worker.engine.int8.delivery import deliver
+from worker.engine.int8.eligible import reasons_in_words
+from worker.engine.int8.grids import in_8_bits
+from worker.engine.int8.layers import layers_of
+from worker.engine.int8.placement import Placement
+from worker.engine.int8.static_form import StaticForm, static_form
+from worker.engine.int8.units import Role, units_of
+from worker.engine.int8.unquantized import without_int8
+from worker.engine.kinds import is_quantized
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult, share_of
+
+FORMED, TRAINED = 0.3, 0.9
+
+
+def apply(model: ModelFile, config: QuantizeAwareTraining, context: PassContext) -> PassResult:
+    """Notes name the nodes left in float and why, and how training went; the manifest holds every choice."""
+    if is_quantized(model.structure()):
+        return PassResult(model, False, ["The model is quantized already; nothing was changed."])
+    form = static_form(model, config, share_of(context, 0.0, FORMED))
+    notes = [*form.notes, *reasons_in_words(form.placement)]
+    if form.model is None or form.numbers is None:
+        left = without_int8(form.preparation, model, config.without_int8, context)
+        manifest = {**form.manifest, "replay": form.settled | {"without_int8": left.settled}}
+        layers = layers_of(form.placement, [], form.choice.unit_times, {}, {})
+        return PassResult(left.model, left.modified, [*notes, left.note], manifest, layers)
+    manifest = {**form.manifest, "replay": form.settled}
+    made = _trained(form, form.model, model, config, context, notes, manifest)
+    delivery = deliver(form, made, model, share_of(context, TRAINED, 1.0))
+    notes = [*notes, *delivery.notes]
+    return PassResult(
+        delivery.model, True, notes, {**manifest, "operator_counts": delivery.operator_counts}, delivery.layers
+    )
+
+
+def _trained(
+    form: StaticForm,
+    post_training: ModelFile,
+    model: ModelFile,
+    config: QuantizeAwareTraining,
+    context: PassContext,
+    notes: list[str],
+    manifest: dict[str, object],
+) -> ModelFile:
+    """The int8 file as training makes it, or as it was where that is no better or there is no time."""
+    # Here and not above: a model of which nothing runs in int8 needs no torch.
+    from worker.engine.training.quantized_lesson import Start, learn_form  # noqa: PLC0415
+
+    numbers = form.numbers
+    if numbers is None:
+        return post_training
+    units = Placement.of(units_of(form.prepared.graph()), form.placement.quantized).in_int8
+    weights = {
+        unit.name: in_8_bits(unit, numbers.codes[unit.name], form.rounding)
+        for unit in units
+        if unit.role is Role.WEIGHTED
+    }
+    start = Start(form.prepared, form.placement, numbers, weights)
+    try:
+        learned = learn_form(start, context.original or model, config, share_of(context, FORMED, TRAINED))
+    except BudgetExhausted:
+        notes.append("No time was left to train: the model was quantized as `quantize_static` does.")
+        return post_training
+    notes.extend(learned.notes)
+    manifest["training"] = learned.manifest
+    manifest["replay"] = form.settled | learned.manifest.pop("replay")
+    return learned.model or post_training
