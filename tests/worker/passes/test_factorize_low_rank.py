@@ -233,6 +233,22 @@ def test_weights_of_zeros_are_no_trouble(tmp_path: Path) -> None:
     assert _sqnr_db(_run(model, fresh), _run(result.model, fresh)) >= 20
 
 
+def test_weights_beside_the_file_and_nodes_without_names_are_found(tmp_path: Path) -> None:
+    model = _network()
+    for node in model.graph.node:
+        node.name = ""
+    file = ModelFile(networks.save(model, tmp_path / "beside", "weights.bin"))
+    before = {path.name: path.read_bytes() for path in file.files()}
+    (tmp_path / "scratch").mkdir()
+    feeds = match_arrays(inputs_of(file.structure()), _arrays(), "the data")
+    config = CATALOGUE["factorize_low_rank"].config.model_validate({"pass": "factorize_low_rank", "objective": "size"})
+    result = load_pass("factorize_low_rank")(file, config, PassContext(tmp_path / "scratch", feeds, seed=0, threads=1))
+    assert {path.name: path.read_bytes() for path in file.files()} == before
+    assert sum(layer.factors is not None for layer in result.layers) >= 3
+    fresh = {name: array[150:] for name, array in _arrays().items()}
+    assert _sqnr_db(_run(file, fresh), _run(result.model, fresh)) >= 20
+
+
 def test_without_data_the_plain_svd_is_taken_and_said(tmp_path: Path) -> None:
     model = _network()
     shapes = {"x": (1, WIDTH), "image": (1, 8, SIDE, SIDE)}
