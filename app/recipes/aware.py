@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from app.recipes.base import PassConfig
-from app.recipes.quantization import StaticOptions
+from app.recipes.quantization import StaticOptions, WeightBits
 from app.recipes.training import TeachingOptions
 
 
@@ -16,6 +16,12 @@ class QuantizeAwareTraining(TeachingOptions, StaticOptions, PassConfig):
     highest_rates: ClassVar[dict[str, float]] = {"adamw": 1e-4, "sgd": 1e-3}
 
     pass_: Literal["quantize_aware_training"] = Field(alias="pass", description="The pass.")
+    weight_bits: WeightBits = Field(
+        default=8,
+        description="Of weights: 8, or fewer for all nodes in int8 but the first and the last. `ternary` weights are "
+        "-1, 0 or 1 times a scale of their channel, `binary` ones -1 or 1. They lie packed in the file and run in the "
+        "8-bit kernels: the file is smaller, not faster, than in 8 bits.",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,

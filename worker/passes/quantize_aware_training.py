@@ -8,13 +8,14 @@ tell.
 """
 
 from app.recipes.aware import QuantizeAwareTraining
+from worker.engine.int8.building import Numbers
 from worker.engine.int8.delivery import deliver
 from worker.engine.int8.eligible import reasons_in_words
-from worker.engine.int8.grids import in_8_bits
+from worker.engine.int8.grids import GriddedWeight, in_8_bits, in_fewer_bits
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.static_form import StaticForm, static_form
-from worker.engine.int8.units import Role, units_of
+from worker.engine.int8.units import Role, Unit, units_of
 from worker.engine.int8.unquantized import without_int8
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
@@ -60,18 +61,36 @@ def _trained(
     if numbers is None:
         return post_training
     units = Placement.of(units_of(form.prepared.graph()), form.placement.quantized).in_int8
-    weights = {
-        unit.name: in_8_bits(unit, numbers.codes[unit.name], form.rounding)
-        for unit in units
-        if unit.role is Role.WEIGHTED
-    }
+    weights = _gridded([unit for unit in units if unit.role is Role.WEIGHTED], numbers, form, config, notes)
     start = Start(form.prepared, form.placement, numbers, weights)
     try:
         learned = learn_form(start, context.original or model, config, share_of(context, FORMED, TRAINED))
     except BudgetExhausted:
+        if start.in_fewer_bits:
+            raise
         notes.append("No time was left to train: the model was quantized as `quantize_static` does.")
         return post_training
     notes.extend(learned.notes)
     manifest["training"] = learned.manifest
     manifest["replay"] = form.settled | learned.manifest.pop("replay")
     return learned.model or post_training
+
+
+def _gridded(
+    weighted: list[Unit], numbers: Numbers, form: StaticForm, config: QuantizeAwareTraining, notes: list[str]
+) -> dict[str, GriddedWeight]:
+    """Weights by unit on the grids that were asked for; the first and the last, which lose most, in 8 bits."""
+    ends = {unit.name for unit in (*weighted[:1], *weighted[-1:])}
+    few = [] if config.weight_bits == 8 else [unit.name for unit in weighted if unit.name not in ends]
+    if config.weight_bits != 8:
+        kind = f"{config.weight_bits} bits" if isinstance(config.weight_bits, int) else config.weight_bits
+        notes.append(
+            f"Weights of {len(few)} of {len(weighted)} nodes in int8 are {kind}, packed in the file; ONNX Runtime "
+            "takes them apart when it loads it and runs them in its 8-bit kernels: it has none of fewer bits here."
+        )
+    return {
+        unit.name: in_fewer_bits(unit, config.weight_bits)
+        if unit.name in few
+        else in_8_bits(unit, numbers.codes[unit.name], form.rounding)
+        for unit in weighted
+    }

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from tests.worker.networks import normal, prepared
 from tests.worker.passes.schooling import Job, Kept, Killed, save
@@ -88,3 +88,41 @@ def test_where_training_does_harm_the_post_training_form_is_delivered(tmp_path: 
     spoilt = _run(tmp_path / "spoilt", model, epochs=1, learning_rate=50.0, clip_norm=None, averaging=None)
     assert spoilt.model.sha256() == static.model.sha256()
     assert any("No epoch was better" in note for note in spoilt.notes)
+
+
+# A file of 24 x 24 weights in fewer bits: the first and the last layer have 336 of all 912, in 8 bits.
+@pytest.mark.parametrize(
+    ("bits", "levels", "packed_bytes"),
+    [
+        pytest.param(4, 16, 24 * 24 // 2, id="4-bits"),
+        pytest.param(2, 4, 24 * 24 // 4, id="2-bits"),
+        pytest.param("ternary", 3, 24 * 24 // 4, id="ternary"),
+        pytest.param("binary", 2, 24 * 24 // 8, id="binary"),
+    ],
+)
+def test_fewer_bits_lie_packed_and_run_in_the_8_bit_kernels(
+    bits: int | str, levels: int, packed_bytes: int, tmp_path: Path
+) -> None:
+    model = save(_network(), tmp_path / "model")
+    result = _run(tmp_path / "few", model, weight_bits=bits, epochs=3, keep_fidelity=False)
+    constants = {one.name: numpy_helper.to_array(one) for one in onnx.load(result.model.path).graph.initializer}
+    packed = [array for array in constants.values() if array.dtype == np.uint8 and array.ndim and array.size > 24]
+    assert [array.nbytes for array in packed] == [packed_bytes]
+    assert "All 3 nodes planned as int8 run as int8." in result.notes
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(str(result.model.path), options)
+    loaded = {one.name: numpy_helper.to_array(one) for one in onnx.load(tmp_path / "optimized.onnx").graph.initializer}
+    weights = [array for array in loaded.values() if array.dtype == np.int8 and array.size == 24 * 24]
+    assert [len(np.unique(array)) <= levels for array in weights] == [True]
+
+
+def test_training_helps_most_where_bits_are_few(tmp_path: Path) -> None:
+    model = save(_network(), tmp_path / "model")
+    arguments = {"weight_bits": "ternary", "keep_fidelity": False, "kinds": {"y": "numbers"}, "per_channel": True}
+    untrained, trained = (
+        _run(tmp_path / str(epochs), model, **arguments, epochs=epochs, learning_rate=rate)
+        for epochs, rate in ((1, 1e-7), (40, 3e-3))
+    )
+    # Three codes a weight leave little; weights that move to where rounding suits them win a good part of it back.
+    assert _sqnr_db(model, trained.model) > _sqnr_db(model, untrained.model) + 2

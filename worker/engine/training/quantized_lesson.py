@@ -9,7 +9,8 @@ import torch
 
 from app.recipes.training import TeachingOptions
 from worker.engine.int8.building import Numbers, builder
-from worker.engine.int8.grids import GriddedWeight
+from worker.engine.int8.grids import Grid, GriddedWeight
+from worker.engine.int8.packing import BYTE, bits_of, pack_weights
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.trainee import trainee
 from worker.engine.int8.units import Role, units_of
@@ -35,10 +36,15 @@ class Start:
     numbers: Numbers
     weights: Mapping[str, GriddedWeight]
 
+    @property
+    def in_fewer_bits(self) -> dict[str, Grid]:
+        """By unit the grids of weights that take less than a byte each."""
+        return {name: one.grid for name, one in self.weights.items() if bits_of(one.grid) < BYTE}
+
 
 @dataclass(frozen=True)
 class LearnedForm:
-    """`model` is None where no epoch was better than post-training quantization."""
+    """`model` is None where no epoch was better than post-training quantization; with fewer than 8 bits it never is."""
 
     model: ModelFile | None
     notes: list[str]
@@ -69,7 +75,7 @@ def learn_form(start: Start, teacher: ModelFile, options: TeachingOptions, conte
         *in_words(lesson, trained),
         f"{len(scales)} scales were learned, and rested for the last fifth of the steps.",
     ]
-    if not trained.improved:
+    if not trained.improved and not start.in_fewer_bits:
         return LearnedForm(None, notes, manifest)
     with torch.no_grad():
         for name, ratio in ratios.items():
@@ -83,4 +89,6 @@ def _written(start: Start, first: ModelFile, simulation: Int8Simulation, weights
     units = Placement.of(units_of(float_file.graph()), start.placement.quantized).in_int8
     values = {unit.name: unit.weight_values for unit in units if unit.role is Role.WEIGHTED}
     numbers = Numbers(start.numbers.maps | simulation.maps(), simulation.codes(values))
-    return builder(float_file, lambda _placement: numbers)(start.placement, scratch / "learned-int8")
+    made = builder(float_file, lambda _placement: numbers)(start.placement, scratch / "learned-int8")
+    few = start.in_fewer_bits
+    return pack_weights(made, numbers.codes, few, scratch / "packed") if few else made
