@@ -14,7 +14,7 @@ from app.datasets.tables import DatasetRow
 from app.jobs.lease import Claim
 from app.jobs.states import JobKind
 from app.jobs.subjects import SUBJECT
-from app.jobs.tables import JobDatasetRow
+from app.jobs.tables import JobDatasetRow, JobModelRow
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 from app.storage import ContentMissing, Storage
@@ -55,6 +55,13 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
                 .where(JobDatasetRow.job_id == claim.job_id)
             )
         }
+        others = list(
+            session.scalars(
+                select(ModelRow)
+                .join(JobModelRow, JobModelRow.model_id == ModelRow.id)
+                .where(JobModelRow.job_id == claim.job_id)
+            )
+        )
     if claim.kind is JobKind.OPTIMIZE and model:
         # Known before minutes are spent on it: a result is about as large as its model, or smaller.
         storage.ensure_room(model.size_bytes)
@@ -62,13 +69,15 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
     (folder / CHECKPOINT_FOLDER).mkdir(mode=0o700)
     (folder / "inputs").mkdir(mode=0o700)
     fetched: dict[UUID, InputFile] = {}
-    for upload in ([model] if model else []) + list(datasets.values()):
+    uploads: list[Upload] = [*([model] if model else []), *others, *datasets.values()]
+    for upload in uploads:
         if upload.id not in fetched:
             fetched[upload.id] = _fetch_one(storage, upload, folder)
     request = OptimizeRequest.model_validate(claim.request) if claim.request else None
     job = RunnerJob(
         kind=claim.kind,
         model=fetched[model.id] if model else None,
+        others={str(row.id): fetched[row.id] for row in others},
         datasets={role: fetched[row.id] for role, row in datasets.items()},
         request=request,
         threads=threads_for_models(settings),

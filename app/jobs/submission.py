@@ -17,9 +17,10 @@ from app.errors import DatasetRejected, IdempotencyKeyReused, ModelRejected, Not
 from app.health.service import live_workers
 from app.jobs.capacity import QUEUES, check_capacity
 from app.jobs.fitness import check_fitness
+from app.jobs.other_models import check_other_models
 from app.jobs.states import JobKind
 from app.jobs.subjects import SUBJECT
-from app.jobs.tables import IdempotencyRow, JobDatasetRow, JobRow
+from app.jobs.tables import IdempotencyRow, JobDatasetRow, JobModelRow, JobRow
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 
@@ -43,15 +44,19 @@ async def submit(
         before = await _remember(session, workspace_id, idempotency_key, request, job_id)
         if before is not None:
             return before, False
-    model = await _find(session, ModelRow, workspace_id, request.model_id, "model")
-    if model.status == "rejected":
-        raise ModelRejected(f"Model {model.id} was rejected: {(model.problem or {}).get('detail')}")
+    model = await _find_model(session, workspace_id, request.model_id, "model")
+    others = {
+        model_id: await _find_model(session, workspace_id, model_id, argument)
+        for config in request.recipe
+        for argument, model_id in config.other_models().items()
+    }
     datasets = {}
     for role, dataset_id in request.data.roles().items():
         datasets[role] = await _find(session, DatasetRow, workspace_id, dataset_id, f"{role} dataset")
         if datasets[role].status == "rejected":
             raise DatasetRejected(f"Dataset {dataset_id} was rejected: {(datasets[role].problem or {}).get('detail')}")
     request = check_fitness(request, model, datasets, settings)
+    check_other_models(request, model, others, datasets.get("training"))
     check_capacity(request.target, await live_workers(session))
     job = JobRow(
         id=job_id,
@@ -67,6 +72,7 @@ async def submit(
     )
     await _insert(session, job)
     session.add_all(JobDatasetRow(job_id=job_id, role=role, dataset_id=row.id) for role, row in datasets.items())
+    session.add_all(JobModelRow(job_id=job_id, model_id=model_id) for model_id in others)
     await session.flush()
     return job, True
 
@@ -145,6 +151,13 @@ async def _remember(
             remedy="Use a new key for a new request.",
         )
     return (await session.execute(select(JobRow).where(JobRow.id == row.job_id))).scalar_one()
+
+
+async def _find_model(session: AsyncSession, workspace_id: UUID, model_id: UUID, what: str) -> ModelRow:
+    model = await _find(session, ModelRow, workspace_id, model_id, what)
+    if model.status == "rejected":
+        raise ModelRejected(f"The {what} {model.id} was rejected: {(model.problem or {}).get('detail')}")
+    return model
 
 
 async def _find(session: AsyncSession, table: type[Row], workspace_id: UUID, row_id: UUID, what: str) -> Row:

@@ -86,6 +86,15 @@ class JobDatasetRow(Base):
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey(DatasetRow.id), index=True)
 
 
+class JobModelRow(Base):
+    """Models that a job's recipe names beside the job's own: a teacher, a student."""
+
+    __tablename__ = "job_models"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id), primary_key=True)
+    model_id: Mapped[UUID] = mapped_column(ForeignKey(ModelRow.id), primary_key=True, index=True)
+
+
 class JobEventRow(Base):
     """One thing that happened to a job, in the order of `id`."""
 

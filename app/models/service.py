@@ -6,14 +6,15 @@ from sqlalchemy import ColumnElement, Select, select
 
 from app.blobs.uploads import OCTET_STREAM, UploadKind
 from app.jobs.states import JobKind
-from app.jobs.tables import JobRow
+from app.jobs.tables import JobModelRow, JobRow
 from app.models.tables import ModelRow
 
 TAR = "application/x-tar"
 
 
 def _jobs_of(model_id: UUID | ColumnElement[UUID]) -> Select[UUID]:
-    return select(JobRow.id).where(JobRow.model_id == model_id)
+    named = select(JobModelRow.job_id).where(JobModelRow.model_id == model_id)
+    return select(JobRow.id).where((JobRow.model_id == model_id) | JobRow.id.in_(named))
 
 
 MODELS = UploadKind(

@@ -47,6 +47,7 @@ class Circumstances:
     max_drop: float | None
     device: Device
     original: ModelFile
+    others: Mapping[str, ModelFile]
     training: TrainingData | None
     workdir: Path
     checkpoints: Mapping[int, str]
@@ -68,6 +69,7 @@ class Circumstances:
             device=self.device,
             training=self.training,
             original=self.original,
+            others=self.others,
             checkpoints=self._checkpoints(number, scratch),
             log=lambda message: self.pacing.events.log(f"{name}: {message}"),
         )

@@ -43,6 +43,7 @@ class RunnerJob(Strict):
 
     kind: JobKind
     model: InputFile | None = None
+    others: dict[str, InputFile] = Field(default_factory=dict, description="Models that the recipe names, by id.")
     datasets: dict[str, InputFile] = Field(default_factory=dict, description="By role, or `dataset` at inspection.")
     request: OptimizeRequest | None = None
     threads: int = Field(description="Threads of a model that asks for no number, and the most that one may ask for.")

@@ -22,7 +22,7 @@ from worker.runner.job_data import JobData, choose_metric, load_data
 from worker.runner.manifest import Account, build_manifest
 from worker.runner.measuring import Laboratory, Subject, noise_warnings
 from worker.runner.pacing import Pacing
-from worker.runner.unpacking import unpack_model
+from worker.runner.unpacking import MODEL_FOLDER, unpack_model
 from worker.runner.verdict import is_slower, judge, with_speed
 
 # Shares of the work at which each stage ends.
@@ -97,6 +97,7 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
         max_drop=max_drop,
         device=device,
         original=model,
+        others={name: _open(file, workdir, f"model-{name}") for name, file in job.others.items()},
         training=data.training,
         workdir=workdir,
         checkpoints=job.checkpoints,
@@ -131,8 +132,8 @@ def _with_threads(request: OptimizeRequest, most: int) -> OptimizeRequest:
     return request.model_copy(update={"target": request.target.model_copy(update={"threads": threads})})
 
 
-def _open(file: InputFile, workdir: Path) -> ModelFile:
-    model = ModelFile(unpack_model(file, workdir))
+def _open(file: InputFile, workdir: Path, folder_name: str = MODEL_FOLDER) -> ModelFile:
+    model = ModelFile(unpack_model(file, workdir, folder_name))
     try:
         inputs_of(model.structure())
     except UnsupportedValue as error:

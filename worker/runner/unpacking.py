@@ -29,8 +29,8 @@ CHUNK_BYTES = 1 << 20
 SIDE_BY_SIDE = "Pack the .onnx file and its data files side by side: tar cf model.tar model.onnx model.onnx.data"
 
 
-def unpack_model(file: InputFile, workdir: Path) -> Path:
-    """Path of the one `.onnx` file, in a new folder `workdir/model/`, external data beside it.
+def unpack_model(file: InputFile, workdir: Path, folder_name: str = MODEL_FOLDER) -> Path:
+    """Path of the one `.onnx` file, in a new folder below `workdir`, external data beside it.
 
     A plain `.onnx` is linked there, not copied; whether it is one is for inspection to say.
 
@@ -39,7 +39,7 @@ def unpack_model(file: InputFile, workdir: Path) -> Path:
 
     """
     source = workdir / file.path
-    folder = workdir / MODEL_FOLDER
+    folder = workdir / folder_name
     folder.mkdir(mode=0o700)
     if file.media_type != TAR:
         target = folder / f"model{MODEL_SUFFIX}"
