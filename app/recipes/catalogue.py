@@ -107,7 +107,7 @@ CATALOGUE: dict[str, PassEntry] = {
             "convert_float16",
             ConvertFloat16,
             lowers_precision=True,
-            not_after=("quantize_static", "quantize_dynamic"),
+            not_after=("quantize_static", "quantize_aware_training", "quantize_dynamic"),
         ),
         PassEntry("compile", Compile, comes_last=True, devices=("cpu",)),
     )

@@ -183,6 +183,7 @@ REFUSALS = [
             ("quantize_static", "quantize_static"),
             ("quantize_static", "quantize_dynamic"),
             ("quantize_dynamic", "convert_float16"),
+            ("quantize_aware_training", "convert_float16"),
             ("quantize_weights", "quantize_weights"),
             ("quantize_weights", "quantize_static"),
             ("convert_float16", "quantize_weights"),

@@ -32,7 +32,8 @@ def test_a_job_learns_from_its_labels_and_tells_of_every_epoch(
     told = os.open(tmp_path / "events", os.O_CREAT | os.O_WRONLY)
     monkeypatch.setenv(EVENT_FD_VARIABLE, str(told))
     data = {role: {**ROWS, "label": labels} for role in ("training", "evaluation")}
-    result = optimize(tmp_path / "w", SPOILT, data, recipe=[{"pass": "fine_tune", **PLENTY}])
+    # Time for eight epochs on a machine that does much else.
+    result = optimize(tmp_path / "w", SPOILT, data, budget=40.0, recipe=[{"pass": "fine_tune", **PLENTY}])
     os.close(told)
     assert result.report is not None
     delivered = ModelFile(tmp_path / "w" / result.artifacts[0].path)
