@@ -54,7 +54,16 @@ def apply(model: ModelFile, config: Compile, context: PassContext) -> PassResult
 
 def _compiled(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     made = write_optimized(model, folder / "raw" / "model.onnx", threads, ALL).load()
+    _name_what_the_runtime_made(made, model)
     return save_restored(made, model, folder / "done")
+
+
+def _name_what_the_runtime_made(made: onnx.ModelProto, model: ModelFile) -> None:
+    """In the order of the graph: the runtime numbers its own nodes as it comes upon them, which is by address."""
+    taken = {node.name for node in model.structure().graph.node}
+    for number, node in enumerate(made.graph.node):
+        if node.name not in taken:
+            node.name = f"{node.op_type} made by the runtime, {number}"
 
 
 def _as_ort(preparation: Preparation) -> dict[ExtraKind, Path]:
