@@ -49,6 +49,16 @@ def test_a_student_comes_to_answer_as_its_original(labelled: bool, tmp_path: Pat
     assert any(note.startswith("The teacher was asked once") for note in result.notes)
 
 
+def test_labels_alone_are_learned_where_the_teacher_has_no_weight(tmp_path: Path) -> None:
+    truth, labels = _truth(tmp_path)
+    model = save(SPOILT, tmp_path / "model")
+    job = Job(tmp_path / "run", labels={"label": labels}, original=truth)
+    result = job.run("distill", model, **LEARNING, alpha=0, gamma=1)
+    # As `fine_tune` does.
+    assert top1(result.model, labels) > 0.85
+    assert set(result.manifest["history"][0]["training"]) == {"hard", "loss"}
+
+
 def test_a_teacher_may_give_probabilities_and_the_student_too(tmp_path: Path) -> None:
     """Both are read as scores: every pairing trains alike."""
     teachers = [save(model, tmp_path / f"t{number}") for number, model in enumerate((TRUTH, _with_softmax(TRUTH)))]

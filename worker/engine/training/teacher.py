@@ -31,6 +31,8 @@ class Teacher:
         """By name a row for each of these samples."""
         if self.kept:
             return {name: array[samples] for name, array in self.kept.items()}
+        if not self.names:
+            return {}  # no name would mean every output
         parts: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
         for call in self.feeds.calls(len(samples), samples):
             for name, value in zip(self.names, run_session(self.session, call.feed, self.names), strict=True):
