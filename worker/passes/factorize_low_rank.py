@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.recipes.factorization import FactorizeLowRank, GivenFactors
-from app.recipes.training import TeachingOptions
 from worker.engine.fidelity import Answers, Floor
 from worker.engine.kinds import is_quantized
 from worker.engine.low_rank import account
@@ -24,13 +23,15 @@ from worker.engine.low_rank.searching import Trial, Workbench
 from worker.engine.low_rank.settling import NO_TIME, Settled, settle
 from worker.engine.low_rank.timing import LEAST_MILLISECONDS, MEASURING_SECONDS, place_times, profiled
 from worker.engine.model_file import ModelFile
-from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult
+from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import normalise, save_restored, unknown_nodes
 from worker.engine.random_input import RANDOM_SOURCE
 
 RANK_STEP = {"latency": 16, "size": 1}
 READ, SETTLED = 0.4, 0.9
 ROUNDED_MS = 5
+
+NOT_TRAINED = "No time was left to train: the weights were factored and not trained."
 
 
 @dataclass
@@ -171,34 +172,14 @@ def _result(
     result = save_restored(trial.model.load(), model, context.scratch / "result")
     notes = [*account.in_words(plan, trial), *notes]
     if config.training is not None:
-        result = _trained(result, model, config.training, context, notes, manifest)
+        # Here and not above: factoring does without torch.
+        from worker.engine.training.learning import learn_behind  # noqa: PLC0415
+
+        result = learn_behind(result, context.original or model, config.training, context, notes, manifest, NOT_TRAINED)
     kept = account.outputs_sqnr_db(plan, chosen, result, context)
     layers = account.layers_of(plan, chosen, reasons, work.costs.times_ms or {}, settled.times_ms, kept)
     context.progress(1.0)
     return PassResult(result, True, notes, manifest, layers)
-
-
-def _trained(
-    factored: ModelFile,
-    model: ModelFile,
-    options: TeachingOptions,
-    context: PassContext,
-    notes: list[str],
-    manifest: dict[str, Any],
-) -> ModelFile:
-    """The factored model as training makes it, or as it is where that is no better or there is no time."""
-    # Here and not above: factoring does without torch.
-    from worker.engine.training.learning import learn  # noqa: PLC0415
-
-    try:
-        learned = learn(factored, context.original or model, options, context, context.scratch / "trained")
-    except BudgetExhausted:
-        notes.append("No time was left to train: the weights were factored and not trained.")
-        return factored
-    notes.extend(learned.notes)
-    manifest["training"] = learned.manifest
-    manifest["replay"] |= {"training": manifest["training"].pop("replay")}
-    return learned.model or factored
 
 
 def _pinned(config: FactorizeLowRank, trial: Trial | None, samples: int) -> dict[str, Any]:

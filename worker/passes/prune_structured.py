@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from app.recipes.structure import PruneStructured
-from app.recipes.training import TeachingOptions
 from worker.engine.faults import UserFault
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
-from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult
+from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import unknown_nodes
 from worker.engine.structure.cutting import cut
 from worker.engine.structure.groups import Structure, find_structure
@@ -32,6 +31,8 @@ from worker.engine.structure.timing import Timed, by_latency
 # What Fisher information settles at: gradients are of one sample each.
 FISHER_SAMPLES = 128
 SCORED, CUT, RECOVERED = 0.5, 0.6, 0.9
+
+NOT_TRAINED = "No time was left to train: units were taken out and nothing was trained."
 
 
 class NoSuchGroup(UserFault):
@@ -88,7 +89,10 @@ def apply(model: ModelFile, config: PruneStructured, context: PassContext) -> Pa
     ]
     manifest |= {"replay": _pinned(config, timed.choice), "ratios": timed.ratios}
     if config.training is not None:
-        result = _trained(result, model, config.training, context, notes, manifest)
+        # Here and not above: pruning does without torch.
+        from worker.engine.training.learning import learn_behind  # noqa: PLC0415
+
+        result = learn_behind(result, context.original or model, config.training, context, notes, manifest, NOT_TRAINED)
     context.progress(1.0)
     return PassResult(result, True, notes, manifest)
 
@@ -173,29 +177,6 @@ def _cut_and_recovered(work: Work, choice: Choice) -> tuple[ModelFile, list[str]
     found = recovered(work.model, pruned, kept, context, context.scratch / "result")
     context.progress(RECOVERED)
     return found.model, found.notes, manifest
-
-
-def _trained(
-    pruned: ModelFile,
-    model: ModelFile,
-    options: TeachingOptions,
-    context: PassContext,
-    notes: list[str],
-    manifest: dict[str, Any],
-) -> ModelFile:
-    """The pruned model as training makes it, or as it is where that is no better or there is no time."""
-    # Here and not above: pruning does without torch.
-    from worker.engine.training.learning import learn  # noqa: PLC0415
-
-    try:
-        learned = learn(pruned, context.original or model, options, context, context.scratch / "trained")
-    except BudgetExhausted:
-        notes.append("No time was left to train: units were taken out and nothing was trained.")
-        return pruned
-    notes.extend(learned.notes)
-    manifest["training"] = learned.manifest
-    manifest["replay"] |= {"training": manifest["training"].pop("replay")}
-    return learned.model or pruned
 
 
 def _pinned(config: PruneStructured, choice: Choice) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def input_moments(
     def elements(product: Product) -> int:
         return product.terms**2 if with_products and product.groups == 1 else 2 * product.terms
 
-    for number, group in enumerate(_groups(products, elements)):
+    for number, group in enumerate(within_memory(products, elements, GROUP_ELEMENTS)):
         generator = np.random.default_rng([context.seed, number])
         moments = {product.name: Moments() for product in group}
         held = {product.name: _Held(product.terms) for product in group}
@@ -78,7 +78,7 @@ def cross_moments(
     def elements(pair: tuple[Product, str]) -> int:
         return pair[0].terms * (pair[0].terms + pair[0].channel_count)
 
-    for number, group in enumerate(_groups(products, elements)):
+    for number, group in enumerate(within_memory(products, elements, GROUP_ELEMENTS)):
         generator = np.random.default_rng([context.seed, number])
         moments = {product.name: CrossMoments() for product, _ in group}
         held = {product.name: _Held(product.terms) for product, _ in group}
@@ -127,12 +127,13 @@ def _row_count(product: Product) -> int:
     return min(MOST_ROWS, max(LEAST_ROWS, ROWS_A_TERM * product.terms))
 
 
-def _groups(items: Iterable[Item], elements: Callable[[Item], int]) -> Iterator[list[Item]]:
+def within_memory(items: Iterable[Item], elements: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Items in their order, as many at a time as hold `most` elements together, one at least."""
     group: list[Item] = []
     held = 0
     for item in items:
         needed = elements(item)
-        if group and held + needed > GROUP_ELEMENTS:
+        if group and held + needed > most:
             yield group
             group, held = [], 0
         group.append(item)

@@ -7,7 +7,7 @@ the unit goes and the others make up for it (`worker.engine.structure.surgeon`).
 (`worker.engine.training.fisher`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from worker.engine.model_file import ModelFile
 from worker.engine.moments.products import Product, as_rows
-from worker.engine.moments.reading import input_moments
+from worker.engine.moments.reading import input_moments, within_memory
 from worker.engine.nodes import CONV_RANK, MATRIX_RANK, is_operator
 from worker.engine.pass_contract import PassContext
 from worker.engine.structure.groups import Group, Part, Structure
@@ -77,7 +77,12 @@ def obs_scores(structure: Structure, model: ModelFile, context: PassContext, sam
     constants, scores = Constants(structure), Scores()
     parts = [part for group in structure.groups for part in group.consumers]
     products = {part: _product(part.slot, constants) for part in parts}
-    for groups in _within_memory(structure.groups, products):
+
+    def elements(group: Group) -> int:
+        return sum(product.terms**2 for part in group.consumers if (product := products[part]) is not None)
+
+    # Each pass over the data reads as many groups as there is room for.
+    for groups in within_memory(structure.groups, elements, MOST_ELEMENTS):
         wanted = {product.name: product for group in groups for part in group.consumers if (product := products[part])}
         moments = dict(_second_moments(model, wanted, context, samples))
         for group in groups:
@@ -85,21 +90,6 @@ def obs_scores(structure: Structure, model: ModelFile, context: PassContext, sam
             scores[group.name] = removal_scores(readers, group.width)
             context.progress(OBS_SHARE * len(scores) / len(structure.groups))
     return scores
-
-
-def _within_memory(groups: list[Group], products: Mapping[Part, Product | None]) -> Iterator[list[Group]]:
-    """Groups whose second moments are held at once: each pass over the data reads as many as there is room for."""
-    taken: list[Group] = []
-    held = 0
-    for group in groups:
-        needed = sum(product.terms**2 for part in group.consumers if (product := products[part]) is not None)
-        if taken and held + needed > MOST_ELEMENTS:
-            yield taken
-            taken, held = [], 0
-        taken.append(group)
-        held += needed
-    if taken:
-        yield taken
 
 
 def fisher_scores(structure: Structure, products: Iterable[Mapping[str, np.ndarray]]) -> Scores:

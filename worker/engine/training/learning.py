@@ -6,7 +6,7 @@ from typing import Any
 
 from app.recipes.training import TrainingOptions
 from worker.engine.model_file import ModelFile
-from worker.engine.pass_contract import PassContext
+from worker.engine.pass_contract import BudgetExhausted, PassContext
 from worker.engine.trainable.write_back import write_back
 from worker.engine.training.account import for_manifest, in_words, replayed
 from worker.engine.training.lesson import plan_lesson
@@ -43,3 +43,26 @@ def learn(
     manifest["replay"] = replayed(lesson, trained)
     model = write_back(student_file, trained.state, folder) if trained.improved else None
     return Learned(model, in_words(lesson, trained), manifest)
+
+
+def learn_behind(
+    changed: ModelFile,
+    teacher: ModelFile,
+    options: TrainingOptions,
+    context: PassContext,
+    notes: list[str],
+    manifest: dict[str, Any],
+    not_trained: str,
+) -> ModelFile:
+    """What a pass has `changed`, as training makes it, or as it is where that is no better or there is no time, which
+    `not_trained` says. Adds to the `notes` of the pass, and to its `manifest`, which has `replay`.
+    """
+    try:
+        learned = learn(changed, teacher, options, context, context.scratch / "trained")
+    except BudgetExhausted:
+        notes.append(not_trained)
+        return changed
+    notes.extend(learned.notes)
+    manifest["training"] = learned.manifest
+    manifest["replay"] |= {"training": learned.manifest.pop("replay")}
+    return learned.model or changed
