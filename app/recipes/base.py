@@ -1,12 +1,21 @@
 """What every pass configuration shares."""
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
 Need = Literal["calibration_data", "training_data", "labels", "trainable_model", "float32_weights"]
+
+
+def exactly_one(names: Sequence[str]) -> Callable[[dict[str, Any]], None]:
+    """What a validator checks, in the words of JSON Schema: of these arguments one is given, and is not null."""
+
+    def add(schema: dict[str, Any]) -> None:
+        schema["oneOf"] = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
+
+    return add
 
 
 class PassConfig(BaseModel):

@@ -1,25 +1,20 @@
 """What the passes that take weights away may be asked for."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from app.recipes.base import Need, PassConfig
+from app.recipes.base import Need, PassConfig, exactly_one
 from app.recipes.training import TeachingOptions
 
 RULES = ("threshold", "percentile", "sparsity", "pattern")
 
 
-def _exactly_one_rule(schema: dict[str, Any]) -> None:
-    """What `PruneUnstructured` checks, in the words of JSON Schema."""
-    schema["oneOf"] = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in RULES]
-
-
 class PruneUnstructured(PassConfig):
     """Small weights set to zero: a file that compresses better, keeps its size and runs no faster in ONNX Runtime."""
 
-    model_config = ConfigDict(json_schema_extra=_exactly_one_rule)
+    model_config = ConfigDict(json_schema_extra=exactly_one(RULES))
 
     argument_needs: ClassVar[Mapping[str, frozenset[Need]]] = {
         "training": frozenset({"training_data", "trainable_model"})

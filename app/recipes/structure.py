@@ -1,11 +1,11 @@
 """What `prune_structured` may be asked for."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.base import Need, PassConfig
+from app.recipes.base import Need, PassConfig, exactly_one
 from app.recipes.training import TeachingOptions
 
 RULES = ("ratio", "target", "given")
@@ -42,15 +42,10 @@ class GivenUnits(BaseModel):
     units: list[Unit] = Field(min_length=1, max_length=1_000_000, description="Their numbers, from 0.")
 
 
-def _exactly_one_rule(schema: dict[str, Any]) -> None:
-    """What `PruneStructured` checks, in the words of JSON Schema."""
-    schema["oneOf"] = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in RULES]
-
-
 class PruneStructured(PassConfig):
     """Channels, hidden units and attention heads taken out whole: a smaller model of the same kind, a faster one."""
 
-    model_config = ConfigDict(json_schema_extra=_exactly_one_rule)
+    model_config = ConfigDict(json_schema_extra=exactly_one(RULES))
 
     argument_needs: ClassVar[Mapping[str, frozenset[Need]]] = {
         "training": frozenset({"training_data", "trainable_model"})
