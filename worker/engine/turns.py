@@ -72,6 +72,13 @@ def take_turns(paths: Sequence[Path], feeds: Sequence[Feed], conditions: Conditi
     return timings
 
 
+def least_turn_seconds(load_seconds: float, call_seconds: float) -> float:
+    """What one file takes in one round, however short the round is meant to be."""
+    # A call longer than a whole turn warms up once and is timed once.
+    calls = 2 if call_seconds > ROUND_SECONDS else WARM_UP_CALLS + LEAST_CALLS
+    return load_seconds + calls * call_seconds
+
+
 def ratios(timings: list[Timing]) -> list[list[float]]:
     """By file, how many times faster than the first one it was in each round."""
     first = timings[0].medians

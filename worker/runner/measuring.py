@@ -1,6 +1,7 @@
 """Measuring a file and its original through the probes, within what is left of the budget."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from app.jobs.report import Latency, Measurement, Quality
@@ -16,11 +17,11 @@ from worker.engine.evaluation.requests import (
     Turns,
     TurnsAnswer,
 )
-from worker.engine.feeds import FeedDescription, Feeds
+from worker.engine.feeds import FeedDescription
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
 from worker.engine.sessions import Device
-from worker.engine.stored_arrays import ArrayStore
+from worker.engine.stored_arrays import ArrayStore, StoredArray
 from worker.runner.job_data import JobData
 from worker.runner.pacing import Pacing
 
@@ -33,6 +34,16 @@ NOISY_SPREAD = 1.5
 # What a probe takes beyond measuring: a fresh interpreter and its imports.
 START_SECONDS = 0.7
 USUAL_TURN_SECONDS = 0.33
+# A probe that was given a share of the time and takes this many times as long hangs.
+MOST_SHARES = 3
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one probe may take: seconds of measuring, and its part of the present span of progress."""
+
+    seconds: float
+    span: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass
@@ -85,29 +96,36 @@ class Laboratory:
         self.pacing.at(1.0)
         return Subject(model, model.size_bytes(), compressed_size_bytes(model.files()), footprint, kernels)
 
-    def take_turns(self, models: list[ModelFile]) -> TurnsAnswer:
+    def take_turns(self, models: list[ModelFile], share: Share | None = None) -> TurnsAnswer:
         """Latency of all, the first being what the others are compared with."""
-        seconds = self._allot(TURNS_SECONDS, 0.4)
+        seconds = share.seconds if share else self._allot(TURNS_SECONDS, 0.4)
         request = Turns(
             models=[str(model.path.resolve()) for model in models],
-            feeds=[self._feed_for(model, self.data.latency) for model in models],
+            feeds=[self._latency_feed(model) for model in models],
             threads=self.threads,
             device=self.device,
             seconds=seconds,
             rounds=ROUNDS,
         )
         expected = START_SECONDS + min(seconds, ROUNDS * len(models) * USUAL_TURN_SECONDS)
-        return run_probe("latency", request, TurnsAnswer, self._bounds("latency", expected))
+        return run_probe("latency", request, TurnsAnswer, self._bounds_within(share, "latency", expected))
 
-    def compare(self, original: ModelFile, candidate: ModelFile, metric: Metric, call_ms: float) -> ComparisonAnswer:
+    def compare(
+        self,
+        original: ModelFile,
+        candidate: ModelFile,
+        metric: Metric,
+        call_ms: float,
+        share: Share | None = None,
+    ) -> ComparisonAnswer:
         """Quality of both on the evaluation data; `call_ms` is what a call of both takes, for the estimate of time."""
-        seconds = self._allot(float("inf"), 0.8)
+        seconds = share.seconds if share else self._allot(float("inf"), 0.8)
         feeds = self.data.evaluation
         request = Comparison(
             original=str(original.path.resolve()),
             candidate=str(candidate.path.resolve()),
-            feed=feeds.describe(self._store),
-            labels={name: self._store.keep(array) for name, array in self.data.labels.items()},
+            feed=self._evaluation,
+            labels=self._labels,
             metric=metric,
             threads=self.threads,
             device=self.device,
@@ -117,28 +135,47 @@ class Laboratory:
         )
         calls = feeds.sample_count / feeds.samples_per_call(self.data.batch)
         expected = START_SECONDS + min(seconds, calls * call_ms / 1e3)
-        return run_probe("comparison", request, ComparisonAnswer, self._bounds("comparison", expected))
+        return run_probe("comparison", request, ComparisonAnswer, self._bounds_within(share, "comparison", expected))
+
+    # Data that no file holds is written for the probes, once however many there are.
+
+    @cached_property
+    def _latency(self) -> FeedDescription:
+        return self.data.latency.describe(self._store)
+
+    @cached_property
+    def _evaluation(self) -> FeedDescription:
+        return self.data.evaluation.describe(self._store)
+
+    @cached_property
+    def _labels(self) -> dict[str, StoredArray]:
+        return {name: self._store.keep(array) for name, array in self.data.labels.items()}
 
     def _one_call(self, model: ModelFile, seconds: float) -> OneCall:
         folder = self.folder / f"written-{self._count}"
         folder.mkdir(parents=True)
         return OneCall(
             model=str(model.path.resolve()),
-            feed=self._feed_for(model, self.data.latency),
+            feed=self._latency_feed(model),
             threads=self.threads,
             device=self.device,
             seconds=seconds,
             folder=str(folder.resolve()),
         )
 
-    def _feed_for(self, model: ModelFile, feeds: Feeds) -> FeedDescription:
+    def _latency_feed(self, model: ModelFile) -> FeedDescription:
         """A pass may have changed the dtype of an input: float16 in place of float32."""
-        description = feeds.describe(self._store)
         dtypes = {face.name: face.dtype for face in inputs_of(model.structure())}
-        return description.model_copy(update={"dtypes": {name: dtypes[name] for name in description.dtypes}})
+        return self._latency.model_copy(update={"dtypes": {name: dtypes[name] for name in self._latency.dtypes}})
 
     def _allot(self, most: float, share: float) -> float:
         return max(LEAST_SECONDS, min(most, share * self.pacing.seconds_left()))
+
+    def _bounds_within(self, share: Share | None, name: str, expected_seconds: float) -> Bounds:
+        if share is None:
+            return self._bounds(name, expected_seconds)
+        bounds = self._bounds(name, expected_seconds, share.span)
+        return replace(bounds, limit_seconds=min(bounds.limit_seconds, MOST_SHARES * share.seconds + GRACE_SECONDS))
 
     def _bounds(self, name: str, expected_seconds: float, span: tuple[float, float] = (0.0, 1.0)) -> Bounds:
         """While a probe runs, progress follows the clock: it cannot tell itself without disturbing what it times."""
