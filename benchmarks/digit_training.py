@@ -59,10 +59,6 @@ def write_untrained(name: str, digits: str, target: str, seed: int) -> dict[str,
     torch.manual_seed(seed)
     images, _ = read_digits(Path(digits))
     network = BUILDERS[name]()
-    with torch.no_grad():
-        # Exporters merge tensors that are equal, and all BatchNormalizations are at first.
-        for tensor in (*network.parameters(), *(one for one in network.buffers() if one.is_floating_point())):
-            tensor.add_(torch.rand_like(tensor) * 1e-3)
     export(network, {"image": torch.from_numpy(images[:1])}, "scores", Path(target), for_training=True)
     return {}
 

@@ -32,8 +32,11 @@ NO_FASTER = (
 
 @dataclass(frozen=True)
 class Made:
-    """New values of constants by name, the cuts that made them, and what is to be said of both, and of training."""
+    """New values of constants of `file` by name, the cuts that made them, and what is to be said of both, and of
+    training.
+    """
 
+    file: ModelFile
     arrays: dict[str, np.ndarray]
     cuts: dict[str, Cut]
     notes: list[str]
@@ -55,7 +58,8 @@ def apply(model: ModelFile, config: PruneUnstructured, context: PassContext) -> 
         )
     context.check_time("pruning")
     cuts = find_cuts(found.places, config)
-    made = Made(_pruned_at_once(found.places, cuts, config, context), cuts, [_rule_in_words(cuts, config)])
+    at_once = _pruned_at_once(found.places, cuts, config, context)
+    made = Made(model, at_once, cuts, [_rule_in_words(cuts, config)])
     if config.training is not None:
         made = _trained(model, found.places, config, context, made)
     zeros = {place.name: int((made.arrays.get(place.name, place.values) == 0).sum()) for place in found.places}
@@ -64,7 +68,7 @@ def apply(model: ModelFile, config: PruneUnstructured, context: PassContext) -> 
     manifest = _manifest(found, zeros, made, config)
     if not made.arrays:
         return PassResult(model, False, [*notes, "No weight was set to zero that is not so already."], manifest, layers)
-    result = overwrite(model, made.arrays, context.scratch / "result")
+    result = overwrite(made.file, made.arrays, context.scratch / "result")
     before, now = (compressed_size_bytes(file.files()) for file in (model, result))
     notes += [f"Compressed (zstd, level {LEVEL}): {now:,} bytes, before {before:,}.", NO_FASTER]
     manifest["compressed"] = {"method": f"zstd, level {LEVEL}", "before_bytes": before, "after_bytes": now}
@@ -93,11 +97,11 @@ def _trained(
 
     sparse = train_sparse(model, places, config, context)
     if sparse.arrays is None:
-        return Made(at_once.arrays, at_once.cuts, [*at_once.notes, *sparse.notes], sparse.manifest)
+        return Made(at_once.file, at_once.arrays, at_once.cuts, [*at_once.notes, *sparse.notes], sparse.manifest)
     if config.threshold is not None or config.pattern is not None:
-        return Made(sparse.arrays, at_once.cuts, [*at_once.notes, *sparse.notes], sparse.manifest)
+        return Made(sparse.file, sparse.arrays, at_once.cuts, [*at_once.notes, *sparse.notes], sparse.manifest)
     grown = "Weights were set to zero by their magnitude as it was, more and more over the first half of the training."
-    return Made(sparse.arrays, {}, [grown, *sparse.notes], sparse.manifest)
+    return Made(sparse.file, sparse.arrays, {}, [grown, *sparse.notes], sparse.manifest)
 
 
 def _layer(place: Place, zeros: int) -> Layer:

@@ -73,13 +73,13 @@ def find_weights(graph: ir.Graph) -> Weights:
     What only meets numbers counted from shapes and positions is part of a formula and no weight.
     """
     found: dict[str, str] = {}
-    active = _activations(graph)
+    active = activations(graph)
     for node in graph:
         if not any(value in active for value in node.outputs):
             continue
         for position, value in enumerate(node.inputs):
-            for source in _sources(value):
-                kind = _kind(qualified(node), position, source)
+            for source in sources_of(value):
+                kind = kind_of(qualified(node), position, source)
                 if kind is not None:
                     # What is a running statistic anywhere gets no gradient anywhere.
                     held = found.get(source.name or "", kind)
@@ -91,7 +91,7 @@ def find_weights(graph: ir.Graph) -> Weights:
     )
 
 
-def _activations(graph: ir.Graph) -> set[ir.Value]:
+def activations(graph: ir.Graph) -> set[ir.Value]:
     """Values that depend on float inputs, on embeddings, or on a product of weights, which exporters leave unfolded."""
     found = {value for value in graph.inputs if value.const_value is None and value.dtype in FLOATS}
     for node in graph:
@@ -104,11 +104,11 @@ def _starts_from_weights(node: ir.Node) -> bool:
     if qualified(node) == "com.microsoft.EmbedLayerNormalization":
         return True
     if qualified(node) == "Gather":
-        return bool(_sources(node.inputs[0]))
-    return qualified(node) in PRODUCTS and all(_sources(value) for value in node.inputs[:2])
+        return bool(sources_of(node.inputs[0]))
+    return qualified(node) in PRODUCTS and all(sources_of(value) for value in node.inputs[:2])
 
 
-def _kind(name: str, position: int, source: ir.Value) -> str | None:
+def kind_of(name: str, position: int, source: ir.Value) -> str | None:
     """What a constant is to the operator that reads it at this position."""
     if position in STATISTICS.get(name, ()):
         return "statistics"
@@ -116,12 +116,12 @@ def _kind(name: str, position: int, source: ir.Value) -> str | None:
         return "parameters"
     if position in TENSORS.get(name, ()) and _is_tensor(source):
         return "parameters"
-    if position in VECTORS.get(name, ()) and _is_tensor(source) and _wide_axes(source) == 1:
+    if position in VECTORS.get(name, ()) and _is_tensor(source) and wide_axes(source) == 1:
         return "parameters"
     return None
 
 
-def _wide_axes(source: ir.Value) -> int:
+def wide_axes(source: ir.Value) -> int:
     tensor = constant_tensor(source)
     return 0 if tensor is None else sum(size != 1 for size in tensor.shape.numpy())
 
@@ -132,7 +132,7 @@ def constant_names(graph: ir.Graph) -> list[str]:
     return [*graph.initializers, *nodes]
 
 
-def _sources(value: ir.Value | None) -> list[ir.Value]:
+def sources_of(value: ir.Value | None) -> list[ir.Value]:
     """The float constants that a value is made of by moving elements about."""
     found, stack, seen = [], [value], set()
     while stack:

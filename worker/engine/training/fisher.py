@@ -52,10 +52,13 @@ def gradient_products(model: ModelFile, context: PassContext, samples: int) -> I
             drawn = generator(context.seed, ANSWER, number)
             loss = _surprise(made, readings, wide, bool(student.feeds.whole), drawn)
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-            yield {
-                name: np.zeros(tuple(weight.shape), np.float32) if gradient is None else _array(gradient * weight)
-                for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-            }
+            found: dict[str, np.ndarray] = {}
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                felt = np.zeros(tuple(weight.shape), np.float32) if gradient is None else _array(gradient * weight)
+                # What the student has parted is one constant of the model.
+                origin = student.origins.get(name, name)
+                found[origin] = found[origin] + felt if origin in found else felt
+            yield found
 
 
 def _surprise(

@@ -41,7 +41,7 @@ def learn(
         trained = lesson.run(context)
     manifest = for_manifest(lesson, trained)
     manifest["replay"] = replayed(lesson, trained)
-    model = write_back(student_file, trained.state, folder) if trained.improved else None
+    model = write_back(student.file, trained.state, folder) if trained.improved else None
     return Learned(model, in_words(lesson, trained), manifest)
 
 

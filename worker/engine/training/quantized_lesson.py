@@ -81,7 +81,7 @@ def learn_form(start: Start, teacher: ModelFile, options: TeachingOptions, conte
         for name, ratio in ratios.items():
             ratio.copy_(trained.state[name])
     weights = {name: tensor for name, tensor in trained.state.items() if name not in ratios}
-    return LearnedForm(_written(start, first, simulation, weights, context.scratch), notes, manifest)
+    return LearnedForm(_written(start, student.file, simulation, weights, context.scratch), notes, manifest)
 
 
 def _written(start: Start, first: ModelFile, simulation: Int8Simulation, weights: Tensors, scratch: Path) -> ModelFile:

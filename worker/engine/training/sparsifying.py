@@ -38,8 +38,11 @@ WITHOUT = "Training did not make the pruned weights better on the held-out sampl
 
 @dataclass(frozen=True)
 class Sparse:
-    """Constants by name as training left them, the pruned among them; None: they are best pruned and left so."""
+    """Constants of `file`, the student's, by name as training left them, the pruned among them; None: they are best
+    pruned and left so.
+    """
 
+    file: ModelFile
     arrays: dict[str, np.ndarray] | None
     notes: list[str]
     manifest: dict[str, Any]
@@ -124,7 +127,7 @@ def train_sparse(model: ModelFile, places: Sequence[Place], config: PruneUnstruc
             at_once = _judged_at_once(hooks, student.tensors, lesson.judge)
             trained = lesson.run(context, hooks)
         except BudgetExhausted:
-            return Sparse(None, [NO_TIME], {})
+            return Sparse(model, None, [NO_TIME], {})
     return _outcome(lesson, trained, hooks, at_once)
 
 
@@ -147,10 +150,10 @@ def _outcome(lesson: Lesson, trained: Trained, hooks: Sparsity, at_once: Judgeme
     notes = in_words(lesson, trained)
     best = None if trained.standing.best is None else Judgement(**trained.standing.best)
     if not trained.improved or best is None or not best.better_than(at_once):
-        return Sparse(None, [*notes, WITHOUT], manifest)
+        return Sparse(lesson.student.file, None, [*notes, WITHOUT], manifest)
     notes.append(f"Pruned and not trained the held-out samples would have given {at_once.in_words()}.")
     arrays = {name: array_from(tensor) for name, tensor in trained.state.items()}
     for place in hooks.places:  # those that are frozen lose their zeros as well
         if place.name not in lesson.student.tensors:
             arrays[place.name] = np.where(array_from(hooks.kept[place.name]), place.values, np.float32(0))
-    return Sparse(arrays, notes, manifest)
+    return Sparse(lesson.student.file, arrays, notes, manifest)

@@ -1,8 +1,10 @@
 """The student: a user's model as a module, proven to compute what ONNX Runtime does, and fed as fast as it may be."""
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from worker.engine.trainable.batching import takes_larger_batches
 from worker.engine.trainable.importing import import_model
 from worker.engine.trainable.module import NORMALIZATION, TrainableGraph
 from worker.engine.trainable.parity import check_parity
+from worker.engine.trainable.parting import part
 from worker.engine.training.batches import smallest_step, training_count
 
 FROZEN, INSIDE_FUNCTION = "frozen by the recipe", "inside a function of the model"
@@ -39,7 +42,11 @@ class NothingToTrain(UserFault):
 
 @dataclass(frozen=True)
 class Student:
-    """`tensors` are those of the module that training moves; `frozen` says why others stay. `feeds` may be batched."""
+    """`tensors` are those of the module that training moves; `frozen` says why others stay. `feeds` may be batched.
+
+    `file` is the model that was given, or where its exporter had merged tensors one with constants of their own for
+    them; `origins` has the constant of the given model by the name of each.
+    """
 
     file: ModelFile
     module: TrainableGraph
@@ -47,6 +54,7 @@ class Student:
     tensors: dict[str, torch.Tensor]
     frozen: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=dict)
 
     def look(self, names: list[str] | None = None) -> dict[str, np.ndarray]:
         """Of two samples, or one call, the outputs or these values, as rows; what has no row a sample is left out."""
@@ -102,6 +110,8 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
             "Put the passes that train before those that quantize.",
         )
     feeds = feeds_for(model, data)
+    parted = part(model, set(options.freeze), Path(tempfile.mkdtemp(prefix="parted-", dir=context.scratch)))
+    model = parted.model
     module = import_model(model)
     check_parity(model, module, next(feeds.calls(1)).feed, context.scratch, context.threads)
     frozen = _frozen(model, module, options)
@@ -112,6 +122,12 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
     if not any(tensor.requires_grad for tensor in tensors.values()):
         raise NothingToTrain("Every weight of the model is frozen.", "Leave a weight out of `freeze`.")
     feeds, notes = _batched(module, feeds)
+    if parted.origins:
+        merged = len(set(parted.origins.values()))
+        notes.append(
+            f"{merged} constants that are one number throughout stood for {merged + len(parted.origins)} tensors of "
+            "different layers, as exporters merge what is equal: each is trained by itself."
+        )
     notes.extend(_normalization(module, feeds, options, frozen))
     if module.frozen_statistics:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in module.statistics}
@@ -120,7 +136,7 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
         notes.append(f"`freeze` names weights that the model does not train: {', '.join(unknown[:10])}.")
     module.to(_device(context))
     tensors = {name: module.held()[name] for name in tensors}
-    return Student(model, module, feeds, tensors, frozen, notes)
+    return Student(model, module, feeds, tensors, frozen, notes, parted.origins)
 
 
 def _device(context: PassContext) -> torch.device:

@@ -156,13 +156,13 @@ class Network:
             return {"tokens": torch.randint(0, 20, (batch, LENGTH)), "mask": mask}
         return {name: torch.randn(batch, *shape) for name, shape in self.inputs.items()}
 
-    def export(self, folder: Path, exporter: str) -> ModelFile:
+    def export(self, folder: Path, exporter: str, *, untrained: bool = False) -> ModelFile:
         """`new` or `old`, the batch axis open, weights as if trained: no two tensors alike, which exporters merge."""
         torch.manual_seed(1)
         network = self.build()
         with torch.no_grad():
             for tensor in (*network.parameters(), *(one for one in network.buffers() if one.is_floating_point())):
-                tensor.add_(torch.rand_like(tensor) * 0.2)
+                tensor.add_(torch.rand_like(tensor) * (0.0 if untrained else 0.2))
         feed = self.feed(2)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "model.onnx"
