@@ -19,12 +19,14 @@ from app.blobs.service import keep, replace, stored_copy
 from app.blobs.tables import storage_key
 from app.jobs import lease, subjects
 from app.jobs.lease import Claim
-from app.jobs.report import Measurement, Report
+from app.jobs.report import Interval, Latency, Measurement, Quality, Report, StepFile
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import MeasurementRow, ReportRow
 from app.storage import Storage
 from worker.runner.contract import MAX_RESULT_BYTES, OUTPUT_FOLDER, RESULT_FILE, OutputFile, RunnerResult
 
+# A metric, its value, and both ends of its interval where it has one.
+Figure = tuple[str, float | None, float | None, float | None]
 # What a job of each kind is for.
 PRODUCTS: dict[JobKind, Callable[[RunnerResult], BaseModel | None]] = {
     JobKind.INSPECT_MODEL: lambda result: result.model,
@@ -145,45 +147,51 @@ def _artifact(claim: Claim, item: StoredOutput, blob_id: UUID) -> ArtifactRow:
 
 
 def _measurements(job_id: UUID, report: Report) -> list[MeasurementRow]:
-    files = [("baseline", report.baseline)] + [(each.name, each.measurement) for each in report.candidates]
-    rows = [
+    subjects = [("baseline", _figures(report.baseline))]
+    subjects += [(each.name, [*_figures(each.measurement), _ratio(each.latency_ratio)]) for each in report.candidates]
+    subjects += [
+        (f"step {number} {step.pass_}", _step_figures(step.file))
+        for number, step in enumerate(report.steps, 1)
+        if step.file is not None
+    ]
+    return [
         MeasurementRow(job_id=job_id, subject=subject, metric=name, value=value, low=low, high=high)
-        for subject, measurement in files
-        for name, value, low, high in _figures(measurement)
+        for subject, figures in subjects
+        for name, value, low, high in figures
     ]
-    rows += [
-        MeasurementRow(
-            job_id=job_id,
-            subject=each.name,
-            metric="latency_ratio",
-            value=each.latency_ratio.value,
-            low=each.latency_ratio.low,
-            high=each.latency_ratio.high,
-        )
-        for each in report.candidates
-    ]
-    return rows
 
 
-def _figures(measurement: Measurement) -> list[tuple[str, float | None, float | None, float | None]]:
-    latency = measurement.latency
+def _figures(measurement: Measurement) -> list[Figure]:
     plain: dict[str, float] = {
         "size_bytes": measurement.size_bytes,
         "compressed_size_bytes": measurement.compressed_size_bytes,
         "load_ms": measurement.load_ms,
         "peak_memory_bytes": measurement.peak_memory_bytes,
-        "latency_p50_ms": latency.p50_ms,
-        "latency_p90_ms": latency.p90_ms,
-        "latency_p99_ms": latency.p99_ms,
+        **_percentiles(measurement.latency),
         "throughput_per_second": measurement.throughput_per_second,
         "int8_share": measurement.kernels.int8_share,
     }
-    quality = {
-        ".".join(part for part in (each.name, each.output, each.labels) if part): each for each in measurement.quality
-    }
-    return [(name, value, None, None) for name, value in plain.items()] + [
-        (name, each.value, each.low, each.high) for name, each in quality.items()
-    ]
+    return [*((name, value, None, None) for name, value in plain.items()), *_qualities(measurement.quality)]
+
+
+def _step_figures(file: StepFile) -> list[Figure]:
+    """What was measured of it: what was not has no row."""
+    plain: dict[str, float] = {"size_bytes": file.size_bytes, **(_percentiles(file.latency) if file.latency else {})}
+    ratio = [_ratio(file.latency_ratio)] if file.latency_ratio else []
+    return [*((name, value, None, None) for name, value in plain.items()), *_qualities(file.quality), *ratio]
+
+
+def _percentiles(latency: Latency) -> dict[str, float]:
+    return {"latency_p50_ms": latency.p50_ms, "latency_p90_ms": latency.p90_ms, "latency_p99_ms": latency.p99_ms}
+
+
+def _qualities(measured: list[Quality]) -> list[Figure]:
+    named = {".".join(part for part in (each.name, each.output, each.labels) if part): each for each in measured}
+    return [(name, each.value, each.low, each.high) for name, each in named.items()]
+
+
+def _ratio(ratio: Interval) -> Figure:
+    return "latency_ratio", ratio.value, ratio.low, ratio.high
 
 
 def _open_regular(path: Path) -> int:

@@ -1,6 +1,6 @@
 """A report as tables: the original beside the optimized file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -8,13 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.output import bytes_text
-from app.jobs.report import Candidate, Kernels, Measurement, Quality, Report, Verdict
+from app.jobs.report import Candidate, Interval, Kernels, Measurement, Quality, Report, StepFile, Verdict
+from app.recipes.request import Metric
 
 VERDICT_STYLES = {"met": "bold green", "unmet": "bold yellow", "no_contract": "bold"}
 SHARES = frozenset({"top1", "top5", "f1", "accuracy", "agreement"})
 KERNELS_SHOWN = 4
 
 INTERVAL = "  95 % interval"
+# The reason stands below the table.
+NOT_MEASURED = "-"
 SIZE_WORDS = ("smaller", "larger")
 TIME_WORDS = ("faster", "slower")
 
@@ -31,6 +34,7 @@ def _parts(report: Report) -> Iterator[RenderableType]:
     for candidate in report.candidates:
         yield _comparison(report.baseline, candidate)
         yield from _kernel_lines(report.baseline.kernels, candidate.measurement.kernels)
+    yield from _chain(report)
     yield from _verdict_lines(report.verdict)
     for warning in report.warnings:
         yield Text(f"warning: {warning}", style="yellow")
@@ -68,8 +72,8 @@ def _cost_rows(baseline: Measurement, candidate: Candidate) -> Iterator[Row]:
     ratio = candidate.latency_ratio
     p50 = row("latency p50", lambda item: item.latency.p50_ms, milliseconds_text, TIME_WORDS)
     yield *p50[:3], ratio_text(ratio.value, TIME_WORDS)
-    if ratio.low is not None and ratio.high is not None:
-        yield INTERVAL, "", "", f"{ratio.low:.2f} to {ratio.high:.2f} x"
+    if spread := ratio_interval_text(ratio):
+        yield INTERVAL, "", "", spread
     yield row("latency p90", lambda item: item.latency.p90_ms, milliseconds_text, TIME_WORDS)
     yield row("latency p99", lambda item: item.latency.p99_ms, milliseconds_text, TIME_WORDS)
     before, after = baseline.throughput_per_second, measured.throughput_per_second
@@ -82,7 +86,6 @@ def _cost_rows(baseline: Measurement, candidate: Candidate) -> Iterator[Row]:
 
 def _quality_rows(baseline: Measurement, measured: Measurement) -> Iterator[Row]:
     """Metrics against labels on both files; metrics against the original on the optimized one alone."""
-    before = {(quality.name, quality.output, quality.labels): quality for quality in baseline.quality}
     outputs = {quality.output for quality in measured.quality}
     for quality in measured.quality:
         name = quality.name.removesuffix("_db")
@@ -92,7 +95,7 @@ def _quality_rows(baseline: Measurement, measured: Measurement) -> Iterator[Row]
         if quality.labels is None:
             name += " vs original"
         else:
-            original = before.get((quality.name, quality.output, quality.labels))
+            original = _same_metric(baseline.quality, quality)
         yield (
             name,
             quality_text(original) if original else "",
@@ -119,6 +122,63 @@ def _kernel_lines(before: Kernels, after: Kernels) -> Iterator[Text]:
         ]
         rest = len(kernels.by_operator) - len(shown)
         yield Text(f"{name} ran {', '.join(shown)}{f' and {rest} more kinds' if rest else ''}")
+
+
+def _chain(report: Report) -> Iterator[RenderableType]:
+    """What each step of a chain left, beside the original."""
+    files = [(f"{number} {step.pass_}", step.file) for number, step in enumerate(report.steps, 1) if step.file]
+    if not files:
+        return
+    chosen = _chain_metrics(report)
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title="step by step", title_justify="left"
+    )
+    table.add_column("after", overflow="fold")  # the one that gives way on a narrow terminal
+    for column in ("size", "latency", "change", *(one.name.removesuffix("_db") for one in chosen)):
+        table.add_column(Text(column), justify="right", no_wrap=True)
+    before = report.baseline
+    originals = [_same_metric(before.quality, one) for one in chosen]
+    start = [bytes_text(before.size_bytes), milliseconds_text(before.latency.p50_ms), ""]
+    table.add_row("the original", *start, *(quality_text(one) if one else "" for one in originals))
+    for name, file in files:
+        for row in _step_rows(name, file, chosen):
+            table.add_row(*(Text(cell) for cell in row))
+    yield table
+    for name, file in files:
+        yield from (Text(f"{name}: {text}", style="yellow") for text in (*file.unmeasured, *file.notes))
+
+
+def _chain_metrics(report: Report) -> list[Quality]:
+    """The job's metric and agreement on its output, as the delivered file has them."""
+    metric = Metric.model_validate(report.manifest["metric"])
+    measured = report.candidates[0].measurement.quality
+    wanted = dict.fromkeys([(metric.name, metric.output, metric.labels), ("agreement", metric.output, None)])
+    return [one for key in wanted for one in measured if _metric_key(one) == key]
+
+
+def _metric_key(quality: Quality) -> tuple[str, str | None, str | None]:
+    return quality.name, quality.output, quality.labels
+
+
+def _same_metric(measured: Iterable[Quality], wanted: Quality) -> Quality | None:
+    return next((one for one in measured if _metric_key(one) == _metric_key(wanted)), None)
+
+
+def _step_rows(name: str, file: StepFile, chosen: list[Quality]) -> Iterator[tuple[str, ...]]:
+    """One line, and one for the interval of the ratio."""
+    found = [_same_metric(file.quality, one) for one in chosen]
+    missing = NOT_MEASURED if file.unmeasured and not file.quality else ""
+    ratio = file.latency_ratio
+    yield (
+        name,
+        bytes_text(file.size_bytes),
+        milliseconds_text(file.latency.p50_ms) if file.latency else NOT_MEASURED,
+        ratio_text(ratio.value, TIME_WORDS) if ratio else "",
+        *(quality_text(one) if one else missing for one in found),
+    )
+    spread = ratio_interval_text(ratio) if ratio else ""
+    if spread:
+        yield INTERVAL, "", "", spread, *([""] * len(found))
 
 
 def _verdict_lines(verdict: Verdict) -> Iterator[Text]:
@@ -153,6 +213,11 @@ def interval_text(quality: Quality) -> str:
     if quality.low is None or quality.high is None:
         return ""
     return f"{_quality_number(quality, quality.low)} to {_quality_number(quality, quality.high)}"
+
+
+def ratio_interval_text(ratio: Interval) -> str:
+    """The 95 % interval of a ratio, where there is one."""
+    return "" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f} x"
 
 
 def _quality_number(quality: Quality, value: float) -> str:

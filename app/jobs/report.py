@@ -110,6 +110,24 @@ class Layer(BaseModel):
     factors: Factors | None = Field(default=None, description="What stands for that weight, where it was factored.")
 
 
+class StepFile(BaseModel):
+    """The file as one step left it, beside the original: measured as the delivered file is, in the time left by it."""
+
+    size_bytes: int = Field(description="The file, external data included.")
+    latency: Latency | None = Field(description="Time of one call; null where it was not measured.")
+    original_latency_ms: float | None = Field(
+        description="The original's median in the same run by turns: a run of its own, for all steps but the delivered."
+    )
+    latency_ratio: Interval | None = Field(description="Original's latency over this one's: above 1 is faster.")
+    quality: list[Quality] = Field(
+        description="Metrics against labels, and against the original; empty where they were not measured."
+    )
+    unmeasured: list[str] = Field(
+        default_factory=list, description="What was not measured and why: the time was over, or the file does not run."
+    )
+    notes: list[str] = Field(default_factory=list, description="What a reader should know before trusting a number.")
+
+
 class Step(BaseModel):
     """One pass as it ran."""
 
@@ -118,6 +136,11 @@ class Step(BaseModel):
     modified: bool = Field(description="Whether it changed the model.")
     seconds: float = Field(description="Time it took.")
     notes: list[str] = Field(default_factory=list, description="What it did and what it left alone, in words.")
+    file: StepFile | None = Field(
+        default=None,
+        description="The file that it left: of the last one that changed the model the delivered file, of one that "
+        "changed nothing the file it was given. Null where one pass ran alone; what it left is the candidate.",
+    )
     layers: list[Layer] = Field(
         default_factory=list,
         description="Node by node, of passes that choose among nodes; weight by weight, of passes that prune.",

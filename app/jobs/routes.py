@@ -184,7 +184,7 @@ async def cancel_job(job_id: JobId, caller: Writer, database: DatabaseDep, respo
     responses=responses(NotFound, ReportNotReady, NoReport),
 )
 async def get_report(job_id: JobId, caller: Reader, database: DatabaseDep) -> Response:
-    """Every measurement, the original beside each candidate; the steps as they ran; the manifest."""
+    """Every measurement, the original beside each candidate; the steps and what each left; the manifest."""
     async with database.reading_scope() as session:
         report = await service.get_report(session, caller.workspace_id, job_id)
     return JsonLine(report)

@@ -123,7 +123,7 @@ class MeasurementRow(Base):
     __tablename__ = "measurements"
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id), primary_key=True)
-    subject: Mapped[str] = mapped_column(Text, primary_key=True)  # `baseline`, or a candidate's name
+    subject: Mapped[str] = mapped_column(Text, primary_key=True)  # `baseline`, a candidate, `step 1 <pass>`
     metric: Mapped[str] = mapped_column(Text, primary_key=True)
     value: Mapped[float | None] = mapped_column(Float)
     low: Mapped[float | None] = mapped_column(Float)

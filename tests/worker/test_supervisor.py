@@ -76,12 +76,12 @@ def test_a_job_delivers_its_artifact_its_report_and_its_figures(
     dataset = store_upload(database, supervisor.storage, DatasetRow, npz(image=images), tmp_path, status="ready")
     request = {
         "model_id": str(model),
-        "recipe": [{"pass": "quantize_static"}],
+        "recipe": [{"pass": "optimize_graph"}, {"pass": "quantize_static"}],
         "data": {"calibration": str(dataset), "evaluation": str(dataset)},
         "metric": {"name": "agreement", "output": "logits"},
         "target": {"device": "cpu", "threads": 1},
     }
-    job_id = add_job(database, model_id=model, request=request, budget_seconds=10.0)
+    job_id = add_job(database, model_id=model, request=request, budget_seconds=60.0)
     with database.session_scope() as session:
         for role in ("calibration", "evaluation"):
             session.add(JobDatasetRow(job_id=job_id, role=role, dataset_id=dataset))
@@ -101,8 +101,19 @@ def test_a_job_delivers_its_artifact_its_report_and_its_figures(
     delivered = next(each for each in artifacts if each.kind == "model")
     assert report["candidates"][0]["sha256"] == delivered.sha256.hex()
     assert report["candidates"][0]["measurement"]["size_bytes"] == delivered.size_bytes
-    assert {"baseline"} < {each.subject for each in figures}
-    assert phases[-1] == "publishing"
+    between = report["steps"][0]["file"]
+    by_subject = {
+        subject: {each.metric: each.value for each in figures if each.subject == subject}
+        for subject in {each.subject for each in figures}
+    }
+    name = "optimize_graph+quantize_static"
+    assert by_subject.keys() == {"baseline", name, "step 1 optimize_graph", "step 2 quantize_static"}
+    kept = by_subject["step 1 optimize_graph"]
+    assert kept["latency_p50_ms"] == between["latency"]["p50_ms"]
+    assert kept["latency_ratio"] == between["latency_ratio"]["value"]
+    assert kept["agreement.logits"] == 1.0
+    assert by_subject["step 2 quantize_static"].items() <= by_subject[name].items()
+    assert phases[-2:] == ["measuring", "publishing"]
     fetched = tmp_path / "delivered.onnx"
     supervisor.storage.fetch(f"blobs/{delivered.workspace_id}/{delivered.blob_id}", fetched)
     assert fetched.stat().st_size == delivered.size_bytes

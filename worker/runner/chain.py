@@ -24,6 +24,8 @@ class Outcome:
 
     model: ModelFile
     steps: list[Step] = field(default_factory=list)
+    files: list[ModelFile] = field(default_factory=list)
+    """What each step left: its own file, or the one that it was given where it changed nothing."""
     manifests: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     extras: dict[ExtraKind, Path] = field(default_factory=dict)
@@ -122,4 +124,5 @@ def _run_pass(name: str, config: PassConfig, outcome: Outcome, context: PassCont
     }
     outcome.model, outcome.extras = result.model, result.extras
     outcome.steps.append(Step.model_validate(step))
+    outcome.files.append(result.model)
     outcome.manifests.append({"pass": name, **result.manifest})

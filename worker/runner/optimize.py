@@ -22,11 +22,12 @@ from worker.runner.job_data import JobData, choose_metric, load_data
 from worker.runner.manifest import Account, build_manifest
 from worker.runner.measuring import Laboratory, Subject, noise_warnings
 from worker.runner.pacing import Pacing
+from worker.runner.step_files import Ends, files_between, with_files
 from worker.runner.unpacking import MODEL_FOLDER, unpack_model
 from worker.runner.verdict import is_slower, judge, with_speed
 
 # Shares of the work at which each stage ends.
-PREPARED, BASELINE, OPTIMIZED, EXAMINED, TIMED = 0.03, 0.12, 0.5, 0.6, 0.9
+PREPARED, BASELINE, OPTIMIZED, EXAMINED, TIMED, COMPARED = 0.03, 0.12, 0.5, 0.6, 0.8, 0.9
 # Metrics whose drop is a share of samples that came out otherwise.
 COUNTING = frozenset({"top1", "accuracy", "agreement"})
 PERFECT = {"agreement": 1.0, "cosine": 1.0}
@@ -112,12 +113,14 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     candidate = laboratory.examine(artifact.model)
     pacing.span(EXAMINED, TIMED)
     turns = laboratory.take_turns([model, artifact.model])
-    pacing.span(TIMED, 1.0)
+    pacing.span(TIMED, COMPARED if files_between(outcome) else 1.0)
     call_ms = baseline.footprint.call_ms + candidate.footprint.call_ms
     compared = laboratory.compare(model, artifact.model, metric, call_ms)
     warnings.extend([*outcome.warnings, *compared.warnings, *noise_warnings(turns)])
     for warning in warnings:
         events.log(warning, "warning")
+    pacing.span(COMPARED, 1.0)
+    outcome.steps = with_files(outcome, Ends(baseline, candidate, turns, compared, warnings), laboratory, metric)
     results = Results(metric, data, outcome, artifact, extras, baseline, candidate, turns, compared, warnings)
     return _result(job, request, results, workdir)
 

@@ -5,6 +5,7 @@ what was not measured is None, and the reason stands beside it.
 """
 
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -97,7 +98,7 @@ class _Bench:
             turns = self.laboratory.take_turns(
                 [self.original.model, *files.values()], Share(seconds, (0.0, 1 / (1 + self.count)))
             )
-        except (UserFault, OSError, MemoryError) as error:
+        except Exception as error:  # see `_reason`
             reason = _reason(error)
             if len(files) == 1:
                 standings[next(iter(files))].unmeasured.append(f"Latency was not measured: {reason}")
@@ -122,7 +123,7 @@ class _Bench:
         share = Share(seconds, ((1 + position) / (1 + self.count), (2 + position) / (1 + self.count)))
         try:
             standing.compared = self.laboratory.compare(self.original.model, model, self.metric, both_ms, share)
-        except (UserFault, OSError, MemoryError) as error:
+        except Exception as error:  # see `_reason`
             standing.unmeasured.append(f"Quality was not measured: {_reason(error)}")
         else:
             standing.notes.extend(standing.compared.warnings)
@@ -138,7 +139,7 @@ class _Bench:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file could not be measured, in words. What is neither its fault nor want of room is raised again."""
+    """Why a file could not be measured, in words. Whatever it was, what the job delivers is not spoiled by it."""
     if isinstance(error, UserFault):
         return error.fault().detail
     if is_full(error):
@@ -147,4 +148,5 @@ def _reason(error: Exception) -> str:
         return oversized_file().detail
     if is_out_of_memory(error):
         return "there was not enough memory for it."
-    raise error
+    traceback.print_exception(error)
+    return f"it ended in {type(error).__name__}, a fault of Lathe's own."

@@ -107,6 +107,8 @@ def test_without_data_the_report_says_what_that_is_worth(tmp_path: Path) -> None
     assert any("random input, agreement only" in cause for cause in result.verdict.causes)
     assert any("Give evaluation data" in warning for warning in result.report.warnings)
     assert not any(quality.labels for quality in result.report.candidates[0].measurement.quality)
+    # What a single pass left is the candidate, and is not reported twice.
+    assert [step.file for step in result.report.steps] == [None]
 
 
 def test_calibration_data_alone_is_said_to_have_been_seen(tmp_path: Path) -> None:

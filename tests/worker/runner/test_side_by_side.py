@@ -1,5 +1,6 @@
 """Several files against one original, by the real probes."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,3 +125,25 @@ def test_where_time_suffices_for_some_the_first_are_measured(laboratory: Laborat
 def test_data_in_memory_is_written_once_for_all_probes(laboratory: Laboratory, subject: Subject) -> None:
     measure_beside(laboratory, subject, {"a": subject.model, "b": subject.model}, AGREEMENT)
     assert len(list((laboratory.folder / "arrays").iterdir())) == 2  # the call that is timed, and the evaluation data
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no room left"),
+        (OSError(errno.EFBIG, "File too large"), "write a file of more"),
+        (MemoryError(), "not enough memory"),
+        (ValueError("of ours"), "ended in ValueError"),
+    ],
+    ids=["disk-full", "file-too-large", "memory", "a-bug"],
+)
+def test_what_keeps_a_probe_from_running_is_recorded(
+    error: Exception, words: str, laboratory: Laboratory, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("worker.runner.measuring.run_probe", fail)
+    (standing,) = measure_beside(laboratory, subject, {"copy": subject.model}, AGREEMENT).values()
+    assert (standing.times, standing.compared) == (None, None)
+    assert [words in reason for reason in standing.unmeasured] == [True, True]

@@ -1,0 +1,123 @@
+"""A report of a chain as a person reads it, on a terminal of 80 columns."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from app.cli.report_table import print_report
+from app.jobs.report import Report
+
+TERMINAL = 80
+
+
+def _latency(p50_ms: float) -> dict[str, Any]:
+    rounds = [p50_ms, p50_ms]
+    return dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "mean_ms"), p50_ms) | {
+        "call_count": 2,
+        "round_medians_ms": rounds,
+    }
+
+
+def _quality(name: str, value: float, labels: str | None = None) -> dict[str, Any]:
+    return {"name": name, "output": "logits", "labels": labels, "value": value, "sample_count": 100}
+
+
+def _measurement(size: int, p50_ms: float, *quality: dict[str, Any]) -> dict[str, Any]:
+    shares = ("int8_share", "float_share", "conversion_share", "other_share")
+    return {
+        "size_bytes": size,
+        "compressed_size_bytes": size,
+        "load_ms": 1.0,
+        "peak_memory_bytes": 2 << 20,
+        "baseline_memory_bytes": 1 << 20,
+        "latency": _latency(p50_ms),
+        "throughput_per_second": 1e3 / p50_ms,
+        "quality": list(quality),
+        "kernels": dict.fromkeys(shares, 0.25) | {"by_operator": []},
+    }
+
+
+def _step(name: str, file: dict[str, Any] | None, modified: bool = True) -> dict[str, Any]:
+    return {"pass": name, "parameters": {}, "modified": modified, "seconds": 1.0, "file": file}
+
+
+def _file(size: int, p50_ms: float, ratio: float, top1: float, agreement: float) -> dict[str, Any]:
+    return {
+        "size_bytes": size,
+        "latency": _latency(p50_ms),
+        "original_latency_ms": 8.0,
+        "latency_ratio": {"value": ratio, "low": ratio - 0.1, "high": ratio + 0.1},
+        "quality": [_quality("top1", top1, "label"), _quality("agreement", agreement)],
+    }
+
+
+PRUNED = _file(3 << 20, 5.0, 1.6, 0.91, 0.95)
+QUANTIZED = _file(1 << 20, 2.0, 4.0, 0.89, 0.92)
+UNMEASURED = {
+    "size_bytes": 3 << 20,
+    "latency": None,
+    "original_latency_ms": None,
+    "latency_ratio": None,
+    "quality": [],
+    "unmeasured": ["Latency was not measured: no time was left for it."],
+}
+
+
+def _shown(steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    report = {
+        "baseline": _measurement(4 << 20, 8.0, _quality("top1", 0.92, "label")),
+        "candidates": [
+            {
+                "name": "a chain",
+                "recipe": [step["pass"] for step in steps],
+                "file_name": "m.onnx",
+                "sha256": "0" * 64,
+                "measurement": _measurement(1 << 20, 2.0, *QUANTIZED["quality"]),
+                "latency_ratio": QUANTIZED["latency_ratio"],
+            }
+        ],
+        "steps": steps,
+        "verdict": {"outcome": "met", "reason": "It holds."},
+        "environment": {
+            "device": "cpu",
+            "processor": "A processor",
+            "instruction_sets": [],
+            "threads": 1,
+            "batch": 1,
+            "shapes": {},
+            "versions": {},
+        },
+        "data": {},
+        "manifest": {"metric": {"name": "top1", "output": "logits", "labels": "label"}},
+    }
+    print_report(Console(width=TERMINAL), Report.model_validate(report))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > TERMINAL] == []
+    return [" ".join(line.split()) for line in lines]
+
+
+def test_every_step_of_a_chain_is_a_row_beside_the_original(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [_step("prune_structured", PRUNED), _step("quantize_static", QUANTIZED)]
+    lines = _shown(steps, capsys)
+    start = lines.index("step by step")
+    table = [line for line in lines[start:] if line and "─" not in line]
+    assert table[1:7] == [
+        "after size latency change top1 agreement",
+        "the original 4.00 MiB 8.00 ms 92.00%",
+        "1 prune_structured 3.00 MiB 5.00 ms 1.60 x faster 91.00% 95.00%",
+        "95 % interval 1.50 to 1.70 x",
+        "2 quantize_static 1.00 MiB 2.00 ms 4.00 x faster 89.00% 92.00%",
+        "95 % interval 3.90 to 4.10 x",
+    ]
+
+
+def test_what_was_not_measured_is_said_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown([_step("prune_structured", UNMEASURED), _step("quantize_static", QUANTIZED)], capsys)
+    row = lines.index("1 prune_structured 3.00 MiB - - -")
+    assert lines[row + 1].startswith("2 quantize_static")  # no interval of what has no figure
+    assert "1 prune_structured: Latency was not measured: no time was left for it." in lines
+
+
+def test_a_single_pass_needs_no_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "step by step" not in _shown([_step("quantize_static", None)], capsys)
