@@ -4,16 +4,25 @@ Learned Step Size Quantization (S. Esser et al., https://arxiv.org/abs/1902.0815
 quantization ends and at exactly its places: the same graph made ready, the same nodes in int8, the same scales to begin
 with, so that ONNX Runtime fuses what is delivered as it does the file of `quantize_static`. The float original teaches,
 and labels where there are any. Epoch 0 is the post-training form: no worse one is delivered, as far as held-out samples
-tell.
+tell. Training may lead away from what the model answered before, so the floor of fidelity is measured again on the file
+that is delivered.
 """
 
+import math
+from dataclasses import asdict
+
+import numpy as np
+
 from app.recipes.aware import QuantizeAwareTraining
+from worker.engine.fidelity import Floor, measure_fidelity
 from worker.engine.int8.building import Numbers
 from worker.engine.int8.delivery import deliver
 from worker.engine.int8.eligible import reasons_in_words
+from worker.engine.int8.ends import ends_of
 from worker.engine.int8.grids import GriddedWeight, in_8_bits, in_fewer_bits
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
+from worker.engine.int8.rescue import TRIAL_SAMPLES
 from worker.engine.int8.static_form import StaticForm, static_form
 from worker.engine.int8.units import Role, Unit, units_of
 from worker.engine.int8.unquantized import without_int8
@@ -38,7 +47,7 @@ def apply(model: ModelFile, config: QuantizeAwareTraining, context: PassContext)
     manifest = {**form.manifest, "replay": form.settled}
     made = _trained(form, form.model, model, config, context, notes, manifest)
     delivery = deliver(form, made, model, share_of(context, TRAINED, 1.0))
-    notes = [*notes, *delivery.notes]
+    notes = [*notes, *delivery.notes, *_kept_of(model, delivery.model, config, context, manifest)]
     return PassResult(
         delivery.model, True, notes, {**manifest, "operator_counts": delivery.operator_counts}, delivery.layers
     )
@@ -79,18 +88,53 @@ def _trained(
 def _gridded(
     weighted: list[Unit], numbers: Numbers, form: StaticForm, config: QuantizeAwareTraining, notes: list[str]
 ) -> dict[str, GriddedWeight]:
-    """Weights by unit on the grids that were asked for; the first and the last, which lose most, in 8 bits."""
-    ends = {unit.name for unit in (*weighted[:1], *weighted[-1:])}
-    few = [] if config.weight_bits == 8 else [unit.name for unit in weighted if unit.name not in ends]
+    """Weights by unit on the grids that were asked for; those at the ends, which lose most, in 8 bits."""
+    ends = ends_of(form.prepared.graph().graph)
+    few = {unit.name for unit in weighted if unit.name not in ends and config.weight_bits != 8}
     if config.weight_bits != 8:
-        kind = f"{config.weight_bits} bits" if isinstance(config.weight_bits, int) else config.weight_bits
-        notes.append(
-            f"Weights of {len(few)} of {len(weighted)} nodes in int8 are {kind}, packed in the file; ONNX Runtime "
-            "takes them apart when it loads it and runs them in its 8-bit kernels: it has none of fewer bits here."
-        )
+        notes.extend(_few_bits_in_words(weighted, few, form, config))
     return {
         unit.name: in_fewer_bits(unit, config.weight_bits)
         if unit.name in few
         else in_8_bits(unit, numbers.codes[unit.name], form.rounding)
         for unit in weighted
     }
+
+
+def _few_bits_in_words(
+    weighted: list[Unit], few: set[str], form: StaticForm, config: QuantizeAwareTraining
+) -> list[str]:
+    """What lies in few bits, what in 8, and what in none, as it runs in float."""
+    kind = f"{config.weight_bits} bits" if isinstance(config.weight_bits, int) else config.weight_bits
+    notes = [
+        f"Weights of {len(few)} of {len(weighted)} nodes in int8 are {kind}, packed in the file, and those of the "
+        f"{len(weighted) - len(few)} first and last ones 8 bits; ONNX Runtime takes them apart when it loads the file "
+        "and runs them in its 8-bit kernels."
+    ]
+    units, quantized = form.placement.units, form.placement.quantized
+    in_float = [unit for unit in units if unit.role is Role.WEIGHTED and unit.name not in quantized]
+    if in_float:
+        count = sum(math.prod(unit.weight_shape) for unit in in_float)
+        notes.append(f"Nodes left in float although they have an int8 kernel: {len(in_float)}, with {count:,} weights.")
+    return notes
+
+
+def _kept_of(
+    model: ModelFile,
+    delivered: ModelFile,
+    config: QuantizeAwareTraining,
+    context: PassContext,
+    manifest: dict[str, object],
+) -> list[str]:
+    """What the delivered file keeps of the model, on calibration data; in words where it is too little."""
+    fidelity = measure_fidelity(model, delivered, context, np.arange(TRIAL_SAMPLES))
+    manifest["delivered_fidelity"] = asdict(fidelity)
+    floor = Floor.of(config.fidelity_floor_db, context.max_drop)
+    if not config.keep_fidelity or fidelity.holds(floor):
+        return []
+    agreement = "" if floor.agreement is None else f" and {100 * floor.agreement:.1f} % agreement"
+    return [
+        f"The delivered file keeps less of the model than was asked for: {fidelity.in_words()} on calibration data, "
+        f"not {floor.sqnr_db:g} dB{agreement}. More `epochs`, more bits or `exclude` help; what training made of the "
+        "labels shows in the evaluation alone."
+    ]

@@ -29,6 +29,7 @@ from worker.engine.model_file import ModelFile
 from worker.engine.nodes import free_name, qualified
 from worker.engine.trainable.weights import (
     MOVES,
+    OPERANDS,
     TRAINED_TYPES,
     activations,
     constant_tensor,
@@ -36,26 +37,6 @@ from worker.engine.trainable.weights import (
     sources_of,
     wide_axes,
 )
-
-# By operator the inputs where a constant is what is multiplied or looked up in, whatever its shape.
-OPERANDS: dict[str, tuple[int, ...]] = {
-    "Conv": (1,),
-    "ConvTranspose": (1,),
-    "DeformConv": (1,),
-    "Einsum": (0, 1, 2, 3),
-    "GRU": (1, 2),
-    "Gather": (0,),
-    "Gemm": (0, 1),
-    "LSTM": (1, 2),
-    "MatMul": (0, 1),
-    "RNN": (1, 2),
-    "com.microsoft.Attention": (1,),
-    "com.microsoft.EmbedLayerNormalization": (2, 3, 4),
-    "com.microsoft.FusedConv": (1,),
-    "com.microsoft.FusedGemm": (0, 1),
-    "com.microsoft.FusedMatMul": (0, 1),
-    "com.microsoft.TransposeMatMul": (0, 1),
-}
 
 Reading = tuple[ir.Node, int]
 

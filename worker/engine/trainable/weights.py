@@ -51,6 +51,25 @@ WEIGHTS: dict[str, tuple[int, ...]] = {
 TENSORS: dict[str, tuple[int, ...]] = {"Add": (0, 1), "Concat": tuple(range(16)), "Where": (1, 2)}
 # Inputs that are weights where a vector stands there: tables of cosines are factors as well.
 VECTORS: dict[str, tuple[int, ...]] = {"Mul": (0, 1)}
+# By operator the inputs where a constant is what is multiplied or looked up in, whatever its shape.
+OPERANDS: dict[str, tuple[int, ...]] = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "DeformConv": (1,),
+    "Einsum": (0, 1, 2, 3),
+    "GRU": (1, 2),
+    "Gather": (0,),
+    "Gemm": (0, 1),
+    "LSTM": (1, 2),
+    "MatMul": (0, 1),
+    "RNN": (1, 2),
+    "com.microsoft.Attention": (1,),
+    "com.microsoft.EmbedLayerNormalization": (2, 3, 4),
+    "com.microsoft.FusedConv": (1,),
+    "com.microsoft.FusedGemm": (0, 1),
+    "com.microsoft.FusedMatMul": (0, 1),
+    "com.microsoft.TransposeMatMul": (0, 1),
+}
 STATISTICS = {"BatchNormalization": (3, 4)}
 MOVES = frozenset({"Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile"})
 MOVES |= {"Transpose", "Unsqueeze"}

@@ -1,0 +1,44 @@
+"""Where a network begins and ends: its first weights see raw inputs, its last ones make the answers.
+
+Both lose most in few bits and are few: they stay in 8 bits wherever the others get fewer (S. Zhou et al., DoReFa-Net,
+https://arxiv.org/abs/1606.06160, section 2.7; S. Esser et al., Learned Step Size Quantization,
+https://arxiv.org/abs/1902.08153, section 3).
+
+First is what no weight stands before, on any way from an input; last what no weight stands behind. One way without
+weights is not enough: along the residual sums of a transformer that is fed vectors, every layer has one.
+"""
+
+import onnx_ir as ir
+
+from worker.engine.nodes import qualified
+from worker.engine.trainable.weights import OPERANDS, sources_of
+
+
+def ends_of(graph: ir.Graph) -> set[str]:
+    """Names of the first and of the last nodes with weights: of each input and each output, whatever order they have.
+
+    Tables, filters, matrices of products and of recurrent cells are weights; biases, scales and shifts are none.
+    """
+    nodes = list(graph)
+    weighted = {node for node in nodes if _has_weights(node)}
+    behind: set[ir.Value] = set()
+    before: set[ir.Value] = set()
+    first, last = set(), set()
+    for node in nodes:
+        follows = any(value in behind for value in node.inputs)
+        if node in weighted and not follows:
+            first.add(node.name or "")
+        if follows or node in weighted:
+            behind.update(node.outputs)
+    for node in reversed(nodes):
+        leads = any(value in before for value in node.outputs)
+        if node in weighted and not leads:
+            last.add(node.name or "")
+        if leads or node in weighted:
+            before.update(value for value in node.inputs if value is not None)
+    return first | last
+
+
+def _has_weights(node: ir.Node) -> bool:
+    places = OPERANDS.get(qualified(node), ())
+    return any(sources_of(node.inputs[place]) for place in places if place < len(node.inputs))
