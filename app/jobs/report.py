@@ -178,6 +178,64 @@ class Environment(BaseModel):
     versions: dict[str, str] = Field(description="onnxruntime, onnx, numpy, Python, Lathe.")
 
 
+CheckName = Literal["loads", "same_answers", "extreme_values", "extreme_shapes", "memory", "threads", "without_vnni"]
+CheckOutcome = Literal["passed", "failed", "skipped"]
+
+
+class DeploymentCheck(BaseModel):
+    """One question asked of the delivered file before somebody deploys it."""
+
+    name: CheckName = Field(
+        description="`loads`: in a fresh process with ONNX Runtime and numpy alone; `same_answers`: bit by bit, over "
+        "repeated and concurrent calls; `extreme_values`, `extreme_shapes`: input at the edge, beside the original; "
+        "`memory`: flat over many calls; `threads`: latency with 1, 2 and all threads; `without_vnni`: whether 8-bit "
+        "products would saturate on another processor."
+    )
+    outcome: CheckOutcome = Field(description="`skipped` where it could not be judged.")
+    words: str = Field(description="What was found, with its figures, or why it was skipped.")
+    figures: dict[str, float] = Field(default_factory=dict, description="The figures; the unit ends the name.")
+
+
+class EdgeInput(BaseModel):
+    """One input at the edge, on the original and on the delivered file."""
+
+    name: str = Field(description="`zeros`, `highest`, `largest_batch`, `longest AXIS`, ...")
+    outcome: CheckOutcome = Field(description="`skipped` where the original does not run it, or no time was left.")
+    words: str = Field(description="What was fed, and what came of it.")
+    shapes: dict[str, list[int]] = Field(default_factory=dict, description="Shapes of the inputs.")
+    agreement: float | None = Field(default=None, description="With the original, mean over samples and outputs.")
+    sqnr_db: float | None = Field(
+        default=None,
+        description="Of the worst output: the larger of its power here and on an ordinary sample, over the power of "
+        "the difference.",
+    )
+
+
+class ThreadLatency(BaseModel):
+    """Both files at one number of threads, timed by turns."""
+
+    threads: int = Field(description="Threads of a model.")
+    original: Latency = Field(description="The untouched original.")
+    optimized: Latency = Field(description="The delivered file.")
+    ratio: Interval = Field(description="Original's latency over the delivered file's: above 1 is faster.")
+
+
+class Deployment(BaseModel):
+    """Whether the delivered file can be put to work: what was checked, on the file itself."""
+
+    checks: list[DeploymentCheck] = Field(description="Every check, with its outcome.")
+    edge_inputs: list[EdgeInput] = Field(default_factory=list, description="Inputs at the edge, one by one.")
+    latencies: list[ThreadLatency] = Field(default_factory=list, description="By number of threads, fewest first.")
+    modules: list[str] = Field(
+        default_factory=list,
+        description="What the fresh process imported beside Python's standard library, by its own account.",
+    )
+    seconds: float = Field(description="Time that all of it took.")
+
+    def failed(self) -> list[DeploymentCheck]:
+        return [check for check in self.checks if check.outcome == "failed"]
+
+
 class Report(BaseModel):
     """Everything a job measured."""
 
@@ -188,6 +246,9 @@ class Report(BaseModel):
     environment: Environment = Field(description="The machine and the settings that every figure here belongs to.")
     data: dict[str, str] = Field(description="What each role's data was, in words; random input is named as such.")
     warnings: list[str] = Field(default_factory=list, description="What a reader should know before trusting a number.")
+    deployment: Deployment | None = Field(
+        default=None, description="The deployment check of the delivered file; null where none was asked for."
+    )
     manifest: dict[str, Any] = Field(description="Hashes of the inputs, the recipe, the seed: what another run needs.")
 
 

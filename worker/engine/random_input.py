@@ -110,14 +110,26 @@ def _default_high(dtype: str) -> int:
     return 256 if dtype == "uint8" else DEFAULT_INTEGER_BOUND
 
 
-def _table_rows(graph: onnx.GraphProto, name: str, rows: dict[str, int]) -> int | None:
-    """Rows of the smallest table that the input indexes, directly or through what leaves values as they are."""
-    carriers, found = {name}, []
+def index_carriers(graph: onnx.GraphProto, name: str) -> set[str]:
+    """The values that hold what an input holds, as it is or in another shape."""
+    carriers = {name}
     for node in graph.node:
         if node.op_type in PASS_THROUGH and node.input and node.input[0] in carriers:
             carriers.update(node.output)
-        elif node.op_type == "Gather" and node.input[1] in carriers and attribute_of(node, "axis", 0) == 0:
-            found.extend([rows[node.input[0]]] if node.input[0] in rows else [])
+    return carriers
+
+
+def _table_rows(graph: onnx.GraphProto, name: str, rows: dict[str, int]) -> int | None:
+    """Rows of the smallest table that the input indexes, directly or through what leaves values as they are."""
+    carriers = index_carriers(graph, name)
+    found = [
+        rows[node.input[0]]
+        for node in graph.node
+        if node.op_type == "Gather"
+        and node.input[1] in carriers
+        and node.input[0] in rows
+        and attribute_of(node, "axis", 0) == 0
+    ]
     return min(found, default=None)
 
 

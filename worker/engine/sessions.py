@@ -20,6 +20,7 @@ PROVIDERS: dict[Device, list[str]] = {
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
 }
 BASIC = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+EXTENDED = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 NONE = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 

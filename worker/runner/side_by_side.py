@@ -98,8 +98,8 @@ class _Bench:
             turns = self.laboratory.take_turns(
                 [self.original.model, *files.values()], Share(seconds, (0.0, 1 / (1 + self.count)))
             )
-        except Exception as error:  # see `_reason`
-            reason = _reason(error)
+        except Exception as error:  # see `why_unmeasured`
+            reason = why_unmeasured(error)
             if len(files) == 1:
                 standings[next(iter(files))].unmeasured.append(f"Latency was not measured: {reason}")
                 return
@@ -123,8 +123,8 @@ class _Bench:
         share = Share(seconds, ((1 + position) / (1 + self.count), (2 + position) / (1 + self.count)))
         try:
             standing.compared = self.laboratory.compare(self.original.model, model, self.metric, both_ms, share)
-        except Exception as error:  # see `_reason`
-            standing.unmeasured.append(f"Quality was not measured: {_reason(error)}")
+        except Exception as error:  # see `why_unmeasured`
+            standing.unmeasured.append(f"Quality was not measured: {why_unmeasured(error)}")
         else:
             standing.notes.extend(standing.compared.warnings)
 
@@ -138,7 +138,7 @@ class _Bench:
         )
 
 
-def _reason(error: Exception) -> str:
+def why_unmeasured(error: Exception) -> str:
     """Why a file could not be measured, in words. Whatever it was, what the job delivers is not spoiled by it."""
     if isinstance(error, UserFault):
         return error.fault().detail

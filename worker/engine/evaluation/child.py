@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from app.processes import die_with_parent
+from app.processes import die_with_parent, tied_command
 from worker.engine.faults import OutOfMemory, UserFault, is_out_of_memory
 
 SOURCE_ROOT = Path(__file__).resolve().parents[3]
@@ -63,28 +63,47 @@ class Bounds:
     waiting: Callable[[float], None] = lambda _seconds: None
 
 
-def run_probe(name: str, request: BaseModel, answer: type[Answer], bounds: Bounds) -> Answer:
-    """Run `worker.engine.evaluation.<name>` in a fresh process.
+def run_probe(
+    name: str, request: BaseModel, answer: type[Answer], bounds: Bounds, package: str = "worker.engine.evaluation"
+) -> Answer:
+    """Run the module `name` of `package` in a fresh process.
 
     Raises:
         UserFault: what the probe met; `OutOfMemory` where the kernel killed it; `MeasurementFailed` where it took
             longer than its limit (at least 30) or died otherwise.
 
     """
+    command = [sys.executable, "-P", "-m", f"{package}.{name}"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE_ROOT)}
+    return _ask(name, (command, [str(os.getpid())], environment), (request, answer), bounds)
+
+
+def run_script(script: Path, request: BaseModel, answer: type[Answer], bounds: Bounds) -> Answer:
+    """Run a file in a fresh process that knows nothing of Lathe: no path of ours, and ours is not imported.
+
+    It is given two files, for request and answer, and writes `{"answer": ...}` into the second.
+
+    Raises:
+        UserFault: as `run_probe`.
+
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = tied_command([sys.executable, "-P", str(script)])
+    return _ask(script.stem, (command, [], environment), (request, answer), bounds)
+
+
+Start = tuple[list[str], list[str], dict[str, str]]
+
+
+def _ask(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]], bounds: Bounds) -> Answer:
+    """`start` is the command before the two files, what follows them, and the environment."""
     folder = bounds.folder
     folder.mkdir(parents=True, exist_ok=True)
-    asked, answered = folder / "request.json", folder / "answer.json"
+    asked, answered = (folder / "request.json").resolve(), (folder / "answer.json").resolve()
+    request, answer = exchanged
     asked.write_text(request.model_dump_json())
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        f"worker.engine.evaluation.{name}",
-        str(asked),
-        str(answered),
-        str(os.getpid()),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE_ROOT)}
+    before, after, environment = start
+    command = [*before, str(asked), str(answered), *after]
     with (folder / "stderr.txt").open("wb") as errors:
         child = subprocess.Popen(  # noqa: S603 - our own module, by an absolute interpreter
             command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, cwd=folder, env=environment

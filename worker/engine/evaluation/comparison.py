@@ -51,7 +51,7 @@ class Pair:
         return [output.name for output in self.original.get_outputs()]
 
     def run(self, call: Call) -> tuple[list[Any], list[Any]]:
-        right = _cast(self.candidate, call.feed)
+        right = as_taken_by(self.candidate, call.feed)
         return run_session(self.original, call.feed), run_session(self.candidate, right, self.names())
 
 
@@ -94,7 +94,7 @@ def compare(request: Comparison) -> ComparisonAnswer:
     return _answer(examination)
 
 
-def _cast(session: ort.InferenceSession, feed: Feed) -> Feed:
+def as_taken_by(session: ort.InferenceSession, feed: Feed) -> Feed:
     """A candidate may take float16 where its original takes float32."""
     halves = {value.name for value in session.get_inputs() if value.type == "tensor(float16)"}
     return {name: array.astype(np.float16) if name in halves else array for name, array in feed.items()}
