@@ -5,7 +5,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
@@ -74,6 +74,12 @@ class RunnerSettings(BaseSettings):
     threads: int = Field(default=0, ge=0, description="Threads of a model, and the most it may ask for; 0: every core.")
 
 
+class WorkerSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="LATHE_WORKER_")
+
+    trains: Literal["auto", "no"] = Field(default="auto", description="`auto`: takes jobs that train if it has torch.")
+
+
 class Settings(BaseSettings):
     # What is wrong is named; its value may be a secret, and errors are logged.
     model_config = SettingsConfigDict(env_prefix="LATHE_", populate_by_name=True, hide_input_in_errors=True)
@@ -92,6 +98,7 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     runner: RunnerSettings = Field(default_factory=RunnerSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
 
     @model_validator(mode="after")
     def refuse_missing_urls_and_default_secrets(self) -> Self:

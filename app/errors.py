@@ -89,6 +89,10 @@ class NoGpuWorker(Conflict):
     code, title = "no_gpu_worker", "No worker with a GPU is there"
 
 
+class NoTrainingWorker(Conflict):
+    code, title = "no_training_worker", "No worker that can train is there"
+
+
 class TooLarge(LatheError):
     status, code, title = 413, "too_large", "The upload is larger than this service accepts"
 

@@ -42,7 +42,8 @@ def make_celery(settings: Settings) -> Celery:
             "socket_connect_timeout": 2,
             "health_check_interval": 10,
             "retry_on_timeout": False,
-            "queue_order_strategy": "priority",
+            # Priorities come first. Of equal ones, who takes from several queues takes from each by turns.
+            "queue_order_strategy": "round_robin",
             "priority_steps": PRIORITY_STEPS,
         },
     )

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def test_the_file_fits_the_compose_specification() -> None:
 def test_every_part_is_there() -> None:
     parts = {"postgres", "redis", "migrate", "api", "worker", "inspector", "housekeeping"}
     assert {name for name, service in SERVICES.items() if "profiles" not in service} == parts
+    assert SERVICES["worker-training"]["profiles"] == ["training"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
     assert SERVICES["object-storage"]["profiles"] == ["object-storage"]
 
@@ -125,7 +127,7 @@ def test_what_the_readme_lets_one_set_reaches_every_service_that_reads_settings(
         assert environment[variable] is None or f"${{{variable}:" in environment[variable], variable
 
 
-@pytest.mark.parametrize("name", ["api", "worker", "inspector", "worker-gpu", "housekeeping"])
+@pytest.mark.parametrize("name", ["api", "worker", "inspector", "worker-training", "worker-gpu", "housekeeping"])
 def test_a_part_waits_for_what_it_needs(name: str) -> None:
     assert SERVICES[name]["depends_on"] == {
         "migrate": {"condition": "service_completed_successfully"},
@@ -136,10 +138,24 @@ def test_a_part_waits_for_what_it_needs(name: str) -> None:
 
 def test_every_kind_of_job_has_a_worker() -> None:
     commands = {name: " ".join(service.get("command", [])) for name, service in SERVICES.items()}
-    dockerfile = DOCKERFILE.read_text()
     assert commands["inspector"].endswith("-Q inspect")
-    assert '"-Q", "cpu"]' in dockerfile
-    assert '"-Q", "gpu"]' in dockerfile
+    queues = {
+        stage.split()[0]: re.findall(r'"-Q", "(\w+)"\]', stage)
+        for stage in DOCKERFILE.read_text().split("\nFROM base AS ")[1:]
+    }
+    assert queues == {"api": [], "worker": ["cpu"], "worker-training": ["cpu"], "worker-gpu": ["gpu"]}
+
+
+def test_torch_is_in_the_images_of_those_that_train_and_in_no_other() -> None:
+    """Who finds torch takes jobs that train by itself; who has none is small."""
+    extras = {
+        stage.split()[0]: re.findall(r'"\.\[(.+)\]"', stage)
+        for stage in DOCKERFILE.read_text().split("\nFROM build AS build-")[1:]
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    with_torch = {extra for extra, needs in project.items() if any(need.startswith("torch=") for need in needs)}
+    found = {image for image, named in extras.items() if with_torch & set(",".join(named).split(","))}
+    assert found == {"worker-training", "worker-gpu"}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -1,6 +1,5 @@
 """Tells the database that this worker lives, what it can do and how it confines; and keeps its work folder clean."""
 
-import importlib.util
 import threading
 
 import structlog
@@ -11,7 +10,7 @@ from app.config import Settings
 from app.database import Database
 from app.health.announcing import announce, name_of_this_process
 from app.health.tables import WorkerRow
-from app.recipes.catalogue import CATALOGUE
+from worker.abilities import passes_served
 from worker.cores import threads_for_models
 from worker.engine.versions import versions
 from worker.sandbox import confinement
@@ -19,12 +18,6 @@ from worker.work_folders import sweep
 
 ANNOUNCE_SECONDS = 10.0
 log = structlog.get_logger()
-
-
-def passes_served() -> list[str]:
-    """The passes that this worker's installation can run."""
-    has_torch = importlib.util.find_spec("torch") is not None
-    return [entry.name for entry in CATALOGUE.values() if has_torch or not entry.needs_torch]
 
 
 class Presence:
@@ -64,7 +57,7 @@ class Presence:
             announce(
                 session,
                 queues=self._queues,
-                passes=passes_served() if set(self._queues) & {"cpu", "gpu"} else [],
+                passes=passes_served(self._settings, self._queues),
                 threads=threads_for_models(self._settings),
                 confinement=confinement(),
                 versions=versions(),

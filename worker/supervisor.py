@@ -31,6 +31,7 @@ from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobKind, JobState
 from app.storage import Storage
 from worker import sandbox
+from worker.abilities import can_train
 from worker.checkpoints import Keeper
 from worker.cores import threads_for_models
 from worker.failures import (
@@ -91,8 +92,14 @@ class Supervisor:
         """Run one attempt, if the job is there to be taken."""
         holder = f"{socket.gethostname()}:{os.getpid()}"
         with self.database.session_scope() as session:
-            threads = threads_for_models(self.settings)
-            claim = lease.claim(session, job_id, holder, self.settings.jobs.lease_seconds, threads)
+            claim = lease.claim(
+                session,
+                job_id,
+                holder,
+                self.settings.jobs.lease_seconds,
+                threads=threads_for_models(self.settings),
+                can_train=can_train(self.settings),
+            )
         if claim is None:
             return
         with structlog.contextvars.bound_contextvars(job_id=str(job_id), fence=claim.fence, attempt=claim.attempt):

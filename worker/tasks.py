@@ -10,8 +10,10 @@ from celery import Celery, signals
 
 from app.config import get_settings
 from app.database import Database
+from app.jobs.routing import queues_served
 from app.queue import RUN_JOB
 from app.storage import Storage
+from worker.abilities import can_train
 from worker.presence import Presence
 from worker.supervisor import Supervisor
 
@@ -40,9 +42,18 @@ def register(celery: Celery) -> None:
     """Bind the task, and the worker's presence to the worker's life."""
     celery.task(run_job, name=RUN_JOB, ignore_result=True)
 
+    signals.celeryd_after_setup.connect(_take_training, weak=False)
     signals.worker_ready.connect(_announce, weak=False)
     signals.worker_ready.connect(_look_often, weak=False)
     signals.worker_shutting_down.connect(_hand_back, weak=False)
+
+
+def _take_training(instance: Any, **_: object) -> None:
+    """Jobs that train have queues of their own: a wake-up must not end at a worker that cannot take the job."""
+    queues = instance.app.amqp.queues
+    for queue in queues_served(list(queues.consume_from), can_train=can_train(get_settings())):
+        if queue not in queues.consume_from:
+            queues.select_add(queue)
 
 
 def _announce(sender: Any, **_: object) -> None:

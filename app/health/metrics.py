@@ -5,6 +5,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.health.service import live_workers
+from app.jobs.routing import DEVICE_QUEUES, INSPECTION_QUEUE, TRAINING_QUEUES
 from app.jobs.states import JobState
 from app.jobs.tables import JobRow
 
@@ -40,7 +41,14 @@ async def render(session: AsyncSession) -> bytes:
     )
     for queue, seconds in (await session.execute(ages)).all():
         age.labels(queue).set(float(seconds))
-    live = Gauge("lathe_live_workers", "Workers seen in the last minute.", ("queue",), registry=registry)
+    live = Gauge(
+        "lathe_live_workers",
+        "Workers seen in the last minute, by queue; those that can train take from `-training` as well.",
+        ("queue",),
+        registry=registry,
+    )
+    for queue in (INSPECTION_QUEUE, *DEVICE_QUEUES.values(), *TRAINING_QUEUES):
+        live.labels(queue).set(0)
     for worker in await live_workers(session):
         for queue in worker.queues:
             live.labels(queue).inc()

@@ -25,6 +25,7 @@ class WorkerStatus(BaseModel):
     name: str = Field(description="Host and process.")
     queues: list[str] = Field(description="The queues it takes jobs from.")
     passes: list[str] = Field(description="The passes it can run.")
+    trains: bool = Field(description="Whether it takes jobs that train.")
     threads: int | None = Field(description="The most threads it gives a model; null where it does not say.")
     confinement: dict[str, Any] = Field(description="What holds in the process that opens untrusted models, by layer.")
     versions: dict[str, Any] = Field(description="Versions of Python and of the libraries that matter.")

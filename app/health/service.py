@@ -13,12 +13,13 @@ from app.database import AsyncDatabase
 from app.errors import LatheError
 from app.health.schemas import Component, Readiness, WorkerStatus
 from app.health.tables import WorkerRow
+from app.jobs.routing import DEVICE_QUEUES, INSPECTION_QUEUE
 from app.queue import Queue
 from app.storage import Storage
 
 LIVE_SECONDS = 60
 CHECK_SECONDS = 2.0
-NEEDED_QUEUES = ("inspect", "cpu")
+NEEDED_QUEUES = (INSPECTION_QUEUE, DEVICE_QUEUES["cpu"])
 log = structlog.get_logger()
 
 
@@ -52,11 +53,7 @@ async def readiness(database: AsyncDatabase, queue: Queue, storage: Storage) -> 
         for name, ask in (("postgres", ask_postgres), ("redis", ask_redis), ("storage", storage.ping)):
             group.start_soon(check, name, ask)
     for name in NEEDED_QUEUES:
-        count = sum(name in worker.queues for worker in workers)
-        components[f"worker_{name}"] = Component(
-            ok=count > 0,
-            detail=f"{count} live worker{'s' if count != 1 else ''} on the queue `{name}`",
-        )
+        components[f"worker_{name}"] = _count(name, workers)
     return Readiness(
         ready=all(component.ok for component in components.values()),
         components=dict(sorted(components.items())),
@@ -65,6 +62,15 @@ async def readiness(database: AsyncDatabase, queue: Queue, storage: Storage) -> 
             for row in workers
         ],
     )
+
+
+def _count(queue: str, workers: Sequence[WorkerRow]) -> Component:
+    """How many take jobs from the queue, and how many of those could train; there need not be any that can."""
+    serving = [worker for worker in workers if queue in worker.queues]
+    detail = f"{len(serving)} live worker{'s' if len(serving) != 1 else ''} on the queue `{queue}`"
+    if queue in DEVICE_QUEUES.values():
+        detail += f", {sum(worker.trains for worker in serving)} that can train"
+    return Component(ok=bool(serving), detail=detail)
 
 
 async def _ask(name: str, ask: Callable[[], Awaitable[str]]) -> Component:

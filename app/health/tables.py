@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database import Base
+from app.jobs.routing import TRAINING_QUEUES
 
 
 class WorkerRow(Base):
@@ -27,3 +28,8 @@ class WorkerRow(Base):
     versions: Mapped[dict[str, Any]] = mapped_column(JSONB)
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+    @property
+    def trains(self) -> bool:
+        """Whether it takes jobs that train."""
+        return not set(TRAINING_QUEUES).isdisjoint(self.queues)

@@ -2,28 +2,35 @@
 
 from collections.abc import Sequence
 
-from app.errors import NoGpuWorker, TooManyThreads
+from app.errors import NoGpuWorker, NoTrainingWorker, TooManyThreads
 from app.health.tables import WorkerRow
-from app.recipes.request import Target
+from app.jobs.routing import DEVICE_QUEUES, needs_trainer, queue_of
+from app.recipes.request import OptimizeRequest
 
-QUEUES = {"cpu": "cpu", "cuda": "gpu"}
 
-
-def check_capacity(target: Target, workers: Sequence[WorkerRow]) -> None:
+def check_capacity(request: OptimizeRequest, workers: Sequence[WorkerRow]) -> None:
     """Where no worker for the CPU is heard of, they are just starting again, and what they have is not known.
 
     Raises:
         NoGpuWorker: the job is for a GPU, and no live worker serves its queue; many services have none.
+        NoTrainingWorker: the job trains, and no live worker for its device can; many services have none.
         TooManyThreads: the live workers are known, and none has that many cores.
 
     """
-    queue = QUEUES[target.device]
-    serving = [worker for worker in workers if queue in worker.queues]
-    if target.device == "cuda" and not serving:
+    target, queue = request.target, queue_of(request)
+    device_queue = DEVICE_QUEUES[target.device]
+    if target.device == "cuda" and not any(device_queue in worker.queues for worker in workers):
         raise NoGpuWorker(
-            f"`target.device` is cuda, and no live worker takes jobs from the queue `{queue}`.",
-            remedy=f"Start a worker with a GPU on the queue `{queue}` (/readyz lists the live ones), or leave "
+            f"`target.device` is cuda, and no live worker takes jobs from the queue `{device_queue}`.",
+            remedy=f"Start a worker with a GPU on the queue `{device_queue}` (/readyz lists the live ones), or leave "
             "`target.device` at cpu.",
+        )
+    serving = [worker for worker in workers if queue in worker.queues]
+    if needs_trainer(request) and not serving:
+        raise NoTrainingWorker(
+            f"The recipe needs a worker that can train, and no live one takes jobs from the queue `{queue}`.",
+            remedy=f"Start a worker with torch on the queue `{device_queue}` (/readyz lists the live ones), or leave "
+            "out of the recipe what needs one.",
         )
     known = [worker.threads for worker in serving if worker.threads is not None]
     if target.threads is not None and known and len(known) == len(serving) and target.threads > max(known):

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Fault
 from app.jobs import checkpoints, subjects
+from app.jobs.routing import TRAINING_QUEUES
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import IdempotencyRow, JobEventRow, JobRow
 
@@ -65,11 +66,18 @@ def _held(claim: Claim) -> ColumnElement[bool]:
 
 
 def claim(
-    session: Session, job_id: UUID, holder: str, lease_seconds: float, threads: int | None = None
+    session: Session,
+    job_id: UUID,
+    holder: str,
+    lease_seconds: float,
+    *,
+    threads: int | None = None,
+    can_train: bool = True,
 ) -> Claim | None:
-    """Take a queued job that is due and wants no more than `threads`, where that is given.
+    """Take a queued job that is due, wants no more than `threads`, where that is given, and trains only if `can_train`.
 
-    None where there is nothing to take: a duplicate, somebody was faster, or it waits for a worker with more threads.
+    None where there is nothing to take: a duplicate, somebody was faster, or it waits for a worker with more threads or
+    one that can train.
     """
     wanted = JobRow.request["target"]["threads"].astext.cast(Integer)
     row = session.execute(
@@ -80,6 +88,7 @@ def claim(
             JobRow.due_at <= func.clock_timestamp(),
             JobRow.expires_at > func.clock_timestamp(),
             true() if threads is None else func.coalesce(wanted, 1) <= threads,
+            true() if can_train else JobRow.queue.not_in(TRAINING_QUEUES),
         )
         .values(
             state=JobState.RUNNING,

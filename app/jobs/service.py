@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 
 from app.artifacts.tables import ArtifactRow
 from app.errors import NoReport, NotFound, ReportNotReady
+from app.jobs.routing import TRAINING
 from app.jobs.schemas import Job, JobEvent
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import JobEventRow, JobRow, ReportRow
@@ -20,12 +21,14 @@ from app.paging import cut, page_of
 def _jobs() -> Select[Any]:
     """Jobs as the API shows them, each with the queued jobs before it and what it delivered, in one statement."""
     other = aliased(JobRow)
+    # Who can train takes from both queues of a device, so those that wait in one are before those in the other.
+    device_queue = func.replace(JobRow.queue, TRAINING, "")
     queue_position = (
         select(func.count())
         .select_from(other)
         .where(
             other.state == JobState.QUEUED,
-            other.queue == JobRow.queue,
+            other.queue.in_([device_queue, device_queue + TRAINING]),
             tuple_(other.priority, other.id) < tuple_(JobRow.priority, JobRow.id),
         )
         .scalar_subquery()

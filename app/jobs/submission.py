@@ -15,9 +15,10 @@ from app.config import Settings
 from app.datasets.tables import DatasetRow
 from app.errors import DatasetRejected, IdempotencyKeyReused, ModelRejected, NotFound, NotReady, ValidationFailed
 from app.health.service import live_workers
-from app.jobs.capacity import QUEUES, check_capacity
+from app.jobs.capacity import check_capacity
 from app.jobs.fitness import check_fitness
 from app.jobs.other_models import check_other_models
+from app.jobs.routing import INSPECTION_QUEUE, queue_of
 from app.jobs.states import JobKind
 from app.jobs.subjects import SUBJECT
 from app.jobs.tables import IdempotencyRow, JobDatasetRow, JobModelRow, JobRow
@@ -25,7 +26,6 @@ from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
-INSPECTION_QUEUE = "inspect"
 
 Row = TypeVar("Row", ModelRow, DatasetRow)
 
@@ -57,12 +57,12 @@ async def submit(
             raise DatasetRejected(f"Dataset {dataset_id} was rejected: {(datasets[role].problem or {}).get('detail')}")
     request = check_fitness(request, model, datasets, settings)
     check_other_models(request, model, others, datasets.get("training"))
-    check_capacity(request.target, await live_workers(session))
+    check_capacity(request, await live_workers(session))
     job = JobRow(
         id=job_id,
         workspace_id=workspace_id,
         kind=JobKind.OPTIMIZE,
-        queue=QUEUES[request.target.device],
+        queue=queue_of(request),
         priority=PRIORITIES[request.priority],
         model_id=model.id,
         request=request.model_dump(mode="json", by_alias=True),

@@ -51,4 +51,4 @@ def _unavailable_reason(entry: PassEntry, workers: Sequence[WorkerRow]) -> str |
         return "no live worker"
     if any(entry.name in worker.passes for worker in workers):
         return None
-    return "no live worker has torch" if entry.needs_torch else "no live worker offers this pass"
+    return "no live worker can train" if entry.needs_torch else "no live worker offers this pass"

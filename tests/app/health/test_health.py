@@ -31,6 +31,21 @@ async def test_a_service_with_everything_is_ready(client: httpx.AsyncClient, dat
     assert await readiness(client) == (200, READY)
     [worker] = (await client.get("/readyz")).json()["workers"]
     assert worker["confinement"] == {"network": "cut off"}
+    assert worker["trains"] is False
+
+
+async def test_who_can_train_is_told_and_need_not_be_there(client: httpx.AsyncClient, database: Database) -> None:
+    def said(answer: httpx.Response) -> str:
+        detail: str = answer.json()["components"]["worker_cpu"]["detail"]
+        return detail
+
+    add_worker(database)
+    answer = await client.get("/readyz")
+    assert (answer.status_code, said(answer)) == (200, "1 live worker on the queue `cpu`, 0 that can train")
+    add_worker(database, name="trainer", queues=["cpu", "cpu-training"])
+    answer = await client.get("/readyz")
+    assert said(answer) == "2 live workers on the queue `cpu`, 1 that can train"
+    assert [worker["trains"] for worker in answer.json()["workers"]] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +126,8 @@ async def test_metrics_count_jobs_and_workers(client: httpx.AsyncClient, databas
     assert value("lathe_jobs", state="queued", queue="cpu", kind="optimize") == 2
     assert value("lathe_jobs", state="queued", queue="gpu", kind="optimize") == 1
     assert value("lathe_live_workers", queue="inspect") == 1
+    assert value("lathe_live_workers", queue="cpu") == 1
+    assert value("lathe_live_workers", queue="cpu-training") == 0
     assert 0 <= value("lathe_oldest_queued_seconds", queue="cpu") < 60
 
 

@@ -21,6 +21,7 @@ class Case:
     workers: list[dict[str, Any]] = field(default_factory=list)
     refusal: tuple[int, str] | None = None
     names: tuple[str, ...] = ()
+    recipe: list[dict[str, Any]] = field(default_factory=lambda: [{"pass": "optimize_graph"}])
 
 
 TWO_CORES = {"name": "small", "queues": ["cpu"], "threads": 2}
@@ -28,6 +29,11 @@ MANY_CORES = {"name": "large", "queues": ["cpu"], "threads": 64}
 INSPECTOR = {"name": "inspector", "queues": ["inspect"], "threads": 256}
 SILENT = MANY_CORES | {"silent_seconds": 61.0}
 GPU = {"name": "gpu", "queues": ["gpu"], "threads": 8}
+TRAINER = {"name": "trainer", "queues": ["cpu", "cpu-training"], "threads": 4}
+SILENT_TRAINER = TRAINER | {"silent_seconds": 61.0}
+GPU_TRAINER = {"name": "gpu trainer", "queues": ["gpu", "gpu-training"], "threads": 8}
+# Gradients of the model's own answers: the one recipe that needs torch and no data.
+TRAINS: list[dict[str, Any]] = [{"pass": "prune_structured", "ratio": 0.5, "importance": "fisher"}]
 OLD = {"name": "of the release before", "queues": ["cpu"]}
 
 CASES = [
@@ -44,6 +50,28 @@ CASES = [
     Case("no-worker-at-all", {"device": "cuda"}, [], (409, "no_gpu_worker")),
     Case("a-gpu-that-is-silent", {"device": "cuda"}, [GPU | {"silent_seconds": 61.0}], (409, "no_gpu_worker")),
     Case("the-gpus-cores-count", {"device": "cuda", "threads": 9}, [MANY_CORES, GPU], (422, "too_many_threads")),
+    Case("a-trainer-that-is-there", {}, [TWO_CORES, TRAINER], recipe=TRAINS),
+    Case("no-trainer", {}, [TWO_CORES], (409, "no_training_worker"), ("`cpu-training`", "torch", "`cpu`"), TRAINS),
+    Case("no-worker-that-could-train", {}, [], (409, "no_training_worker"), recipe=TRAINS),
+    Case(
+        "a-trainer-that-is-silent",
+        {},
+        [TWO_CORES, SILENT_TRAINER],
+        (409, "no_training_worker"),
+        recipe=TRAINS,
+    ),
+    Case(
+        "the-trainers-cores-count",
+        {"threads": 5},
+        [MANY_CORES, TRAINER],
+        (422, "too_many_threads"),
+        ("model 4",),
+        TRAINS,
+    ),
+    Case("a-gpu-that-trains", {"device": "cuda"}, [GPU_TRAINER], recipe=TRAINS),
+    Case("a-gpu-that-does-not", {"device": "cuda"}, [GPU, TRAINER], (409, "no_training_worker"), ("`gpu`",), TRAINS),
+    Case("no-gpu-comes-first", {"device": "cuda"}, [TRAINER], (409, "no_gpu_worker"), recipe=TRAINS),
+    Case("what-does-not-train-needs-no-trainer", {}, [TWO_CORES], recipe=[{"pass": "prune_structured", "ratio": 0.5}]),
 ]
 
 
@@ -53,7 +81,7 @@ async def test_what_live_workers_can_do_decides(
 ) -> None:
     for worker in case.workers:
         add_worker(database, **worker)
-    body = {"model_id": str(add_model(database, workspace_id)), "recipe": [{"pass": "optimize_graph"}]}
+    body = {"model_id": str(add_model(database, workspace_id)), "recipe": case.recipe}
     answer = await client.post("/v1/jobs", json=body | {"target": case.target}, headers=writer)
     problem = answer.json()
     if case.refusal is None:

@@ -54,6 +54,24 @@ def test_what_cannot_run_is_not_claimed(database: Database, column: str) -> None
     assert take(database, job_id) is None
 
 
+@pytest.mark.parametrize(
+    ("queue", "can_train", "taken"),
+    [
+        ("cpu-training", False, False),
+        ("gpu-training", False, False),
+        ("cpu-training", True, True),
+        ("cpu", False, True),
+        ("inspect", False, True),
+    ],
+)
+def test_a_job_that_trains_is_claimed_by_who_can_train(
+    database: Database, queue: str, can_train: bool, taken: bool
+) -> None:
+    job_id = add_job(database, queue=queue)
+    with database.session_scope() as session:
+        assert (lease.claim(session, job_id, "test", 45.0, can_train=can_train) is not None) is taken
+
+
 def test_a_job_that_nobody_accepted_is_not_claimed(database: Database) -> None:
     assert take(database, uuid7()) is None
 

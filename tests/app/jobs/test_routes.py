@@ -232,6 +232,16 @@ async def test_the_queue_position_counts_those_before(
     assert [answer.json()["queue_position"] for answer in answers] == [2, 1, 0]
 
 
+async def test_the_queue_position_counts_those_that_train_for_the_same_device(
+    client: httpx.AsyncClient, database: Database, writer: Headers
+) -> None:
+    """Who can train takes them by turns with the others."""
+    queues = ("cpu", "cpu-training", "gpu-training", "cpu", "inspect", "cpu-training", "gpu")
+    jobs = [add_job(database, queue=queue) for queue in queues]
+    answers = [await client.get(f"/v1/jobs/{job_id}", headers=writer) for job_id in jobs]
+    assert [answer.json()["queue_position"] for answer in answers] == [0, 1, 0, 2, 0, 3, 1]
+
+
 async def test_lists_are_paged_newest_first_and_filtered(
     client: httpx.AsyncClient, body: dict[str, Any], writer: Headers
 ) -> None:

@@ -143,3 +143,4 @@ async def test_a_pass_is_available_while_a_live_worker_offers_it(
     found = await passes(client, reader)
     assert (found["optimize_graph"]["available"], found["optimize_graph"]["unavailable_reason"]) == (True, None)
     assert found["quantize_static"]["unavailable_reason"] == "no live worker offers this pass"
+    assert found["distill"]["unavailable_reason"] == "no live worker can train"
