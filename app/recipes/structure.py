@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.recipes.base import Need, PassConfig, exactly_one
 from app.recipes.training import TeachingOptions
 
-RULES = ("ratio", "target", "given")
+RULES = ("ratio", "target", "blocks", "given")
 Unit = Annotated[int, Field(ge=0)]
 
 
@@ -42,8 +42,16 @@ class GivenUnits(BaseModel):
     units: list[Unit] = Field(min_length=1, max_length=1_000_000, description="Their numbers, from 0.")
 
 
+class GivenBlock(BaseModel):
+    """A residual block that is taken out whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    block: str = Field(min_length=1, max_length=4096, description="Name of the block: that of the node that adds it.")
+
+
 class PruneStructured(PassConfig):
-    """Channels, hidden units and attention heads taken out whole: a smaller model of the same kind, a faster one."""
+    """Channels, hidden units, attention heads and residual blocks taken out whole: a smaller, faster model."""
 
     model_config = ConfigDict(json_schema_extra=exactly_one(RULES))
 
@@ -56,11 +64,27 @@ class PruneStructured(PassConfig):
     target: PruningTarget | None = Field(
         default=None, description="Take out as many units as it needs, those that cost least for what they save."
     )
-    given: list[GivenUnits] | None = Field(
+    blocks: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="So many residual blocks are taken out whole, one after the other, each time the one that the "
+        "outputs miss least; units stay. A block is what a sum adds to a tensor of the same shape: the convolutions "
+        "beside a shortcut that does nothing, the attention or the feed-forward half of a transformer's layer.",
+    )
+    given: list[GivenUnits | GivenBlock] | None = Field(
         default=None,
         min_length=1,
-        max_length=10_000,
-        description="These units and no others, as a manifest records them; nothing is scored or timed.",
+        max_length=20_000,
+        description="These units and blocks and no others, as a manifest records them; nothing is scored or timed.",
+    )
+    remove: list[Literal["units", "blocks"]] = Field(
+        default=["units"],
+        min_length=1,
+        max_length=2,
+        description="With `target`: what may go. Blocks alone go one by one, those first that cost the outputs least "
+        "for what they save; with both, models without a block, without two and so on are cut to the target and "
+        "fitted, and what comes closest to the original is kept, which takes as many times as long.",
     )
     scope: Literal["group", "global"] = Field(
         default="group",
@@ -91,7 +115,9 @@ class PruneStructured(PassConfig):
         default=256, ge=1, le=100_000, description="At most this many samples of the calibration data are read."
     )
     exclude: list[str] = Field(
-        default=[], max_length=10_000, description="Names of nodes whose units stay, and all that are tied to them."
+        default=[],
+        max_length=10_000,
+        description="Names of nodes that stay, with their units and all that are tied to those.",
     )
     training: TeachingOptions | None = Field(
         default=None,
@@ -99,9 +125,19 @@ class PruneStructured(PassConfig):
         "there are any. By default nothing is trained.",
     )
 
+    @property
+    def scores_units(self) -> bool:
+        """Whether units may go, and the recipe does not say which."""
+        return self.ratio is not None or (self.target is not None and "units" in self.remove)
+
+    @property
+    def scores_blocks(self) -> bool:
+        """Whether blocks may go, and the recipe does not say which."""
+        return self.blocks is not None or (self.target is not None and "blocks" in self.remove)
+
     def own_needs(self) -> frozenset[Need]:
         needs: set[Need] = {"labels"} if self.training is not None and self.training.gamma else set()
-        if self.importance == "fisher" and self.given is None:
+        if self.importance == "fisher" and self.scores_units:
             needs.add("trainable_model")
         return super().own_needs() | needs
 
@@ -112,6 +148,8 @@ class PruneStructured(PassConfig):
     def _one_rule(self) -> Self:
         given = [f"`{name}`" for name in RULES if getattr(self, name) is not None]
         if len(given) != 1:
-            wanted = "give exactly one of `ratio` and `target`, or `given`"
+            wanted = "give exactly one of `ratio`, `target` and `blocks`, or `given`"
             raise ValueError(f"{wanted}; the request gives {' and '.join(given) or 'none'}")
+        if "blocks" in self.remove and self.target is None and self.given is None:
+            raise ValueError("`remove` says what goes for a `target`; for a number of blocks give `blocks`")
         return self

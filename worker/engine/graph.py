@@ -101,7 +101,7 @@ def computes_the_same(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
             nameless.CopyFrom(node)
             for inner in [nameless, *(inner for graph in _subgraphs(nameless) for inner in nodes_of(graph))]:
                 inner.name, inner.doc_string = "", ""
-                _replace(inner.attribute, sorted(inner.attribute, key=lambda attribute: attribute.name))
+                replace_field(inner.attribute, sorted(inner.attribute, key=lambda attribute: attribute.name))
             nodes.append(nameless.SerializeToString(deterministic=True))
         constants = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer]
         used = {node.domain for node in nodes_of(model.graph)} & STANDARD_DOMAINS
@@ -126,13 +126,13 @@ def restore_face(model: onnx.ModelProto, original: onnx.ModelProto, keep_io: boo
     """
     constants = {tensor.name for tensor in original.graph.initializer}
     if keep_io:
-        _replace(model.graph.input, [value for value in original.graph.input if value.name not in constants])
-        _replace(model.graph.output, original.graph.output)
+        replace_field(model.graph.input, [value for value in original.graph.input if value.name not in constants])
+        replace_field(model.graph.output, original.graph.output)
     model.graph.name = original.graph.name
     for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(model, field, getattr(original, field))
     model.graph.doc_string = original.graph.doc_string
-    _replace(model.metadata_props, original.metadata_props)
+    replace_field(model.metadata_props, original.metadata_props)
     _declare_used_opsets(model)
     sort_nodes(model.graph)
 
@@ -148,7 +148,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     readers: dict[int, list[int]] = {index: [] for index in range(len(graph.node))}
     missing = []
     for index, node in enumerate(graph.node):
-        sources = {made_by[name] for name in _reads(node) if name in made_by} - {index}
+        sources = {made_by[name] for name in names_read(node) if name in made_by} - {index}
         missing.append(len(sources))
         for source in sources:
             readers[source].append(index)
@@ -164,12 +164,12 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     if len(order) != len(graph.node):
         raise ValueError("the graph has a cycle")
     if order != sorted(order):
-        _replace(graph.node, [graph.node[index] for index in order])
+        replace_field(graph.node, [graph.node[index] for index in order])
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
+def names_read(node: onnx.NodeProto) -> set[str]:
     """Names a node reads, those that its subgraphs capture included."""
-    inner = {name for subgraph in _subgraphs(node) for nested in subgraph.node for name in _reads(nested)}
+    inner = {name for subgraph in _subgraphs(node) for nested in subgraph.node for name in names_read(nested)}
     inner |= {value.name for subgraph in _subgraphs(node) for value in subgraph.output}
     return {name for name in node.input if name} | inner
 
@@ -182,7 +182,7 @@ def constants_to_initializers(model: onnx.ModelProto) -> int:
     constants = {tensor.name for tensor in model.graph.initializer}
     kept = [value for value in model.graph.input if value.name not in constants]
     listed = len(model.graph.input) - len(kept)
-    _replace(model.graph.input, kept)
+    replace_field(model.graph.input, kept)
     model.ir_version = max(model.ir_version, 4)
     return listed
 
@@ -195,7 +195,7 @@ def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
     return str(dimension.dim_param) if kind == "dim_param" and dimension.dim_param else None
 
 
-def _replace(field: object, values: object) -> None:
+def replace_field(field: object, values: object) -> None:
     """Set a repeated field; `values` may be taken from the field itself."""
     copies = list(values)  # type: ignore[call-overload]  # protobuf's repeated fields are untyped here
     del field[:]  # type: ignore[attr-defined]  # as above
@@ -207,6 +207,6 @@ def _declare_used_opsets(model: onnx.ModelProto) -> None:
     used = {node.domain for node in nodes_of(model.graph)} | STANDARD_DOMAINS
     for function in model.functions:
         used |= {node.domain for node in function.node}
-    _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain in used])
+    replace_field(model.opset_import, [entry for entry in model.opset_import if entry.domain in used])
     if RUNTIME_DOMAIN in used - {entry.domain for entry in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(RUNTIME_DOMAIN, 1))

@@ -1,93 +1,118 @@
-"""Channels, hidden units and attention heads taken out whole, and what is left fitted to the original.
+"""Units and whole blocks taken out of a model, and what is left fitted to the original.
 
 What goes together is found by propagation over the graph (`worker.engine.structure.groups`, after DepGraph,
 https://arxiv.org/abs/2301.12900); units are scored (`worker.engine.structure.importance`), chosen
-(`worker.engine.structure.selection`) and cut out of the user's own file; then the layers behind them get the weights
-with which they come closest to what the original computes (`worker.engine.structure.recovery`). None of it takes labels
-or trains; `training` does so behind it.
+(`worker.engine.structure.selection`) and cut out of the user's own file. Residual blocks are found by their sums
+(`worker.engine.structure.blocks`), scored by what outputs miss of them (`worker.engine.structure.block_choice`) and
+bypassed. Then the layers behind get the weights with which they come closest to what the original computes
+(`worker.engine.structure.recovery`). None of it takes labels or trains; `training` does so behind it.
 """
 
-from collections import Counter
-from dataclasses import dataclass
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from app.recipes.structure import PruneStructured
+from app.recipes.structure import GivenBlock, GivenUnits, PruneStructured
 from worker.engine.faults import UserFault
+from worker.engine.fidelity import Answers
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import unknown_nodes
+from worker.engine.structure import account
+from worker.engine.structure.block_choice import Chooser, Step, Switches, macs_saved, samples_for, time_saved
 from worker.engine.structure.cutting import cut
-from worker.engine.structure.groups import Structure, find_structure
 from worker.engine.structure.importance import Scores, fisher_scores, magnitude_scores, obs_scores
-from worker.engine.structure.propagation import read_graph
-from worker.engine.structure.recovery import recovered
-from worker.engine.structure.selection import Choice, Limits, Macs, by_macs, by_share
-from worker.engine.structure.sizes import measured_sizes
-from worker.engine.structure.timing import Timed, by_latency
+from worker.engine.structure.recovery import judged_samples, recovered
+from worker.engine.structure.removal import Rest, Subject
+from worker.engine.structure.selection import Choice, Limits, by_macs, by_share
+from worker.engine.structure.timing import Timed, by_latency, time_ratio
 
 # What Fisher information settles at: gradients are of one sample each.
 FISHER_SAMPLES = 128
 SCORED, CUT, RECOVERED = 0.5, 0.6, 0.9
 
-NOT_TRAINED = "No time was left to train: units were taken out and nothing was trained."
+NOT_TRAINED = "No time was left to train: units or blocks were taken out and nothing was trained."
 
 
 class NoSuchGroup(UserFault):
     code, title = "no_such_group", "The recipe names units that the model does not have"
 
 
-@dataclass
+class NoSuchBlock(UserFault):
+    code, title = "no_such_block", "The recipe names a block that the model does not have"
+
+
+@dataclass(frozen=True)
 class Work:
     """One run of the pass."""
 
-    model: ModelFile
-    structure: Structure
+    subject: Subject
     config: PruneStructured
     context: PassContext
-    macs: Macs
 
     @property
     def limits(self) -> Limits:
         return Limits(self.config.largest_share, self.config.multiple)
 
+    def without(self, steps: Sequence[Step]) -> Rest:
+        return self.subject.without(steps, self.context.scratch / f"without-{len(steps)}-blocks")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What goes: the blocks that `rest` is without, and units of it. `reached`: whether it is as much as was asked."""
+
+    rest: Rest
+    timed: Timed
+    reached: bool = True
+
+    @property
+    def is_nothing(self) -> bool:
+        return not self.rest.steps and not self.timed.choice.count
+
+
+@dataclass(frozen=True)
+class Made:
+    """A removal, carried out."""
+
+    removal: Removal
+    model: ModelFile
+    notes: list[str]
+
 
 def apply(model: ModelFile, config: PruneStructured, context: PassContext) -> PassResult:
-    """Notes say by group what is left, what stays whole and why, and what the layers behind gained by least squares.
+    """Notes say which blocks went, by group what is left, what stays whole and why, and what least squares gained.
 
     Raises:
-        NoSuchGroup: `given` is not of this model.
+        NoSuchBlock, NoSuchGroup: `given` is not of this model.
 
     """
     context.phase("preparing")
     if is_quantized(model.structure()):
         return PassResult(model, False, ["The model computes in 8 bits already: nothing was taken out."])
-    sizes = measured_sizes(model, context.timed_feed(), context.scratch / "sizes", context.threads)
-    graph = read_graph(model)
-    structure = _without_excluded(find_structure(graph, sizes), config)
-    notes = [*unknown_nodes(config.exclude, model.structure()), *_left_in_words(structure)]
-    if not structure.groups:
-        nothing = "No unit of the model can be taken out: nothing was changed."
-        return PassResult(model, False, [*notes, nothing])
-    work = Work(model, structure, config, context, Macs(model.structure()))
+    work = Work(Subject.of(model, context, config.exclude), config, context)
     context.check_time("pruning")
     context.phase("pruning")
-    timed = _chosen(work)
-    context.progress(SCORED)
-    if not timed.choice.count:
-        nothing = "What was asked for leaves every unit where it is: nothing was changed."
-        return PassResult(model, False, [*notes, *timed.notes, nothing])
-    result, more, manifest = _cut_and_recovered(work, timed.choice)
+    made = _with_either(work) if config.scores_blocks and config.scores_units else _made(work, _chosen(work))
+    removal = made.removal
+    notes = [*unknown_nodes(config.exclude, model.structure()), *account.left_alone(removal.rest, config)]
+    if removal.is_nothing:
+        return PassResult(model, False, [*notes, *removal.timed.notes, account.nothing(work.subject, removal.rest)])
     notes = [
-        *_widths_in_words(structure, timed.choice),
-        *_macs_in_words(work, timed.choice),
-        *timed.notes,
-        *more,
+        *account.blocks(work.subject, removal.rest),
+        *account.widths(removal.rest, removal.timed.choice),
+        *account.macs(work.subject, removal.rest, removal.timed.choice),
+        *removal.timed.notes,
+        *made.notes,
         *notes,
     ]
-    manifest |= {"replay": _pinned(config, timed.choice), "ratios": timed.ratios}
+    manifest = account.manifest(work.subject, removal.rest, removal.timed) | {"replay": _pinned(config, removal)}
+    result = made.model
     if config.training is not None:
         # Here and not above: pruning does without torch.
         from worker.engine.training.learning import learn_behind  # noqa: PLC0415
@@ -97,111 +122,191 @@ def apply(model: ModelFile, config: PruneStructured, context: PassContext) -> Pa
     return PassResult(result, True, notes, manifest)
 
 
-def _without_excluded(structure: Structure, config: PruneStructured) -> Structure:
-    def is_excluded(names: set[str]) -> bool:
-        return bool(names & set(config.exclude))
-
-    kept = [
-        group for group in structure.groups if not is_excluded({part.slot.node.name or "" for part in group.producers})
-    ]
-    reasons = {
-        part.slot.node.name or "": "excluded by the recipe"
-        for group in structure.groups
-        if group not in kept
-        for part in group.producers
-    }
-    return Structure(structure.model, structure.wiring, kept, structure.reasons | reasons)
-
-
-def _chosen(work: Work) -> Timed:
-    config, structure = work.config, work.structure
+def _chosen(work: Work) -> Removal:
+    config = work.config
     if config.given is not None:
-        return Timed(_given(work))
-    scores = _scores(work)
-    if config.ratio is not None:
-        together = config.scope == "global"
-        return Timed(by_share(structure, scores, config.ratio, work.limits, together=together))
-    target = config.target
-    if target is not None and target.latency_ratio is not None:
-        return by_latency(work.model, structure, scores, work.macs, target.latency_ratio, work.limits, work.context)
-    share = 1.0 if target is None or target.mac_ratio is None else target.mac_ratio
-    choice = by_macs(structure, scores, work.macs, share, work.limits)
-    left = work.macs.of(structure, choice) / max(1, work.macs.of(structure, Choice({})))
-    missed = f"No more can be taken out than leaves {left:.1%} of the multiply-accumulates: {share:.1%} were asked for."
-    return Timed(choice, [missed] if left > share else [])
+        return _given(work, config.given)
+    if config.blocks is not None:
+        return _so_many_blocks(work, config.blocks)
+    if config.scores_blocks:
+        return _blocks_alone(work)
+    rest = work.without([])
+    if config.ratio is None:
+        return _units(work, rest)
+    together = config.scope == "global"
+    choice = by_share(rest.structure, _scores(work, rest), config.ratio, work.limits, together=together)
+    return Removal(rest, Timed(choice))
 
 
-def _given(work: Work) -> Choice:
-    groups = {group.name: group for group in work.structure.groups}
+def _given(work: Work, given: Sequence[GivenUnits | GivenBlock]) -> Removal:
+    blocks = {block.name: block for block in work.subject.blocks.found}
+    steps = []
+    for one in given:
+        if isinstance(one, GivenBlock):
+            if one.block not in blocks:
+                raise NoSuchBlock(
+                    f"`given` takes out the block {one.block!r}, which this model does not have.",
+                    "Give blocks as a manifest of the same model records them, or `blocks` or `target`.",
+                )
+            steps.append(Step(blocks[one.block], None))
+    rest = work.without(steps)
+    groups = {group.name: group for group in rest.structure.groups}
     removed = {}
-    for one in work.config.given or ():
-        group = groups.get(one.group)
-        if group is None or max(one.units) >= group.width or len(set(one.units)) >= group.width:
-            raise NoSuchGroup(
-                f"`given` takes units out of {one.group!r}, which has no such units to spare in this model.",
-                "Give units as a manifest of the same model records them, or `ratio` or `target`.",
-            )
-        removed[one.group] = np.unique(one.units)
-    return Choice(removed)
+    for one in given:
+        if isinstance(one, GivenUnits):
+            group = groups.get(one.group)
+            if group is None or max(one.units) >= group.width or len(set(one.units)) >= group.width:
+                raise NoSuchGroup(
+                    f"`given` takes units out of {one.group!r}, which has no such units to spare in this model.",
+                    "Give units as a manifest of the same model records them, or `ratio` or `target`.",
+                )
+            removed[one.group] = np.unique(one.units)
+    return Removal(rest, Timed(Choice(removed)))
 
 
-def _scores(work: Work) -> Scores:
+def _so_many_blocks(work: Work, count: int) -> Removal:
+    steps = [step for found, _ in zip(_steps(work), range(count), strict=False) for step in found]
+    missed = f"{count} blocks were to go; of what the model has, {len(steps)} can."
+    return Removal(work.without(steps), Timed(Choice({}), [missed] if 0 < len(steps) < count else []))
+
+
+def _blocks_alone(work: Work) -> Removal:
+    """One after the other, until the target is reached; all that can go where it never is."""
+    target, ratios = work.config.target, list[list[float]]()
+    rest = work.without([])
+    share = 1.0
+    for found in _steps(work):
+        following = work.without([*rest.steps, *found])
+        _forget(rest, work)
+        rest = following
+        share = rest.left(Choice({})) / max(1, work.subject.macs)
+        if target is not None and target.latency_ratio is not None:
+            ratios.append([round(share, 4), round(time_ratio(work.subject.model, rest.model, work.context), 4)])
+        if _reaches(work, share, ratios):
+            break
+    reached = _reaches(work, share, ratios)
+    missed = "No more blocks can be taken out, and the target is not reached."
+    return Removal(rest, Timed(Choice({}), [] if reached else [missed], ratios), reached)
+
+
+def _reaches(work: Work, share: float, ratios: list[list[float]]) -> bool:
+    target = work.config.target
+    if target is not None and target.latency_ratio is not None:
+        return bool(ratios) and ratios[-1][1] <= target.latency_ratio
+    return target is None or target.mac_ratio is None or share <= target.mac_ratio
+
+
+def _forget(rest: Rest, work: Work) -> None:
+    if rest.model != work.subject.model:
+        shutil.rmtree(rest.model.path.parent)
+
+
+def _steps(work: Work) -> Iterator[list[Step]]:
+    subject, context, target = work.subject, work.context, work.config.target
+    if not subject.offered:
+        return iter(())
+    samples = samples_for(subject.blocks, len(subject.offered))
+    switches = Switches(subject.model, subject.offered, context, samples, context.scratch / "switches")
+    saved = None
+    if target is not None:
+        by_time = target.latency_ratio is not None
+        saved = time_saved(subject.blocks, subject.model, context) if by_time else macs_saved(subject.blocks)
+    return Chooser(subject.blocks, subject.offered, switches, context, saved).steps()
+
+
+def _units(work: Work, rest: Rest) -> Removal:
+    """As many units of what is left as the target still asks for."""
+    target, full, own = work.config.target, work.subject.macs, rest.left(Choice({}))
+    if target is not None and target.latency_ratio is not None:
+        return _units_by_time(work, rest, target.latency_ratio)
+    share = 1.0 if target is None or target.mac_ratio is None else target.mac_ratio
+    if rest.steps and own <= share * full:
+        return Removal(rest, Timed(Choice({})))
+    choice = by_macs(rest.structure, _scores(work, rest), rest.macs, share * full / max(1, own), work.limits)
+    left = rest.left(choice) / max(1, full)
+    missed = f"No more can be taken out than leaves {left:.1%} of the multiply-accumulates: {share:.1%} were asked for."
+    return Removal(rest, Timed(choice, [missed] if left > share else []), left <= share)
+
+
+def _units_by_time(work: Work, rest: Rest, wanted: float) -> Removal:
+    before = time_ratio(work.subject.model, rest.model, work.context) if rest.steps else 1.0
+    if before <= wanted or not rest.structure.groups:
+        return Removal(rest, Timed(Choice({})), before <= wanted)
+    scores, model = _scores(work, rest), work.subject.model
+    timed = by_latency(model, rest.model, rest.structure, scores, rest.macs, wanted, work.limits, work.context)
+    return Removal(rest, timed, min(ratio for _, ratio in timed.ratios) <= wanted)
+
+
+def _with_either(work: Work) -> Made:
+    """Without a block, without one, two and so on, each cut to the target and fitted: the closest to the original.
+
+    Ends where a block more is worse, where blocks alone are enough, and where time for another would be short.
+    """
+    answers = Answers.of(work.subject.model, work.context, judged_samples(work.context))
+    best: tuple[Made, tuple[bool, float]] | None = None
+    started, tried = time.monotonic(), list[str]()
+    steps: list[Step] = []
+    following = _steps(work)
+    for number in range(len(work.subject.offered) + 1):
+        scratch = work.context.scratch / f"attempt-{number}"
+        scratch.mkdir()
+        own = Work(work.subject, work.config, replace(work.context, scratch=scratch, progress=lambda _share: None))
+        made = _made(own, _units(own, own.without(steps)))
+        fidelity = answers.fidelity(made.model)
+        worth = (made.removal.reached, fidelity.sqnr_db)
+        tried.append(f"{len(steps)} blocks {fidelity.in_words()}")
+        if best is not None and worth <= best[1]:
+            break
+        best = made, worth
+        work.context.progress(RECOVERED * (1 - 2.0 ** -(number + 1)))
+        enough = bool(steps) and made.removal.reached and not made.removal.timed.choice.count
+        if enough or work.context.seconds_left() < 2 * (time.monotonic() - started) / (number + 1):
+            break
+        more = next(following, None)
+        if more is None:
+            break
+        steps = [*steps, *more]
+    if best is None:
+        raise AssertionError("the first attempt is always kept")
+    return replace(best[0], notes=[*best[0].notes, f"Tried at the target: {'; '.join(tried)}."])
+
+
+def _scores(work: Work, rest: Rest) -> Scores:
     config, context = work.config, work.context
+    if not rest.structure.groups:
+        return {}
     if config.importance == "obs":
-        return obs_scores(work.structure, work.model, context, config.calibration_samples)
+        return obs_scores(rest.structure, rest.model, context, config.calibration_samples)
     if config.importance == "fisher":
         # Here and not above: the other three do without torch.
         from worker.engine.training.fisher import gradient_products  # noqa: PLC0415
 
         samples = min(FISHER_SAMPLES, config.calibration_samples)
-        return fisher_scores(work.structure, gradient_products(work.model, context, samples))
-    return magnitude_scores(work.structure, 1 if config.importance == "l1" else 2)
+        return fisher_scores(rest.structure, gradient_products(rest.model, context, samples))
+    return magnitude_scores(rest.structure, 1 if config.importance == "l1" else 2)
 
 
-def _cut_and_recovered(work: Work, choice: Choice) -> tuple[ModelFile, list[str], dict[str, Any]]:
-    structure, context = work.structure, work.context
-    gone = choice.gone(structure)
-    pruned = cut(work.model, structure, gone, context.scratch / "cut")
+def _made(work: Work, removal: Removal) -> Made:
+    """Cut and, if asked, fitted."""
+    rest, choice, context = removal.rest, removal.timed.choice, work.context
+    context.progress(SCORED)
+    if removal.is_nothing:
+        return Made(removal, rest.model, [])
+    gone = choice.gone(rest.structure)
+    pruned = cut(rest.model, rest.structure, gone, context.scratch / "cut") if choice.count else rest.model
     context.progress(CUT)
-    removed = {name: units.tolist() for name, units in choice.removed.items()}
-    manifest: dict[str, Any] = {
-        "widths": {
-            group.name: [group.width, group.width - len(removed.get(group.name, ()))] for group in structure.groups
-        },
-        "left_alone": dict(sorted(structure.reasons.items())),
-    }
     if not work.config.recovery:
-        return pruned, ["Nothing was fitted behind what was taken out."], manifest
+        return Made(removal, pruned, ["Nothing was fitted behind what was taken out."])
     context.phase("recovering")
-    kept = structure.kept_channels(gone)
-    found = recovered(work.model, pruned, kept, context, context.scratch / "result")
+    kept = rest.structure.kept_channels(gone)
+    found = recovered(work.subject.model, pruned, kept, context, context.scratch / "result")
     context.progress(RECOVERED)
-    return found.model, found.notes, manifest
+    return Made(removal, found.model, found.notes)
 
 
-def _pinned(config: PruneStructured, choice: Choice) -> dict[str, Any]:
+def _pinned(config: PruneStructured, removal: Removal) -> dict[str, Any]:
     """The arguments that repeat this run's choices without scoring or timing anything."""
-    given = [{"group": name, "units": units.tolist()} for name, units in choice.removed.items()]
-    return config.model_dump(mode="json", by_alias=True) | {"ratio": None, "target": None, "given": given}
-
-
-def _widths_in_words(structure: Structure, choice: Choice) -> list[str]:
-    units = sum(group.width for group in structure.groups)
-    first = f"{choice.count:,} of {units:,} units in {len(structure.groups)} groups were taken out."
-    widths = []
-    for group in structure.groups:
-        count = len(choice.removed.get(group.name, ()))
-        if count:
-            what = "heads" if group.rows_a_unit > 1 else "units"
-            widths.append(f"{group.name} {group.width - count + group.frozen} of {group.width + group.frozen} {what}")
-    return [first, f"Left: {'; '.join(widths)}."]
-
-
-def _macs_in_words(work: Work, choice: Choice) -> list[str]:
-    before, now = (work.macs.of(work.structure, one) for one in (Choice({}), choice))
-    return [f"Multiply-accumulates of a call: {now:,}, before {before:,} ({now / before:.1%})."] if before else []
-
-
-def _left_in_words(structure: Structure) -> list[str]:
-    counts = Counter(structure.reasons.values())
-    return [f"Left as they were: units of {count} nodes ({reason})." for reason, count in sorted(counts.items())]
+    given: list[dict[str, Any]] = [{"block": step.block.name} for step in removal.rest.steps]
+    given += [{"group": name, "units": units.tolist()} for name, units in removal.timed.choice.removed.items()]
+    unset = {"ratio": None, "target": None, "blocks": None}
+    return config.model_dump(mode="json", by_alias=True) | unset | {"given": given}

@@ -43,6 +43,11 @@ def count_macs(model: ModelProto, shapes: Shapes) -> int | None:
     return total
 
 
+def multiplies(node: NodeProto) -> bool:
+    """Whether it is of an operator that multiplies matrices, countable or not."""
+    return _counter(node) is not None
+
+
 def _counter(node: NodeProto) -> Callable[[NodeProto, Shapes], int] | None:
     if node.domain not in KNOWN_DOMAINS:
         return None

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx import NodeProto, helper, numpy_helper
-from onnx.external_data_helper import set_external_data, uses_external_data
 
-from worker.engine.graph import STANDARD_DOMAINS, nodes_of
+from worker.engine.graph import STANDARD_DOMAINS, nodes_of, replace_field
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import integer
 from worker.engine.overwriting import constants_of
@@ -20,6 +18,7 @@ from worker.engine.structure.carrying import slice_bounds
 from worker.engine.structure.groups import Structure
 from worker.engine.structure.reshaping import corrects_itself, new_operand
 from worker.engine.structure.wiring import Wiring
+from worker.engine.structure.writing import drop_unread, write
 from worker.engine.trainable.weights import constant_tensor
 
 # Before it a Split holds its sizes as an attribute.
@@ -32,8 +31,8 @@ class Cut:
     def __init__(self, model: ModelFile, structure: Structure, gone: np.ndarray) -> None:
         self._file, self._structure, self._gone = model, structure, gone
         self._proto = model.load()
-        self._external = {tensor.name for tensor in model.structure().graph.initializer if uses_external_data(tensor)}
-        self._location = next((file.name for file in model.files()[1:]), "")
+        self._inside: set[str] = set()
+        """Constants that are no longer what lay beside the file."""
 
     @property
     def _wiring(self) -> Wiring:
@@ -47,8 +46,8 @@ class Cut:
             if correction is not None:
                 correction(self, node, proto)
         self._shrink_declared()
-        self._drop_unread()
-        return self._saved(folder)
+        drop_unread(self._proto.graph, self._file.structure().graph)
+        return write(self._proto, self._file, folder, self._inside)
 
     def kept(self, atoms: np.ndarray) -> np.ndarray:
         """bool: which of these stay."""
@@ -105,7 +104,7 @@ class Cut:
         if wrong:
             numbers = new_operand(node, self._wiring, axes, shrunk)
             # A 0 among them means the source's size.
-            _replace(proto.attribute, [attribute for attribute in proto.attribute if attribute.name != "allowzero"])
+            replace_field(proto.attribute, [one for one in proto.attribute if one.name != "allowzero"])
             self._give(proto, 1, np.array(numbers, np.int64))
 
     def correct_split(self, node: ir.Node, proto: NodeProto) -> None:
@@ -161,7 +160,7 @@ class Cut:
         if tensor is not None and readers == 1:
             typed = array.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
             tensor.CopyFrom(numpy_helper.from_array(typed, tensor.name))
-            self._external.discard(tensor.name)
+            self._inside.add(tensor.name)
             return
         taken = {one for other in nodes_of(graph) for one in [*other.input, *other.output]}
         taken |= {one.name for one in graph.initializer} | {one.name for one in graph.input}
@@ -171,57 +170,6 @@ class Cut:
         graph.initializer.append(numpy_helper.from_array(array, fresh))
         node.input.extend([""] * (index + 1 - len(node.input)))
         node.input[index] = fresh
-
-    def _drop_unread(self) -> None:
-        """Nodes and constants that something read before and nothing reads now."""
-        before = self._file.structure().graph
-        graph = self._proto.graph
-        read_before = _read(before)
-        while unread := read_before - _read(graph):
-            stay = [node for node in graph.node if not node.output or any(name not in unread for name in node.output)]
-            constants = [tensor for tensor in graph.initializer if tensor.name not in unread]
-            if len(stay) == len(graph.node) and len(constants) == len(graph.initializer):
-                break
-            _replace(graph.node, stay)
-            _replace(graph.initializer, constants)
-        gone = _made(before) - _made(graph)
-        _replace(graph.value_info, [value for value in graph.value_info if value.name not in gone])
-
-    def _saved(self, folder: Path) -> ModelFile:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / self._file.path.name
-        outside = [tensor for tensor in self._proto.graph.initializer if tensor.name in self._external]
-        for tensor in outside:
-            if not tensor.HasField("raw_data"):
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-            set_external_data(tensor, self._location)
-        if outside:
-            onnx.save_model(self._proto, str(path))
-        else:
-            path.write_bytes(self._proto.SerializeToString(deterministic=True))
-        return ModelFile(path)
-
-
-def _read(graph: onnx.GraphProto) -> set[str]:
-    names = {name for node in nodes_of(graph) for name in node.input if name}
-    names |= {value.name for value in graph.output}
-    return names | {value.name for inner in _inner_graphs(graph) for value in inner.output}
-
-
-def _made(graph: onnx.GraphProto) -> set[str]:
-    return {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
-
-
-def _inner_graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
-    return [inner for node in nodes_of(graph) for one in node.attribute for inner in [one.g, *one.graphs]]
-
-
-def _replace(field: object, values: list[object]) -> None:
-    copies = list(values)
-    if len(copies) == len(field):  # type: ignore[arg-type]  # protobuf's repeated fields are untyped here
-        return
-    del field[:]  # type: ignore[attr-defined]  # as above
-    field.extend(copies)  # type: ignore[attr-defined]  # as above
 
 
 CORRECTIONS: dict[str, Callable[[Cut, ir.Node, NodeProto], None]] = {

@@ -5,6 +5,7 @@ read it; a head with the columns of query, key and value that make it.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from worker.engine.structure.wiring import Slot, Wiring
 
 NOT_READ = "no product reads it"
 ALONE = "its only unit"
+EXCLUDED = "excluded by the recipe"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,13 @@ class Structure:
     wiring: Wiring
     groups: list[Group]
     reasons: dict[str, str] = field(default_factory=dict)
+
+    def without(self, excluded: Collection[str]) -> "Structure":
+        """The same, where units that a node of one of these names makes stay."""
+        names = {id(group): {part.slot.node.name or "" for part in group.producers} for group in self.groups}
+        kept = [group for group in self.groups if not names[id(group)] & set(excluded)]
+        reasons = {name: EXCLUDED for group in self.groups if group not in kept for name in names[id(group)]}
+        return Structure(self.model, self.wiring, kept, self.reasons | reasons)
 
     def kept_channels(self, gone: np.ndarray) -> dict[str, np.ndarray]:
         """By the name of what a product makes, where that gets narrower: the numbers of the channels that stay."""

@@ -53,14 +53,12 @@ def recovered(original: ModelFile, pruned: ModelFile, kept: Kept, context: PassC
 
     """
     started = time.monotonic()
-    samples = max(1, min(MOST_SAMPLES, context.feeds.sample_count * 3 // 4))
+    samples = _fitted_samples(context)
     fitting = _Fitting(original, kept, context, samples)
     fitted, current = fitting.waves(find_sites(original.graph(), pruned.graph()), pruned)
     if not fitted:
         return Recovery(pruned, ["No layer behind a cut could be fitted to the original's."])
-    judged = np.arange(samples, min(samples + JUDGED_SAMPLES, context.feeds.sample_count))
-    judged = judged if len(judged) else np.arange(samples)
-    before, after = (measure_fidelity(original, one, context, judged) for one in (pruned, current))
+    before, after = (measure_fidelity(original, one, context, judged_samples(context)) for one in (pruned, current))
     if after.sqnr_db <= before.sqnr_db:
         shutil.rmtree(current.path.parent)
         return Recovery(pruned, [f"Least squares gained nothing on {before.in_words()}: left out."])
@@ -74,6 +72,17 @@ def recovered(original: ModelFile, pruned: ModelFile, kept: Kept, context: PassC
             f"{time.monotonic() - started:.1f} s: {after.in_words()} at the outputs, {before.in_words()} as cut."
         ],
     )
+
+
+def judged_samples(context: PassContext) -> np.ndarray:
+    """What outputs are judged on; nothing was fitted to them, unless there is but one sample."""
+    first = _fitted_samples(context)
+    judged = np.arange(first, min(first + JUDGED_SAMPLES, context.feeds.sample_count))
+    return judged if len(judged) else np.arange(first)
+
+
+def _fitted_samples(context: PassContext) -> int:
+    return max(1, min(MOST_SAMPLES, context.feeds.sample_count * 3 // 4))
 
 
 @dataclass(frozen=True)

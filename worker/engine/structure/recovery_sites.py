@@ -73,12 +73,12 @@ class Sites:
 
 
 def find_sites(original: ir.Model, pruned: ir.Model) -> Sites:
-    """Nodes of the two are paired by the names of their outputs."""
-    terms = {node.outputs[0].name: _terms(node) for node in original.graph if node.outputs}
+    """Nodes of the two are paired by the names of their outputs; one that reads another value is reached as well."""
+    faces = {node.outputs[0].name: _face(node) for node in original.graph if node.outputs}
     found, depths, taken = Sites(), dict[ir.Value, int](), set[str]()
     for node in pruned.graph:
         fed = [depths[value] for value in node.inputs if value is not None and value in depths]
-        reached = bool(fed) or terms.get(node.outputs[0].name) != _terms(node)
+        reached = bool(fed) or faces.get(node.outputs[0].name) != _face(node)
         if not reached:
             continue
         depth = max(fed, default=0) + 1
@@ -94,6 +94,11 @@ def find_sites(original: ir.Model, pruned: ir.Model) -> Sites:
             depth -= 1
         depths.update(dict.fromkeys(node.outputs, depth))
     return found
+
+
+def _face(node: ir.Node) -> tuple[list[str | None], int | None]:
+    """What it reads, and its terms: behind a block that went, it reads another value than it did."""
+    return [value.name for value in node.inputs if value is not None and constant_tensor(value) is None], _terms(node)
 
 
 def _terms(node: ir.Node) -> int | None:

@@ -28,6 +28,7 @@ class Timed:
 
 
 def by_latency(
+    original: ModelFile,
     model: ModelFile,
     structure: Structure,
     scores: Scores,
@@ -38,6 +39,8 @@ def by_latency(
 ) -> Timed:
     """The file that loses least and takes at most `wanted` of the original's time; the fastest where none does.
 
+    `model` is what is cut: the original, or what is left of it without some blocks.
+
     Raises:
         ModelFails: a cut file does not run.
 
@@ -46,7 +49,7 @@ def by_latency(
     share = wanted
     for number in range(TRIALS):
         choice = by_macs(structure, scores, macs, share, limits)
-        tried.append((_ratio(model, structure, choice, context, number), share, choice))
+        tried.append((_ratio(original, model, structure, choice, context, number), share, choice))
         found = tried[-1][0]
         if abs(found - wanted) <= NEAR and found <= wanted:
             break
@@ -60,11 +63,23 @@ def by_latency(
     return Timed(choice, [words], [[round(share, 4), round(found, 4)] for found, share, _ in tried])
 
 
-def _ratio(model: ModelFile, structure: Structure, choice: Choice, context: PassContext, number: int) -> float:
-    """Median over rounds of the time of a call, as a share of the original's in the same round."""
+def _ratio(
+    original: ModelFile, model: ModelFile, structure: Structure, choice: Choice, context: PassContext, number: int
+) -> float:
     made = cut(model, structure, choice.gone(structure), context.scratch / f"timed-{number}")
+    found = time_ratio(original, made, context)
+    shutil.rmtree(made.path.parent)
+    return found
+
+
+def time_ratio(original: ModelFile, made: ModelFile, context: PassContext) -> float:
+    """Median over rounds of the time of a call, as a share of the original's in the same round.
+
+    Raises:
+        ModelFails: a file does not run.
+
+    """
     conditions = Conditions(context.threads, ROUNDS, SECONDS, context.device)
     feed = context.timed_feed()
-    timings = take_turns([model.path, made.path], [feed, feed], conditions)
-    shutil.rmtree(made.path.parent)
+    timings = take_turns([original.path, made.path], [feed, feed], conditions)
     return 1 / statistics.median(ratios(timings)[1])

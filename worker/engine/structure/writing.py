@@ -1,0 +1,65 @@
+"""Writing what is left of a user's file: nothing in it that nothing reads any more, and external data where it was."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx
+from onnx import numpy_helper
+from onnx.external_data_helper import set_external_data, uses_external_data
+
+from worker.engine.graph import nodes_of, replace_field
+from worker.engine.model_file import ModelFile
+
+
+def drop_unread(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
+    """Take out nodes and constants that something read in the graph `before`, and nothing reads now."""
+    read_before = _read(before)
+    while unread := read_before - _read(graph):
+        stay = [node for node in graph.node if not node.output or any(name not in unread for name in node.output)]
+        constants = [tensor for tensor in graph.initializer if tensor.name not in unread]
+        if len(stay) == len(graph.node) and len(constants) == len(graph.initializer):
+            break
+        _shorten(graph.node, stay)
+        _shorten(graph.initializer, constants)
+    gone = _made(before) - _made(graph)
+    _shorten(graph.value_info, [value for value in graph.value_info if value.name not in gone])
+
+
+def write(proto: onnx.ModelProto, source: ModelFile, folder: Path, inside: Collection[str] = ()) -> ModelFile:
+    """`proto`, the whole model, under the name of `source`, which it was made of, in the empty `folder`.
+
+    Constants that lay beside `source` do so again, but for those named in `inside`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / source.path.name
+    external = {tensor.name for tensor in source.structure().graph.initializer if uses_external_data(tensor)}
+    outside = [tensor for tensor in proto.graph.initializer if tensor.name in external - set(inside)]
+    location = next((file.name for file in source.files()[1:]), "")
+    for tensor in outside:
+        if not tensor.HasField("raw_data"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+        set_external_data(tensor, location)
+    if outside:
+        onnx.save_model(proto, str(path))
+    else:
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+    return ModelFile(path)
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    names = {name for node in nodes_of(graph) for name in node.input if name}
+    names |= {value.name for value in graph.output}
+    return names | {value.name for inner in _inner_graphs(graph) for value in inner.output}
+
+
+def _made(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+
+
+def _inner_graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    return [inner for node in nodes_of(graph) for one in node.attribute for inner in [one.g, *one.graphs]]
+
+
+def _shorten(field: object, values: list[object]) -> None:
+    if len(values) != len(field):  # type: ignore[arg-type]  # protobuf's repeated fields are untyped here
+        replace_field(field, values)
