@@ -166,7 +166,7 @@ def _given(work: Work, given: Sequence[GivenUnits | GivenBlock]) -> Removal:
 
 def _so_many_blocks(work: Work, count: int) -> Removal:
     steps = [step for found, _ in zip(_steps(work), range(count), strict=False) for step in found]
-    missed = f"{count} blocks were to go; of what the model has, {len(steps)} can."
+    missed = f"{count} blocks were to go; {len(steps)} could."
     return Removal(work.without(steps), Timed(Choice({}), [missed] if 0 < len(steps) < count else []))
 
 
@@ -243,7 +243,7 @@ def _with_either(work: Work) -> Made:
     Ends where a block more is worse, where blocks alone are enough, and where time for another would be short.
     """
     answers = Answers.of(work.subject.model, work.context, judged_samples(work.context))
-    best: tuple[Made, tuple[bool, float]] | None = None
+    best: tuple[Made, float] | None = None
     started, tried = time.monotonic(), list[str]()
     steps: list[Step] = []
     following = _steps(work)
@@ -253,11 +253,11 @@ def _with_either(work: Work) -> Made:
         own = Work(work.subject, work.config, replace(work.context, scratch=scratch, progress=lambda _share: None))
         made = _made(own, _units(own, own.without(steps)))
         fidelity = answers.fidelity(made.model)
-        worth = (made.removal.reached, fidelity.sqnr_db)
         tried.append(f"{len(steps)} blocks {fidelity.in_words()}")
-        if best is not None and worth <= best[1]:
+        # Short of the target the next one is nearer to it, whatever it costs.
+        if best is not None and best[0].removal.reached and fidelity.sqnr_db <= best[1]:
             break
-        best = made, worth
+        best = made, fidelity.sqnr_db
         work.context.progress(RECOVERED * (1 - 2.0 ** -(number + 1)))
         enough = bool(steps) and made.removal.reached and not made.removal.timed.choice.count
         if enough or work.context.seconds_left() < 2 * (time.monotonic() - started) / (number + 1):

@@ -91,7 +91,7 @@ class Chooser:
     _gone: list[Block] = field(default_factory=list)
 
     def steps(self) -> Iterator[list[Step]]:
-        """What goes next, as long as something can: a block, or two.
+        """What goes next, as long as something can and there is time: a block, or two.
 
         Raises:
             BudgetExhausted: no time is left.
@@ -100,6 +100,8 @@ class Chooser:
         """
         error = 0.0
         while candidates := self._candidates():
+            if self._gone and self.context.seconds_left() <= 0:
+                return
             self.context.check_time("scoring blocks")
             errors = [self.switches.error([*self._gone, *candidate]) for candidate in candidates]
             costs = [self._cost(candidate, now - error) for candidate, now in zip(candidates, errors, strict=True)]
