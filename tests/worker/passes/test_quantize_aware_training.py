@@ -109,6 +109,7 @@ def test_fewer_bits_lie_packed_and_run_in_the_8_bit_kernels(
     packed = [array for array in constants.values() if array.dtype == np.uint8 and array.ndim and array.size > 24]
     assert [array.nbytes for array in packed] == [packed_bytes]
     assert "All 3 nodes planned as int8 run as int8." in result.notes
+    assert [layer.executed for layer in result.layers or () if layer.operator == "Gemm"] == ["QGemm"] * 3
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     ort.InferenceSession(str(result.model.path), options)
