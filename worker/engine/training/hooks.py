@@ -1,6 +1,7 @@
 """Where something else than the optimizer has a hand in training."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -11,6 +12,10 @@ class Hooks:
     """Nothing is done. Subclasses keep zeros, let their share grow, hold scales; what they hold beside the tensors that
     are trained goes into checkpoints by `state`.
     """
+
+    def rule(self) -> Any:
+        """What is done, as JSON has it, where the arguments of training do not say it."""
+        return None
 
     def start(self, tensors: Tensors, steps: int) -> None:
         """Before anything is judged or trained, told how many steps there will be; before `load_state` as well."""

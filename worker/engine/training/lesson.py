@@ -33,6 +33,8 @@ class Lesson:
     split: Split
     masks: Masks | None
     notes: list[str]
+    teacher: ModelFile | None = None
+    """Whose answers are learned."""
 
     def run(self, context: PassContext, hooks: Hooks | None = None) -> Trained:
         """Within `randomness.repeatable`. `hooks` take the place of the masks. Raises as `Trainer.run`."""
@@ -40,6 +42,7 @@ class Lesson:
         helpers = {f"projection {name}": one for name, one in projections.items() if one is not None}
         subject = Subject(self.student.module, self.student.tensors, helpers)
         context.phase("training")
+        hooks = hooks or self.masks or Hooks()
         trainer = Trainer(
             subject,
             self.objective,
@@ -47,13 +50,14 @@ class Lesson:
             self.judge,
             self.options,
             context,
-            self._fingerprint(context),
-            hooks or self.masks,
+            self.fingerprint(context, hooks),
+            hooks,
         )
         return trainer.run()
 
-    def _fingerprint(self, context: PassContext) -> str:
+    def fingerprint(self, context: PassContext, hooks: Hooks) -> str:
         """Of what a checkpoint must have been made by, to be gone on from."""
+        targets = [one.target for one in self.objective.hard]
         facts = {
             "options": self.options.filled_in(),
             "seed": context.seed,
@@ -61,6 +65,9 @@ class Lesson:
             "model": self.student.file.sha256(),
             "samples": self.student.feeds.sample_count,
             "held_out": self.split.sha256(),
+            "labels": {one.output: [one.array, one.axis, one.sha256()] for one in targets},
+            "teacher": None if self.teacher is None else self.teacher.sha256(),
+            "rule": hooks.rule(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -111,4 +118,5 @@ def plan_lesson(
         split=parts,
         masks=Masks(zeros) if zeros else None,
         notes=[] if taught is None else taught.notes,
+        teacher=None if taught is None else teacher,
     )

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2004.09576, stop learning scales early for the same reason
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -20,6 +21,9 @@ class ScaleHooks(Hooks):
     def __init__(self, scales: Mapping[str, Scale], others: Hooks) -> None:
         self._scales, self._others = scales, others
         self._rests_from, self._resting = 0, False
+
+    def rule(self) -> Any:
+        return self._others.rule()
 
     def start(self, tensors: Tensors, steps: int) -> None:
         self._rests_from = round((1 - RESTING_SHARE) * steps)

@@ -69,6 +69,9 @@ class Sparsity(Masks):
         count = sum(place.values.size for place in places)
         self.first = sum(int((place.values == 0).sum()) for place in places) / max(1, count)
 
+    def rule(self) -> Any:
+        return self.config.model_dump(mode="json", by_alias=True)
+
     def start(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
         self.ramp, self.device = int(RAMP_SHARE * steps), next(iter(tensors.values())).device
         if self.share is None:

@@ -1,7 +1,8 @@
 """Labels: which array says what which output should be."""
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,13 @@ class Target:
     axis: int | None
     variance: float = 1.0
     """Of `values`, where they are numbers."""
+
+    def sha256(self) -> str:
+        """Of `values`. Reads a piece at a time."""
+        digest = hashlib.sha256(f"{self.values.dtype.str} {self.values.shape}".encode())
+        for piece in pieces(self.values):
+            digest.update(np.ascontiguousarray(piece).tobytes())
+        return digest.hexdigest()
 
     def rows(self, samples: np.ndarray) -> torch.Tensor:
         """The labels of these samples: int64, or float32."""
@@ -121,12 +129,18 @@ def _check_classes(output: str, array: str, values: np.ndarray, classes: int) ->
         )
 
 
+def pieces(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Consecutive rows, about `CHUNK_ELEMENTS` elements at a time."""
+    step = max(1, CHUNK_ELEMENTS // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), step):
+        yield values[start : start + step]
+
+
 def _variance(values: np.ndarray) -> float:
     """Of the finite ones; 1 where they are all alike. Reads a piece at a time."""
     count, total, squares = 0, 0.0, 0.0
-    step = max(1, CHUNK_ELEMENTS // max(1, math.prod(values.shape[1:])))
-    for start in range(0, len(values), step):
-        piece = values[start : start + step].astype(np.float64)
+    for rows in pieces(values):
+        piece = rows.astype(np.float64)
         piece = piece[np.isfinite(piece)]
         count, total, squares = count + piece.size, total + float(piece.sum()), squares + float((piece**2).sum())
     mean = total / max(1, count)

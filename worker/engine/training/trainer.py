@@ -130,7 +130,7 @@ class Trainer:
         """The epochs done where training goes on; else it begins."""
         self.hooks.start(self.subject.tensors, self.batches.steps * self.options.epochs)
         self.average, self.best = Average(self.subject.tensors, self.options.averaging), _copy(self.subject.tensors)
-        found = checkpoints.read(self.context.checkpoints.last(), self.fingerprint)
+        found = self._last_checkpoint()
         if found is None:
             if self.hooks.settled():
                 self.standing.start = self.standing.best = asdict(self.judge())
@@ -146,6 +146,13 @@ class Trainer:
         optimizers.load_state(self.optimizer, _under("optimizer/", tensors))
         self.hooks.load_state(_under("hooks/", tensors))
         return self.standing.epoch
+
+    def _last_checkpoint(self) -> tuple[Tensors, dict[str, Any]] | None:
+        try:
+            return checkpoints.read(self.context.checkpoints.last(), self.fingerprint)
+        except checkpoints.Damaged as error:
+            self.context.log(f"The checkpoint of an earlier attempt is damaged ({error}): training begins anew.")
+            return None
 
     def _epoch(self) -> bool:
         """Go through the data once, from where it stands. False where it had to be left."""

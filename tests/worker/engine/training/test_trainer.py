@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from app.recipes.training import FineTune
@@ -187,17 +188,22 @@ def test_a_run_that_had_ended_is_not_repeated(tmp_path: Path) -> None:
     assert _digest(again) == _digest(whole)
 
 
-@pytest.mark.parametrize("damage", ["state.json", "state.safetensors", "fingerprint"])
+@pytest.mark.parametrize("damage", ["state.json", "state.safetensors", "fingerprint", "lost", "cut short"])
 def test_a_checkpoint_that_is_damaged_or_anothers_is_not_gone_on_from(damage: str, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     whole, *_ = _train(tmp_path / "whole", checkpoints=Kept(kept), epochs=2)
     facts = kept / "state.json"
     if damage == "fingerprint":
         facts.write_text(facts.read_text().replace('"this"', '"that"'))
+    elif damage in {"lost", "cut short"}:
+        tensors = load_file(kept / "state.safetensors")
+        last = tensors.pop("best/weight")
+        save_file(tensors | ({} if damage == "lost" else {"best/weight": last[:1]}), kept / "state.safetensors")
     else:
         (kept / damage).write_bytes((kept / damage).read_bytes()[:-100])
-    again, *_ = _train(tmp_path / "again", checkpoints=Kept(kept), epochs=2)
+    again, _, logs = _train(tmp_path / "again", checkpoints=Kept(kept), epochs=2)
     assert again.resumed_at is None
+    assert ("training begins anew" in logs[0]) is (damage != "fingerprint")
     assert _digest(again) == _digest(whole)
 
 
