@@ -13,6 +13,7 @@ from tests.worker.engine.structure.masking import answers, feed_of, saved
 from tests.worker.networks import normal, prepared
 from worker.engine.graph import name_nodes
 from worker.engine.model_file import ModelFile
+from worker.engine.sessions import Feed
 from worker.engine.structure.blocks import Blocks
 from worker.engine.structure.bypassing import bypass, with_switches
 from worker.engine.structure.sizes import measured_sizes
@@ -138,10 +139,11 @@ CASES = [
 ]
 
 
-def _blocks(model: ModelFile, folder: Path) -> Blocks:
+def _blocks(model: ModelFile, folder: Path, *feeds: Feed) -> Blocks:
     proto = model.structure()
     name_nodes(proto)
-    sizes = [measured_sizes(model, feed_of(model, batch), folder / str(batch), threads=1) for batch in (1, 2)]
+    given = feeds or [feed_of(model, batch) for batch in (1, 2)]
+    sizes = [measured_sizes(model, feed, folder / f"sizes-{number}", 1) for number, feed in enumerate(given)]
     return Blocks(proto.graph, sizes)
 
 
@@ -180,3 +182,19 @@ def test_external_data_stays_beside_the_file(tmp_path: Path) -> None:
     assert [file.name for file in made.files()] == ["model.onnx", "weights.bin"]
     # Two of four filters of 8 x 8 x 3 x 3 go, and two that nothing read before stay.
     assert made.files()[1].stat().st_size < model.files()[1].stat().st_size
+
+
+def test_what_control_flow_reads_is_read_past_the_block(tmp_path: Path) -> None:
+    text = (
+        "g (float[N,8] x, bool c) => (float[N,8] y) { r = MatMul(x, first) d = MatMul(r, second) s = Add(r, d) "
+        "y = If(c) <then_branch = one () => (float[N,8] o) { o = Identity(s) }, "
+        "else_branch = other () => (float[N,8] p) { p = Neg(s) }> }"
+    )
+    model = saved(prepared(text, first=normal(8, 8), second=normal(8, 8, seed=1)), tmp_path / "model")
+    x = normal(2, 8, seed=3)
+    (block,) = _blocks(model, tmp_path, {"x": x, "c": np.array(True)}).found
+    made = bypass(model, [block], tmp_path / "made")
+    onnx.checker.check_model(made.path, full_check=True)
+    for chosen, sign in ((True, 1), (False, -1)):
+        (found,) = answers(made, {"x": x, "c": np.array(chosen)})
+        np.testing.assert_allclose(found, sign * x @ normal(8, 8), rtol=1e-4, atol=1e-5)
