@@ -77,6 +77,10 @@ class JobOver(Conflict):
     code, title = "job_over", "The job is already over"
 
 
+class JobNotOver(Conflict):
+    code, title = "job_not_over", "The job is not over yet"
+
+
 class ReportNotReady(Conflict):
     code, title = "report_not_ready", "The job has no report yet"
 
@@ -142,6 +146,10 @@ class DataRequired(Unprocessable):
 
 class MetricMismatch(Unprocessable):
     code, title = "metric_mismatch", "The metric does not fit the model or the data"
+
+
+class NotAModel(Unprocessable):
+    code, title = "not_a_model", "The artifact is no model"
 
 
 class TooManyThreads(Unprocessable):

@@ -1,9 +1,9 @@
-"""Files that jobs delivered."""
+"""Files that jobs delivered, and which of them were picked."""
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, LargeBinary, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, LargeBinary, Text, func
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -26,4 +26,16 @@ class ArtifactRow(Base):
     media_type: Mapped[str] = mapped_column(Text)
     sha256: Mapped[bytes] = mapped_column(LargeBinary)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class PromotionRow(Base):
+    """A model of a job that is over, picked to stand for it; the last one counts. A trigger lets rows only be added."""
+
+    __tablename__ = "promotions"
+    __table_args__ = (Index("ix_promotions_job_id", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id))
+    artifact_id: Mapped[UUID] = mapped_column(ForeignKey(ArtifactRow.id), index=True)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -1,4 +1,4 @@
-"""`lathe jobs`, `watch`, `cancel`, `report`, `download`, `passes`."""
+"""`lathe jobs`, `watch`, `cancel`, `report`, `promote`, `download`, `passes`."""
 
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command()(watch)
     app.command()(cancel)
     app.command()(report)
+    app.command()(promote)
     app.command()(download)
     app.command()(passes)
 
@@ -86,13 +87,29 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
     print_report(stdout(), measured)
 
 
+def promote(
+    job_id: JobArgument,
+    candidate: Annotated[
+        str, typer.Argument(metavar="CANDIDATE", help="As the report names it; or an artifact, by file name or id.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Let another model of a finished job stand for it: `lathe download JOB` fetches that one then."""
+    with connect() as lathe:
+        job = lathe.promote(job_id, candidate)
+    if as_json:
+        print_json(job)
+    else:
+        note(f"job {job.id}: {job.delivered().file_name} stands for it now")
+
+
 def download(
     source: Annotated[UUID, typer.Argument(metavar="ID", help="Of a job, or of an artifact.")],
     path: Annotated[Path, typer.Argument(help="Where to: a file, or a folder.")] = Path(),
     kind: Annotated[str, typer.Option(help="Of a job: `model`, `manifest`, or `ort` where it compiled one.")] = "model",
     as_json: JsonOption = False,
 ) -> None:
-    """Download what a job delivered; its hash is verified, and an interrupted download continued."""
+    """Download what a job delivered, or promoted; its hash is verified, and an interrupted download continued."""
     with connect() as lathe:
         save(lathe, _artifact_of(lathe, source, kind), path, as_json=as_json)
 

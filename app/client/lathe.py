@@ -14,6 +14,7 @@ from httpx_sse import EventSource
 from pydantic import BaseModel
 
 from app.client import conversion, submission, transfer
+from app.client.candidates import is_id, model_called
 from app.client.errors import NotConfigured, NothingDelivered, UploadRejected, WaitTimeout
 from app.client.shapes import Artifact, Dataset, Job, JobArtifact, JobEvent, JobEvents, JobState, Model, Page, Pass
 from app.client.submission import DatasetLike, Document, ModelLike, RecipeLike, id_of
@@ -317,6 +318,18 @@ class Lathe:
         """Cancel a queued job at once, ask a running one to stop; refused as `job_over` afterwards."""
         return read(Job, self._transport.send("POST", f"/v1/jobs/{id_of(job)}/cancel"))
 
+    def promote(self, job: Job | UUID | str, candidate: JobArtifact | UUID | str) -> Job:
+        """Let one of a finished job's models stand for it, so that `download` fetches it: nothing is computed again.
+
+        `candidate` is an artifact, its id or file name, or the name of a candidate of the report. Raises
+        NothingDelivered where the job has none of that name.
+        """
+        if isinstance(candidate, str) and not is_id(candidate):
+            known = self.job(id_of(job))
+            candidate = model_called(candidate, known, lambda: self.report(known))
+        body = {"artifact_id": id_of(candidate)}
+        return read(Job, self._transport.send("POST", f"/v1/jobs/{id_of(job)}/promote", json=body))
+
     def report(self, job: Job | UUID | str) -> Report:
         """Every measurement of a finished job; refused as `report_not_ready` before."""
         return self._get(Report, f"/v1/jobs/{id_of(job)}/report")
@@ -334,9 +347,9 @@ class Lathe:
     ) -> Path:
         """Fetch a delivered file to `path`, or into it where it is a folder; the path it has in the end.
 
-        `source` is a job that is over, for its optimized model, or an artifact or its id. An interrupted download is
-        continued; the file appears once its sha256 is verified. Raises DownloadCorrupt, and NothingDelivered for a job
-        without a model, or for None, which is what its `optimized` is.
+        `source` is a job that is over, for the model that stands for it, or an artifact or its id. An interrupted
+        download is continued; the file appears once its sha256 is verified. Raises DownloadCorrupt, and
+        NothingDelivered for a job without a model, or for None, which is what its `optimized` is.
         """
         delivered = source.delivered() if isinstance(source, Job) else source
         if delivered is None:

@@ -83,12 +83,15 @@ class Job(schemas.Job):
 
     @property
     def optimized(self) -> JobArtifact | None:
-        """The delivered model, the best one first; None where there is none."""
-        return next((artifact for artifact in self.artifacts if artifact.kind == "model"), None)
+        """The model that stands for the job, promoted or else the best one; None where there is none."""
+        models = [artifact for artifact in self.artifacts if artifact.kind == "model"]
+        promoted = (artifact for artifact in models if artifact.id == self.promoted_artifact_id)
+        return next(promoted, models[0] if models else None)
 
     def delivered(self, kind: str = "model") -> JobArtifact:
-        """The first file of that kind. Raises NothingDelivered, saying how the job stands."""
-        found = next((artifact for artifact in self.artifacts if artifact.kind == kind), None)
+        """The file of that kind that stands for the job. Raises NothingDelivered, saying how the job stands."""
+        first = next((artifact for artifact in self.artifacts if artifact.kind == kind), None)
+        found = self.optimized if kind == "model" else first
         if found is not None:
             return found
         if not self.is_over:

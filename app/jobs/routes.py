@@ -20,11 +20,13 @@ from app.errors import (
     DatasetRejected,
     IdempotencyKeyReused,
     InvalidCursor,
+    JobNotOver,
     JobOver,
     MetricMismatch,
     ModelRejected,
     NoGpuWorker,
     NoReport,
+    NotAModel,
     NotFound,
     NoTrainingWorker,
     NotReady,
@@ -32,10 +34,10 @@ from app.errors import (
     TooManyThreads,
 )
 from app.headers import described
-from app.jobs import lease, service, submission
+from app.jobs import lease, promotion, service, submission
 from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, NotTrainable, PassMisplaced
 from app.jobs.report import Report
-from app.jobs.schemas import Job, JobEvent, JobEvents
+from app.jobs.schemas import Job, JobEvent, JobEvents, Promotion
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.paging import Cursor, Limit, Page
 from app.problems import responses
@@ -174,6 +176,28 @@ async def cancel_job(job_id: JobId, caller: Writer, database: DatabaseDep, respo
         job, etag = await service.get_job(session, caller.workspace_id, job_id)
     if state is None:
         raise JobOver(f"The job {job_id} is {job.state.value}.")
+    _add_polling_headers(response, job, etag)
+    return job
+
+
+@router.post(
+    "/{job_id}/promote",
+    response_model=Job,
+    summary="Promote a model",
+    operation_id="promote_artifact",
+    responses=responses(NotFound, JobNotOver, NotAModel, body=True)
+    | {200: {"description": "The job, with what stands for it now.", "headers": described("ETag")}},
+)
+async def promote_artifact(
+    job_id: JobId, body: Promotion, caller: Writer, database: DatabaseDep, response: Response
+) -> Job:
+    """Pick one of the models of a job that is over to stand for it: any point of the front of a search, say.
+
+    Nothing is computed again, and nothing else changes; it can be picked anew at any time, and the last one counts.
+    """
+    async with database.session_scope() as session:
+        await promotion.promote(session, caller.workspace_id, job_id, body.artifact_id)
+        job, etag = await service.get_job(session, caller.workspace_id, job_id)
     _add_polling_headers(response, job, etag)
     return job
 

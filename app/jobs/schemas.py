@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Fault
 from app.jobs.report import Summary, Verdict
@@ -44,6 +44,17 @@ class Job(BaseModel):
     verdict: Verdict | None = Field(description="Whether the contract holds.")
     summary: Summary | None = Field(description="The answer at a glance.")
     artifacts: list[JobArtifact] = Field(description="What it delivered.")
+    promoted_artifact_id: UUID | None = Field(
+        default=None, description="Of its models, the one that was picked last with `promote`; null before."
+    )
+
+
+class Promotion(BaseModel):
+    """Which model is to stand for its job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    artifact_id: UUID = Field(description="A model that the job delivered.")
 
 
 class JobEvent(BaseModel):

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.artifacts.tables import ArtifactRow
+from app.artifacts.tables import ArtifactRow, PromotionRow
 from app.errors import NoReport, NotFound, ReportNotReady
 from app.jobs.routing import TRAINING
 from app.jobs.schemas import Job, JobEvent
@@ -41,11 +41,24 @@ def _jobs() -> Select[Any]:
         .where(ArtifactRow.job_id == JobRow.id)
         .scalar_subquery()
     )
+    promotion = (
+        select(func.max(PromotionRow.id)).where(PromotionRow.job_id == JobRow.id).scalar_subquery().label("promotion")
+    )
+    promoted = (
+        select(PromotionRow.artifact_id)
+        .where(PromotionRow.job_id == JobRow.id)
+        .order_by(PromotionRow.id.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label("promoted_artifact_id")
+    )
     return select(
         *(getattr(JobRow, name) for name in Job.model_fields if hasattr(JobRow, name)),
         JobRow.version,
         case((JobRow.state == JobState.QUEUED, queue_position)).label("queue_position"),
         func.coalesce(artifacts, literal_column("'[]'::json")).label("artifacts"),
+        promotion,
+        promoted,
     )
 
 
@@ -58,7 +71,7 @@ async def get_job(session: AsyncSession, workspace_id: UUID, job_id: UUID) -> tu
     row = (await session.execute(ONE_JOB, {"job_id": job_id, "workspace_id": workspace_id})).one_or_none()
     if row is None:
         raise NotFound(f"There is no job {job_id}.")
-    return Job.model_validate(row._asdict()), f'"{row.version}.{row.queue_position or 0}"'
+    return Job.model_validate(row._asdict()), f'"{row.version}.{row.queue_position or 0}.{row.promotion or 0}"'
 
 
 async def list_jobs(

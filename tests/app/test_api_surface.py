@@ -37,6 +37,7 @@ EXPECTED = {
     "GET /v1/jobs": "list_jobs",
     "GET /v1/jobs/{job_id}": "get_job",
     "POST /v1/jobs/{job_id}/cancel": "cancel_job",
+    "POST /v1/jobs/{job_id}/promote": "promote_artifact",
     "GET /v1/jobs/{job_id}/events": "get_events",
     "GET /v1/jobs/{job_id}/report": "get_report",
     "GET /v1/artifacts/{artifact_id}": "get_artifact",
@@ -142,6 +143,7 @@ HEADERS = {
     "submit_job": {"202": {"Location", "ETag", "Retry-After"}, "409": {"Retry-After"}},
     "get_job": {"200": {"ETag", "Retry-After"}, "304": {"ETag", "Retry-After"}},
     "cancel_job": {"202": {"ETag", "Retry-After"}},
+    "promote_artifact": {"200": {"ETag"}},
 }
 
 

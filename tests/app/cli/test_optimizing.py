@@ -95,6 +95,25 @@ def test_a_download_by_job_or_by_artifact(lathe: LatheCommand, job: dict[str, An
     assert hashlib.sha256(saved.read_bytes()).hexdigest() == outcome.json["sha256"] == artifact_of(job)["sha256"]
 
 
+@pytest.mark.parametrize("name", ["candidate", "file", "id"])
+def test_a_model_is_promoted_by_any_of_its_names_and_downloaded_then(
+    lathe: LatheCommand, job: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    candidate = lathe("report", job["id"], "--json").json["candidates"][0]["name"]
+    names = {"candidate": candidate, "file": artifact_of(job)["file_name"], "id": artifact_of(job)["id"]}
+    promoted = lathe("promote", job["id"], names[name], "--json")
+    assert (promoted.code, promoted.json["promoted_artifact_id"]) == (0, artifact_of(job)["id"])
+    saved = Path(lathe("download", job["id"], tmp_path, "--json").json["path"])
+    assert hashlib.sha256(saved.read_bytes()).hexdigest() == artifact_of(job)["sha256"]
+
+
+def test_a_candidate_that_is_not_there_is_named_beside_those_that_are(lathe: LatheCommand, job: dict[str, Any]) -> None:
+    outcome = lathe("promote", job["id"], "no-such-candidate")
+    assert outcome.code == 1
+    assert "no-such-candidate" in outcome.stderr
+    assert artifact_of(job)["file_name"] in outcome.stderr
+
+
 def test_what_a_compiled_job_delivers_beside_its_model_is_downloaded_by_kind(
     lathe: LatheCommand, files: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from app.client import Lathe, LatheApiError, NotConfigured, ServiceUnreachable, WaitTimeout
+from app.client import Lathe, LatheApiError, NotConfigured, NothingDelivered, ServiceUnreachable, WaitTimeout
 from app.client.lathe import EVENTS_A_PAGE
 from app.errors import InUse, LatheError, NotFound, Unavailable
 from tests.app.client.conftest import Server
@@ -288,3 +288,36 @@ def test_importing_the_client_imports_no_server_and_no_model_library() -> None:
     heavy = {"sqlalchemy", "celery", "fastapi", "numpy", "torch", "onnx"}
     code = f"import sys, app.client; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_is_promoted_by_its_file_name_or_id(server: Server, connect: Connect) -> None:
+    best, other = (
+        {
+            "id": str(UUID(int=number)),
+            "kind": "model",
+            "file_name": f"{number}.onnx",
+            "media_type": "application/octet-stream",
+            "size_bytes": 3,
+            "sha256": "0" * 64,
+        }
+        for number in (1, 2)
+    )
+    job = JOB | {"state": "cancelled", "artifacts": [best, other]}
+    asked: list[str] = []
+
+    @server.app.get("/v1/jobs/{job_id}")
+    def get(job_id: UUID) -> Response:
+        return JSONResponse(job)
+
+    @server.app.post("/v1/jobs/{job_id}/promote")
+    async def promote(job_id: UUID, request: Request) -> Response:
+        asked.append((await request.json())["artifact_id"])
+        return JSONResponse(job | {"promoted_artifact_id": asked[-1]})
+
+    lathe = connect()
+    promoted = lathe.promote(JOB_ID, "2.onnx")
+    assert promoted.optimized is not None and promoted.optimized.file_name == "2.onnx"
+    assert lathe.promote(JOB_ID, UUID(int=2)) == lathe.promote(JOB_ID, promoted.optimized) == promoted
+    assert asked == [other["id"]] * 3
+    with pytest.raises(NothingDelivered, match=r"no model `3.onnx`. It has `1.onnx`, `2.onnx`."):
+        lathe.promote(JOB_ID, "3.onnx")
