@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from app.cli.deployment_table import deployment_parts
 from app.cli.output import bytes_text
 from app.jobs.report import Candidate, Interval, Kernels, Measurement, Quality, Report, StepFile, Verdict
 from app.recipes.request import Metric
@@ -35,6 +36,8 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         yield _comparison(report.baseline, candidate)
         yield from _kernel_lines(report.baseline.kernels, candidate.measurement.kernels)
     yield from _chain(report)
+    if report.deployment is not None:
+        yield from deployment_parts(report.deployment)
     yield from _verdict_lines(report.verdict)
     for warning in report.warnings:
         yield Text(f"warning: {warning}", style="yellow")

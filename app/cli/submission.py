@@ -62,6 +62,10 @@ ObjectiveOption = Annotated[
     Objective | None,
     typer.Option(help="What to make small. Recorded; it decides among candidates once a job tries several."),
 ]
+DeploymentCheckOption = Annotated[
+    bool,
+    typer.Option("--deployment-check", help="Check at the end whether the delivered file can be put to work."),
+]
 BudgetOption = Annotated[int | None, typer.Option(min=1, help="Seconds that the job may take.")]
 PriorityOption = Annotated[Priority | None, typer.Option(help="Order in the queue.")]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
@@ -89,6 +93,7 @@ def optimize(
     threads: ThreadsOption = None,
     batch: BatchOption = None,
     objective: ObjectiveOption = None,
+    deployment_check: DeploymentCheckOption = False,
     budget: BudgetOption = None,
     priority: PriorityOption = None,
     seed: SeedOption = None,
@@ -113,6 +118,7 @@ def optimize(
             contract=max_drop,
             target=_stated(device=target.value, threads=threads, batch=batch),
             objective=objective,
+            deployment_check=deployment_check or None,
             budget_seconds=budget,
             priority=priority,
             seed=seed,

@@ -206,6 +206,7 @@ class Lathe:
         contract: float | Document | None = None,
         objective: str | None = None,
         target: Document | None = None,
+        deployment_check: bool | None = None,
         budget_seconds: int | None = None,
         priority: str | None = None,
         seed: int | None = None,
@@ -214,8 +215,9 @@ class Lathe:
         """Submit a job, once what it uses is inspected; `wait` follows it.
 
         `data` names datasets by role (`calibration`, `training`, `evaluation`); `contract=0.01` accepts a loss of one
-        point. `objective` is recorded; it decides among candidates once a job tries several. The same
-        `idempotency_key` and request again answer the same job; without one, a new key is made.
+        point. `objective` is recorded; it decides among candidates once a job tries several.
+        `deployment_check=True` asks whether the delivered file can be put to work. The same `idempotency_key` and
+        request again answer the same job; without one, a new key is made.
         """
         body: dict[str, Any] = {
             "model_id": id_of(self.wait_until_ready(model if isinstance(model, Model) else self.model(model))),
@@ -228,6 +230,7 @@ class Lathe:
             "contract": None if contract is None else submission.contract_document(contract),
             "target": None if target is None else submission.document(target),
             "objective": objective,
+            "deployment_check": deployment_check,
             "budget_seconds": budget_seconds,
             "priority": priority,
             "seed": seed,

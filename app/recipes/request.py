@@ -82,6 +82,13 @@ class OptimizeRequest(BaseModel):
     contract: Contract | None = Field(default=None, description="Without one the verdict is `no_contract`.")
     objective: Literal["latency", "size", "memory"] = Field(default="latency", description="What to make small.")
     target: Target = Field(default_factory=Target, description="Where the model will run.")
+    deployment_check: bool = Field(
+        default=False,
+        description="Check at the end whether the delivered file can be put to work: by a fresh process with ONNX "
+        "Runtime alone, 1,000 repeated and as many concurrent calls, input at the edge, memory, and latency with 1, 2 "
+        "and all threads. It takes up to 90 seconds of the budget and fails no job; its outcome is the report's "
+        "`deployment`.",
+    )
     budget_seconds: int | None = Field(
         default=None, ge=1, description="Time the job may take; by default the service's."
     )

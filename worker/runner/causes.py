@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from app.jobs.report import Interval, Step
+from app.jobs.report import Deployment, DeploymentCheck, Interval, Step
 from app.recipes.request import OptimizeRequest
 from worker.engine.evaluation.requests import KernelReport
 from worker.engine.graph import nodes_of
@@ -34,16 +34,24 @@ class Evidence:
     candidate: Subject
     ratio: Interval
     baseline_ms: float
+    deployment: Deployment | None = None
 
     def passes_that_worked(self) -> list[str]:
         return [step.pass_ for step in self.steps if step.modified]
 
 
 def find_causes(evidence: Evidence) -> list[str]:
-    """Ordered: what makes the figures mean less, what keeps the model from being faster, what keeps it large."""
-    found = [*_about_the_steps(evidence), *_about_the_data(evidence)]
+    """Ordered: what speaks against using the file, what makes the figures mean less, what keeps the model from being
+    faster, what keeps it large.
+    """
+    found = [f"Deployment check failed, `{check.name}`: {check.words}" for check in _failed_checks(evidence)]
+    found += [*_about_the_steps(evidence), *_about_the_data(evidence)]
     found += [*_about_speed(evidence), *_about_size(evidence)]
     return found
+
+
+def _failed_checks(evidence: Evidence) -> list[DeploymentCheck]:
+    return [] if evidence.deployment is None else evidence.deployment.failed()
 
 
 def _about_the_steps(evidence: Evidence) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import errors
-from app.jobs.report import Candidate, Environment, Figures, Measurement, Report, Summary
+from app.jobs.report import Candidate, Deployment, Environment, Figures, Measurement, Report, Summary
 from app.recipes.request import Metric, OptimizeRequest
 from worker.engine.evaluation.requests import ComparisonAnswer, TurnsAnswer
 from worker.engine.faults import UserFault
@@ -17,6 +17,7 @@ from worker.runner.artifacts import Artifact, artifact_stem, marked_slower, writ
 from worker.runner.causes import Evidence, find_causes
 from worker.runner.chain import Circumstances, Outcome, run_chain
 from worker.runner.contract import InputFile, RunnerJob, RunnerResult
+from worker.runner.deployment import Terms, check_deployment, seconds_for_checking
 from worker.runner.events import Events
 from worker.runner.job_data import JobData, choose_metric, load_data
 from worker.runner.manifest import Account, build_manifest
@@ -27,7 +28,7 @@ from worker.runner.unpacking import MODEL_FOLDER, unpack_model
 from worker.runner.verdict import is_slower, judge, with_speed
 
 # Shares of the work at which each stage ends.
-PREPARED, BASELINE, OPTIMIZED, EXAMINED, TIMED, COMPARED = 0.03, 0.12, 0.5, 0.6, 0.8, 0.9
+PREPARED, BASELINE, OPTIMIZED, EXAMINED, TIMED, COMPARED, CHECKED = 0.03, 0.12, 0.5, 0.6, 0.8, 0.88, 0.95
 # Metrics whose drop is a share of samples that came out otherwise.
 COUNTING = frozenset({"top1", "accuracy", "agreement"})
 PERFECT = {"agreement": 1.0, "cosine": 1.0}
@@ -59,6 +60,7 @@ class Results:
     turns: TurnsAnswer
     compared: ComparisonAnswer
     warnings: list[str]
+    deployment: Deployment | None = None
 
 
 def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
@@ -113,16 +115,31 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     candidate = laboratory.examine(artifact.model)
     pacing.span(EXAMINED, TIMED)
     turns = laboratory.take_turns([model, artifact.model])
-    pacing.span(TIMED, COMPARED if files_between(outcome) else 1.0)
+    pacing.span(TIMED, COMPARED if files_between(outcome) or request.deployment_check else 1.0)
     call_ms = baseline.footprint.call_ms + candidate.footprint.call_ms
     compared = laboratory.compare(model, artifact.model, metric, call_ms)
     warnings.extend([*outcome.warnings, *compared.warnings, *noise_warnings(turns)])
     for warning in warnings:
         events.log(warning, "warning")
-    pacing.span(COMPARED, 1.0)
+    pacing.span(COMPARED, CHECKED if files_between(outcome) else 1.0)
+    deployment = _check(request, laboratory, baseline, candidate, job.threads)
+    pacing.span(CHECKED, 1.0)
     outcome.steps = with_files(outcome, Ends(baseline, candidate, turns, compared, warnings), laboratory, metric)
-    results = Results(metric, data, outcome, artifact, extras, baseline, candidate, turns, compared, warnings)
+    results = Results(
+        metric, data, outcome, artifact, extras, baseline, candidate, turns, compared, warnings, deployment
+    )
     return _result(job, request, results, workdir)
+
+
+def _check(
+    request: OptimizeRequest, laboratory: Laboratory, baseline: Subject, candidate: Subject, most_threads: int
+) -> Deployment | None:
+    """The deployment check, where one was asked for. It comes before the steps of a chain, which take what is left."""
+    if not request.deployment_check:
+        return None
+    laboratory.pacing.phase("checking")
+    terms = Terms(seconds_for_checking(laboratory), most_threads, slower_fails=request.objective == "latency")
+    return check_deployment(laboratory, baseline, candidate, terms)
 
 
 def _with_threads(request: OptimizeRequest, most: int) -> OptimizeRequest:
@@ -173,6 +190,7 @@ def _result(job: RunnerJob, request: OptimizeRequest, results: Results, workdir:
         environment=_environment(request, results.data),
         data=results.data.words,
         warnings=results.warnings,
+        deployment=results.deployment,
         manifest=manifest,
     )
     return RunnerResult(
@@ -193,6 +211,7 @@ def _evidence(request: OptimizeRequest, results: Results) -> Evidence:
         candidate=results.candidate,
         ratio=results.turns.ratios[1],
         baseline_ms=results.turns.latencies[0].p50_ms,
+        deployment=results.deployment,
     )
 
 

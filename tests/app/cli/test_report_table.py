@@ -64,7 +64,9 @@ UNMEASURED = {
 }
 
 
-def _shown(steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> list[str]:
+def _shown(
+    steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], deployment: dict[str, Any] | None = None
+) -> list[str]:
     report = {
         "baseline": _measurement(4 << 20, 8.0, _quality("top1", 0.92, "label")),
         "candidates": [
@@ -89,6 +91,7 @@ def _shown(steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> l
             "versions": {},
         },
         "data": {},
+        "deployment": deployment,
         "manifest": {"metric": {"name": "top1", "output": "logits", "labels": "label"}},
     }
     print_report(Console(width=TERMINAL), Report.model_validate(report))
@@ -121,3 +124,22 @@ def test_what_was_not_measured_is_said_with_its_reason(capsys: pytest.CaptureFix
 
 def test_a_single_pass_needs_no_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert "step by step" not in _shown([_step("quantize_static", None)], capsys)
+
+
+def test_every_check_of_a_deployment_is_a_row_with_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = [
+        {"name": "loads", "outcome": "passed", "words": "Loaded in 3 ms."},
+        {"name": "extreme_values", "outcome": "failed", "words": "Not finite at zeros, " + "and more words " * 10},
+    ]
+    deployment = {"checks": checks, "modules": ["numpy", "onnxruntime"], "seconds": 12.0}
+    lines = _shown([_step("quantize_static", QUANTIZED)], capsys, deployment)
+    start = lines.index("deployment check (12 s)")
+    assert [line for line in lines[start:] if line][1:3] == [
+        "loads passed Loaded in 3 ms.",
+        "extreme values failed Not finite at zeros, and more words and more words",
+    ]
+    assert "modules of the fresh process: numpy, onnxruntime" in lines
+
+
+def test_a_report_without_the_check_shows_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not any("deployment" in line for line in _shown([_step("quantize_static", QUANTIZED)], capsys))
