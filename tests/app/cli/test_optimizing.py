@@ -141,10 +141,11 @@ def test_a_recipe_file_sets_parameters_and_a_cancelled_job_is_no_success(
     recipe.write_text(json.dumps([{"pass": "quantize_dynamic", "per_channel": False}]))
     # The one worker is busy with the first, so the second is still queued when it is cancelled.
     first, second = (
-        lathe("optimize", files["model"], "--recipe", recipe, "--priority", priority, "--json").json
-        for priority in ("high", "low")
+        lathe("optimize", files["model"], "--recipe", recipe, *options, "--json").json
+        for options in (("--priority", "high"), ("--priority", "low", "--deployment-check"))
     )
     assert second["request"]["recipe"][0]["per_channel"] is False
+    assert [job["request"]["deployment_check"] for job in (first, second)] == [False, True]
     assert lathe("cancel", second["id"], "--json").json["state"] == "cancelled"
     watched = lathe("watch", second["id"], "--json")
     assert watched.json["state"] == "cancelled"
