@@ -152,6 +152,10 @@ class NotAModel(Unprocessable):
     code, title = "not_a_model", "The artifact is no model"
 
 
+class NotTrainable(Unprocessable):
+    code, title = "not_trainable", "The model cannot be trained"
+
+
 class TooManyThreads(Unprocessable):
     code, title = "too_many_threads", "No worker has that many cores"
 

@@ -25,8 +25,8 @@ class ExitCode(IntEnum):
 
 
 HELP = (
-    "Exit codes: 0 done; 1 the job failed or the fault is ours; 2 wrong usage; 3 the contract is unmet, or a replay "
-    "gave other bytes; 4 the service refused; 5 the service does not answer; 130 interrupted."
+    "Exit codes: 0 done; 1 the job failed or the fault is ours; 2 wrong usage; 3 the contract is unmet or "
+    "undecidable, or a replay gave other bytes; 4 the service refused; 5 the service does not answer; 130 interrupted."
 )
 GATEWAY_STATUSES = frozenset({502, 503, 504})
 FIRST_SERVER_STATUS = 500
@@ -50,7 +50,7 @@ def code_of_job(job: "Job") -> ExitCode:
     """How a job that is over went."""
     if not job.succeeded:
         return ExitCode.FAILED
-    unmet = job.verdict is not None and job.verdict.outcome == "unmet"
+    unmet = job.verdict is not None and job.verdict.outcome in {"unmet", "undecidable"}
     return ExitCode.UNMET if unmet else ExitCode.DONE
 
 

@@ -12,7 +12,7 @@ from app.cli.output import bytes_text
 from app.jobs.report import Candidate, Interval, Kernels, Measurement, Quality, Report, StepFile, Verdict
 from app.recipes.request import Metric
 
-VERDICT_STYLES = {"met": "bold green", "unmet": "bold yellow", "no_contract": "bold"}
+VERDICT_STYLES = {"met": "bold green", "unmet": "bold yellow", "undecidable": "bold yellow", "no_contract": "bold"}
 SHARES = frozenset({"top1", "top5", "f1", "accuracy", "agreement"})
 KERNELS_SHOWN = 4
 

@@ -6,8 +6,9 @@ from itertools import combinations, pairwise
 from app.config import Settings
 from app.datasets.inspection import ArraySpec, DatasetInspection
 from app.datasets.tables import DatasetRow
-from app.errors import DataMismatch, DataRequired, Unprocessable
+from app.errors import DataMismatch, DataRequired, NotTrainable, Unprocessable
 from app.jobs.metric_choice import choose_metric
+from app.jobs.search_fitness import check_floor, judging_arrays, settle_search
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
 from app.recipes.base import PassConfig
@@ -17,10 +18,6 @@ from app.recipes.request import OptimizeRequest
 
 class BudgetTooLarge(Unprocessable):
     code, title = "budget_too_large", "The budget is larger than this service allows"
-
-
-class NotTrainable(Unprocessable):
-    code, title = "not_trainable", "The model cannot be trained"
 
 
 class PassMisplaced(Unprocessable):
@@ -48,25 +45,27 @@ def check_fitness(
     for role, specs in arrays.items():
         _check_inputs(role, specs, facts)
     # Before the arrays that nothing reads: a label array whose name was misspelt is one of them.
-    metric = choose_metric(request.metric, facts, arrays.get("evaluation"))
+    metric = choose_metric(request.metric, facts, judging_arrays(request, arrays))
     for role, specs in arrays.items():
         _check_strangers(role, specs, facts, request)
-    return request.model_copy(
+    settled = request.model_copy(
         update={
             "metric": metric,
             "budget_seconds": request.budget_seconds or settings.jobs.default_budget_seconds,
         }
     )
+    check_floor(settled)
+    return settle_search(settled, facts) if settled.recipe == "auto" else settled
 
 
 def _check_order(request: OptimizeRequest) -> None:
-    for config, following in pairwise(request.recipe):
+    for config, following in pairwise(request.passes):
         if CATALOGUE[config.pass_].comes_last:
             raise PassMisplaced(
                 f"The pass `{config.pass_}` is followed by `{following.pass_}`, and nothing can work on what it makes.",
                 remedy=f"Put `{config.pass_}` last, once.",
             )
-    for before, config in combinations(request.recipe, 2):
+    for before, config in combinations(request.passes, 2):
         entry, earlier = CATALOGUE[config.pass_], CATALOGUE[before.pass_]
         if "student" in config.other_models():
             raise PassMisplaced(
@@ -91,7 +90,7 @@ def _check_order(request: OptimizeRequest) -> None:
 
 def _check_passes(request: OptimizeRequest, facts: ModelInspection, arrays: Mapping[str, list[ArraySpec]]) -> None:
     known = True  # whether what a pass is given is the job's model still
-    for config in request.recipe:
+    for config in request.passes:
         entry = CATALOGUE[config.pass_]
         needs = entry.needs(config)
         if request.target.device not in entry.devices:
@@ -170,7 +169,7 @@ def _check_inputs(role: str, arrays: list[ArraySpec], facts: ModelInspection) ->
 
 def _check_strangers(role: str, arrays: list[ArraySpec], facts: ModelInspection, request: OptimizeRequest) -> None:
     known = {spec.name for spec in facts.inputs}
-    known |= {name for config in request.recipe for name in config.training_labels().values()}
+    known |= {name for config in request.passes for name in config.training_labels().values()}
     labels = request.metric.labels if request.metric else None
     if role == "training":
         known |= {spec.name for spec in facts.outputs}

@@ -5,8 +5,7 @@ from uuid import UUID
 
 from app.datasets.inspection import DatasetInspection
 from app.datasets.tables import DatasetRow
-from app.errors import DataMismatch, Unprocessable
-from app.jobs.fitness import NotTrainable
+from app.errors import DataMismatch, NotTrainable, Unprocessable
 from app.models.inspection import ModelInspection
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
@@ -24,7 +23,7 @@ def check_other_models(
     arrays = (
         {array.name for array in DatasetInspection.model_validate(training.inspection).arrays} if training else set()
     )
-    for config in request.recipe:
+    for config in request.passes:
         for argument, model_id in config.other_models().items():
             other = ModelInspection.model_validate(others[model_id].inspection)
             if argument == "student":

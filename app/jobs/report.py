@@ -152,18 +152,52 @@ class Candidate(BaseModel):
 
     name: str = Field(description="Its name in this report.")
     recipe: list[str] = Field(description="The passes that made it.")
+    passes: list[dict[str, Any]] = Field(
+        default_factory=list, description="Of a search: the same with their arguments, to be submitted as a recipe."
+    )
     file_name: str = Field(description="The artifact's file name.")
     sha256: str = Field(description="Hash of the artifact.")
     measurement: Measurement = Field(description="What was measured on it.")
     latency_ratio: Interval = Field(description="Original's latency over this one's: above 1 is faster.")
+    verdict: "Verdict | None" = Field(default=None, description="Of a search: whether the contract holds for it.")
 
 
 class Verdict(BaseModel):
     """Whether the contract holds."""
 
-    outcome: Literal["met", "unmet", "no_contract"] = Field(description="The answer.")
+    outcome: Literal["met", "unmet", "undecidable", "no_contract"] = Field(
+        description="The answer; `undecidable` where a confidence was asked for and there are too few samples."
+    )
     reason: str = Field(description="The answer in words, with its numbers.")
     causes: list[str] = Field(default_factory=list, description="What lies behind the numbers, most important first.")
+
+
+class Attempt(BaseModel):
+    """One candidate of a search, as it was measured on the samples for choosing."""
+
+    name: str = Field(description="Its name; of a candidate of this report the same.")
+    recipe: list[str] = Field(description="The passes that it was to be made of.")
+    outcome: Literal["winner", "front", "beaten", "broken", "failed", "tried"] = Field(
+        description="`front`: nothing is better than it in speed, size and quality at once; `beaten`: something is; "
+        "`broken`: it breaks the contract; `failed`: it could not be made or measured. While the search runs, `tried`."
+    )
+    explanation: str = Field(description="Why, in words with their numbers.")
+    seconds: float = Field(description="Time that building and measuring it took.")
+    latency_ratio: Interval | None = Field(default=None, description="Original's latency over its own.")
+    size_ratio: float | None = Field(default=None, description="Original's size over its own.")
+    metric: float | None = Field(default=None, description="The job's metric.")
+    drop: float | None = Field(default=None, description="Loss of the metric, as the contract bounds it.")
+    holds: bool | None = Field(default=None, description="Whether that is within the contract, as an estimate.")
+
+
+class SearchReport(BaseModel):
+    """How the delivered file was found."""
+
+    explanation: list[str] = Field(description="Why this one, in sentences.")
+    attempts: list[Attempt] = Field(description="Everything that was tried, in that order.")
+    front: list[str] = Field(description="Names of the candidates on the Pareto front, the delivered one first.")
+    seconds: float = Field(description="Time that the search took, measuring of the front included.")
+    ended: str = Field(description="What ended it.")
 
 
 class Environment(BaseModel):
@@ -249,6 +283,7 @@ class Report(BaseModel):
     deployment: Deployment | None = Field(
         default=None, description="The deployment check of the delivered file; null where none was asked for."
     )
+    search: SearchReport | None = Field(default=None, description="Of `auto`: what was tried, and why this one won.")
     manifest: dict[str, Any] = Field(description="Hashes of the inputs, the recipe, the seed: what another run needs.")
 
 

@@ -30,12 +30,13 @@ from app.errors import (
     NotFound,
     NoTrainingWorker,
     NotReady,
+    NotTrainable,
     ReportNotReady,
     TooManyThreads,
 )
 from app.headers import described
 from app.jobs import lease, promotion, service, submission
-from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, NotTrainable, PassMisplaced
+from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, PassMisplaced
 from app.jobs.report import Report
 from app.jobs.schemas import Job, JobEvent, JobEvents, Promotion
 from app.jobs.states import TERMINAL, JobKind, JobState

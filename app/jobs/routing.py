@@ -11,7 +11,9 @@ TRAINING_QUEUES = tuple(f"{queue}{TRAINING}" for queue in DEVICE_QUEUES.values()
 
 def needs_trainer(request: OptimizeRequest) -> bool:
     """Whether only a worker that can train may take the job. Nothing else decides it."""
-    return any("trainable_model" in CATALOGUE[config.pass_].needs(config) for config in request.recipe)
+    if request.recipe == "auto":
+        return request.search is not None and bool(request.search.training)
+    return any("trainable_model" in CATALOGUE[config.pass_].needs(config) for config in request.passes)
 
 
 def queue_of(request: OptimizeRequest) -> str:

@@ -47,7 +47,7 @@ async def submit(
     model = await _find_model(session, workspace_id, request.model_id, "model")
     others = {
         model_id: await _find_model(session, workspace_id, model_id, argument)
-        for config in request.recipe
+        for config in request.passes
         for argument, model_id in config.other_models().items()
     }
     datasets = {}

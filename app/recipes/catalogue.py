@@ -1,7 +1,7 @@
 """Every pass there is, and what each needs, known without importing any of them."""
 
 from dataclasses import dataclass
-from typing import Annotated, Union
+from typing import Annotated
 
 from pydantic import Field
 
@@ -113,25 +113,21 @@ CATALOGUE: dict[str, PassEntry] = {
     )
 }
 
+AnyPass = (
+    OptimizeGraph
+    | PruneUnstructured
+    | PruneStructured
+    | FactorizeLowRank
+    | Distill
+    | FineTune
+    | QuantizeStatic
+    | QuantizeAwareTraining
+    | QuantizeDynamic
+    | QuantizeWeights
+    | ConvertFloat16
+    | Compile
+)
 Recipe = Annotated[
-    list[
-        Annotated[
-            Union[  # noqa: UP007 - pydantic reads it so
-                OptimizeGraph,
-                PruneUnstructured,
-                PruneStructured,
-                FactorizeLowRank,
-                Distill,
-                FineTune,
-                QuantizeStatic,
-                QuantizeAwareTraining,
-                QuantizeDynamic,
-                QuantizeWeights,
-                ConvertFloat16,
-                Compile,
-            ],
-            Field(discriminator="pass_"),
-        ]
-    ],
+    list[Annotated[AnyPass, Field(discriminator="pass_")]],
     Field(min_length=1, max_length=16, description="Passes, in the order in which they run."),
 ]

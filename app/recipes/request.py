@@ -1,15 +1,20 @@
 """What a job may be asked for: shared by the API, the client and the runner."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.catalogue import Recipe
+from app.recipes.auto import Auto, ObjectiveWeights, Search
+from app.recipes.base import exactly_one
+from app.recipes.catalogue import AnyPass, Recipe
 
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 MetricName = Literal["top1", "top5", "f1", "accuracy", "mse", "mae", "agreement", "cosine", "sqnr_db"]
 LABEL_FREE: frozenset[str] = frozenset({"agreement", "cosine", "sqnr_db"})
+BOUNDS = ("max_drop", "floor")
+# What `auto` holds to where the request says nothing: a point of the metric, and how sure it is of that.
+USUAL_DROP, USUAL_CONFIDENCE = 0.01, 0.95
 
 
 class Data(BaseModel):
@@ -38,14 +43,42 @@ class Metric(BaseModel):
 class Contract(BaseModel):
     """What the optimized model must hold."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=exactly_one(BOUNDS))
 
-    max_drop: float = Field(
+    max_drop: float | None = Field(
+        default=None,
         ge=0,
         le=1,
         description="Largest loss of the metric, absolute: 0.01 is one point of top-1. For `mse` and `mae`, which grow "
         "as a model gets worse: the largest growth, as a share of the original's value.",
     )
+    floor: float | None = Field(
+        default=None,
+        ge=-100,
+        le=200,
+        allow_inf_nan=False,
+        description="Least value of a metric without labels: 0.99 of `agreement` or `cosine`, 20 of `sqnr_db`.",
+    )
+    confidence: float | None = Field(
+        default=None,
+        gt=0.5,
+        lt=1,
+        description="How sure it must be that the contract holds beyond these samples: the verdict is `undecidable` "
+        "where there are too few to say. By default 0.95 with `auto`; else the estimate itself is judged.",
+    )
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.max_drop is None) == (self.floor is None):
+            raise ValueError("give exactly one of `max_drop` and `floor`")
+        return self
+
+    def largest_drop(self, metric: str) -> float:
+        """As a drop of this metric: of `sqnr_db`, the share of the signal's power that may be noise."""
+        if self.max_drop is not None:
+            return self.max_drop
+        floor = float(self.floor or 0.0)
+        return float(10 ** (-floor / 10)) if metric == "sqnr_db" else 1.0 - floor
 
 
 class Target(BaseModel):
@@ -73,17 +106,23 @@ class OptimizeRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model_id: UUID = Field(description="The model to optimize.")
-    recipe: Recipe
+    recipe: Recipe | Auto = Field(description="Passes in the order in which they run, or `auto`, which finds them.")
+    search: Search | None = Field(default=None, description="With `auto`: what it may do.")
     data: Data = Field(default_factory=Data, description="Datasets by role; all optional.")
     metric: Metric | None = Field(
         default=None,
         description="By default `top1` where the evaluation data has one integer label array, else `agreement`.",
     )
-    contract: Contract | None = Field(default=None, description="Without one the verdict is `no_contract`.")
-    objective: Literal["latency", "size", "memory"] = Field(default="latency", description="What to make small.")
+    contract: Contract | None = Field(
+        default=None,
+        description="Without one the verdict is `no_contract`; `auto` then allows a drop of 0.01 of the metric.",
+    )
+    objective: Literal["latency", "size", "memory"] | ObjectiveWeights = Field(
+        default="latency", description="What to make small: by this `auto` chooses."
+    )
     target: Target = Field(default_factory=Target, description="Where the model will run.")
-    deployment_check: bool = Field(
-        default=False,
+    deployment_check: bool | None = Field(
+        default=None,
         description="Check at the end whether the delivered file can be put to work: by a fresh process with ONNX "
         "Runtime alone, 1,000 repeated and as many concurrent calls, input at the edge, memory, and latency with 1, 2 "
         "and all threads. It takes up to 90 seconds of the budget and fails no job; its outcome is the report's "
@@ -94,3 +133,20 @@ class OptimizeRequest(BaseModel):
     )
     priority: Literal["low", "normal", "high"] = Field(default="normal", description="Order in the queue.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of everything random.")
+
+    @model_validator(mode="after")
+    def _search_belongs_to_auto(self) -> Self:
+        if self.search is not None and self.recipe != "auto":
+            raise ValueError('`search` says what `"recipe": "auto"` may do, and the recipe is a list of passes')
+        return self
+
+    @property
+    def passes(self) -> list[AnyPass]:
+        """The passes that the request names: none with `auto`, which finds them."""
+        return [] if self.recipe == "auto" else list(self.recipe)
+
+    @property
+    def weights(self) -> ObjectiveWeights:
+        """The objective, as weights."""
+        objective = self.objective
+        return objective if isinstance(objective, ObjectiveWeights) else ObjectiveWeights(**{str(objective): 1.0})

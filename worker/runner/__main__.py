@@ -75,6 +75,10 @@ def _dispatch(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
         from worker.runner import inspect_dataset  # noqa: PLC0415 - see above
 
         return inspect_dataset.run(job, workdir, events)
+    if job.request is not None and job.request.recipe == "auto":
+        from worker.runner.search import run as search  # noqa: PLC0415 - see above
+
+        return search.run(job, workdir, events)
     from worker.runner import optimize  # noqa: PLC0415 - see above
 
     return optimize.run(job, workdir, events)

@@ -45,8 +45,8 @@ def write_artifact(model: ModelFile, stem: str, workdir: Path) -> Artifact:
         # A folder of its own for the link that is measured: beside the .onnx lies only what belongs to it.
         path = folder / f"{stem}.onnx"
         shutil.copyfile(model.path, path)
-        measured = workdir / "delivered" / path.name
-        measured.parent.mkdir(exist_ok=True)
+        measured = workdir / "delivered" / stem / path.name
+        measured.parent.mkdir(parents=True, exist_ok=True)
         measured.hardlink_to(path)
         file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind="model", file_name=path.name, media_type=ONNX)
         return Artifact(file, path, ModelFile(measured), file_sha256(path))

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Circumstances:
 
 
 def run_chain(
-    model: ModelFile, recipe: list[PassConfig], circumstances: Circumstances, span: tuple[float, float]
+    model: ModelFile, recipe: Sequence[PassConfig], circumstances: Circumstances, span: tuple[float, float]
 ) -> Outcome:
     """Passes in order, taking the job over `span` of its progress. Out of time, what is ready is kept.
 
@@ -98,7 +98,7 @@ def run_chain(
         name = str(config.model_dump()["pass_"])
         circumstances.pacing.span(span[0] + width * number, span[0] + width * (number + 1))
         try:
-            _run_pass(name, config, outcome, circumstances.context(number, name))
+            run_pass(name, config, outcome, circumstances.context(number, name))
         except BudgetExhausted as error:
             if not outcome.modified:
                 raise
@@ -110,7 +110,8 @@ def run_chain(
     return outcome
 
 
-def _run_pass(name: str, config: PassConfig, outcome: Outcome, context: PassContext) -> None:
+def run_pass(name: str, config: PassConfig, outcome: Outcome, context: PassContext) -> None:
+    """Let one pass go on from `outcome`. Raises UserFault: it cannot do its work, or time is over before it has."""
     started = time.monotonic()
     context.check_time(f"`{name}`")
     result = load_pass(name)(outcome.model, config, context)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.datasets.inspection import DatasetInspection
 from app.errors import Fault
-from app.jobs.report import Report, Summary, Verdict
+from app.jobs.report import Attempt, Report, Summary, Verdict
 from app.jobs.states import JobKind
 from app.models.inspection import ModelInspection
 from app.recipes.request import OptimizeRequest
@@ -57,12 +57,13 @@ class RunnerJob(Strict):
 class Event(Strict):
     """One line of JSON on the event pipe."""
 
-    type: Literal["phase", "progress", "log", "checkpoint"]
+    type: Literal["phase", "progress", "log", "checkpoint", "attempt"]
     phase: str | None = Field(default=None, max_length=64, pattern=r"^[a-z_]+$")
     progress: float | None = Field(default=None, ge=0, le=1)
     eta_seconds: float | None = Field(default=None, ge=0)
     level: Literal["info", "warning"] | None = None
     message: str | None = Field(default=None, max_length=8192)
+    attempt: Attempt | None = None
     step: int | None = Field(default=None, ge=0, le=1000)
     file: str | None = Field(default=None, max_length=64, pattern=r"^\d+-\d+\.tar$")
 

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from app.jobs.report import CheckName, Deployment, DeploymentCheck, EdgeInput, ThreadLatency
+from app.recipes.request import OptimizeRequest
 from worker.engine.deployment import judging
 from worker.engine.deployment.cases import Ground, shape_cases, value_cases
 from worker.engine.deployment.requests import Alone, AloneAnswer, Case, Edges, EdgesAnswer, FedArray
@@ -60,6 +61,23 @@ class Terms:
 def seconds_for_checking(laboratory: Laboratory) -> float:
     """What is left of the job's budget, up to what the checks can make use of."""
     return max(0.0, min(MOST_SECONDS, laboratory.pacing.seconds_left()))
+
+
+def checked(
+    request: OptimizeRequest,
+    laboratory: Laboratory,
+    original: Subject,
+    candidate: Subject,
+    most_threads: int,
+    most_seconds: float = MOST_SECONDS,
+) -> Deployment | None:
+    """The check, where the job asked for one. It comes before the steps of a chain, which take what is left."""
+    if not request.deployment_check:
+        return None
+    laboratory.pacing.phase("checking")
+    slower_fails = request.weights.latency > 0
+    seconds = min(most_seconds, seconds_for_checking(laboratory))
+    return check_deployment(laboratory, original, candidate, Terms(seconds, most_threads, slower_fails))
 
 
 def check_deployment(laboratory: Laboratory, original: Subject, candidate: Subject, terms: Terms) -> Deployment:

@@ -3,6 +3,7 @@
 import os
 from typing import Literal
 
+from app.jobs.report import Attempt
 from worker.runner.contract import EVENT_FD_VARIABLE, Event
 
 # Room within the contract's 8192 for what escaping adds to names that are no valid Unicode.
@@ -29,6 +30,10 @@ class Events:
         """A line for the user. Overlong messages are cut; names of a file need not be valid Unicode, JSON must be."""
         message = message[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
         self._write(Event(type="log", level=level, message=message))
+
+    def attempt(self, attempt: Attempt) -> None:
+        """A candidate of a search was tried."""
+        self._write(Event(type="attempt", attempt=attempt))
 
     def checkpoint(self, step: int, file: str) -> None:
         """A checkpoint of this step of the recipe lies in its folder under the name `file`."""

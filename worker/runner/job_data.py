@@ -49,35 +49,28 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
 
     """
     inputs = inputs_of(model.structure())
-    _check_shapes(request, inputs)
-    arrays = _open_roles(job, workdir, scratch)
-    feeds = {role: match_arrays(inputs, found, _source(job, role)) for role, found in arrays.items()}
+    check_shapes(request, inputs)
+    arrays = open_roles(job, workdir, scratch)
+    feeds = {role: match_arrays(inputs, found, source_of(job, role)) for role, found in arrays.items()}
     casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
-    warnings = [*casts, *_not_finite(job, arrays)]
-    given = next((feeds[role] for role in ("evaluation", "calibration", "training") if role in feeds), None)
-    if given is None:
-        shapes = working_shapes(model, inputs, request.target.shapes or {}, request.target.batch or 1, job.threads)
-        batch, latency = _first_axis(inputs, shapes), _random_call(model, inputs, shapes, request.seed)
-    else:
-        batch = given.samples_per_call(request.target.batch or 1)
-        if request.target.batch not in (None, batch):
-            warnings.append(f"The model or its data fixes {batch} samples a call; latency was measured at that.")
-        latency = _first_call(given, batch, request.target.shapes or {})
+    warnings = [*casts, *not_finite(job, arrays)]
+    batch, latency = timed_call(job, request, model, feeds, warnings)
     shapes = {name: array.shape[1:] for name, array in latency.arrays.items()}
     random_calibration = "calibration" not in feeds and "training" not in feeds
-    calibration = feeds.get("calibration") or feeds.get("training") or _random(model, inputs, shapes, request.seed)
+    calibration = feeds.get("calibration") or feeds.get("training")
+    calibration = calibration or random_calls(model, shapes, RANDOM_CALLS, request.seed)
     evaluation, held_out = _evaluation(feeds, calibration)
     warnings.extend(held_out)
     if "evaluation" not in feeds and random_calibration:
         warnings.append(RANDOM)
     words = _words(job, request, feeds, {"calibration": calibration, "evaluation": evaluation})
     if "calibration" in feeds and "calibration" not in words:
-        warnings.append(f"No pass of the recipe calibrates: {_source(job, 'calibration')} was not used for that.")
+        warnings.append(f"No pass of the recipe calibrates: {source_of(job, 'calibration')} was not used for that.")
     warnings.extend(_about_training(job, request))
     for role in ("calibration", "training"):
         if {role, "evaluation"} <= feeds.keys() and _same_file(job, role, "evaluation"):
             warnings.append(f"{role.capitalize()} and evaluation use the same dataset: nothing was held out.")
-    labels = {role: _without_inputs(found, inputs) for role, found in arrays.items()}
+    labels = {role: without_inputs(found, inputs) for role, found in arrays.items()}
     return JobData(
         calibration=calibration,
         evaluation=evaluation,
@@ -90,6 +83,27 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
         random_calibration=random_calibration,
         training=TrainingData(feeds["training"], labels["training"]) if "training" in feeds else None,
     )
+
+
+def timed_call(
+    job: RunnerJob, request: OptimizeRequest, model: ModelFile, feeds: dict[str, Feeds], warnings: list[str]
+) -> tuple[int, Feeds]:
+    """The batch and the call that latency is measured at: of the first samples, or made up where there are none."""
+    inputs, wanted = inputs_of(model.structure()), request.target.batch or 1
+    given = next((feeds[role] for role in ("evaluation", "calibration", "training") if role in feeds), None)
+    if given is None:
+        shapes = working_shapes(model, inputs, request.target.shapes or {}, wanted, job.threads)
+        return _first_axis(inputs, shapes), random_calls(model, shapes, 1, request.seed)
+    batch = given.samples_per_call(wanted)
+    if request.target.batch not in (None, batch):
+        warnings.append(f"The model or its data fixes {batch} samples a call; latency was measured at that.")
+    return batch, _first_call(given, batch, request.target.shapes or {})
+
+
+def random_calls(model: ModelFile, shapes: dict[str, tuple[int, ...]], calls: int, seed: int) -> Feeds:
+    """Input made up within the bounds that can be known."""
+    inputs = inputs_of(model.structure())
+    return random_feeds(inputs, integer_bounds(model.structure(), inputs), shapes, calls, seed)
 
 
 def choose_metric(
@@ -167,7 +181,7 @@ def _only_label(metric: str, data: JobData) -> str:
     return fitting[0]
 
 
-def _open_roles(job: RunnerJob, workdir: Path, scratch: Path) -> dict[str, dict[str, np.ndarray]]:
+def open_roles(job: RunnerJob, workdir: Path, scratch: Path) -> dict[str, dict[str, np.ndarray]]:
     """Arrays by role; a file that serves two roles is opened once."""
     opened: dict[str, dict[str, np.ndarray]] = {}
     for file in job.datasets.values():
@@ -179,18 +193,18 @@ def _open_roles(job: RunnerJob, workdir: Path, scratch: Path) -> dict[str, dict[
 
 def _words(job: RunnerJob, request: OptimizeRequest, feeds: dict[str, Feeds], used: dict[str, Feeds]) -> dict[str, str]:
     """By role, what was given, or made up where nothing was; calibration data where a pass calibrates or it judges."""
-    words = {role: f"{_source(job, role)}: {found.sample_count} samples" for role, found in feeds.items()}
+    words = {role: f"{source_of(job, role)}: {found.sample_count} samples" for role, found in feeds.items()}
     if not feeds.keys() & {"calibration", "training"}:
         made_up = [role for role in used if role not in feeds]
         words |= {role: f"random input: {used[role].sample_count} calls" for role in made_up}
-    if not any(CATALOGUE[config.pass_].reads_calibration for config in request.recipe) and "evaluation" in words:
+    if not any(CATALOGUE[config.pass_].reads_calibration for config in request.passes) and "evaluation" in words:
         words.pop("calibration", None)
     return words
 
 
-def _not_finite(job: RunnerJob, arrays: dict[str, dict[str, np.ndarray]]) -> list[str]:
+def not_finite(job: RunnerJob, arrays: dict[str, dict[str, np.ndarray]]) -> list[str]:
     """In words, the arrays in which something is no number; a file that serves two roles is read once."""
-    files = {job.datasets[role].path: (_source(job, role), found) for role, found in arrays.items()}
+    files = {job.datasets[role].path: (source_of(job, role), found) for role, found in arrays.items()}
     return [
         f"Array {name!r} of {source} is NaN or infinite in {count:,} of {len(array):,} samples."
         for source, found in files.values()
@@ -199,20 +213,20 @@ def _not_finite(job: RunnerJob, arrays: dict[str, dict[str, np.ndarray]]) -> lis
     ]
 
 
-def _without_inputs(arrays: dict[str, np.ndarray], inputs: list[TensorFace]) -> dict[str, np.ndarray]:
+def without_inputs(arrays: dict[str, np.ndarray], inputs: list[TensorFace]) -> dict[str, np.ndarray]:
     fed = {face.name for face in inputs}
     return {name: array for name, array in arrays.items() if name not in fed}
 
 
 def _about_training(job: RunnerJob, request: OptimizeRequest) -> list[str]:
     """In words, training data that nothing learns from: a list of no or one sentence."""
-    trains = any("training_data" in CATALOGUE[config.pass_].needs(config) for config in request.recipe)
+    trains = any("training_data" in CATALOGUE[config.pass_].needs(config) for config in request.passes)
     if trains or "training" not in job.datasets:
         return []
-    return [f"No pass of the recipe trains: nothing learned from {_source(job, 'training')}."]
+    return [f"No pass of the recipe trains: nothing learned from {source_of(job, 'training')}."]
 
 
-def _source(job: RunnerJob, role: str) -> str:
+def source_of(job: RunnerJob, role: str) -> str:
     return f"dataset {job.datasets[role].name!r}"
 
 
@@ -232,21 +246,13 @@ def _evaluation(feeds: dict[str, Feeds], calibration: Feeds) -> tuple[Feeds, lis
     return calibration, []
 
 
-def _random(model: ModelFile, inputs: list[TensorFace], shapes: dict[str, tuple[int, ...]], seed: int) -> Feeds:
-    return random_feeds(inputs, integer_bounds(model.structure(), inputs), shapes, RANDOM_CALLS, seed)
-
-
-def _check_shapes(request: OptimizeRequest, inputs: list[TensorFace]) -> None:
+def check_shapes(request: OptimizeRequest, inputs: list[TensorFace]) -> None:
     unknown = sorted(set(request.target.shapes or {}) - {face.name for face in inputs})
     if unknown:
         raise DataMismatch(
             f"`target.shapes` names {', '.join(unknown)}, which are no inputs of the model.",
             f"Its inputs are {', '.join(face.name for face in inputs)}.",
         )
-
-
-def _random_call(model: ModelFile, inputs: list[TensorFace], shapes: dict[str, tuple[int, ...]], seed: int) -> Feeds:
-    return random_feeds(inputs, integer_bounds(model.structure(), inputs), shapes, 1, seed)
 
 
 def _first_call(given: Feeds, batch: int, shapes: dict[str, list[int]]) -> Feeds:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.recipes.request import Metric, OptimizeRequest
-from worker.engine.evaluation.requests import TurnsAnswer
 from worker.engine.processor import instruction_sets, processor_name
 from worker.engine.versions import versions
 from worker.runner.contract import InputFile, RunnerJob
@@ -18,8 +17,11 @@ class Account:
     """What was done and measured."""
 
     metric: Metric
+    recipe: list[dict[str, Any]]
+    """The passes as they were asked for."""
     passes: list[dict[str, Any]]
-    turns: TurnsAnswer
+    """And what they say of how they were carried out."""
+    round_medians_ms: dict[str, list[float]]
     artifact: dict[str, Any]
     extras: list[dict[str, Any]]
 
@@ -33,6 +35,7 @@ def build_manifest(job: RunnerJob, request: OptimizeRequest, account: Account) -
         "request": request.model_dump(mode="json", by_alias=True),
         "metric": account.metric.model_dump(mode="json"),
         "seed": request.seed,
+        "recipe": account.recipe,
         "passes": account.passes,
         "artifact": account.artifact,
         "extras": account.extras,
@@ -45,9 +48,7 @@ def build_manifest(job: RunnerJob, request: OptimizeRequest, account: Account) -
         },
         "latency": {
             "method": "by turns: create, warm up, time, destroy; order reversed every round",
-            "round_medians_ms": dict(
-                zip(("original", "optimized"), (one.round_medians_ms for one in account.turns.latencies), strict=True)
-            ),
+            "round_medians_ms": account.round_medians_ms,
         },
     }
 

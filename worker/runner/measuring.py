@@ -80,6 +80,8 @@ class Laboratory:
     device: Device
     seed: int
     pacing: Pacing
+    confidence: float = 0.95
+    """Of the bounds on the drop of the metric."""
     _store: ArrayStore = field(init=False)
     _count: int = 0
 
@@ -132,6 +134,7 @@ class Laboratory:
             batch=self.data.batch,
             seconds=seconds,
             seed=self.seed,
+            confidence=self.confidence,
         )
         calls = feeds.sample_count / feeds.samples_per_call(self.data.batch)
         expected = START_SECONDS + min(seconds, calls * call_ms / 1e3)

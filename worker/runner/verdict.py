@@ -2,6 +2,7 @@
 
 from app.jobs.report import Interval, Verdict
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
+from worker.engine.evaluation.acceptance import COUNTING, ROUNDING, Decision, decide
 from worker.engine.evaluation.metrics import SMALLER_IS_BETTER
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.runner.job_data import JobData
@@ -10,23 +11,45 @@ from worker.runner.job_data import JobData
 def judge(
     request: OptimizeRequest, metric: Metric, compared: ComparisonAnswer, data: JobData, causes: list[str]
 ) -> Verdict:
-    """Met where the point estimate of the drop is within the contract; the reason says how sure that is."""
+    """By the confidence that the contract asks for, or where it asks for none by the estimate of the drop itself.
+
+    The reason says how sure an estimate is.
+    """
     if request.contract is None:
         return Verdict(
             outcome="no_contract", reason=f"No contract was asked for. {_figures(metric, compared)}", causes=causes
         )
-    allowed = request.contract.max_drop
+    allowed = request.contract.largest_drop(str(metric.name))
     if compared.drop is None:
         reason = f"{_figures(metric, compared)} The difference is not a finite number, so the contract does not hold."
         return Verdict(outcome="unmet", reason=reason, causes=causes)
-    # A drop of 1 sample in 100 is 0.010000000000000009 in floating point.
-    met = compared.drop <= allowed + 1e-9
+    if request.contract.confidence is not None:
+        decision = decide(compared, str(metric.name), allowed, request.contract.confidence)
+        words = [_figures(metric, compared), _decided(decision, allowed, request.contract.confidence)]
+        words += ["The input was random."] if data.random_evaluation else []
+        return Verdict(outcome=decision.outcome, reason=" ".join(words), causes=causes)
+    met = compared.drop <= allowed + ROUNDING
     side = "within" if met else "beyond"
     reason = f"{_figures(metric, compared)} That is {side} the {_number(allowed)} allowed."
     return Verdict(
         outcome="met" if met else "unmet",
         reason=" ".join([reason, *_doubts(metric, compared, allowed, met, data)]),
         causes=causes,
+    )
+
+
+def _decided(decision: Decision, allowed: float, confidence: float) -> str:
+    sure = f"At {confidence:.4g} confidence"
+    if decision.outcome == "met":
+        return f"{sure} the drop is at most {_number(decision.below or 0.0)}: within the {_number(allowed)} allowed."
+    if decision.outcome == "unmet":
+        above = "beyond" if decision.above is None else f"at least {_number(decision.above)}: beyond"
+        return f"{sure} the drop is {above} the {_number(allowed)} allowed."
+    wanted = decision.samples_needed
+    enough = "many more samples" if wanted is None else f"about {_number(wanted, whole=True)} samples"
+    return (
+        f"{sure} the drop may be as much as {_number(decision.below or 0.0)}, and {_number(allowed)} is allowed: these "
+        f"samples do not decide it. With the same answers {enough} of evaluation data would."
     )
 
 
@@ -85,7 +108,7 @@ def _doubts(metric: Metric, compared: ComparisonAnswer, allowed: float, met: boo
         found.append(
             f"The interval reaches back within the contract: {compared.sample_count:,} samples do not settle it."
         )
-    counted = metric.name in ("top1", "top5", "accuracy", "agreement")
+    counted = metric.name in COUNTING
     # The rule of three (J. Hanley, A. Lippman-Hand, JAMA 1983): none in n is compatible with up to 3 in n.
     if counted and met and compared.changed_samples == 0 and 3 / compared.sample_count > allowed:
         found.append(
@@ -97,8 +120,10 @@ def _doubts(metric: Metric, compared: ComparisonAnswer, allowed: float, met: boo
     return found
 
 
-def _number(value: float) -> str:
+def _number(value: float, *, whole: bool = False) -> str:
     """Four significant digits, without exponents where a person would not use one."""
+    if whole:
+        return f"{value:,.0f}"
     if value == 0:
         return "0"
     return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2g}"

@@ -13,6 +13,7 @@ from app.recipes.request import OptimizeRequest
 from worker.runner.contract import InputFile, RunnerJob, RunnerResult
 from worker.runner.events import Events
 from worker.runner.optimize import run
+from worker.runner.search.run import run as search
 
 # Long enough for every probe, short enough that timing takes two seconds.
 BUDGET_SECONDS = 15.0
@@ -53,4 +54,4 @@ def optimize(
         budget_seconds=budget,
         memory_bytes=4 << 30,
     )
-    return run(job, workdir, Events())
+    return (search if job.request and job.request.recipe == "auto" else run)(job, workdir, Events())

@@ -7,10 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from app.jobs.report import Latency
 from app.jobs.states import JobKind
 from app.recipes.request import Metric, OptimizeRequest
-from worker.engine.evaluation.requests import TurnsAnswer
 from worker.engine.processor import processor_name
 from worker.runner.contract import RunnerJob
 from worker.runner.manifest import Account, build_manifest
@@ -21,9 +19,8 @@ def _manifest(device: str) -> dict[str, Any]:
         {"model_id": uuid4(), "recipe": [{"pass": "optimize_graph"}], "target": {"device": device}}
     )
     job = RunnerJob(kind=JobKind.OPTIMIZE, request=request, threads=1, budget_seconds=1, memory_bytes=1)
-    latency = Latency(p50_ms=1, p90_ms=1, p99_ms=1, mean_ms=1, call_count=2, round_medians_ms=[1, 1])
-    turns = TurnsAnswer(latencies=[latency, latency], ratios=[], calls_per_second=[])
-    return build_manifest(job, request, Account(Metric(name="cosine", output="y"), [], turns, {}, []))
+    medians = {"original": [1.0, 1.0], "optimized": [1.0, 1.0]}
+    return build_manifest(job, request, Account(Metric(name="cosine", output="y"), [], [], medians, {}, []))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -26,7 +26,7 @@ from worker.engine.feeds import DataMismatch, Feeds
 from worker.engine.pass_contract import BudgetExhausted
 from worker.engine.sessions import DeviceUnavailable
 from worker.runner.job_data import JobData
-from worker.runner.optimize import TooManyThreads
+from worker.runner.opening import TooManyThreads
 from worker.runner.verdict import is_slower, judge, with_speed
 
 CHANNELS = 24

@@ -5,7 +5,7 @@ resamples serve every statistic, so differences are paired.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -75,11 +75,16 @@ class MacroF1:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; None where not finite."""
+    """A value with its 95 % interval; None where not finite. `replicates` `(B,)` are the finite ones."""
 
     value: float | None
     low: float | None
     high: float | None
+    replicates: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def bound(self, share: float) -> float | None:
+        """What this share of the replicates stays below: at 0.95 the upper end of a one-sided 95 % interval."""
+        return float(np.quantile(self.replicates, share)) if len(self.replicates) else None
 
 
 def estimate(functions: list[Callable[[np.ndarray], np.ndarray]], samples: int, seed: int) -> list[Estimate]:
@@ -108,4 +113,4 @@ def _interval(point: float, values: np.ndarray) -> Estimate:
     if not np.isfinite(point) or not len(finite):
         return Estimate(None, None, None)
     low, high = np.percentile(finite, [2.5, 97.5])
-    return Estimate(point, float(low), float(high))
+    return Estimate(point, float(low), float(high), finite)

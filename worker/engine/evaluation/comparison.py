@@ -25,6 +25,7 @@ from worker.engine.sessions import Feed, ModelFails, open_session, run_session
 Columns = dict[str, list[np.ndarray]]
 LABEL_METRICS = frozenset({"top1", "top5", "f1", "accuracy", "mse", "mae"})
 TOP5_CLASSES = 6
+FIGURES = ("metric_original", "metric_candidate", "drop", "drop_low", "drop_high", "drop_above", "drop_below")
 
 
 @dataclass
@@ -272,7 +273,7 @@ def _contract_figures(
         after = labelled.get(f"{request.metric.labels}|candidate", {}).get(name)
     else:
         before, after = _perfect(name), fidelity.get(str(request.metric.output), {}).get(name)
-    figures: dict[str, Any] = dict.fromkeys(("metric_original", "metric_candidate", "drop", "drop_low", "drop_high"))
+    figures: dict[str, Any] = dict.fromkeys(FIGURES)
     if before is None or after is None:
         return figures | {"changed_samples": 0}
 
@@ -290,6 +291,8 @@ def _contract_figures(
         "drop": drop.value,
         "drop_low": drop.low,
         "drop_high": drop.high,
+        "drop_above": drop.bound(1 - request.confidence),
+        "drop_below": drop.bound(request.confidence),
         "changed_samples": changed,
     }
 

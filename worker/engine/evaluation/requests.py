@@ -78,6 +78,7 @@ class Comparison(BaseModel):
     batch: int
     seconds: float
     seed: int
+    confidence: float = 0.95
 
 
 class ComparisonAnswer(BaseModel):
@@ -90,6 +91,12 @@ class ComparisonAnswer(BaseModel):
     drop: float | None = Field(description="What the contract bounds: see `worker.engine.evaluation.metrics.drop`.")
     drop_low: float | None = Field(description="Paired bootstrap, 2.5 %.")
     drop_high: float | None = Field(description="Paired bootstrap, 97.5 %.")
+    drop_above: float | None = Field(
+        default=None, description="What the drop exceeds at the confidence asked for, one-sided."
+    )
+    drop_below: float | None = Field(
+        default=None, description="What the drop stays below at the confidence asked for, one-sided."
+    )
     sample_count: int
     changed_samples: int = Field(description="Samples whose score by the metric changed.")
     warnings: list[str]

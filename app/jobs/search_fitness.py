@@ -1,0 +1,56 @@
+"""Whether a search can be carried out on its model and data, and what it may do where the request does not say."""
+
+from collections.abc import Mapping
+
+from app.datasets.inspection import ArraySpec
+from app.errors import DataRequired, MetricMismatch, NotTrainable
+from app.models.inspection import ModelInspection
+from app.recipes.auto import Search
+from app.recipes.request import LABEL_FREE, USUAL_CONFIDENCE, USUAL_DROP, Contract, OptimizeRequest
+
+
+def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeRequest:
+    """The request of an `auto` job with the defaults of its search and its contract filled in.
+
+    Raises:
+        DataRequired: it asks for training, and there is no training data.
+        NotTrainable: it asks for training, and the model cannot be trained.
+
+    """
+    search, contract = request.search or Search(), request.contract or Contract(max_drop=USUAL_DROP)
+    if search.training and request.data.training is None:
+        raise DataRequired(
+            "`search.training` asks for candidates that are trained, and there is no training data.",
+            remedy="Upload a dataset and name it as `data.training`, or leave `search.training` out.",
+        )
+    if search.training and not facts.trainable:
+        raise NotTrainable(
+            f"`search.training` asks for candidates that are trained, and these operators cannot be trained: "
+            f"{', '.join(facts.training_blockers)}.",
+            remedy="Leave `search.training` out: what does without training is tried all the same.",
+        )
+    training = request.data.training is not None and facts.trainable
+    return request.model_copy(
+        update={
+            "search": search.model_copy(update={"training": training if search.training is None else search.training}),
+            "contract": contract.model_copy(update={"confidence": contract.confidence or USUAL_CONFIDENCE}),
+            "deployment_check": True if request.deployment_check is None else request.deployment_check,
+        }
+    )
+
+
+def judging_arrays(request: OptimizeRequest, arrays: Mapping[str, list[ArraySpec]]) -> list[ArraySpec] | None:
+    """Of the data that quality is measured on: a search holds samples back for that from whatever it is given."""
+    roles = ("evaluation", "calibration", "training") if request.recipe == "auto" else ("evaluation",)
+    return next((arrays[role] for role in roles if role in arrays), None)
+
+
+def check_floor(request: OptimizeRequest) -> None:
+    """Raises MetricMismatch: the contract is a floor, and the metric that was settled is measured against labels."""
+    metric = request.metric
+    if request.contract is None or request.contract.floor is None or metric is None or metric.name in LABEL_FREE:
+        return
+    raise MetricMismatch(
+        f"`contract.floor` is of a metric without labels, and the metric of this job is `{metric.name}`.",
+        remedy="Give `contract.max_drop`, or one of agreement, cosine and sqnr_db as `metric`.",
+    )

@@ -1,0 +1,66 @@
+"""What the search for a recipe may be asked for."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.recipes.catalogue import CATALOGUE, Recipe
+
+Auto = Annotated[
+    Literal["auto"],
+    Field(description="Lathe finds the passes: it tries what fits the model, and keeps what measures best."),
+]
+Weight = Annotated[float, Field(ge=0, le=1_000)]
+
+
+class ObjectiveWeights(BaseModel):
+    """What counts how much: the gain is the product of the ratios, each to the power of its weight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    latency: Weight = Field(default=0.0, description="Of the time of a call.")
+    size: Weight = Field(default=0.0, description="Of the bytes of the file.")
+    memory: Weight = Field(default=0.0, description="Of the peak memory of a process that runs it.")
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Self:
+        if not (self.latency or self.size or self.memory):
+            raise ValueError("one of `latency`, `size` and `memory` must count")
+        return self
+
+
+class Search(BaseModel):
+    """What `auto` may do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    training: bool | None = Field(
+        default=None,
+        description="Whether candidates may be trained. By default where there is training data and the model can be.",
+    )
+    passes: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Passes that candidates may be made of; by default all.",
+    )
+    max_candidates: int = Field(
+        default=32, ge=1, le=1_000, description="Candidates that are built and measured at most, beside the original."
+    )
+
+    given: list[Recipe] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Try these and no others, as a manifest records them: on samples divided as in a search.",
+    )
+
+    @model_validator(mode="after")
+    def _known_passes(self) -> Self:
+        unknown = sorted(set(self.passes or ()) - CATALOGUE.keys())
+        if unknown:
+            raise ValueError(f"`passes` names {', '.join(unknown)}; there are {', '.join(CATALOGUE)}")
+        return self
+
+    def allows(self, name: str) -> bool:
+        return self.passes is None or name in self.passes

@@ -1,0 +1,101 @@
+"""When a contract is met beyond the samples at hand."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker.engine.evaluation.acceptance import decide, least_samples
+from worker.engine.evaluation.bootstrap import Mean, estimate
+from worker.engine.evaluation.requests import ComparisonAnswer
+
+
+def compared(before: np.ndarray, after: np.ndarray, confidence: float = 0.95) -> ComparisonAnswer:
+    """As the probe answers for scores `(N,)` of both files."""
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        return np.asarray(Mean(before)(weights) - Mean(after)(weights))
+
+    (drop,) = estimate([difference], len(before), seed=0)
+    figures: dict[str, Any] = {"original": [], "candidate": [], "metric_original": None, "metric_candidate": None}
+    return ComparisonAnswer(
+        **figures,
+        drop=drop.value,
+        drop_low=drop.low,
+        drop_high=drop.high,
+        drop_above=drop.bound(1 - confidence),
+        drop_below=drop.bound(confidence),
+        sample_count=len(before),
+        changed_samples=int(np.sum(before != after)),
+        warnings=[],
+    )
+
+
+def scores(count: int, lost: int, gained: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    before, after = np.ones(count), np.ones(count)
+    after[:lost] = 0
+    before[lost : lost + gained] = 0
+    return before, after
+
+
+@dataclass
+class Case:
+    id: str
+    count: int
+    lost: int
+    outcome: str
+    gained: int = 0
+
+
+CASES = [
+    Case("none of 1,000 lost", 1000, 0, "met"),
+    # None in n leaves 3 / n possible: 0.03 here.
+    Case("none of 100 lost", 100, 0, "undecidable"),
+    Case("one alone", 1, 0, "undecidable"),
+    Case("5 in 1,000 lost", 1000, 5, "undecidable"),
+    Case("3 in 1,000 lost", 1000, 3, "met"),
+    Case("as many gained as lost", 2000, 10, "met", gained=10),
+    Case("5 in 100 lost", 100, 5, "unmet"),
+    Case("all lost", 50, 50, "unmet"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_a_drop_of_a_hundredth_is_decided_where_the_samples_suffice(case: Case) -> None:
+    before, after = scores(case.count, case.lost, case.gained)
+    assert decide(compared(before, after), "top1", 0.01, 0.95).outcome == case.outcome
+
+
+@pytest.mark.parametrize(("count", "lost"), [(100, 0), (1000, 6)], ids=["none lost", "some lost"])
+def test_the_samples_that_it_names_would_have_decided_it(count: int, lost: int) -> None:
+    decision = decide(compared(*scores(count, lost)), "top1", 0.01, 0.95)
+    assert decision.outcome == "undecidable"
+    assert decision.samples_needed is not None
+    # Bounds of few losses are not quite as the square root: half as many again is on the safe side.
+    times = 1.5 * decision.samples_needed / count
+    more = scores(round(count * times), round(lost * times))
+    assert decide(compared(*more), "top1", 0.01, 0.95).outcome == "met"
+
+
+def test_a_higher_confidence_needs_more_samples() -> None:
+    assert least_samples("top1", 0.01, 0.95) == 299
+    assert least_samples("top1", 0.01, 0.99) == 459
+    before, after = scores(350, 0)
+    assert decide(compared(before, after, 0.95), "top1", 0.01, 0.95).outcome == "met"
+    assert decide(compared(before, after, 0.99), "top1", 0.01, 0.99).outcome == "undecidable"
+
+
+def test_a_contract_of_a_hundredth_is_broken_as_seldom_as_it_says() -> None:
+    """Files that truly lose 1.2 % of the metric are accepted in at most 5 % of draws, give or take what 400 show."""
+    random = np.random.default_rng(0)
+    accepted = 0
+    for _ in range(400):
+        after = (random.random(600) >= 0.012).astype(float)
+        accepted += decide(compared(np.ones(600), after), "top1", 0.01, 0.95).outcome == "met"
+    assert accepted / 400 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_what_is_no_number_keeps_no_contract() -> None:
+    answer = compared(*scores(10, 0)).model_copy(update={"drop": None, "drop_below": None})
+    assert decide(answer, "mse", 0.01, 0.95).outcome == "unmet"

@@ -1,0 +1,39 @@
+"""Models that a search stands before, and trials that it has made."""
+
+from typing import Any
+
+from app.recipes.auto import ObjectiveWeights
+from app.recipes.quantization import QuantizeStatic
+from worker.engine.search.ground import Ground
+from worker.engine.search.proposals import Family, Proposal, Ratios, Trial
+
+LATENCY = ObjectiveWeights(latency=1.0)
+SIZE = ObjectiveWeights(size=1.0)
+CONVOLUTIONAL = Ground(
+    call_seconds=0.005,
+    size_bytes=10_000_000,
+    convolution_share=0.9,
+    product_share=0.02,
+    calibration_samples=256,
+    selection_samples=500,
+    training_samples=0,
+    has_vnni=True,
+    device="cpu",
+)
+
+
+def trial(
+    name: str,
+    latency: float = 1.0,
+    size: float = 1.0,
+    drop: float = 0.0,
+    family: Family = "static",
+    allowed: float = 0.01,
+    settings: dict[str, Any] | None = None,
+    **more: Any,
+) -> Trial:
+    """A candidate that was measured so; its recipe is told apart by its name."""
+    recipe = (QuantizeStatic(**{"pass": "quantize_static", "exclude": [name]}),)
+    ratios = Ratios(latency, size)
+    proposal = Proposal(name, family, recipe, ratios, 0.5, 10.0, settings=settings or {})
+    return Trial(proposal, 10.0, ratios=ratios, drop=drop, holds=drop <= allowed, **more)

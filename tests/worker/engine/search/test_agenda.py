@@ -1,0 +1,117 @@
+"""What is tried next."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from app.recipes.auto import Search
+from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, SIZE
+from worker.engine.search.agenda import Agenda
+from worker.engine.search.ground import Ground
+from worker.engine.search.proposals import Proposal, Ratios, Trial, best_of
+
+PLENTY = 10_000.0
+Measure = Callable[[Proposal], Trial]
+
+
+def measured(proposal: Proposal, latency: float, drop: float = 0.0, size: float = 1.0) -> Trial:
+    return Trial(proposal, proposal.seconds, ratios=Ratios(latency, size), drop=drop, holds=drop <= 0.01)
+
+
+def searched(measure: Measure, search: Search | None = None, ground: Ground = CONVOLUTIONAL) -> list[Trial]:
+    """A whole search in which `measure` stands for the machine."""
+    trials: list[Trial] = []
+    agenda = Agenda(ground, search or Search(), LATENCY, seed=0)
+    while (following := agenda.following(trials, PLENTY)) is not None:
+        trials.append(measure(following.proposal))
+        assert len(trials) < 100
+    return trials
+
+
+def as_cnns_are(proposal: Proposal) -> Trial:
+    """Convolutions: static int8 pays, dynamic int8 finds nothing, cuts below 40 % break the contract."""
+    speed = {"graph": 1.05, "static": 3.0, "tuned": 3.0, "float16": 0.5}.get(proposal.family, 1.0)
+    if proposal.family == "dynamic":
+        return Trial(proposal, 5.0, failure="`quantize_dynamic` changed nothing.")
+    left = proposal.settings.get("left")
+    if left is None:
+        return measured(proposal, speed)
+    return measured(proposal, 3.0 / (0.2 + 0.8 * left), drop=0.0 if left > 0.4 else 0.3)
+
+
+def test_every_plain_method_is_tried_before_what_builds_on_them() -> None:
+    families = [one.proposal.family for one in searched(as_cnns_are)]
+    assert set(families[:5]) == {"graph", "static", "dynamic", "weights", "float16"}
+    assert families[0] == "static"  # most promising on convolutions with VNNI
+
+
+def test_cuts_go_deeper_while_the_contract_holds_and_come_back_where_it_breaks() -> None:
+    rungs = [one.proposal.settings["left"] for one in searched(as_cnns_are) if one.proposal.family == "pruned"]
+    assert rungs[:2] == [0.5, 0.3]  # a half, which holds; then deeper, which does not
+    assert 0.3 < rungs[2] < 0.5
+    best = best_of(searched(as_cnns_are), LATENCY)
+    assert best is not None
+    assert 0.4 < best.proposal.settings["left"] < 0.5
+    assert [one.pass_ for one in best.proposal.recipe] == ["prune_structured", "quantize_static"]
+
+
+def test_a_cut_is_followed_by_the_precision_that_served_best() -> None:
+    def dynamic_wins(proposal: Proposal) -> Trial:
+        speed = {"dynamic": 2.5, "static": 1.4}.get(proposal.family, 1.0)
+        return measured(proposal, speed)
+
+    pruned = next(one for one in searched(dynamic_wins) if one.proposal.family == "pruned")
+    assert [one.pass_ for one in pruned.proposal.recipe] == ["prune_structured", "quantize_dynamic"]
+
+
+def test_the_search_ends_where_nothing_promises_anything() -> None:
+    trials = searched(lambda proposal: Trial(proposal, 1.0, failure="It cannot be done."))
+    assert 5 <= len(trials) < 20
+
+
+def test_a_trial_without_the_time_for_it_is_not_begun() -> None:
+    agenda = Agenda(CONVOLUTIONAL, Search(), LATENCY, seed=0)
+    assert agenda.following([], seconds_left=1.0) is None
+    following = agenda.following([], seconds_left=25.0)
+    assert following is not None
+    assert following.proposal.seconds <= 25.0
+
+
+@pytest.mark.parametrize(
+    ("search", "allowed"),
+    [
+        pytest.param(Search(passes=["quantize_dynamic"]), {"quantize_dynamic"}, id="one pass"),
+        pytest.param(Search(passes=["optimize_graph", "compile"]), {"optimize_graph"}, id="no quantization"),
+    ],
+)
+def test_only_allowed_passes_are_tried(search: Search, allowed: set[str]) -> None:
+    trials = searched(lambda proposal: measured(proposal, 1.0), search)
+    assert {one.pass_ for trial in trials for one in trial.proposal.recipe} == allowed
+
+
+def test_training_is_tried_only_where_it_is_allowed() -> None:
+    ground = replace(CONVOLUTIONAL, training_samples=2000)
+
+    def taught(search: Search) -> Sequence[Trial]:
+        return [one for one in searched(as_cnns_are, search, ground) if one.proposal.family == "taught"]
+
+    assert taught(Search(training=True))
+    assert not taught(Search(training=False))
+
+
+def test_no_more_candidates_than_asked_for() -> None:
+    assert len(searched(as_cnns_are, Search(max_candidates=3))) == 3
+
+
+def test_by_size_weights_in_few_bits_come_early() -> None:
+    agenda = Agenda(CONVOLUTIONAL, Search(), SIZE, seed=0)
+    trials: list[Trial] = []
+    while (following := agenda.following(trials, PLENTY)) is not None and len(trials) < 8:
+        trials.append(measured(following.proposal, 1.0, size=following.proposal.expected.size))
+    assert {"bits": 4} in [dict(one.proposal.settings) for one in trials]
+
+
+def test_the_same_trials_lead_to_the_same_search() -> None:
+    names = [[one.name for one in searched(as_cnns_are)] for _ in range(2)]
+    assert names[0] == names[1]

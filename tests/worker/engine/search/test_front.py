@@ -1,0 +1,48 @@
+"""Which candidates nothing is better than, and which of them are measured once more."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.worker.engine.search.grounds import LATENCY, trial
+from worker.engine.search.front import finalists, pareto_front
+from worker.engine.search.proposals import Trial
+
+
+@dataclass
+class Case:
+    id: str
+    trials: list[Trial]
+    front: list[str] = field(default_factory=list)
+
+
+CASES = [
+    Case("one alone", [trial("a")], ["a"]),
+    Case("slower and larger", [trial("a", 2.0, 2.0), trial("b", 1.5, 1.5)], ["a"]),
+    Case("slower and smaller", [trial("a", 2.0, 2.0), trial("b", 1.5, 4.0)], ["a", "b"]),
+    Case("faster, and loses more", [trial("a", 2.0, 2.0), trial("b", 3.0, 2.0, 0.005)], ["a", "b"]),
+    # Two timings of the same file spread by as much.
+    Case("faster by a hundredth, and loses more", [trial("a", 2.0), trial("b", 2.02, drop=0.005)], ["a"]),
+    Case("the same twice", [trial("a", 2.0), trial("b", 2.0)], ["a"]),
+    Case("one that failed", [trial("a"), trial("b", 9.0, failure="It ended.")], ["a"]),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_the_front_holds_what_nothing_is_better_than(case: Case) -> None:
+    assert [one.name for one in pareto_front(case.trials)] == case.front
+
+
+def test_finalists_begin_with_the_best_that_holds_and_end_with_the_nearest_that_does_not() -> None:
+    trials = [
+        trial("graph", 1.1),
+        trial("static", 3.0, 4.0, 0.002),
+        trial("pruned", 5.0, 8.0, 0.02),
+        trial("ruined", 9.0, 9.0, 0.8),
+    ]
+    assert [one.name for one in finalists(trials, LATENCY)] == ["static", "graph", "pruned", "ruined"]
+
+
+def test_what_breaks_the_contract_and_gains_nothing_is_no_finalist() -> None:
+    trials = [trial("static", 3.0, 4.0), trial("4 bits", 1.0, 7.0, 0.5)]
+    assert [one.name for one in finalists(trials, LATENCY)] == ["static"]

@@ -1,0 +1,73 @@
+"""Whether a bound on the drop of a metric holds beyond the samples that it was measured on.
+
+One-sided bounds at a confidence, by the paired bootstrap. For metrics that count samples the bootstrap says too little
+where few changed (of none it makes none), so there the exact binomial bound is taken where it is larger (C. Clopper, E.
+Pearson, Biometrika 26, 1934); for none of n it is the rule of three.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import scipy.stats
+
+from worker.engine.evaluation.requests import ComparisonAnswer
+
+# Metrics whose drop is a share of samples that came out otherwise.
+COUNTING = frozenset({"top1", "top5", "accuracy", "agreement"})
+# A drop of 1 sample in 100 is 0.010000000000000009 in floating point.
+ROUNDING = 1e-9
+MOST_SAMPLES = 10**9
+# Resamples of fewer say nothing of what was not drawn.
+LEAST_RESAMPLED = 8
+
+Outcome = Literal["met", "unmet", "undecidable"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`below` and `above` bound the drop at the confidence; `samples_needed` would decide it, where known."""
+
+    outcome: Outcome
+    below: float | None = None
+    above: float | None = None
+    samples_needed: int | None = None
+
+
+def decide(compared: ComparisonAnswer, metric: str, allowed: float, confidence: float) -> Decision:
+    """`met` where the drop is within `allowed` at this confidence, `unmet` where it is beyond it, else undecidable."""
+    drop, below, above = compared.drop, compared.drop_below, compared.drop_above
+    if drop is None or below is None or above is None:
+        return Decision("unmet")
+    if metric in COUNTING:
+        below = max(below, _binomial_bound(drop, compared.sample_count, confidence))
+    elif compared.sample_count < LEAST_RESAMPLED:
+        return Decision("undecidable", below, above, LEAST_RESAMPLED)
+    if below <= allowed + ROUNDING:
+        return Decision("met", below, above)
+    if above > allowed + ROUNDING:
+        return Decision("unmet", below, above)
+    return Decision("undecidable", below, above, _samples_needed(compared.sample_count, drop, (above, below), allowed))
+
+
+def least_samples(metric: str, allowed: float, confidence: float) -> int:
+    """How many samples, none of which changed, show at this confidence that the drop is within `allowed`."""
+    if metric not in COUNTING:
+        return LEAST_RESAMPLED
+    return math.ceil(math.log(1 - confidence) / math.log1p(-allowed)) if 0 < allowed < 1 else MOST_SAMPLES
+
+
+def _binomial_bound(drop: float, samples: int, confidence: float) -> float:
+    """Upper bound of a share of which `drop` was seen; what was gained is not set against what may be lost."""
+    lost = max(0, round(drop * samples))
+    return 1.0 if lost >= samples else float(scipy.stats.beta.ppf(confidence, lost + 1, samples - lost))
+
+
+def _samples_needed(samples: int, drop: float, bounds: tuple[float, float], allowed: float) -> int | None:
+    """Bounds come closer by the square root of the samples; None where the drop is just what is allowed."""
+    distance = abs(allowed - drop)
+    width = (bounds[1] - drop) if drop < allowed else (drop - bounds[0])
+    if distance < ROUNDING or width <= 0:
+        return None
+    needed = samples * (width / distance) ** 2
+    return math.ceil(needed) if needed < MOST_SAMPLES else None

@@ -1,0 +1,92 @@
+"""What is tried next: what gains most for the time it takes, as far as that can be told."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from app.recipes.auto import ObjectiveWeights, Search
+from app.recipes.catalogue import AnyPass
+from worker.engine.search.ground import Ground
+from worker.engine.search.ladders import (
+    aware_proposals,
+    low_rank_proposals,
+    pruned_proposals,
+    taught_proposals,
+)
+from worker.engine.search.proposals import Proposal, Trial, best_of
+from worker.engine.search.space import allowed, first_proposals, smaller_proposals
+from worker.engine.search.tuning import Tuner
+
+# Below an expected gain of one in a hundred nothing is worth its time.
+LEAST_HOPE = 0.01
+# A trial may take this many times what it was expected to before the next ones are expected to as well.
+LEAST_PACE, MOST_PACE = 0.25, 4.0
+
+
+@dataclass(frozen=True)
+class Next:
+    """What to try, and what the whole search is expected to take still, this trial included."""
+
+    proposal: Proposal
+    seconds: float
+
+
+class Agenda:
+    """Orders proposals; holds nothing but what it was told of the search and the sampler's memory."""
+
+    def __init__(self, ground: Ground, search: Search, weights: ObjectiveWeights, seed: int) -> None:
+        self._ground, self._search, self._weights = ground, search, weights
+        self._tuner = Tuner(weights, seed)
+
+    def following(self, trials: Sequence[Trial], seconds_left: float) -> Next | None:
+        """None where nothing is worth its time, or has the time, or as many candidates as asked for were tried."""
+        if len(trials) >= self._search.max_candidates:
+            return None
+        best = best_of(trials, self._weights)
+        gain = best.ratios.gain(self._weights) if best else 0.0
+        pace = self._pace(trials)
+        fitting = [
+            replace(one, seconds=one.seconds * pace)
+            for one in self.open(trials, seconds_left)
+            if one.seconds * pace <= seconds_left
+        ]
+        worth = {id(one): one.hope(self._weights, max(gain, 0.0)) for one in fitting}
+        wanted = [one for one in fitting if one.always or worth[id(one)] >= LEAST_HOPE]
+        if not wanted:
+            return None
+        # The plain methods come first, so that what builds on them stands on measurements; then worth for its time.
+        chosen = max(wanted, key=lambda one: (one.always, worth[id(one)] / one.seconds, -one.seconds))
+        return Next(chosen, min(seconds_left, sum(one.seconds for one in wanted)))
+
+    def open(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
+        """What the request allows and was not tried."""
+        tried = {key_of(trial.proposal.recipe) for trial in trials}
+        proposals = chain(
+            first_proposals(self._ground),
+            smaller_proposals(trials, self._ground),
+            low_rank_proposals(trials, self._ground),
+            pruned_proposals(trials, self._ground),
+            self._trained(trials, seconds_left),
+            self._tuner.proposals(trials, self._ground),
+        )
+        for proposal in proposals:
+            key = key_of(proposal.recipe)
+            if key not in tried and allowed(proposal.recipe, self._search, self._ground.device):
+                tried.add(key)
+                yield proposal
+
+    def _trained(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
+        if self._search.training:
+            yield from taught_proposals(trials, self._ground, seconds_left)
+            yield from aware_proposals(trials, self._ground, seconds_left)
+
+    def _pace(self, trials: Sequence[Trial]) -> float:
+        """How long trials take here, over what was expected of them."""
+        expected = sum(trial.proposal.seconds for trial in trials)
+        taken = sum(trial.seconds for trial in trials)
+        return min(MOST_PACE, max(LEAST_PACE, taken / expected)) if expected and taken else 1.0
+
+
+def key_of(recipe: Sequence[AnyPass]) -> str:
+    """The same for the same passes with the same arguments."""
+    return "|".join(one.model_dump_json(by_alias=True) for one in recipe)

@@ -1,0 +1,89 @@
+"""A search in words: what each candidate came to, and why the winner is the winner."""
+
+from collections.abc import Sequence
+
+from app.recipes.auto import ObjectiveWeights
+from worker.engine.search.front import SAME
+from worker.engine.search.proposals import Trial
+
+
+def figures(trial: Trial) -> str:
+    """`2.31 times as fast (2.20 - 2.44), 3.9 times as small, a drop of 0.002`."""
+    speed = f"{trial.ratios.latency:.3g} times as fast"
+    if trial.latency is not None and trial.latency.low is not None and trial.latency.high is not None:
+        speed += f" ({trial.latency.low:.3g} - {trial.latency.high:.3g})"
+    drop = "a difference that is no number" if trial.drop is None else f"a drop of {_number(trial.drop)}"
+    return f"{speed}, {trial.ratios.size:.3g} times as small, {drop} on the samples for choosing"
+
+
+def verdict_on(trial: Trial, winner: Trial | None, front: Sequence[Trial], allowed: float) -> str:
+    """Why it won, or lost, in one sentence."""
+    if trial.failure is not None:
+        return trial.failure
+    if winner is not None and trial.name == winner.name:
+        return f"{_capital(figures(trial))}: it gains most of those that keep the contract."
+    if not trial.holds:
+        return f"{_capital(figures(trial))}: beyond the {_number(allowed)} allowed."
+    if any(trial.name == one.name for one in front):
+        return f"{_capital(figures(trial))}: nothing is better in speed, size and quality at once."
+    better = _better(trial, winner)
+    return f"{_capital(figures(trial))}{better}."
+
+
+def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) -> list[str]:
+    """The answer to: why this one?"""
+    if winner is None:
+        return [
+            f"None of {len(trials)} candidates keeps the contract (a drop of at most {_number(allowed)}) and gains "
+            "anything: the original is delivered."
+        ]
+    others = [one for one in trials if one.name != winner.name]
+    words = [f"`{winner.name}` was chosen by {_objective(weights)}: {figures(winner)}."]
+    words += [f"What was done: {' '.join(winner.notes[:3])}"] if winner.notes else []
+    words += _by_method(winner, others)
+    gain = winner.ratios.gain(weights)
+    broken = [one for one in others if one.measured and not one.holds and one.ratios.gain(weights) > gain]
+    if broken:
+        best = max(broken, key=lambda one: one.ratios.gain(weights))
+        words.append(
+            f"`{best.name}` would gain more ({best.ratios.latency:.3g} times as fast), and loses "
+            f"{_number(best.drop or 0.0)} of the metric where {_number(allowed)} is allowed."
+        )
+    return words
+
+
+def _by_method(winner: Trial, others: Sequence[Trial]) -> list[str]:
+    """One sentence on the plain methods beside the winner: what most people would have tried first."""
+    plain = [one for one in others if one.proposal.family in {"static", "dynamic", "weights", "float16", "graph"}]
+    said = [
+        f"{one.name} {one.ratios.latency:.3g} times{'' if one.holds else ', and beyond the contract'}"
+        for one in plain
+        if one.measured
+    ]
+    failed = [f"{one.name}: {(one.failure or '').rstrip('.')}" for one in plain if not one.measured]
+    words = [f"Beside it, as fast as the original: {'; '.join(said)}."] if said else []
+    return words + ([f"Without a result: {'; '.join(failed)}."] if failed else [])
+
+
+def _better(trial: Trial, winner: Trial | None) -> str:
+    if winner is None:
+        return ""
+    speed, size = winner.ratios.latency / trial.ratios.latency, winner.ratios.size / trial.ratios.size
+    parts = [f"{speed:.3g} times its speed"] if speed > SAME else []
+    parts += [f"{1 / size:.3g} of its size"] if size > SAME else []
+    return f": beaten; `{winner.name}` has {' and '.join(parts)}" if parts else ": beaten"
+
+
+def _objective(weights: ObjectiveWeights) -> str:
+    counted = {name: weight for name, weight in weights.model_dump().items() if weight}
+    if len(counted) == 1:
+        return next(iter(counted))
+    return " and ".join(f"{name} (weight {weight:g})" for name, weight in counted.items())
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _number(value: float) -> str:
+    return "0" if value == 0 else f"{value:.3g}"

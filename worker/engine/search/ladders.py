@@ -1,0 +1,184 @@
+"""How far structure can be cut: by bisection, a rung at a time, on what the contract says of the last one.
+
+What a cut costs in accuracy cannot be told beforehand, but grows with it: so the first rung is a half, a rung that
+holds is followed by a deeper one, and one that does not by one between it and the deepest that did.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from app.recipes.aware import QuantizeAwareTraining
+from app.recipes.catalogue import AnyPass
+from app.recipes.factorization import FactorizeLowRank
+from app.recipes.quantization import QuantizeDynamic, QuantizeStatic
+from app.recipes.structure import PruneStructured
+from app.recipes.training import Distill
+from worker.engine.search.ground import Ground, amdahl
+from worker.engine.search.proposals import Family, Proposal, Ratios, Trial, find
+
+FIRST_RUNG, DEEPER = 0.5, 0.6
+LEAST_RUNG, MOST_RUNGS = 0.03, 6
+# Rungs closer than this are the same.
+CLOSE = 1.2
+# Share of a call that no cut makes shorter, until a rung has been measured.
+FIXED_SHARE = 0.2
+# Of untrained cuts fewer hold than of trained ones.
+CHANCE = {"pruned": 0.4, "taught": 0.65}
+MOST_EPOCHS, LEAST_EPOCHS = 8, 1
+# Training takes this share of the time that is left, so that other candidates have theirs.
+TRAINING_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What follows a cut: the precision that served best by itself so far."""
+
+    words: str
+    passes: tuple[AnyPass, ...]
+    speed: float
+    size: float
+    chance: float
+
+
+def rungs(trials: Sequence[Trial], family: Family) -> float | None:
+    """The next share of multiply-accumulates to leave; None where the ladder ends."""
+    tried = [(float(trial.proposal.settings["left"]), trial.holds) for trial in find(trials, family)]
+    if not tried:
+        return _first_rung(trials)
+    held = min((left for left, holds in tried if holds), default=1.0)
+    failed = max((left for left, holds in tried if not holds), default=0.0)
+    following = math.sqrt(held * failed) if failed else held * DEEPER
+    ended = len(tried) >= MOST_RUNGS or following < LEAST_RUNG
+    return None if ended or (failed and held / failed < CLOSE) else round(following, 3)
+
+
+def _first_rung(trials: Sequence[Trial]) -> float:
+    """A half; with training below what did without, since what that reached is had already."""
+    without = min((float(one.proposal.settings["left"]) for one in find(trials, "pruned") if one.holds), default=1.0)
+    return round(min(FIRST_RUNG, without * DEEPER), 3)
+
+
+def tail_of(trials: Sequence[Trial], *, trained: bool) -> Tail:
+    """Static or dynamic int8, whichever measured faster than float and the other; before training it has to hold."""
+    found = [
+        trial
+        for trial in find(trials, "static", "dynamic")
+        if trial.modified and trial.ratios.latency > 1 and (trial.holds or trained)
+    ]
+    best = max(found, key=lambda trial: trial.ratios.latency, default=None)
+    if best is None:
+        return Tail("", (), 1.0, 1.0, 1.0)
+    return Tail(f", {best.name}", best.proposal.recipe, best.ratios.latency, best.ratios.size, 0.9)
+
+
+def pruned_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
+    """Units taken out and layers fitted anew, without training."""
+    left = rungs(trials, "pruned")
+    if left is None:
+        return
+    tail = tail_of(trials, trained=False)
+    yield Proposal(
+        name=f"{left:.0%} of the multiply-accumulates{tail.words}",
+        family="pruned",
+        recipe=(_cut(left), *tail.passes),
+        expected=_cut_ratios(trials, left, tail),
+        chance=_chance(trials, "pruned") * tail.chance,
+        seconds=10.0 + 12 * ground.forward_seconds + ground.measuring_seconds + _tail_seconds(tail, ground),
+        settings={"left": left},
+    )
+
+
+def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: float) -> Iterator[Proposal]:
+    """Units taken out, then taught by the original what they lost."""
+    left = rungs(trials, "taught")
+    epochs = epochs_within(ground, seconds_left)
+    if left is None or epochs is None:
+        return
+    tail = tail_of(trials, trained=True)
+    yield Proposal(
+        name=f"{left:.0%} of the multiply-accumulates, distilled{tail.words}",
+        family="taught",
+        recipe=(_cut(left), Distill(**{"pass": "distill", "epochs": epochs}), *tail.passes),
+        expected=_cut_ratios(trials, left, tail),
+        chance=_chance(trials, "taught") * tail.chance,
+        seconds=12.0
+        + 12 * ground.forward_seconds
+        + epochs * ground.epoch_seconds()
+        + ground.measuring_seconds
+        + _tail_seconds(tail, ground),
+        settings={"left": left, "epochs": epochs},
+    )
+
+
+def low_rank_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
+    """Weights factored where that measures faster; once, since the pass itself looks for the ranks."""
+    if find(trials, "low_rank"):
+        return
+    tail = tail_of(trials, trained=False)
+    yield Proposal(
+        name=f"low rank{tail.words}",
+        family="low_rank",
+        recipe=(FactorizeLowRank(**{"pass": "factorize_low_rank"}), *tail.passes),
+        expected=Ratios(tail.speed * amdahl(ground.product_share, 1.5), tail.size * 1.2, 1.0),
+        chance=0.4 * tail.chance,
+        seconds=15.0 + 12 * ground.forward_seconds + ground.measuring_seconds + _tail_seconds(tail, ground),
+    )
+
+
+def aware_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: float) -> Iterator[Proposal]:
+    """Where rounding to int8 broke the contract: the same with weights and scales trained around the rounding."""
+    epochs = epochs_within(ground, seconds_left)
+    if epochs is None:
+        return
+    for trial in find(trials, "static", "taught"):
+        last = trial.proposal.recipe[-1]
+        if trial.holds or trial.ratios.latency <= 1 or not isinstance(last, QuantizeStatic):
+            continue
+        aware = QuantizeAwareTraining(**{"pass": "quantize_aware_training", "epochs": epochs})
+        yield Proposal(
+            name=f"{trial.name}, trained around the rounding",
+            family="aware",
+            recipe=(*trial.proposal.recipe[:-1], aware),
+            expected=trial.ratios,
+            chance=0.6 if trial.proposal.family == "static" else 0.35,
+            seconds=12.0 + 10 * ground.forward_seconds + 2 * epochs * ground.epoch_seconds() + ground.measuring_seconds,
+            settings={"epochs": epochs},
+        )
+
+
+def epochs_within(ground: Ground, seconds_left: float) -> int | None:
+    """As many epochs as a fair share of the time allows; None where not even one does, or nothing is to learn from."""
+    if not ground.training_samples:
+        return None
+    fitting = int(TRAINING_SHARE * seconds_left / max(ground.epoch_seconds(), 1e-3))
+    return min(MOST_EPOCHS, fitting) if fitting >= LEAST_EPOCHS else None
+
+
+def _cut(left: float) -> PruneStructured:
+    return PruneStructured(**{"pass": "prune_structured", "target": {"mac_ratio": left}})
+
+
+def _cut_ratios(trials: Sequence[Trial], left: float, tail: Tail) -> Ratios:
+    """Amdahl's law with the share that cuts do not reach, as the deepest rung so far showed it."""
+    reached = 1 - FIXED_SHARE
+    measured = [trial for trial in find(trials, "pruned", "taught") if trial.ratios.latency > 0]
+    if measured:
+        deepest = min(measured, key=lambda trial: float(trial.proposal.settings["left"]))
+        share = float(deepest.proposal.settings["left"])
+        of_the_tail = tail.speed if len(deepest.proposal.recipe) > 1 else 1.0
+        time = of_the_tail / deepest.ratios.latency
+        reached = min(1.0, max(0.0, (1 - time) / (1 - share)))
+    speed = 1 / (1 - reached + reached * left)
+    return Ratios(tail.speed * speed, tail.size / left, tail.size / left)
+
+
+def _chance(trials: Sequence[Trial], family: Family) -> float:
+    """Between a rung that held and one that did not it is even; below all that held, as often as rungs did so far."""
+    tried = find(trials, family)
+    return CHANCE[family] if not tried else 0.5
+
+
+def _tail_seconds(tail: Tail, ground: Ground) -> float:
+    quantizes = any(isinstance(one, QuantizeStatic | QuantizeDynamic) for one in tail.passes)
+    return 8.0 + 6 * ground.forward_seconds if quantizes else 0.0

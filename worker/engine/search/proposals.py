@@ -1,0 +1,98 @@
+"""What may be tried, what it is expected to bring, and what became of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from app.jobs.report import Interval
+from app.recipes.auto import ObjectiveWeights
+from app.recipes.catalogue import AnyPass
+
+Family = Literal[
+    "graph",
+    "static",
+    "dynamic",
+    "weights",
+    "float16",
+    "pruned",
+    "low_rank",
+    "taught",
+    "aware",
+    "tuned",
+    "smaller",
+    "given",
+]
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Original over candidate: above 1 is better."""
+
+    latency: float = 1.0
+    size: float = 1.0
+    memory: float = 1.0
+
+    def gain(self, weights: ObjectiveWeights) -> float:
+        """Natural logarithm of the product of the ratios, each to the power of its weight."""
+        pairs = ((self.latency, weights.latency), (self.size, weights.size), (self.memory, weights.memory))
+        return sum(weight * math.log(max(ratio, 1e-9)) for ratio, weight in pairs if weight)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A recipe that has not been tried. What it is expected to bring is a guess, and only orders the trials."""
+
+    name: str
+    family: Family
+    recipe: tuple[AnyPass, ...]
+    expected: Ratios
+    chance: float
+    """That it holds the contract, 0 to 1."""
+    seconds: float
+    """What building and measuring it takes."""
+    always: bool = False
+    """It is tried whatever is expected of it, as long as there is time."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What a ladder or a sampler chose, for it to learn from the trial."""
+
+    def hope(self, weights: ObjectiveWeights, best: float) -> float:
+        """Expected gain over the best so far, as a logarithm."""
+        return self.chance * max(0.0, self.expected.gain(weights) - best)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that was built and measured on the samples for choosing; `failure` says why one was not."""
+
+    proposal: Proposal
+    seconds: float
+    failure: str | None = None
+    latency: Interval | None = None
+    ratios: Ratios = field(default_factory=Ratios)
+    size_bytes: int = 0
+    value: float | None = None
+    """The job's metric."""
+    drop: float | None = None
+    holds: bool = False
+    """The drop on the samples for choosing is within the contract."""
+    modified: bool = True
+    notes: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        return self.proposal.name
+
+    @property
+    def measured(self) -> bool:
+        return self.failure is None
+
+
+def best_of(trials: Sequence[Trial], weights: ObjectiveWeights) -> Trial | None:
+    """Of those that hold, the one with the largest gain; the earlier of equals."""
+    holding = [trial for trial in trials if trial.measured and trial.holds]
+    return max(holding, key=lambda trial: trial.ratios.gain(weights), default=None)
+
+
+def find(trials: Sequence[Trial], *families: Family) -> list[Trial]:
+    return [trial for trial in trials if trial.proposal.family in families and trial.measured]

@@ -1,0 +1,92 @@
+"""What is left to a sampler: how int8 ranges and weights are chosen, where the defaults did not hold or can be beaten.
+
+Optuna's tree-structured Parzen estimator (J. Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS
+2011) proposes; trials that break the contract are worse than any that hold, by how far they break it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import optuna
+
+from app.recipes.auto import ObjectiveWeights
+from app.recipes.quantization import QuantizeStatic
+from worker.engine.search.ground import Ground
+from worker.engine.search.proposals import Proposal, Ratios, Trial, find
+
+MOST_SAMPLES = 8
+# Without a better one in so many, the sampler has nothing more to say.
+PATIENCE = 4
+STARTING = 3
+BROKEN = -10.0
+FLOORS_DB = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+
+
+class Tuner:
+    """Proposes options of the static form; the same trials and seed give the same proposals."""
+
+    def __init__(self, weights: ObjectiveWeights, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._weights = weights
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTING)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._open: dict[int, optuna.Trial] = {}
+        self._told: set[int] = set()
+
+    def proposals(self, trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
+        """The next sample, once the defaults were tried and found faster than float; none where it goes nowhere."""
+        self._learn(trials)
+        default = next(iter(find(trials, "static")), None)
+        if default is None or not default.modified or self._finished(trials):
+            return
+        number, options = self._sample()
+        best = max((trial.ratios.latency for trial in find(trials, "static", "tuned")), default=1.0)
+        speed = max(ground.static_speed if not default.holds else default.ratios.latency * 1.03, best)
+        yield Proposal(
+            name=f"int8, static, sample {number + 1}",
+            family="tuned",
+            recipe=(QuantizeStatic(**{"pass": "quantize_static", **options}),),
+            expected=Ratios(speed, default.ratios.size, default.ratios.memory),
+            chance=0.3,
+            seconds=8.0 + 8 * ground.forward_seconds + ground.measuring_seconds,
+            settings={"sample": number},
+        )
+
+    def _finished(self, trials: Sequence[Trial]) -> bool:
+        tried = find(trials, "tuned")
+        scores = [self._score(trial) for trial in [*find(trials, "static"), *tried]]
+        stale = len(scores) - 1 - max(range(len(scores)), key=scores.__getitem__)
+        return len(tried) >= MOST_SAMPLES or stale >= PATIENCE
+
+    def _sample(self) -> tuple[int, dict[str, Any]]:
+        """The sample that waits for its trial, or a new one."""
+        if self._open:
+            number, trial = next(iter(self._open.items()))
+            return number, _options(trial)
+        trial = self._study.ask()
+        self._open[trial.number] = trial
+        return trial.number, _options(trial)
+
+    def _learn(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            number = trial.proposal.settings.get("sample")
+            if trial.proposal.family == "tuned" and number in self._open:
+                self._study.tell(self._open.pop(number), self._score(trial))
+
+    def _score(self, trial: Trial) -> float:
+        if not trial.measured or trial.drop is None:
+            return BROKEN
+        gain = trial.ratios.gain(self._weights)
+        return gain if trial.holds else min(gain, 0.0) - trial.drop
+
+
+def _options(trial: optuna.Trial) -> dict[str, Any]:
+    return {
+        "calibration_method": trial.suggest_categorical(
+            "calibration_method", ["auto", "mse", "minmax", "percentile", "entropy"]
+        ),
+        "rounding": trial.suggest_categorical("rounding", ["nearest", "gptq"]),
+        "weight_clipping": trial.suggest_categorical("weight_clipping", [True, False]),
+        "equalization": trial.suggest_categorical("equalization", [False, True]),
+        "fidelity_floor_db": trial.suggest_categorical("fidelity_floor_db", list(FLOORS_DB)),
+    }

@@ -1,0 +1,1 @@
+"""The search for a recipe, carried out: candidates built, measured, accepted and delivered."""

@@ -1,0 +1,144 @@
+"""The last word on the finalists: measured by turns in one run, and judged on samples that nothing has seen.
+
+Which of them may be delivered is found by testing them in a fixed order, the one that lost least on the samples for
+choosing first, each at the full confidence, until one fails: so the chance that any is accepted wrongly is no larger
+than that of one test (A. Angelopoulos et al., Learn then Test, arXiv:2110.01052, section 3: fixed sequence testing).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from app.jobs.report import Interval, Latency
+from app.recipes.request import Metric
+from worker.engine.evaluation.acceptance import ROUNDING, Decision, decide, least_samples
+from worker.engine.evaluation.requests import ComparisonAnswer
+from worker.engine.faults import UserFault
+from worker.engine.search.proposals import Ratios, Trial
+from worker.runner.artifacts import Artifact
+from worker.runner.chain import Outcome
+from worker.runner.measuring import Laboratory, Subject, noise_warnings
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A finalist as it will be delivered, before it is judged."""
+
+    trial: Trial
+    outcome: Outcome
+    artifact: Artifact
+    extras: list[Artifact]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """The same with everything that was measured on its file."""
+
+    delivered: Delivered
+    subject: Subject
+    latency: Latency
+    ratio: Interval
+    calls_per_second: float
+    compared: ComparisonAnswer
+    decision: Decision
+
+    @property
+    def trial(self) -> Trial:
+        """What was measured on the samples for choosing; the ratio of latencies is the last one's."""
+        ratios = self.delivered.trial.ratios
+        return replace(self.delivered.trial, ratios=Ratios(self.ratio.value, ratios.size, ratios.memory))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What was promised."""
+
+    metric: Metric
+    allowed: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Of the original in the same run."""
+
+    latency: Latency
+    calls_per_second: float
+
+
+def measure_finalists(
+    laboratory: Laboratory, original: Subject, delivered: Sequence[Delivered], bound: Bound, warnings: list[str]
+) -> tuple[Turn, list[Finalist]]:
+    """All that can be measured; those that cannot are left out, with a warning."""
+    subjects = {}
+    for one in delivered:
+        try:
+            subjects[one.trial.name] = laboratory.examine(one.artifact.model)
+        except UserFault as error:
+            warnings.append(f"`{one.trial.name}` was left out: {error.fault().detail}")
+    kept = [one for one in delivered if one.trial.name in subjects]
+    laboratory.pacing.at(1.0)
+    turns = laboratory.take_turns([original.model, *(one.artifact.model for one in kept)])
+    warnings.extend(noise_warnings(turns))
+    finalists = []
+    for number, one in enumerate(kept, 1):
+        subject = subjects[one.trial.name]
+        both_ms = original.footprint.call_ms + subject.footprint.call_ms
+        compared = laboratory.compare(original.model, one.artifact.model, bound.metric, both_ms)
+        finalists.append(
+            Finalist(
+                delivered=one,
+                subject=subject,
+                latency=turns.latencies[number],
+                ratio=turns.ratios[number],
+                calls_per_second=turns.calls_per_second[number],
+                compared=compared,
+                decision=decide(compared, str(bound.metric.name), bound.allowed, bound.confidence),
+            )
+        )
+    warnings.extend(dict.fromkeys(warning for one in finalists for warning in one.compared.warnings))
+    return Turn(turns.latencies[0], turns.calls_per_second[0]), finalists
+
+
+def original_as_finalist(
+    laboratory: Laboratory, original: Subject, delivered: Delivered, turn: Turn, bound: Bound
+) -> Finalist:
+    """The original in the place of a winner: what it was measured at beside the others, and beside itself."""
+    both_ms = 2 * original.footprint.call_ms
+    return Finalist(
+        delivered=delivered,
+        subject=original,
+        latency=turn.latency,
+        ratio=Interval(value=1.0),
+        calls_per_second=turn.calls_per_second,
+        compared=laboratory.compare(original.model, original.model, bound.metric, both_ms),
+        decision=Decision("met"),
+    )
+
+
+def choose_winner(finalists: Sequence[Finalist], gains: Mapping[str, float], bound: Bound) -> Finalist | None:
+    """The accepted one that gains most; None where none is accepted, or none gains anything.
+
+    Where the samples are too few to accept even a file that changes none of them, estimates have to do: the verdict
+    then is `undecidable`, and says so.
+    """
+    accepted = _fixed_sequence(finalists)
+    samples = max((one.compared.sample_count for one in finalists), default=0)
+    if not accepted and samples < least_samples(str(bound.metric.name), bound.allowed, bound.confidence):
+        accepted = [
+            one
+            for one in finalists
+            if one.decision.outcome == "undecidable"
+            and one.compared.drop is not None
+            and one.compared.drop <= bound.allowed + ROUNDING
+        ]
+    gaining = [one for one in accepted if gains[one.delivered.trial.name] > 0]
+    return max(gaining, key=lambda one: gains[one.delivered.trial.name], default=None)
+
+
+def _fixed_sequence(finalists: Sequence[Finalist]) -> list[Finalist]:
+    accepted = []
+    for one in sorted(finalists, key=lambda one: (one.delivered.trial.drop or 0.0, one.delivered.trial.name)):
+        if one.decision.outcome != "met":
+            break
+        accepted.append(one)
+    return accepted

@@ -1,0 +1,89 @@
+"""The data of a search: disjoint samples to calibrate, to train, to choose by and to accept by."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from app.recipes.request import OptimizeRequest
+from worker.engine.feeds import Feeds, match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import TrainingData
+from worker.runner.contract import RunnerJob
+from worker.runner.job_data import (
+    RANDOM,
+    RANDOM_CALLS,
+    JobData,
+    check_shapes,
+    not_finite,
+    open_roles,
+    random_calls,
+    source_of,
+    timed_call,
+    without_inputs,
+)
+from worker.runner.search.splits import split_roles
+
+# Made up for choosing and for accepting: enough to tell files apart that agree from files that do not.
+JUDGED_CALLS = 32
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """`accepting.evaluation` is seen by nothing but the last judgement; `selecting` has samples to choose by there."""
+
+    accepting: JobData
+    selecting: JobData
+
+
+def load_search_data(
+    job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdir: Path, scratch: Path
+) -> SearchData:
+    """
+    Raises:
+        UserFault: a dataset cannot be read, does not fit the model, or no input can be made up.
+
+    """
+    inputs = inputs_of(model.structure())
+    check_shapes(request, inputs)
+    given = open_roles(job, workdir, scratch)
+    names = {role: source_of(job, role) for role in given}
+    split = split_roles(
+        given, {role: job.datasets[role].path for role in given}, names, scratch / "split", request.seed
+    )
+    feeds = {role: match_arrays(inputs, found, split.sources[role]) for role, found in split.arrays.items()}
+    casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
+    warnings = [*casts, *not_finite(job, given), *split.warnings]
+    batch, latency = timed_call(job, request, model, feeds, warnings)
+    words = split.words
+    if not given:
+        feeds, words = _made_up(model, latency, request.seed)
+        warnings.append(RANDOM)
+    labels = {role: without_inputs(found, inputs) for role, found in split.arrays.items()}
+    accepting = JobData(
+        calibration=feeds["calibration"],
+        evaluation=feeds["evaluation"],
+        latency=latency,
+        batch=batch,
+        labels=labels.get("evaluation", {}),
+        words=words,
+        warnings=warnings,
+        random_evaluation=not given,
+        random_calibration=not given,
+        training=_training(feeds, labels),
+    )
+    return SearchData(accepting, replace(accepting, evaluation=feeds["selection"], labels=labels.get("selection", {})))
+
+
+def _made_up(model: ModelFile, latency: Feeds, seed: int) -> tuple[dict[str, Feeds], dict[str, str]]:
+    shapes = {name: array.shape[1:] for name, array in latency.arrays.items()}
+    calls = {"calibration": RANDOM_CALLS, "selection": JUDGED_CALLS, "evaluation": JUDGED_CALLS}
+    feeds = {
+        role: random_calls(model, shapes, count, seed + number) for number, (role, count) in enumerate(calls.items(), 1)
+    }
+    return feeds, {role: f"random input: {found.sample_count} calls" for role, found in feeds.items()}
+
+
+def _training(feeds: dict[str, Feeds], labels: dict[str, dict[str, np.ndarray]]) -> TrainingData | None:
+    return TrainingData(feeds["training"], labels["training"]) if "training" in feeds else None

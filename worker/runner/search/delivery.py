@@ -1,0 +1,169 @@
+"""What a search delivers: the winner, the rest of the front, and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.jobs.report import Attempt, Candidate, Deployment, Report, SearchReport, Verdict
+from app.recipes.auto import ObjectiveWeights
+from worker.engine.search.explaining import verdict_on, why
+from worker.engine.search.front import pareto_front
+from worker.engine.search.proposals import Trial
+from worker.runner.artifacts import Artifact, marked_slower, write_manifest
+from worker.runner.causes import Evidence, find_causes
+from worker.runner.contract import RunnerResult
+from worker.runner.manifest import Account, build_manifest
+from worker.runner.measuring import Subject
+from worker.runner.opening import OpenJob
+from worker.runner.search.accepting import Bound, Finalist, Turn
+from worker.runner.search.data import SearchData
+from worker.runner.search.searching import Found, measured
+from worker.runner.summary import environment_of, summary_of
+from worker.runner.verdict import is_slower, judge, with_speed
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A search that is over: all that its report is made of."""
+
+    opened: OpenJob
+    data: SearchData
+    bound: Bound
+    weights: ObjectiveWeights
+    original: Subject
+    turn: Turn
+    found: Found
+    finalists: list[Finalist]
+    """The winner first."""
+    accepted: bool
+    """Whether the first of them was accepted; else it is the original."""
+    warnings: list[str]
+    seconds: float
+    deployment: Deployment | None = None
+
+
+def delivered(ending: Ending) -> RunnerResult:
+    """Every finalist as an artifact; the report with every candidate and every trial."""
+    winner = ending.finalists[0]
+    files = {one.delivered.trial.name: _files(one) for one in ending.finalists}
+    candidates = [_candidate(one, files[one.delivered.trial.name], ending) for one in ending.finalists]
+    before = ending.original.measurement(
+        ending.turn.latency, ending.turn.calls_per_second * ending.data.accepting.batch, winner.compared.original
+    )
+    verdict = _verdict(winner, ending, causes=True)
+    artifact, *extras = [_named(one) for one in files[winner.delivered.trial.name]]
+    medians = {"original": ending.turn.latency.round_medians_ms, "optimized": winner.latency.round_medians_ms}
+    outcome = winner.delivered.outcome
+    recipe = [step.parameters for step in outcome.steps]
+    account = Account(ending.bound.metric, recipe, outcome.manifests, medians, artifact, extras)
+    manifest = build_manifest(ending.opened.job, ending.opened.request, account)
+    report = Report(
+        baseline=before,
+        candidates=candidates,
+        steps=outcome.steps,
+        verdict=verdict,
+        environment=environment_of(ending.opened.request, ending.data.accepting),
+        data=ending.data.accepting.words,
+        warnings=ending.warnings,
+        search=_search(ending),
+        deployment=ending.deployment,
+        manifest=manifest,
+    )
+    written = [file.file for one in ending.finalists for file in files[one.delivered.trial.name]]
+    return RunnerResult(
+        outcome="succeeded",
+        artifacts=[*written, write_manifest(manifest, ending.opened.workdir)],
+        report=report,
+        verdict=verdict,
+        summary=summary_of(before, candidates[0], ending.bound.metric, winner.compared),
+    )
+
+
+def _files(one: Finalist) -> list[Artifact]:
+    files = [one.delivered.artifact, *one.delivered.extras]
+    return [marked_slower(file) for file in files] if is_slower(one.ratio) else files
+
+
+def _named(one: Artifact) -> dict[str, Any]:
+    return {"file_name": one.file.file_name, "sha256": one.sha256}
+
+
+def _candidate(one: Finalist, files: Sequence[Artifact], ending: Ending) -> Candidate:
+    steps = one.delivered.outcome.steps
+    speed = one.calls_per_second * ending.data.accepting.batch
+    return Candidate(
+        name=one.delivered.trial.name,
+        recipe=[step.pass_ for step in steps],
+        passes=[
+            config.model_dump(by_alias=True, mode="json", exclude_defaults=True) | {"pass": str(config.pass_)}
+            for config in one.delivered.trial.proposal.recipe
+        ],
+        **_named(files[0]),
+        measurement=one.subject.measurement(one.latency, speed, one.compared.candidate),
+        latency_ratio=one.ratio,
+        verdict=_verdict(one, ending, causes=False),
+    )
+
+
+def _verdict(one: Finalist, ending: Ending, *, causes: bool) -> Verdict:
+    if not one.delivered.outcome.steps:
+        return Verdict(
+            outcome="met",
+            reason="The original is delivered as it was uploaded: no candidate kept the contract and gained anything.",
+        )
+    found = find_causes(_evidence(one, ending)) if causes else []
+    data = ending.data.accepting
+    return with_speed(judge(ending.opened.request, ending.bound.metric, one.compared, data, found), one.ratio)
+
+
+def _evidence(one: Finalist, ending: Ending) -> Evidence:
+    return Evidence(
+        request=ending.opened.request,
+        data=ending.data.accepting,
+        steps=one.delivered.outcome.steps,
+        baseline=ending.original,
+        candidate=one.subject,
+        ratio=one.ratio,
+        baseline_ms=ending.turn.latency.p50_ms,
+        deployment=ending.deployment,
+    )
+
+
+def _search(ending: Ending) -> SearchReport:
+    trials, finalists = ending.found.trials, ending.finalists
+    front = pareto_front(trials)
+    winner = finalists[0].trial if ending.accepted else None
+    said = {one.delivered.trial.name: one for one in finalists}
+    return SearchReport(
+        explanation=[*why(winner, trials, ending.weights, ending.bound.allowed), ending.found.ended],
+        attempts=[_attempt(trial, winner, front, said.get(trial.name), ending.bound.allowed) for trial in trials],
+        front=[one.delivered.trial.name for one in finalists],
+        seconds=ending.seconds,
+        ended=ending.found.ended,
+    )
+
+
+def _attempt(
+    trial: Trial, winner: Trial | None, front: Sequence[Trial], finalist: Finalist | None, allowed: float
+) -> Attempt:
+    explanation = verdict_on(trial, winner, front, allowed)
+    if finalist is not None and finalist.decision.outcome != "met":
+        explanation += f" On the samples for accepting it is {finalist.decision.outcome}."
+    return Attempt(
+        name=trial.name,
+        recipe=[str(one.pass_) for one in trial.proposal.recipe],
+        outcome=_outcome(trial, winner, front),
+        explanation=explanation,
+        seconds=trial.seconds,
+        **measured(trial),
+    )
+
+
+def _outcome(trial: Trial, winner: Trial | None, front: Sequence[Trial]) -> Any:
+    if not trial.measured:
+        return "failed"
+    if winner is not None and trial.name == winner.name:
+        return "winner"
+    if not trial.holds:
+        return "broken"
+    return "front" if any(trial.name == one.name for one in front) else "beaten"

@@ -1,0 +1,146 @@
+"""An `auto` job: search, measure the front once more, accept on samples of their own, deliver."""
+
+import hashlib
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from app.recipes.request import USUAL_CONFIDENCE, USUAL_DROP, Contract, Metric, OptimizeRequest
+from worker.engine.processor import instruction_sets
+from worker.engine.search.front import finalists
+from worker.engine.search.ground import WITH_VNNI, Ground, shares
+from worker.engine.search.proposals import Proposal, Ratios, Trial
+from worker.runner.artifacts import artifact_stem, write_artifact, write_extras
+from worker.runner.chain import Outcome
+from worker.runner.contract import RunnerJob, RunnerResult
+from worker.runner.deployment import checked
+from worker.runner.events import Events
+from worker.runner.job_data import JobData, choose_metric
+from worker.runner.measuring import Laboratory, Subject
+from worker.runner.opening import OpenJob, open_job
+from worker.runner.search.accepting import Bound, Delivered, choose_winner, measure_finalists, original_as_finalist
+from worker.runner.search.data import SearchData, load_search_data
+from worker.runner.search.delivery import Ending, delivered
+from worker.runner.search.searching import CHECKING, Found, Searcher
+from worker.runner.search.trying import Bench
+from worker.runner.search.workshop import Workshop
+
+# Shares of the work at which each stage ends.
+PREPARED, BASELINE, SEARCHED, EXAMINED = 0.02, 0.06, 0.85, 0.95
+
+ORIGINAL = Trial(Proposal("original", "graph", (), Ratios(), 1.0, 0.0), 0.0, drop=0.0, holds=True, modified=False)
+
+
+def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
+    """The delivered files lie in `workdir/outputs/`, the winner's first.
+
+    Raises:
+        UserFault: the model or data cannot be used, or the original itself does not run.
+
+    """
+    started = time.monotonic()
+    opened = _settled(open_job(job, workdir, events))
+    data = load_search_data(job, opened.request, opened.model, workdir, opened.scratch)
+    opened.pacing.span(PREPARED, BASELINE)
+    opened.pacing.phase("baseline")
+    choosing = _laboratory(opened, data.selecting, "choosing")
+    original = choosing.examine(opened.model)
+    warnings = list(data.accepting.warnings)
+    metric = choose_metric(opened.request, data.accepting, original.footprint.outputs, warnings)
+    bound = _bound(opened.request, metric)
+    workshop = Workshop(opened.circumstances(data.accepting, metric))
+    ground = _ground(opened, data, original)
+    weights = opened.request.weights
+    bench = Bench(workshop, choosing, original, metric, bound.allowed, weights, ground.measuring_seconds)
+    found = Searcher(bench, ground, opened.request, opened.pacing, (BASELINE, SEARCHED)).run()
+    ending = _checked(_concluded(opened, data, original, bound, found, warnings))
+    for warning in ending.warnings:
+        events.log(warning, "warning")
+    return delivered(replace(ending, seconds=time.monotonic() - started))
+
+
+def _concluded(
+    opened: OpenJob, data: SearchData, original: Subject, bound: Bound, found: Found, warnings: list[str]
+) -> Ending:
+    """The front measured in one run, and its best accepted on samples of their own."""
+    weights = opened.request.weights
+    opened.pacing.span(SEARCHED, EXAMINED)
+    opened.pacing.phase("evaluating")
+    judging = _laboratory(opened, data.accepting, "accepting", bound.confidence)
+    ready = [_written(trial, found.outcomes[trial.name], opened) for trial in finalists(found.trials, weights)]
+    turn, final = measure_finalists(judging, original, ready, bound, warnings)
+    gains = {one.delivered.trial.name: one.trial.ratios.gain(weights) for one in final}
+    winner = choose_winner(final, gains, bound)
+    first = winner
+    if first is None:
+        untouched = _written(ORIGINAL, Outcome(opened.model), opened)
+        first = original_as_finalist(judging, original, untouched, turn, bound)
+    rest = sorted((one for one in final if one is not winner), key=lambda one: -gains[one.delivered.trial.name])
+    return Ending(
+        opened=opened,
+        data=data,
+        bound=bound,
+        weights=weights,
+        original=original,
+        turn=turn,
+        found=found,
+        finalists=[first, *rest],
+        accepted=winner is not None,
+        warnings=warnings,
+        seconds=0.0,
+    )
+
+
+def _checked(ending: Ending) -> Ending:
+    """With the deployment check of the winner, where one is asked for; the original needs none."""
+    if not ending.accepted:
+        return ending
+    opened, winner = ending.opened, ending.finalists[0]
+    laboratory = _laboratory(opened, ending.data.accepting, "checking")
+    opened.pacing.span(EXAMINED, 1.0)
+    seconds = CHECKING * opened.pacing.budget_seconds
+    found = checked(opened.request, laboratory, ending.original, winner.subject, opened.job.threads, seconds)
+    return replace(ending, deployment=found)
+
+
+def _settled(opened: OpenJob) -> OpenJob:
+    """With what a search is held to where the request does not say."""
+    contract = opened.request.contract or Contract(max_drop=USUAL_DROP)
+    contract = contract.model_copy(update={"confidence": contract.confidence or USUAL_CONFIDENCE})
+    return replace(opened, request=opened.request.model_copy(update={"contract": contract}))
+
+
+def _bound(request: OptimizeRequest, metric: Metric) -> Bound:
+    contract = request.contract or Contract(max_drop=USUAL_DROP)
+    return Bound(metric, contract.largest_drop(str(metric.name)), contract.confidence or USUAL_CONFIDENCE)
+
+
+def _laboratory(opened: OpenJob, data: JobData, name: str, confidence: float = USUAL_CONFIDENCE) -> Laboratory:
+    folder = opened.scratch / name
+    seed = opened.request.seed
+    return Laboratory(folder, data, opened.threads, opened.device, seed, opened.pacing, confidence)
+
+
+def _ground(opened: OpenJob, data: SearchData, original: Subject) -> Ground:
+    of_time = shares(original.kernels.kernels.by_operator)
+    training = data.accepting.training
+    return Ground(
+        call_seconds=original.footprint.call_ms / 1e3 / max(1, data.accepting.batch),
+        size_bytes=original.size_bytes,
+        convolution_share=of_time["convolutions"],
+        product_share=of_time["products"],
+        calibration_samples=data.accepting.calibration.sample_count,
+        selection_samples=data.selecting.evaluation.sample_count,
+        training_samples=training.feeds.sample_count if training else 0,
+        has_vnni=bool(WITH_VNNI & set(instruction_sets())),
+        device=opened.device,
+    )
+
+
+def _written(trial: Trial, outcome: Outcome, opened: OpenJob) -> Delivered:
+    """The candidate's files in the output folder, under a name that no other candidate has."""
+    passes = [step.pass_ for step in outcome.steps]
+    digest = hashlib.sha256(trial.name.encode()).hexdigest()[:6]
+    stem = artifact_stem(opened.name, [*passes, digest] if passes else ["original"])
+    artifact = write_artifact(outcome.model, stem, opened.workdir)
+    return Delivered(trial, outcome, artifact, write_extras(outcome.extras, stem, opened.workdir))

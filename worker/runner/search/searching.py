@@ -1,0 +1,137 @@
+"""The search itself: trials in the order of what they promise, until nothing is worth its time or time is over."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from app.jobs.report import Attempt
+from app.recipes.auto import Search
+from app.recipes.request import OptimizeRequest
+from worker.engine.search.agenda import Agenda, Next
+from worker.engine.search.explaining import figures
+from worker.engine.search.given import given_proposals
+from worker.engine.search.ground import Ground
+from worker.engine.search.proposals import Proposal, Trial
+from worker.runner.chain import Outcome
+from worker.runner.pacing import Pacing
+from worker.runner.search.trying import Bench
+
+# What the last measurement of a finalist takes beyond its calls: fresh processes, loading, turns.
+FINALIST_SECONDS, FINALISTS = 7.0, 4
+# Of the budget, what measuring the finalists is left at least and at most.
+LEAST_RESERVE, MOST_RESERVE = 0.1, 0.4
+# And what the deployment check of the winner is left.
+CHECKING = 0.1
+# A trial may overrun what was expected of it so far before it is stopped.
+OVERRUN = 3.0
+LEAST_TRIAL_SECONDS = 20.0
+
+
+@dataclass
+class Found:
+    """Everything that was tried, and the files of what could be built."""
+
+    trials: list[Trial] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    ended: str = ""
+
+
+@dataclass
+class Searcher:
+    """`span` is the part of the job's progress that the search takes."""
+
+    bench: Bench
+    ground: Ground
+    request: OptimizeRequest
+    pacing: Pacing
+    span: tuple[float, float]
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Found:
+        """Raises OSError: the disk is full."""
+        found = Found()
+        following = self._following()
+        while (chosen := following(found.trials)) is not None:
+            self._expect(chosen)
+            seconds = min(max(LEAST_TRIAL_SECONDS, OVERRUN * chosen.proposal.seconds), self.seconds_left())
+            tried = self.bench.attempt(chosen.proposal, seconds)
+            found.trials.append(tried.trial)
+            if tried.outcome is not None and tried.trial.measured:
+                found.outcomes[tried.trial.name] = tried.outcome
+            self._tell(tried.trial)
+        found.ended = self._why_ended(found.trials)
+        return found
+
+    def seconds_left(self) -> float:
+        """Of the search: what measuring the finalists will take is not its own."""
+        budget = self.pacing.budget_seconds
+        ground = self.ground
+        calls = 4 * ground.call_seconds * ground.selection_samples
+        reserve = FINALISTS * (FINALIST_SECONDS + min(calls, 20.0))
+        checking = CHECKING * budget if self.request.deployment_check else 0.0
+        measuring = min(MOST_RESERVE * budget, max(LEAST_RESERVE * budget, reserve))
+        return self.pacing.seconds_left() - measuring - checking
+
+    def _following(self) -> Callable[[Sequence[Trial]], Next | None]:
+        search = self.request.search or Search()
+        if search.given:
+            waiting = given_proposals(search.given)
+            return lambda trials: _nth(waiting, len(trials))
+        agenda = Agenda(self.ground, search, self.bench.weights, self.request.seed)
+        return lambda trials: agenda.following(trials, self.seconds_left())
+
+    def _expect(self, chosen: Next) -> None:
+        """Progress by the clock: what is done over what is done and what is to come."""
+        done = time.monotonic() - self.started
+        whole = max(done + chosen.seconds, 1e-3)
+        start, end = self.span
+        width = end - start
+        at, to = done / whole, min(1.0, (done + chosen.proposal.seconds) / whole)
+        self.pacing.span(start + width * at, start + width * to)
+        self.pacing.phase("searching")
+        self.pacing.events.log(f"Trying {chosen.proposal.name}.")
+
+    def _tell(self, trial: Trial) -> None:
+        said = trial.failure if trial.failure is not None else figures(trial)
+        self.pacing.events.attempt(
+            Attempt(
+                name=trial.name,
+                recipe=[str(one.pass_) for one in trial.proposal.recipe],
+                outcome="failed" if trial.failure is not None else "tried",
+                explanation=said[:1000],
+                seconds=trial.seconds,
+                **measured(trial),
+            )
+        )
+
+    def _why_ended(self, trials: Sequence[Trial]) -> str:
+        count = f"{len(trials)} candidates were tried"
+        search = self.request.search or Search()
+        if search.given:
+            return f"{count}, those that were given."
+        if len(trials) >= search.max_candidates:
+            return f"{count}, as many as `max_candidates` allows."
+        ambitious = Agenda(self.ground, search, self.bench.weights, self.request.seed)
+        if ambitious.following(trials, float("inf")) is not None:
+            return f"{count}; for the next one no time was left. A larger `budget_seconds` goes on from here."
+        return f"{count}; nothing that was left promised a gain of one in a hundred."
+
+
+def measured(trial: Trial) -> dict[str, object]:
+    """The figures of a trial as a report has them; none of one that failed."""
+    if not trial.measured:
+        return {}
+    return {
+        "latency_ratio": trial.latency,
+        "size_ratio": trial.ratios.size,
+        "metric": trial.value,
+        "drop": trial.drop,
+        "holds": trial.holds,
+    }
+
+
+def _nth(waiting: Sequence[Proposal], number: int) -> Next | None:
+    if number >= len(waiting):
+        return None
+    left = waiting[number:]
+    return Next(left[0], sum(one.seconds for one in left))

@@ -1,0 +1,105 @@
+"""One candidate built, and measured on the samples for choosing; what goes wrong with it costs the others nothing."""
+
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+
+from app.recipes.auto import ObjectiveWeights
+from app.recipes.request import Metric
+from worker.engine.evaluation.acceptance import ROUNDING
+from worker.engine.faults import UserFault, is_out_of_memory
+from worker.engine.search.proposals import Proposal, Ratios, Trial
+from worker.passes.registry import load_pass
+from worker.runner.chain import Outcome
+from worker.runner.disk import is_full
+from worker.runner.measuring import Laboratory, Subject
+from worker.runner.search.limit import TimeUp, limit
+from worker.runner.search.workshop import BUILT, Workshop
+from worker.runner.side_by_side import Standing, measure_beside
+
+# A pass that knows its deadline ends before; one that does not is stopped.
+OVERTIME = 1.25
+# What timing and comparing one candidate may take, so that others have their turn.
+LEAST_MEASURING_SECONDS, MOST_MEASURING_SECONDS = 8.0, 45.0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial, and what was built where it was."""
+
+    trial: Trial
+    outcome: Outcome | None = None
+
+
+@dataclass
+class Bench:
+    """Where candidates are tried: `laboratory` compares on the samples for choosing."""
+
+    workshop: Workshop
+    laboratory: Laboratory
+    original: Subject
+    metric: Metric
+    allowed: float
+    weights: ObjectiveWeights
+    measuring_seconds: float
+    """What both models need to be timed and compared."""
+
+    def attempt(self, proposal: Proposal, seconds: float) -> Tried:
+        """Build and measure within about so many seconds. A fault of the candidate's is told in its trial."""
+        started = time.monotonic()
+        outcome, failure = None, None
+        try:
+            building = seconds - self._measuring
+            for config in proposal.recipe:
+                load_pass(str(config.pass_))  # an import that is stopped half way leaves half a module behind
+            with limit(OVERTIME * building):
+                outcome = self.workshop.build(proposal.recipe, building)
+        except TimeUp:
+            failure = f"It was stopped after {time.monotonic() - started:.0f} s, so that others have their turn."
+        except UserFault as error:
+            failure = error.fault().detail
+        except Exception as error:
+            if is_full(error):
+                raise
+            # A fault of ours in one pass is no reason to lose what the others make; the worker's log has it.
+            with suppress(OSError):
+                traceback.print_exception(error)
+            failure = "There was not enough memory for it." if is_out_of_memory(error) else _ours(error)
+        if outcome is None:
+            return Tried(Trial(proposal, time.monotonic() - started, failure))
+        self.laboratory.pacing.at(BUILT)
+        return Tried(self._measured(proposal, outcome, started), outcome)
+
+    @property
+    def _measuring(self) -> float:
+        return min(MOST_MEASURING_SECONDS, max(LEAST_MEASURING_SECONDS, 1.5 * self.measuring_seconds))
+
+    def _measured(self, proposal: Proposal, outcome: Outcome, started: float) -> Trial:
+        files = {"candidate": outcome.model}
+        standing = measure_beside(self.laboratory, self.original, files, self.metric, self._measuring)["candidate"]
+        compared, times = standing.compared, standing.times
+        if compared is None or times is None:
+            return Trial(proposal, time.monotonic() - started, " ".join(standing.unmeasured))
+        return Trial(
+            proposal=proposal,
+            seconds=time.monotonic() - started,
+            latency=times.ratio,
+            ratios=self._ratios(outcome, standing, times.ratio.value),
+            size_bytes=standing.size_bytes,
+            value=compared.metric_candidate,
+            drop=compared.drop,
+            holds=compared.drop is not None and compared.drop <= self.allowed + ROUNDING,
+            notes=[note for step in outcome.steps for note in step.notes],
+        )
+
+    def _ratios(self, outcome: Outcome, standing: Standing, latency: float) -> Ratios:
+        memory = 1.0
+        if self.weights.memory:
+            footprint = self.laboratory.examine(outcome.model).footprint
+            memory = self.original.footprint.peak_memory_bytes / max(1, footprint.peak_memory_bytes)
+        return Ratios(latency, self.original.size_bytes / max(1, standing.size_bytes), memory)
+
+
+def _ours(error: Exception) -> str:
+    return f"Something went wrong on our side ({type(error).__name__}); the worker's log says what."
