@@ -1,72 +1,42 @@
 """Checkpoints of a job on their way: from a runner that may die, into storage, and back to the next attempt.
 
-A runner holds no credentials and is not trusted: it leaves a file and says its name. The file is moved to where the
-runner cannot reach before it is looked at, and what comes back is believed only with the hash it had. Nothing that goes
-wrong here ends a job: training then begins anew, as if there were no checkpoint.
+What comes back is believed only with the hash it had. Nothing that goes wrong here ends a job: training then begins
+anew, as if there were no checkpoint.
 """
 
-import contextlib
 import hashlib
-import os
-import stat
 import threading
 from pathlib import Path
 
 import structlog
 from uuid_utils.compat import uuid7
 
-from app.database import DATABASE_AWAY, Database
+from app.database import Database
 from app.errors import LatheError
 from app.jobs import lease
 from app.jobs.checkpoints import StoredCheckpoint, checkpoints_of, remember
 from app.jobs.lease import Claim, Progress
 from app.storage import Storage
+from worker.carrying import Courier, opened, remove_others, take
 from worker.runner.contract import CHECKPOINT_FOLDER
 
-# How long the end of an attempt waits for a checkpoint that is on its way.
-CLOSING_SECONDS = 30.0
 log = structlog.get_logger()
 
 
-class Refused(Exception):
-    """The runner left something that is no checkpoint."""
-
-
 class Keeper:
-    """Takes checkpoints out of the folder of one attempt, in a thread; of several of a step that wait, the newest."""
+    """Takes checkpoints out of the folder of one attempt; of several of a step that wait, the newest."""
 
     def __init__(self, database: Database, storage: Storage, claim: Claim, folder: Path) -> None:
         self._database, self._storage, self._claim, self._folder = database, storage, claim, folder
-        self._changed = threading.Condition()
-        self._waiting: dict[int, str] = {}
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name=f"checkpoints-{claim.job_id}", daemon=True)
-        self._thread.start()
+        self._courier: Courier[int, str] = Courier("checkpoint", claim.job_id, self._keep)
 
     def offer(self, step: int, name: str) -> None:
         """The runner says that it left `name` for `step`. Does not block."""
-        with self._changed:
-            self._waiting[step] = name
-            self._changed.notify()
+        self._courier.offer(step, name)
 
     def close(self) -> None:
-        """What waits is let go; what is on its way may arrive."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join(CLOSING_SECONDS)
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if self._closing and not self._waiting:
-                    return
-                step, name = self._waiting.popitem()
-            try:
-                self._keep(step, name)
-            except (Refused, LatheError, OSError, *DATABASE_AWAY) as error:
-                log.warning("checkpoint_not_kept", job_id=str(self._claim.job_id), step=step, error=repr(error)[:200])
+        """What is on its way may arrive."""
+        self._courier.close()
 
     def _keep(self, step: int, name: str) -> None:
         path = self._taken(name)
@@ -85,21 +55,13 @@ class Keeper:
     def _taken(self, name: str) -> Path:
         """The file, moved out of the runner's reach, together with those of earlier saves that nobody asked for."""
         target = self._folder.parent / f"checkpoint-{threading.get_ident()}"
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._folder / CHECKPOINT_FOLDER, flags)
-        try:
-            os.rename(name, target, src_dir_fd=descriptor)
-            step, number = _numbers(name)
-            for other in os.listdir(descriptor):  # noqa: PTH208 - by descriptor: a path may lead elsewhere by now
-                if other.endswith(".tar") and _numbers(other)[0] == step and _numbers(other)[1] < number:
-                    os.unlink(other, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        about = target.lstat()
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
-            with contextlib.suppress(OSError):
-                target.unlink()
-            raise Refused(f"{name} is no plain file")
+        step, number = _numbers(name)
+        with opened(self._folder / CHECKPOINT_FOLDER) as descriptor:
+            take(descriptor, name, target)
+            remove_others(
+                descriptor,
+                lambda other: other.endswith(".tar") and _numbers(other)[0] == step and _numbers(other)[1] < number,
+            )
         return target
 
     def _record(self, stored: StoredCheckpoint) -> list[str]:

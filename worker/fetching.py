@@ -21,7 +21,7 @@ from app.storage import ContentMissing, Storage
 from worker.checkpoints import bring_checkpoints
 from worker.cores import threads_for_models
 from worker.memory import affordable_bytes
-from worker.runner.contract import CHECKPOINT_FOLDER, JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
+from worker.runner.contract import BEST_FOLDER, CHECKPOINT_FOLDER, JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
 
 Upload = ModelRow | DatasetRow
 
@@ -67,6 +67,7 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
         storage.ensure_room(model.size_bytes)
     (folder / OUTPUT_FOLDER).mkdir(mode=0o700)
     (folder / CHECKPOINT_FOLDER).mkdir(mode=0o700)
+    (folder / BEST_FOLDER).mkdir(mode=0o700)
     (folder / "inputs").mkdir(mode=0o700)
     fetched: dict[UUID, InputFile] = {}
     uploads: list[Upload] = [*([model] if model else []), *others, *datasets.values()]

@@ -1,8 +1,10 @@
 """Hears what a runner says of its progress, and writes it down a few times a second."""
 
+import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +14,10 @@ from pydantic import ValidationError
 from app.database import DATABASE_AWAY, Database
 from app.jobs import lease
 from app.jobs.lease import Claim, Progress
-from worker.runner.contract import MAX_EVENT_BYTES, Event
+from worker.runner.contract import MAX_EVENT_BYTES, Best, Event
 
-# Beyond this an attempt shows its progress and nothing else; a runner could fill the disk with what it says.
+# Of a type; beyond this an attempt shows its progress and nothing else: a runner could fill the disk with what it says,
+# and what a day of progress says must not take the place of what a search found.
 MAX_EVENTS = 5000
 FLUSH_SECONDS = 0.5
 # The job's row follows every value; the list of events keeps those that a reader would notice.
@@ -29,14 +32,21 @@ class Listener:
     The runner is not trusted: a line that is too long, or no event, ends the listening and nothing else.
     """
 
-    def __init__(self, claim: Claim, read_fd: int, on_checkpoint: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        read_fd: int,
+        on_checkpoint: Callable[[int, str], None],
+        on_best: Callable[[Best], None],
+    ) -> None:
         self._claim = claim
         self._on_checkpoint = on_checkpoint
+        self._on_best = on_best
         self._read_fd = read_fd
         self._lock = threading.Lock()
         self._events: list[dict[str, Any]] = []
         self._progress = Progress()
-        self._kept = 0
+        self._kept: Counter[str] = Counter()
         self._noted = (-1.0, 0.0)  # progress, and when it became an event
         self._flushed = time.monotonic()
         self._thread = threading.Thread(target=self._listen, name=f"listener-{claim.job_id}", daemon=True)
@@ -83,6 +93,10 @@ class Listener:
             if event.step is not None and event.file is not None:
                 self._on_checkpoint(event.step, event.file)
             return
+        if event.type == "best":
+            if event.best is not None:
+                self._on_best(event.best)
+            return
         with self._lock:
             before = self._progress
             self._progress = Progress(
@@ -92,11 +106,12 @@ class Listener:
             )
             if event.type == "progress" and not self._is_news(self._progress.progress or 0.0):
                 return
-            data = event.model_dump(mode="json", exclude_none=True)
+            # By way of text: what is not finite becomes null there, and Postgres keeps no other.
+            data: dict[str, Any] = json.loads(event.model_dump_json(exclude_none=True))
             if event.type == "progress" and self._events and self._events[-1]["type"] == "progress":
                 self._events[-1] = data
-            elif self._kept < MAX_EVENTS:
-                self._kept += 1
+            elif self._kept[event.type] < MAX_EVENTS:
+                self._kept[event.type] += 1
                 self._events.append(data)
 
     def _is_news(self, progress: float) -> bool:

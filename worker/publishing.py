@@ -4,17 +4,18 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from app.artifacts.tables import ArtifactRow
+from app.artifacts.tables import ArtifactRow, provisional
 from app.blobs.service import keep, replace, stored_copy
 from app.blobs.tables import storage_key
 from app.jobs import lease, subjects
@@ -91,6 +92,12 @@ def find_copies(session: Session, claim: Claim, stored: list[StoredOutput]) -> d
     return {blob_id: size_bytes for blob_id, size_bytes in found if blob_id is not None}
 
 
+def without_bytes(storage: Storage, claim: Claim, copies: Mapping[UUID, int]) -> set[UUID]:
+    """Those of them whose bytes are not in storage."""
+    keys = {blob_id: storage_key(claim.workspace_id, blob_id) for blob_id in copies}
+    return {blob_id for blob_id, size in copies.items() if not storage.holds_sync(keys[blob_id], size)}
+
+
 def publish(
     session: Session,
     claim: Claim,
@@ -107,33 +114,40 @@ def publish(
         return None
     duplicates = []
     for item in stored:
-        statement = keep(claim.workspace_id, item.blob_id, item.sha256, item.size_bytes)
-        blob_id = session.execute(statement).scalar_one()
-        if blob_id in lost:
-            session.execute(replace(blob_id, item.blob_id))
-            blob_id = item.blob_id
-        elif blob_id != item.blob_id:
+        blob_id = keep_output(session, claim, item, lost)
+        if blob_id != item.blob_id:
             duplicates.append(item.blob_id)
-        session.add(_artifact(claim, item, blob_id))
+        session.add(artifact_row(claim, item, blob_id))
     if result.report is not None:
-        session.add(ReportRow(job_id=claim.job_id, body=_as_json(result.report)))
+        session.add(ReportRow(job_id=claim.job_id, body=as_json(result.report)))
         session.add_all(_measurements(claim.job_id, result.report))
     product = PRODUCTS[claim.kind](result)
     if claim.kind is not JobKind.OPTIMIZE and product is not None:
-        subjects.accept(session, claim.job_id, claim.kind, _as_json(product))
+        subjects.accept(session, claim.job_id, claim.kind, as_json(product))
     session.flush()
     finished = lease.finish(
         session,
         claim,
         JobState.SUCCEEDED,
-        verdict=_as_json(result.verdict) if result.verdict else None,
-        summary=_as_json(result.summary) if result.summary else None,
+        verdict=as_json(result.verdict) if result.verdict else None,
+        summary=as_json(result.summary) if result.summary else None,
         runner_seconds=runner_seconds,
     )
+    # Behind the end: nothing can take this place once the job is over.
+    session.execute(delete(ArtifactRow).where(provisional(claim.job_id)))
     return duplicates if finished else None
 
 
-def _artifact(claim: Claim, item: StoredOutput, blob_id: UUID) -> ArtifactRow:
+def keep_output(session: Session, claim: Claim, item: StoredOutput, lost: Collection[UUID]) -> UUID:
+    """The blob that holds these bytes from now on: that of before, unless it is `lost`, or else the new one."""
+    blob_id = session.execute(keep(claim.workspace_id, item.blob_id, item.sha256, item.size_bytes)).scalar_one()
+    if blob_id not in lost:
+        return blob_id
+    session.execute(replace(blob_id, item.blob_id))
+    return item.blob_id
+
+
+def artifact_row(claim: Claim, item: StoredOutput, blob_id: UUID) -> ArtifactRow:
     return ArtifactRow(
         workspace_id=claim.workspace_id,
         job_id=claim.job_id,
@@ -208,7 +222,7 @@ def _open_regular(path: Path) -> int:
     return descriptor
 
 
-def _as_json(model: BaseModel) -> dict[str, Any]:
+def as_json(model: BaseModel) -> dict[str, Any]:
     """As Postgres keeps it: what is not finite becomes null."""
     value: dict[str, Any] = json.loads(model.model_dump_json(by_alias=True))
     return value

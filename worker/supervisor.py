@@ -49,7 +49,16 @@ from worker.fetching import UnreadableInput, fetch
 from worker.heart import Heart
 from worker.listener import Listener
 from worker.memory import affordable_bytes, out_of_memory_kills
-from worker.publishing import RunnerBroken, StoredOutput, find_copies, publish, read_result, store_outputs
+from worker.provisional import Nominations
+from worker.publishing import (
+    RunnerBroken,
+    StoredOutput,
+    find_copies,
+    publish,
+    read_result,
+    store_outputs,
+    without_bytes,
+)
 from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
 from worker.work_folders import work_folder
 
@@ -166,7 +175,8 @@ class Supervisor:
         """Run the child to its end. Returns its exit status and the tail of what it said on stderr."""
         read_fd, write_fd = os.pipe()
         keeper = Keeper(self.database, self.storage, claim, folder)
-        listener = Listener(claim, read_fd, keeper.offer)
+        nominations = Nominations(self.database, self.storage, claim, folder)
+        listener = Listener(claim, read_fd, keeper.offer, nominations.offer)
         with (folder.parent / "stderr").open("w+b") as stderr:
             try:
                 process = sandbox.spawn(
@@ -185,7 +195,8 @@ class Supervisor:
                 sandbox.kill_group(process)
                 listener.close()
                 keeper.close()
-            listener.flush(self.database, force=True)
+                nominations.close()
+                listener.flush(self.database, force=True)
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
             stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - STDERR_TAIL_BYTES))
             return process.returncode, stderr.read(STDERR_TAIL_BYTES).decode(errors="replace")
@@ -273,8 +284,7 @@ class Supervisor:
             return True
 
         self._write(find)
-        keys = {blob_id: storage_key(claim.workspace_id, blob_id) for blob_id in copies}
-        return {blob_id for blob_id, size in copies.items() if not self.storage.holds_sync(keys[blob_id], size)}
+        return without_bytes(self.storage, claim, copies)
 
     def _fail(self, claim: Claim, fault: Fault, *, retryable: bool) -> None:
         if retryable and claim.attempt < claim.max_attempts:

@@ -6,9 +6,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from app.jobs.report import Attempt
+
 
 class Artifact(BaseModel):
-    """A file that a job delivered."""
+    """A file that a job delivered, or the best it has found so far."""
 
     id: UUID = Field(description="Its id.")
     job_id: UUID = Field(description="The job that delivered it.")
@@ -20,3 +22,5 @@ class Artifact(BaseModel):
     sha256: str = Field(description="Hash of the bytes, in hex; also the ETag of its content.")
     size_bytes: int = Field(description="Its size.")
     created_at: datetime = Field(description="When the job delivered it.")
+    provisional: bool = Field(description="The best that a search had found so far; see the job's `artifacts`.")
+    trial: Attempt | None = Field(description="What a provisional one was measured at.")

@@ -23,6 +23,6 @@ async def find(session: AsyncSession, workspace_id: UUID, artifact_id: UUID) -> 
 
 
 def show(row: ArtifactRow) -> Artifact:
-    return Artifact.model_validate(
-        {name: getattr(row, name) for name in Artifact.model_fields} | {"sha256": row.sha256.hex()}
-    )
+    made = {"sha256": row.sha256.hex(), "provisional": row.trial is not None}
+    same = {name: getattr(row, name) for name in Artifact.model_fields if name not in made}
+    return Artifact.model_validate(same | made)

@@ -34,10 +34,28 @@ def follow(lathe: "Lathe", job_id: UUID, download_to: Path | None, *, as_json: b
 
         print_report(stdout(), lathe.report(job))
     if not job.succeeded:
+        if job.is_search and not as_json:
+            show_trials(lathe, job_id)
         note(_failure_text(job))
+        _point_to_best(job, downloaded=download_to is not None)
     if download_to is not None and job.optimized is not None:
         save(lathe, job.optimized, download_to, as_json=as_json, quiet=as_json)
     return code_of_job(job)
+
+
+def show_trials(lathe: "Lathe", job_id: UUID) -> None:
+    """What a search without a report tried, where there is anything."""
+    from app.cli.trials_table import print_trials
+
+    if trials := lathe.trials(job_id):
+        print_trials(trials)
+
+
+def _point_to_best(job: "Job", *, downloaded: bool) -> None:
+    best = job.optimized
+    if best is not None and best.trial is not None:
+        how = "" if downloaded else f"; `lathe download {job.id}` fetches it"
+        note(f"The best that was found until then is kept: {best.trial.name}, as {best.file_name}{how}.")
 
 
 def _failure_text(job: "Job") -> str:

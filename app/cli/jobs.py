@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from app.cli.connection import connect
-from app.cli.following import DownloadOption, follow, save
+from app.cli.following import DownloadOption, follow, save, show_trials
 from app.cli.output import JsonOption, note, print_json, stdout
 from app.cli.tables import Column, age_text, print_table
 from app.cli.uploads import LimitOption
@@ -30,6 +30,7 @@ PASS_COLUMNS = (
     Column("needs", flexible=True),
     Column("available", flexible=True),
 )
+WITHOUT_REPORT = frozenset({"no_report", "report_not_ready"})
 JobArgument = Annotated[UUID, typer.Argument(metavar="JOB", help="A job's id.")]
 
 
@@ -76,9 +77,16 @@ def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
 
 
 def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
-    """Print what a job measured: the original beside the optimized file."""
+    """Print what a job measured: the original beside the optimized file; of a search without a report what it tried."""
+    from app.client import LatheApiError
+
     with connect() as lathe:
-        measured = lathe.report(job_id)
+        try:
+            measured = lathe.report(job_id)
+        except LatheApiError as error:
+            if error.code in WITHOUT_REPORT and not as_json:
+                show_trials(lathe, job_id)
+            raise
     if as_json:
         print_json(measured)
         return
@@ -149,10 +157,11 @@ def _pass_row(item: "Pass") -> tuple[str, ...]:
 
 def _job_row(job: "Job") -> tuple[str, ...]:
     recipe = (job.request or {}).get("recipe", [])
+    passes = recipe if isinstance(recipe, str) else " + ".join(str(item.get("pass")) for item in recipe)
     ratio = job.summary.ratio if job.summary else {}
     return (
         job.state.value if job.state != "running" else f"{job.phase or 'running'} {job.progress:.0%}",
-        " + ".join(str(item.get("pass")) for item in recipe),
+        passes,
         job.verdict.outcome.replace("_", " ") if job.verdict else (job.error.code if job.error else ""),
         f"{ratio['latency']:.2f} x" if "latency" in ratio else "",
         f"{ratio['size']:.2f} x" if "size" in ratio else "",

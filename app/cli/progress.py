@@ -54,14 +54,23 @@ def eta_text(seconds: float | None) -> str:
 
 
 def log_text(event: "JobEvent") -> str | None:
-    """The line for people in an event of type `log`; None in others.
+    """The line for people in an event of type `log`, or of a search in `attempt` and `best`; None in others.
 
     It may quote names out of a stranger's model, and those could hold a terminal's control sequences.
     """
-    message = event.data.get("message") if event.type == "log" else None
+    message = _message(event)
     if not message:
         return None
     return "".join(character if character.isprintable() else " " for character in str(message))
+
+
+def _message(event: "JobEvent") -> object:
+    tried = event.data.get("attempt")
+    if event.type == "attempt" and isinstance(tried, dict):
+        return f"{tried.get('name')}: {tried.get('explanation')}"
+    if event.type == "best":
+        return f"Best so far, kept as {event.data.get('file_name')}: {event.data.get('name')}"
+    return event.data.get("message") if event.type == "log" else None
 
 
 def is_warning(event: "JobEvent") -> bool:

@@ -20,7 +20,7 @@ from app.client.shapes import Artifact, Dataset, Job, JobArtifact, JobEvent, Job
 from app.client.submission import DatasetLike, Document, ModelLike, RecipeLike, id_of
 from app.client.transfer import Progress
 from app.client.transport import Transport, read
-from app.jobs.report import Report
+from app.jobs.report import Attempt, Report
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -317,6 +317,11 @@ class Lathe:
             if self.job(id_of(job)).is_over:
                 return
 
+    def trials(self, job: Job | UUID | str) -> list[Attempt]:
+        """What a search has tried so far, in that order, also where it did not come to its end and has no report."""
+        tried = (event.data["attempt"] for event in self.recorded_events(job) if "attempt" in event.data)
+        return list({one["name"]: Attempt.model_validate(one) for one in tried if isinstance(one, dict)}.values())
+
     def cancel(self, job: Job | UUID | str) -> Job:
         """Cancel a queued job at once, ask a running one to stop; refused as `job_over` afterwards."""
         return read(Job, self._transport.send("POST", f"/v1/jobs/{id_of(job)}/cancel"))
@@ -350,9 +355,9 @@ class Lathe:
     ) -> Path:
         """Fetch a delivered file to `path`, or into it where it is a folder; the path it has in the end.
 
-        `source` is a job that is over, for the model that stands for it, or an artifact or its id. An interrupted
-        download is continued; the file appears once its sha256 is verified. Raises DownloadCorrupt, and
-        NothingDelivered for a job without a model, or for None, which is what its `optimized` is.
+        `source` is a job, for the model that stands for it (of a search that runs the best so far), or an artifact or
+        its id. An interrupted download is continued; the file appears once its sha256 is verified. Raises
+        DownloadCorrupt, and NothingDelivered for a job without a model, or for None, which is what its `optimized` is.
         """
         delivered = source.delivered() if isinstance(source, Job) else source
         if delivered is None:

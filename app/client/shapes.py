@@ -82,8 +82,16 @@ class Job(schemas.Job):
         return self.state is JobState.SUCCEEDED
 
     @property
+    def is_search(self) -> bool:
+        """Whether Lathe was to find the recipe."""
+        return self.request is not None and self.request.get("recipe") == "auto"
+
+    @property
     def optimized(self) -> JobArtifact | None:
-        """The model that stands for the job, promoted or else the best one; None where there is none."""
+        """The model that stands for the job, promoted or else the best one; None where there is none.
+
+        Of a search that runs, or did not come to its end, it is the best that was found so far (`provisional`).
+        """
         models = [artifact for artifact in self.artifacts if artifact.kind == "model"]
         promoted = (artifact for artifact in models if artifact.id == self.promoted_artifact_id)
         return next(promoted, models[0] if models else None)

@@ -7,12 +7,12 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Fault
-from app.jobs.report import Summary, Verdict
+from app.jobs.report import Attempt, Summary, Verdict
 from app.jobs.states import JobKind, JobState
 
 
 class JobArtifact(BaseModel):
-    """A file that a job delivered."""
+    """A file that a job delivered, or the best it has found so far."""
 
     id: UUID = Field(description="Its id under `/v1/artifacts`.")
     kind: str = Field(description="`model`, `manifest` or `ort`.")
@@ -20,6 +20,12 @@ class JobArtifact(BaseModel):
     media_type: str = Field(description="Its media type.")
     size_bytes: int = Field(description="Its size.")
     sha256: str = Field(description="Its hash, in hex.")
+    provisional: bool = Field(
+        default=False,
+        description="The best that a search had found so far, by an estimate: while the job runs it may be replaced; "
+        "it is kept where the job delivers nothing else.",
+    )
+    trial: Attempt | None = Field(default=None, description="What a provisional one was measured at.")
 
 
 class Job(BaseModel):
@@ -43,7 +49,7 @@ class Job(BaseModel):
     error: Fault | None = Field(description="Why it failed.")
     verdict: Verdict | None = Field(description="Whether the contract holds.")
     summary: Summary | None = Field(description="The answer at a glance.")
-    artifacts: list[JobArtifact] = Field(description="What it delivered.")
+    artifacts: list[JobArtifact] = Field(description="What it delivered; before, the best found so far.")
     promoted_artifact_id: UUID | None = Field(
         default=None, description="Of its models, the one that was picked last with `promote`; null before."
     )
@@ -61,7 +67,9 @@ class JobEvent(BaseModel):
     """One thing that happened to a job."""
 
     id: int = Field(description="Rises with time; `Last-Event-ID` resumes after it.")
-    type: str = Field(description="`state`, `phase`, `progress` or `log`.")
+    type: str = Field(
+        description="`state`, `phase`, `progress`, `log`; of a search `attempt` (one that was tried) and `best`."
+    )
     at: datetime = Field(description="When.")
     data: dict[str, Any] = Field(description="What; its fields depend on `type`.")
 

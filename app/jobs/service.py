@@ -35,6 +35,7 @@ def _jobs() -> Select[Any]:
     )
     facts = {name: getattr(ArtifactRow, name) for name in ("id", "kind", "file_name", "media_type", "size_bytes")}
     facts["sha256"] = func.encode(ArtifactRow.sha256, "hex")
+    facts |= {"provisional": ArtifactRow.trial.is_not(None), "trial": ArtifactRow.trial}
     artifact = func.json_build_object(*chain.from_iterable(facts.items()), type_=JSON)
     artifacts = (
         select(func.json_agg(aggregate_order_by(artifact, ArtifactRow.kind.desc(), ArtifactRow.id), type_=JSON))
@@ -63,6 +64,10 @@ def _jobs() -> Select[Any]:
 
 
 JOBS = _jobs()
+TRIED = (
+    " What was tried until then is told by the events of type `attempt`; the best of it, where one kept the contract, "
+    "is among the job's artifacts."
+)
 ONE_JOB = JOBS.where(JobRow.id == bindparam("job_id"), JobRow.workspace_id == bindparam("workspace_id"))
 
 
@@ -98,29 +103,30 @@ async def get_report(session: AsyncSession, workspace_id: UUID, job_id: UUID) ->
     """The report as it was stored. Raises NotFound, ReportNotReady before the job's end, and NoReport after another."""
     found = (
         await session.execute(
-            select(JobRow.state, JobRow.error, ReportRow.body)
+            select(JobRow.state, JobRow.error, JobRow.request["recipe"].astext == "auto", ReportRow.body)
             .outerjoin(ReportRow, ReportRow.job_id == JobRow.id)
             .where(JobRow.id == job_id, JobRow.workspace_id == workspace_id)
         )
     ).one_or_none()
     if found is None:
         raise NotFound(f"There is no job {job_id}.")
-    state, error, body = found
+    state, error, is_search, body = found
     if body is None:
-        raise _no_report(JobState(state), error)
+        raise _no_report(JobState(state), error, TRIED if is_search else "")
     report: dict[str, Any] = body
     return report
 
 
-def _no_report(state: JobState, error: dict[str, Any] | None) -> NoReport | ReportNotReady:
+def _no_report(state: JobState, error: dict[str, Any] | None, found: str) -> NoReport | ReportNotReady:
     if state not in TERMINAL:
-        return ReportNotReady(f"The job is {state.value}.", remedy="Poll the job until it is over.")
+        return ReportNotReady(f"The job is {state.value}.", remedy="Poll the job until it is over." + found)
     if error is not None:
-        return NoReport(f"The job {state.value}: {error['detail']} ({error['code']})", remedy=error.get("remedy"))
+        remedy = f"{error.get('remedy') or ''}{found}".strip() or None
+        return NoReport(f"The job {state.value}: {error['detail']} ({error['code']})", remedy=remedy)
     ends = {JobState.CANCELLED: "was cancelled", JobState.EXPIRED: "expired before a worker took it"}
     return NoReport(
         f"The job {ends.get(state, state.value)}; a report is what an optimization leaves that succeeds.",
-        remedy="Submit it again for one." if state in ends else None,
+        remedy="Submit it again for one." + found if state in ends else None,
     )
 
 

@@ -21,11 +21,13 @@ def read_model(database: Database, model: UUID) -> ModelRow:
         return session.get_one(ModelRow, model)
 
 
-def add_optimization(database: Database, model: UUID, *, threads: int = 1, budget_seconds: float = 10.0) -> UUID:
-    """A short job on random input."""
+def add_optimization(
+    database: Database, model: UUID, *, threads: int = 1, budget_seconds: float = 10.0, **columns: Any
+) -> UUID:
+    """A short job on random input; `columns` override."""
     request = {
         "model_id": str(model),
         "recipe": [{"pass": "optimize_graph"}],
         "target": {"device": "cpu", "threads": threads},
     }
-    return add_job(database, model_id=model, request=request, budget_seconds=budget_seconds)
+    return add_job(database, model_id=model, request=request, budget_seconds=budget_seconds, **columns)

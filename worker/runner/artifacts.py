@@ -36,26 +36,38 @@ def artifact_stem(model_name: str, passes: list[str]) -> str:
     return f"{safe}-{'-'.join(passes)}"[: 2 * LONGEST_STEM]
 
 
+def candidate_stem(model_name: str, candidate: str, passes: list[str]) -> str:
+    """As `artifact_stem`, and different for every candidate of a search."""
+    digest = hashlib.sha256(candidate.encode()).hexdigest()[:6]
+    return artifact_stem(model_name, [*passes, digest] if passes else ["original"])
+
+
 def write_artifact(model: ModelFile, stem: str, workdir: Path) -> Artifact:
     """One `.onnx`, measured where it lies; with external data a tar of the model's folder, measured unpacked."""
-    folder = workdir / OUTPUT_FOLDER
-    folder.mkdir(exist_ok=True)
-    files = model.files()
-    if len(files) == 1:
+    path, media_type = pack(model, workdir / OUTPUT_FOLDER, stem)
+    file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind="model", file_name=path.name, media_type=media_type)
+    if media_type == ONNX:
         # A folder of its own for the link that is measured: beside the .onnx lies only what belongs to it.
-        path = folder / f"{stem}.onnx"
-        shutil.copyfile(model.path, path)
         measured = workdir / "delivered" / stem / path.name
         measured.parent.mkdir(parents=True, exist_ok=True)
         measured.hardlink_to(path)
-        file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind="model", file_name=path.name, media_type=ONNX)
-        return Artifact(file, path, ModelFile(measured), file_sha256(path))
+        model = ModelFile(measured)
+    return Artifact(file, path, model, file_sha256(path))
+
+
+def pack(model: ModelFile, folder: Path, stem: str) -> tuple[Path, str]:
+    """A copy of the model as one file, `.onnx` or, with external data, `.tar`; its media type."""
+    folder.mkdir(exist_ok=True)
+    files = model.files()
+    if len(files) == 1:
+        path = folder / f"{stem}.onnx"
+        shutil.copyfile(model.path, path)
+        return path, ONNX
     path = folder / f"{stem}.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for member in files:
             archive.add(member, member.name, filter=_anonymous)
-    file = OutputFile(path=f"{OUTPUT_FOLDER}/{path.name}", kind="model", file_name=path.name, media_type=TAR)
-    return Artifact(file, path, model, file_sha256(path))
+    return path, TAR
 
 
 def write_extras(extras: dict[ExtraKind, Path], stem: str, workdir: Path) -> list[Artifact]:

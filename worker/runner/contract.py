@@ -4,7 +4,7 @@ The runner has opened an untrusted model, so the supervisor reads both ways back
 every message goes through these shapes.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,9 +19,14 @@ JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
 OUTPUT_FOLDER = "outputs"
 CHECKPOINT_FOLDER = "checkpoints"
+BEST_FOLDER = "best"
 EVENT_FD_VARIABLE = "LATHE_EVENT_FD"
 MAX_EVENT_BYTES = 64 << 10
 MAX_RESULT_BYTES = 64 << 20
+
+
+FileName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9._-]+$")]
+MediaType = Annotated[str, Field(max_length=100)]
 
 
 class Strict(BaseModel):
@@ -54,16 +59,27 @@ class RunnerJob(Strict):
     )
 
 
+class Best(Strict):
+    """The best that a search has found so far; its file is in a folder of its own, and taken away."""
+
+    file: str = Field(max_length=64, pattern=r"^\d+\.(onnx|tar)$")
+    file_name: FileName
+    media_type: MediaType
+    gain: float = Field(allow_inf_nan=False, description="As the objective counts it: more is better.")
+    attempt: Attempt = Field(description="What was measured on it.")
+
+
 class Event(Strict):
     """One line of JSON on the event pipe."""
 
-    type: Literal["phase", "progress", "log", "checkpoint", "attempt"]
+    type: Literal["phase", "progress", "log", "checkpoint", "attempt", "best"]
     phase: str | None = Field(default=None, max_length=64, pattern=r"^[a-z_]+$")
     progress: float | None = Field(default=None, ge=0, le=1)
     eta_seconds: float | None = Field(default=None, ge=0)
     level: Literal["info", "warning"] | None = None
     message: str | None = Field(default=None, max_length=8192)
     attempt: Attempt | None = None
+    best: Best | None = None
     step: int | None = Field(default=None, ge=0, le=1000)
     file: str | None = Field(default=None, max_length=64, pattern=r"^\d+-\d+\.tar$")
 
@@ -73,8 +89,8 @@ class OutputFile(Strict):
 
     path: str = Field(pattern=r"^outputs/[A-Za-z0-9._-]+$")
     kind: Literal["model", "manifest", "ort"]
-    file_name: str = Field(max_length=255, pattern=r"^[A-Za-z0-9._-]+$")
-    media_type: str = Field(max_length=100)
+    file_name: FileName
+    media_type: MediaType
 
 
 class RunnerResult(Strict):

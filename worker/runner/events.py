@@ -4,7 +4,7 @@ import os
 from typing import Literal
 
 from app.jobs.report import Attempt
-from worker.runner.contract import EVENT_FD_VARIABLE, Event
+from worker.runner.contract import EVENT_FD_VARIABLE, Best, Event
 
 # Room within the contract's 8192 for what escaping adds to names that are no valid Unicode.
 MAX_MESSAGE_CHARACTERS = 2048
@@ -34,6 +34,10 @@ class Events:
     def attempt(self, attempt: Attempt) -> None:
         """A candidate of a search was tried."""
         self._write(Event(type="attempt", attempt=attempt))
+
+    def best(self, best: Best) -> None:
+        """A candidate beats those before it; its file lies in its folder."""
+        self._write(Event(type="best", best=best))
 
     def checkpoint(self, step: int, file: str) -> None:
         """A checkpoint of this step of the recipe lies in its folder under the name `file`."""

@@ -8,13 +8,15 @@ from uuid import UUID
 import httpx
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from app.artifacts.tables import ArtifactRow
 from app.blobs.tables import BlobRow
 from app.database import Database
+from app.jobs import lease
 from app.storage import Storage
-from tests.app.jobs.factories import add_job
+from tests.app.jobs.factories import add_artifact, add_job
 from worker.runner.contract import OutputFile
 
 Headers = dict[str, str]
@@ -59,6 +61,8 @@ async def test_an_artifact_is_described(client: httpx.AsyncClient, reader: Heade
         "media_type": "application/octet-stream",
         "sha256": hashlib.sha256(CONTENT).hexdigest(),
         "size_bytes": len(CONTENT),
+        "provisional": False,
+        "trial": None,
     }
 
 
@@ -89,3 +93,26 @@ async def test_an_artifact_of_another_workspace_does_not_exist(
     for address in (f"/v1/artifacts/{artifact.id}", f"/v1/artifacts/{artifact.id}/content"):
         answer = await client.get(address, headers=stranger)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_the_best_so_far_is_shown_with_what_was_measured_on_it_and_downloaded_while_the_job_runs(
+    client: httpx.AsyncClient, reader: Headers, artifact: ArtifactRow, database: Database
+) -> None:
+    trial = {"name": "static", "recipe": ["quantize_static"], "outcome": "tried", "explanation": "-", "seconds": 1.0}
+    with database.session_scope() as session:
+        assert lease.claim(session, artifact.job_id, "test", 45.0) is not None
+        session.execute(update(ArtifactRow).values(trial=trial, gain=0.5))
+    address = f"/v1/artifacts/{artifact.id}"
+    job = (await client.get(f"/v1/jobs/{artifact.job_id}", headers=reader)).json()
+    assert job["state"] == "running"
+    for shown in ((await client.get(address, headers=reader)).json(), *job["artifacts"]):
+        assert (shown["provisional"], shown["trial"]["name"]) == (True, "static")
+    part = await client.get(f"{address}/content", headers=reader | {"Range": "bytes=3-11"})
+    assert (part.status_code, part.content) == (206, CONTENT[3:12])
+
+
+def test_a_job_has_one_best_so_far(database: Database, workspace_id: UUID) -> None:
+    job_id = add_job(database)
+    add_artifact(database, workspace_id, job_id, trial={"name": "first"}, gain=0.5)
+    with pytest.raises(IntegrityError, match="uq_artifacts_provisional"):
+        add_artifact(database, workspace_id, job_id, trial={"name": "second"}, gain=0.6)

@@ -19,6 +19,23 @@ def phase() -> JobEvent:
     return JobEvent.model_validate({"id": 2, "type": "phase", "at": "2026-01-01T00:00:00Z", "data": {"phase": "x"}})
 
 
+def tried(name: str) -> list[JobEvent]:
+    attempt = {"name": name, "explanation": "2 times as fast, a drop of 0.1"}
+    best = {"name": name, "file_name": "net.onnx"}
+    return [
+        JobEvent.model_validate(
+            {"id": 3, "type": "attempt", "at": "2026-01-01T00:00:00Z", "data": {"attempt": attempt}}
+        ),
+        JobEvent.model_validate({"id": 4, "type": "best", "at": "2026-01-01T00:00:00Z", "data": best}),
+    ]
+
+
+def test_what_a_search_tries_is_told_as_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = stderr_of(tried("static\x1b[2J"), capsys)
+    assert "static [2J: 2 times as fast, a drop of 0.1" in shown
+    assert "Best so far, kept as net.onnx: static [2J" in shown
+
+
 def stderr_of(events: list[JobEvent], capsys: pytest.CaptureFixture[str]) -> str:
     with watching() as watch:
         watch.on_update(Job.model_validate({**JOB, "state": "running", "phase": "measuring"}))

@@ -321,3 +321,29 @@ def test_a_model_is_promoted_by_its_file_name_or_id(server: Server, connect: Con
     assert asked == [other["id"]] * 3
     with pytest.raises(NothingDelivered, match=r"no model `3.onnx`. It has `1.onnx`, `2.onnx`."):
         lathe.promote(JOB_ID, "3.onnx")
+
+
+def test_what_a_search_tried_is_read_off_its_events(server: Server, connect: Connect) -> None:
+    def tried(name: str, outcome: str) -> dict[str, object]:
+        attempt = {"name": name, "recipe": ["p"], "outcome": outcome, "explanation": "-", "seconds": 1.0}
+        return {"attempt": attempt}
+
+    # A second attempt at the job tried the first candidate again.
+    told = [
+        ("state", {"state": "running", "attempt": 1}),
+        ("attempt", tried("a", "failed")),
+        ("attempt", tried("b", "tried")),
+        ("state", {"state": "running", "attempt": 2}),
+        ("attempt", tried("a", "tried")),
+    ]
+
+    @server.app.get("/v1/jobs/{job_id}/events")
+    def events(job_id: UUID) -> Response:
+        items = [
+            {"id": number, "type": kind, "at": "2026-01-01T00:00:00Z", "data": data}
+            for number, (kind, data) in enumerate(told, 1)
+        ]
+        return JSONResponse({"items": items, "next_after": len(items)})
+
+    trials = connect().trials(JOB_ID)
+    assert [(one.name, one.outcome) for one in trials] == [("a", "tried"), ("b", "tried")]

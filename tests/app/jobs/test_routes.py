@@ -17,6 +17,7 @@ from app.database import Database
 from app.errors import Fault
 from app.jobs import lease
 from app.jobs.lease import Progress
+from app.jobs.service import TRIED
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobRow, ReportRow
 from app.models.tables import ModelRow
@@ -310,11 +311,12 @@ FAULT = Fault(code="model_fails", title="-", detail="Node `conv` has no kernel."
     ("columns", "said", "remedy"),
     [
         ({"state": "cancelled"}, "was cancelled", "Submit it again"),
+        ({"state": "cancelled", "request": {"recipe": "auto"}}, "was cancelled", f"Submit it again for one.{TRIED}"),
         ({"state": "expired"}, "expired before", "Submit it again"),
         ({"state": "failed", "error": FAULT.model_dump()}, "failed: Node `conv` has no kernel.", "Fix the node."),
         ({"state": "succeeded", "kind": JobKind.INSPECT_MODEL}, "a report is what an optimization leaves", None),
     ],
-    ids=["cancelled", "expired", "failed", "inspection"],
+    ids=["cancelled", "cancelled-search", "expired", "failed", "inspection"],
 )
 async def test_a_job_that_ended_otherwise_says_how_in_place_of_its_report(
     client: httpx.AsyncClient,

@@ -1,6 +1,5 @@
 """An `auto` job: search, measure the front once more, accept on samples of their own, deliver."""
 
-import hashlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from worker.engine.processor import instruction_sets
 from worker.engine.search.front import finalists
 from worker.engine.search.ground import WITH_VNNI, Ground, shares
 from worker.engine.search.proposals import Proposal, Ratios, Trial
-from worker.runner.artifacts import artifact_stem, write_artifact, write_extras
+from worker.runner.artifacts import candidate_stem, write_artifact, write_extras
 from worker.runner.chain import Outcome
 from worker.runner.contract import RunnerJob, RunnerResult
 from worker.runner.deployment import checked
@@ -19,6 +18,7 @@ from worker.runner.job_data import JobData, choose_metric
 from worker.runner.measuring import Laboratory, Subject
 from worker.runner.opening import OpenJob, open_job
 from worker.runner.search.accepting import Bound, Delivered, choose_winner, measure_finalists, original_as_finalist
+from worker.runner.search.best import BestSoFar
 from worker.runner.search.data import SearchData, load_search_data
 from worker.runner.search.delivery import Ending, delivered
 from worker.runner.search.searching import CHECKING, Found, Searcher
@@ -52,7 +52,8 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     ground = _ground(opened, data, original)
     weights = opened.request.weights
     bench = Bench(workshop, choosing, original, metric, bound.allowed, weights, ground.measuring_seconds)
-    found = Searcher(bench, ground, opened.request, opened.pacing, (BASELINE, SEARCHED)).run()
+    best = BestSoFar(workdir, opened.name, weights, events)
+    found = Searcher(bench, ground, opened.request, opened.pacing, (BASELINE, SEARCHED), best).run()
     ending = _checked(_concluded(opened, data, original, bound, found, warnings))
     for warning in ending.warnings:
         events.log(warning, "warning")
@@ -139,8 +140,6 @@ def _ground(opened: OpenJob, data: SearchData, original: Subject) -> Ground:
 
 def _written(trial: Trial, outcome: Outcome, opened: OpenJob) -> Delivered:
     """The candidate's files in the output folder, under a name that no other candidate has."""
-    passes = [step.pass_ for step in outcome.steps]
-    digest = hashlib.sha256(trial.name.encode()).hexdigest()[:6]
-    stem = artifact_stem(opened.name, [*passes, digest] if passes else ["original"])
+    stem = candidate_stem(opened.name, trial.name, [step.pass_ for step in outcome.steps])
     artifact = write_artifact(outcome.model, stem, opened.workdir)
     return Delivered(trial, outcome, artifact, write_extras(outcome.extras, stem, opened.workdir))

@@ -14,6 +14,7 @@ from worker.engine.search.ground import Ground
 from worker.engine.search.proposals import Proposal, Trial
 from worker.runner.chain import Outcome
 from worker.runner.pacing import Pacing
+from worker.runner.search.best import BestSoFar
 from worker.runner.search.trying import Bench
 
 # What the last measurement of a finalist takes beyond its calls: fresh processes, loading, turns.
@@ -45,6 +46,7 @@ class Searcher:
     request: OptimizeRequest
     pacing: Pacing
     span: tuple[float, float]
+    best: BestSoFar
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Found:
@@ -58,7 +60,10 @@ class Searcher:
             found.trials.append(tried.trial)
             if tried.outcome is not None and tried.trial.measured:
                 found.outcomes[tried.trial.name] = tried.outcome
-            self._tell(tried.trial)
+            attempt = _attempt(tried.trial)
+            self.pacing.events.attempt(attempt)
+            if tried.outcome is not None:
+                self.best.consider(tried.trial, tried.outcome, attempt)
         found.ended = self._why_ended(found.trials)
         return found
 
@@ -91,19 +96,6 @@ class Searcher:
         self.pacing.phase("searching")
         self.pacing.events.log(f"Trying {chosen.proposal.name}.")
 
-    def _tell(self, trial: Trial) -> None:
-        said = trial.failure if trial.failure is not None else figures(trial)
-        self.pacing.events.attempt(
-            Attempt(
-                name=trial.name,
-                recipe=[str(one.pass_) for one in trial.proposal.recipe],
-                outcome="failed" if trial.failure is not None else "tried",
-                explanation=said[:1000],
-                seconds=trial.seconds,
-                **measured(trial),
-            )
-        )
-
     def _why_ended(self, trials: Sequence[Trial]) -> str:
         count = f"{len(trials)} candidates were tried"
         search = self.request.search or Search()
@@ -128,6 +120,19 @@ def measured(trial: Trial) -> dict[str, object]:
         "drop": trial.drop,
         "holds": trial.holds,
     }
+
+
+def _attempt(trial: Trial) -> Attempt:
+    """A trial as it is told of while the search runs."""
+    said = trial.failure if trial.failure is not None else figures(trial)
+    return Attempt(
+        name=trial.name,
+        recipe=[str(one.pass_) for one in trial.proposal.recipe],
+        outcome="failed" if trial.failure is not None else "tried",
+        explanation=said[:1000],
+        seconds=trial.seconds,
+        **measured(trial),
+    )
 
 
 def _nth(waiting: Sequence[Proposal], number: int) -> Next | None:
