@@ -145,7 +145,7 @@ def test_a_recipe_file_sets_parameters_and_a_cancelled_job_is_no_success(
         for options in (("--priority", "high"), ("--priority", "low", "--deployment-check"))
     )
     assert second["request"]["recipe"][0]["per_channel"] is False
-    assert [job["request"]["deployment_check"] for job in (first, second)] == [False, True]
+    assert [job["request"]["deployment_check"] for job in (first, second)] == [None, True]
     assert lathe("cancel", second["id"], "--json").json["state"] == "cancelled"
     watched = lathe("watch", second["id"], "--json")
     assert watched.json["state"] == "cancelled"
