@@ -6,6 +6,7 @@
 #   make lint    the first three of them
 #   make bench   measure the service against its floor
 #   make bench-peers   measure the passes against other tools; with digits: ARGS='--mnist FOLDER'
+#   make bench-auto    measure the search against the best of other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-compression   measure pruning, low rank and training on digits: ARGS='--mnist FOLDER'
 #   make clean   remove what these targets made
 
@@ -18,7 +19,7 @@ PINS := pyproject.toml constraints.txt
 RUN_EXTRAS := worker,embedded,demo
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test lint bench bench-peers bench-compression clean
+.PHONY: help demo serve test lint bench bench-peers bench-auto bench-compression clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,6 +44,9 @@ bench: $(VENV)/.stamp-bench
 
 bench-peers: $(VENV)/.stamp-bench-peers
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-auto: $(VENV)/.stamp-bench-peers
+	$(BIN)/python -m benchmarks.auto $(ARGS)
 
 bench-compression: $(VENV)/.stamp-bench-peers
 	$(BIN)/python -m benchmarks.compression $(ARGS)

@@ -30,10 +30,14 @@ class Run:
     mnist: Path | None
     quick: bool
     threads: int
+    digits_kept: int | None = None
+    """Of the digits that judge, by default all that trained nothing."""
 
     @property
     def scale(self) -> Scale:
-        return QUICK if self.quick else FULL
+        scale = QUICK if self.quick else FULL
+        kept = scale.digit_held_out if self.digits_kept is None else min(self.digits_kept, scale.digit_held_out)
+        return replace(scale, digit_held_out=kept)
 
     @property
     def rounds(self) -> int:

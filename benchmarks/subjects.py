@@ -117,8 +117,8 @@ def prepare_subject(plan: Plan, out: Path, scale: Scale, mnist: Path | None, say
     if mnist is not None and plan.is_trained:
         write_digits(subject, scale, mnist)
     else:
-        write_arrays(subject.calibration, _random(plan, scale.random_calibration, CALIBRATION_SEED))
-        write_arrays(subject.held_out, _random(plan, scale.random_held_out, HELD_OUT_SEED))
+        write_arrays(subject.calibration, random_arrays(plan, scale.random_calibration, CALIBRATION_SEED))
+        write_arrays(subject.held_out, random_arrays(plan, scale.random_held_out, HELD_OUT_SEED))
     return subject
 
 
@@ -151,7 +151,8 @@ def _recipe_hash(plan: Plan) -> str:
     return hashlib.sha256(sources).hexdigest()[:8]
 
 
-def _random(plan: Plan, count: int, seed: int) -> dict[str, np.ndarray]:
+def random_arrays(plan: Plan, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Input for a model whose weights are random."""
     if plan.name == "bert-base":
         return random_samples.tokens(count, seed)
     return {"pixel_values": random_samples.images(count, seed)}

@@ -1,0 +1,86 @@
+"""The search picks differently for different models, and says why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.worker import networks
+from tests.worker.runner.optimizing import optimize
+
+FLOAT = TensorProto.FLOAT
+BUDGET = 60.0
+PASSES = ["optimize_graph", "quantize_static", "quantize_dynamic"]
+
+
+def wide_convolutions() -> onnx.ModelProto:
+    """Three 3 x 3 convolutions of 64 channels: a call takes a millisecond or more."""
+    nodes, weights, name = [], {}, "x"
+    for number in range(3):
+        weights[f"w{number}"] = networks.normal(64, 64 if number else 3, 3, 3, seed=number) / 24
+        nodes.append(helper.make_node("Conv", [name, f"w{number}"], [f"c{number}"], pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [name := f"r{number}"]))
+    nodes.append(helper.make_node("GlobalAveragePool", [name], ["y"]))
+    return networks.assemble(nodes, {"x": (FLOAT, ["N", 3, 32, 32])}, {"y": (FLOAT, ["N", 64, 1, 1])}, weights)
+
+
+def long_memory() -> onnx.ModelProto:
+    """An LSTM of 256 units, which has an int8 kernel with ranges taken at run time and none with ranges given."""
+    return networks.recurrent(steps=16, inputs=64, hidden=256)
+
+
+def smooth_functions() -> onnx.ModelProto:
+    """Nothing that multiplies matrices."""
+    nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node("Tanh", ["e"], ["t"])]
+    nodes.append(helper.make_node("Erf", ["t"], ["y"]))
+    return networks.assemble(nodes, {"x": (FLOAT, ["N", 50_000])}, {"y": (FLOAT, ["N", 50_000])})
+
+
+@dataclass
+class Case:
+    id: str
+    model: Callable[[], onnx.ModelProto]
+    shape: tuple[int, ...]
+    """Of the array: samples come first."""
+    recipe: list[str]
+    words: str
+    """Somewhere in the explanation of the search."""
+
+
+NO_DYNAMIC = "int8, dynamic: `quantize_dynamic` changed nothing"
+NO_STATIC = "int8, static: `quantize_static` changed nothing"
+CASES = [
+    Case(
+        "convolutions",
+        wide_convolutions,
+        (48, 3, 32, 32),
+        ["quantize_static"],
+        NO_DYNAMIC,
+    ),
+    Case(
+        "a long memory",
+        long_memory,
+        (48, 16, 1, 64),
+        ["quantize_dynamic"],
+        NO_STATIC,
+    ),
+    Case("smooth functions", smooth_functions, (48, 50_000), [], "the original is delivered"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_the_recipe_suits_the_model(case: Case, tmp_path: Path) -> None:
+    model = case.model()
+    samples = {"x": networks.normal(*case.shape)}
+    body = {"metric": {"name": "sqnr_db"}, "contract": {"floor": 10.0}, "search": {"passes": PASSES}}
+    result = optimize(tmp_path, model, {"evaluation": samples}, BUDGET, recipe="auto", **body)
+    report = result.report
+    assert report is not None
+    assert report.search is not None
+    told = " ".join(report.search.explanation)
+    assert report.candidates[0].recipe == case.recipe, told
+    assert case.words in told
