@@ -80,7 +80,7 @@ class Estimate:
     value: float | None
     low: float | None
     high: float | None
-    replicates: np.ndarray = field(default_factory=lambda: np.empty(0))
+    replicates: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
     def bound(self, share: float) -> float | None:
         """What this share of the replicates stays below: at 0.95 the upper end of a one-sided 95 % interval."""

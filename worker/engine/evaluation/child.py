@@ -109,7 +109,11 @@ def _ask(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]], bou
             command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, cwd=folder, env=environment
         )
         with child:
-            code = _wait(child, name, bounds)
+            try:
+                code = _wait(child, name, bounds)
+            except BaseException:
+                child.kill()  # whatever ends the waiting, nobody waits for the rest
+                raise
     if code == -signal.SIGKILL:
         raise OutOfMemory(f"The process that measured ({name}) was killed.", "Give the worker more memory.")
     if not answered.exists():
@@ -130,7 +134,6 @@ def _wait(child: subprocess.Popen[bytes], name: str, bounds: Bounds) -> int:
         except subprocess.TimeoutExpired as error:
             gone = time.monotonic() - started
             if gone > limit:
-                child.kill()
                 raise MeasurementFailed(f"Measuring ({name}) did not end within {limit:.0f} s.", NO_END) from error
             bounds.waiting(gone)
 

@@ -62,9 +62,7 @@ def _first_rung(trials: Sequence[Trial]) -> float:
 def tail_of(trials: Sequence[Trial], *, trained: bool) -> Tail:
     """Static or dynamic int8, whichever measured faster than float and the other; before training it has to hold."""
     found = [
-        trial
-        for trial in find(trials, "static", "dynamic")
-        if trial.modified and trial.ratios.latency > 1 and (trial.holds or trained)
+        trial for trial in find(trials, "static", "dynamic") if trial.ratios.latency > 1 and (trial.holds or trained)
     ]
     best = max(found, key=lambda trial: trial.ratios.latency, default=None)
     if best is None:

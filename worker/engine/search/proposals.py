@@ -76,7 +76,6 @@ class Trial:
     drop: float | None = None
     holds: bool = False
     """The drop on the samples for choosing is within the contract."""
-    modified: bool = True
     notes: Sequence[str] = ()
 
     @property

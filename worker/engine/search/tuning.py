@@ -37,7 +37,7 @@ class Tuner:
         """The next sample, once the defaults were tried and found faster than float; none where it goes nowhere."""
         self._learn(trials)
         default = next(iter(find(trials, "static")), None)
-        if default is None or not default.modified or self._finished(trials):
+        if default is None or self._finished(trials):
             return
         number, options = self._sample()
         best = max((trial.ratios.latency for trial in find(trials, "static", "tuned")), default=1.0)

@@ -28,7 +28,7 @@ from worker.runner.search.workshop import Workshop
 # Shares of the work at which each stage ends.
 PREPARED, BASELINE, SEARCHED, EXAMINED = 0.02, 0.06, 0.85, 0.95
 
-ORIGINAL = Trial(Proposal("original", "graph", (), Ratios(), 1.0, 0.0), 0.0, drop=0.0, holds=True, modified=False)
+ORIGINAL = Trial(Proposal("original", "graph", (), Ratios(), 1.0, 0.0), 0.0, drop=0.0, holds=True)
 
 
 def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
