@@ -1,6 +1,7 @@
 """Hears what a runner says of its progress, and writes it down a few times a second."""
 
 import json
+import math
 import os
 import threading
 import time
@@ -16,8 +17,8 @@ from app.jobs import lease
 from app.jobs.lease import Claim, Progress
 from worker.runner.contract import MAX_EVENT_BYTES, Best, Event
 
-# Of a type; beyond this an attempt shows its progress and nothing else: a runner could fill the disk with what it says,
-# and what a day of progress says must not take the place of what a search found.
+# Beyond this an attempt shows its progress and nothing else; a runner could fill the disk with what it says. What a
+# search tried is counted apart: a day of progress must not take its place.
 MAX_EVENTS = 5000
 FLUSH_SECONDS = 0.5
 # The job's row follows every value; the list of events keeps those that a reader would notice.
@@ -46,7 +47,7 @@ class Listener:
         self._lock = threading.Lock()
         self._events: list[dict[str, Any]] = []
         self._progress = Progress()
-        self._kept: Counter[str] = Counter()
+        self._kept: Counter[bool] = Counter()  # by whether they tell of what was found
         self._noted = (-1.0, 0.0)  # progress, and when it became an event
         self._flushed = time.monotonic()
         self._thread = threading.Thread(target=self._listen, name=f"listener-{claim.job_id}", daemon=True)
@@ -110,9 +111,11 @@ class Listener:
             data: dict[str, Any] = json.loads(event.model_dump_json(exclude_none=True))
             if event.type == "progress" and self._events and self._events[-1]["type"] == "progress":
                 self._events[-1] = data
-            elif self._kept[event.type] < MAX_EVENTS:
-                self._kept[event.type] += 1
+            elif self._kept[event.type == "attempt"] < MAX_EVENTS:
+                self._kept[event.type == "attempt"] += 1
                 self._events.append(data)
+        if event.type == "attempt":
+            self._flushed = -math.inf  # minutes of work: it does not wait with what may be lost
 
     def _is_news(self, progress: float) -> bool:
         """Whether progress went visibly on since it was last among the events, or was not there for a while."""

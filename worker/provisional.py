@@ -115,9 +115,10 @@ class Nominations:
             raise NotBetter
         row = artifact_row(self._claim, stored, blob_id)
         row.id, row.trial, row.gain = uuid7(), as_json(best.attempt), best.gain
+        # With all that was measured: its own event is written a moment later, and may never be.
         event = {
             "type": "best",
-            "name": best.attempt.name,
+            "attempt": row.trial,
             "artifact_id": str(row.id),
             "file_name": row.file_name,
             "sha256": row.sha256.hex(),

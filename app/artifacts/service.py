@@ -18,7 +18,10 @@ async def find(session: AsyncSession, workspace_id: UUID, artifact_id: UUID) -> 
         )
     ).scalar_one_or_none()
     if row is None:
-        raise NotFound(f"There is no artifact {artifact_id}.", remedy="A finished job lists its artifacts.")
+        raise NotFound(
+            f"There is no artifact {artifact_id}.",
+            remedy="A job lists its artifacts; the best that a search has found so far is replaced by a better one.",
+        )
     return row
 
 

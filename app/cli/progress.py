@@ -68,8 +68,8 @@ def _message(event: "JobEvent") -> object:
     tried = event.data.get("attempt")
     if event.type == "attempt" and isinstance(tried, dict):
         return f"{tried.get('name')}: {tried.get('explanation')}"
-    if event.type == "best":
-        return f"Best so far, kept as {event.data.get('file_name')}: {event.data.get('name')}"
+    if event.type == "best" and isinstance(tried, dict):
+        return f"Best so far, kept as {event.data.get('file_name')}: {tried.get('name')}"
     return event.data.get("message") if event.type == "log" else None
 
 

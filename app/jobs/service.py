@@ -65,8 +65,8 @@ def _jobs() -> Select[Any]:
 
 JOBS = _jobs()
 TRIED = (
-    " What was tried until then is told by the events of type `attempt`; the best of it, where one kept the contract, "
-    "is among the job's artifacts."
+    " What was tried until then is told by the events of types `attempt` and `best`; the best of it, where one kept "
+    "the contract, is among the job's artifacts."
 )
 ONE_JOB = JOBS.where(JobRow.id == bindparam("job_id"), JobRow.workspace_id == bindparam("workspace_id"))
 

@@ -3,12 +3,15 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app.artifacts.tables import ArtifactRow
 from app.blobs.collection import PREFIX, collect_garbage
@@ -85,15 +88,21 @@ class Search:
 
 @pytest.fixture
 def take_job(database: Database, storage: Storage, tmp_path: Path) -> Iterator[Callable[..., Search]]:
-    """`take_job(job_id=None, kind=..., storage=...)`: claim it, or a new one, for an attempt."""
+    """`take_job(job_id=None, **parts)`: claim it, or a new one, for an attempt that works with these parts."""
     searches: list[Search] = []
 
-    def take(job_id: UUID | None = None, kind: JobKind = JobKind.OPTIMIZE, storage: Storage = storage) -> Search:
+    def take(
+        job_id: UUID | None = None,
+        *,
+        kind: JobKind = JobKind.OPTIMIZE,
+        storage: Storage = storage,
+        through: Database = database,
+    ) -> Search:
         job_id = job_id or add_job(database, kind=kind)
         with database.session_scope() as session:
             claim = lease.claim(session, job_id, "test", 45.0)
         assert claim is not None
-        searches.append(Search(database, storage, claim, tmp_path / f"home-{len(searches)}" / "run"))
+        searches.append(Search(through, storage, claim, tmp_path / f"home-{len(searches)}" / "run"))
         return searches[-1]
 
     yield take
@@ -116,7 +125,7 @@ def test_a_better_one_takes_the_place_of_the_one_before(search: Search, database
     assert (row.file_name, row.kind, row.trial["name"]) == ("net-1.onnx", "model", "candidate 1")
     with database.session_scope() as session:
         events = session.scalars(select(JobEventRow.data).where(JobEventRow.type == "best").order_by(JobEventRow.id))
-        assert [event["name"] for event in events] == ["candidate 0", "candidate 1"]
+        assert [event["attempt"]["name"] for event in events] == ["candidate 0", "candidate 1"]
     # The bytes of the one before are garbage, those of this one are not.
     assert collect_garbage(database, storage, grace_seconds=0) == 1
     assert search.content() == b"model 1"
@@ -267,6 +276,39 @@ def test_storage_that_is_away_costs_one_and_not_those_after_it(
     search.nominate(1, gain=0.6)
     assert search.content() == b"model 1"
     assert {path.name for path in search.folder.parent.iterdir()} == {"run"}
+
+
+class Interrupted(Database):
+    """A database that goes away once, before or behind its second commit: the first transaction only reads."""
+
+    def __init__(self, settings: Settings, *, behind: bool) -> None:
+        super().__init__(settings)
+        self._scopes, self._behind = 0, behind
+
+    @contextmanager
+    def session_scope(self) -> Iterator[Session]:
+        self._scopes += 1
+        gone = OperationalError("COMMIT", None, Exception("the connection is lost")) if self._scopes == 2 else None
+        with super().session_scope() as session:
+            yield session
+            if gone is not None and not self._behind:
+                raise gone
+        if gone is not None:
+            raise gone
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before-the-commit", "its-answer-was-lost"])
+def test_a_database_that_is_away_for_a_moment_costs_nothing(
+    take_job: Callable[..., Search], settings: Settings, storage: Storage, database: Database, behind: bool
+) -> None:
+    away = Interrupted(settings, behind=behind)
+    search = take_job(through=away)
+    search.nominate(0, gain=0.5)
+    found = search.content(), search.stored()
+    away.dispose()
+    assert found == (b"model 0", 1)
+    with database.session_scope() as session:
+        assert session.scalar(select(func.count()).select_from(JobEventRow).where(JobEventRow.type == "best")) == 1
 
 
 def test_an_inspection_has_no_best(take_job: Callable[..., Search]) -> None:

@@ -21,7 +21,7 @@ def phase() -> JobEvent:
 
 def tried(name: str) -> list[JobEvent]:
     attempt = {"name": name, "explanation": "2 times as fast, a drop of 0.1"}
-    best = {"name": name, "file_name": "net.onnx"}
+    best = {"attempt": attempt, "file_name": "net.onnx"}
     return [
         JobEvent.model_validate(
             {"id": 3, "type": "attempt", "at": "2026-01-01T00:00:00Z", "data": {"attempt": attempt}}

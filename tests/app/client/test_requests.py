@@ -334,7 +334,7 @@ def test_what_a_search_tried_is_read_off_its_events(server: Server, connect: Con
         ("attempt", tried("a", "failed")),
         ("attempt", tried("b", "tried")),
         ("state", {"state": "running", "attempt": 2}),
-        ("attempt", tried("a", "tried")),
+        ("best", tried("a", "tried")),
     ]
 
     @server.app.get("/v1/jobs/{job_id}/events")
