@@ -7,7 +7,8 @@ from worker.engine.search.proposals import Trial
 
 # Ratios that differ by less are the same: timings on an idle machine spread as much.
 SAME = 1.02
-MOST_HOLDING, MOST_BROKEN = 5, 2
+MOST_GAINING, MOST_OTHERS, MOST_BROKEN = 4, 2, 1
+PLAIN = frozenset({"graph", "static", "dynamic", "weights", "float16"})
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
@@ -25,13 +26,20 @@ def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def finalists(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]:
-    """Of the front, those that are measured once more and delivered: the best that hold, and some that gain more."""
-    front = sorted(pareto_front(trials), key=lambda trial: -trial.ratios.gain(weights))
-    holding = [trial for trial in front if trial.holds]
+    """Those that are measured once more, on samples of their own: a few that hold, and the nearest that gain more.
+
+    Beside the front, the ones that gain most and the best of the plain methods: what beat them on the samples for
+    choosing may fail on the others, and then they are there.
+    """
+    by_gain = sorted((one for one in trials if one.measured), key=lambda one: -one.ratios.gain(weights))
+    holding = [one for one in by_gain if one.holds and one.drop is not None]
+    front = {one.name for one in pareto_front(trials)}
+    chosen = holding[:MOST_GAINING]
+    chosen += [one for one in holding if one.proposal.family in PLAIN and one not in chosen][:1]
+    chosen += [one for one in holding if one.name in front and one not in chosen][:MOST_OTHERS]
     best = holding[0].ratios.gain(weights) if holding else 0.0
-    broken = [trial for trial in front if not trial.holds and trial.ratios.gain(weights) > best]
-    nearest = sorted(broken, key=lambda trial: trial.drop or 0.0)
-    return [*holding[:MOST_HOLDING], *nearest[:MOST_BROKEN]]
+    broken = [one for one in by_gain if not one.holds and one.name in front and one.ratios.gain(weights) > best]
+    return [*chosen, *sorted(broken, key=lambda one: one.drop or 0.0)[:MOST_BROKEN]]
 
 
 def _dominates(one: Trial, other: Trial, *, earlier: bool) -> bool:

@@ -149,8 +149,8 @@ def epochs_within(ground: Ground, seconds_left: float) -> int | None:
     """As many epochs as a fair share of the time allows; None where not even one does, or nothing is to learn from."""
     if not ground.training_samples:
         return None
-    fitting = int(TRAINING_SHARE * seconds_left / max(ground.epoch_seconds(), 1e-3))
-    return min(MOST_EPOCHS, fitting) if fitting >= LEAST_EPOCHS else None
+    fitting = min(MOST_EPOCHS, TRAINING_SHARE * seconds_left / max(ground.epoch_seconds(), 1e-3))
+    return int(fitting) if fitting >= LEAST_EPOCHS else None
 
 
 def _cut(left: float) -> PruneStructured:

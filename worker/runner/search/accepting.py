@@ -1,10 +1,11 @@
 """The last word on the finalists: measured by turns in one run, and judged on samples that nothing has seen.
 
-Which of them may be delivered is found by testing them in a fixed order, the one that lost least on the samples for
-choosing first, each at the full confidence, until one fails: so the chance that any is accepted wrongly is no larger
-than that of one test (A. Angelopoulos et al., Learn then Test, arXiv:2110.01052, section 3: fixed sequence testing).
+Which of them may be delivered is found by testing them in a fixed order, the safest first, each at the full confidence,
+until one fails: so the chance that any is accepted wrongly is no larger than that of one test (A. Angelopoulos et al.,
+Learn then Test, arXiv:2110.01052: fixed sequence testing).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,9 @@ from worker.engine.search.proposals import Ratios, Trial
 from worker.runner.artifacts import Artifact
 from worker.runner.chain import Outcome
 from worker.runner.measuring import Laboratory, Subject, noise_warnings
+
+# Drops on the samples for choosing that differ by less, as a share of what is allowed, say nothing of who is safer.
+LIKE_RISK = 0.25
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Finalist:
         """What was measured on the samples for choosing; the ratio of latencies is the last one's."""
         ratios = self.delivered.trial.ratios
         return replace(self.delivered.trial, ratios=Ratios(self.ratio.value, ratios.size, ratios.memory))
+
+    @property
+    def final(self) -> Trial:
+        """With what the last measurement says of it."""
+        return replace(self.trial, drop=self.compared.drop)
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def choose_winner(finalists: Sequence[Finalist], gains: Mapping[str, float], bou
     Where the samples are too few to accept even a file that changes none of them, estimates have to do: the verdict
     then is `undecidable`, and says so.
     """
-    accepted = _fixed_sequence(finalists)
+    accepted = _fixed_sequence(finalists, gains, bound)
     samples = max((one.compared.sample_count for one in finalists), default=0)
     if not accepted and samples < least_samples(str(bound.metric.name), bound.allowed, bound.confidence):
         accepted = [
@@ -135,9 +144,15 @@ def choose_winner(finalists: Sequence[Finalist], gains: Mapping[str, float], bou
     return max(gaining, key=lambda one: gains[one.delivered.trial.name], default=None)
 
 
-def _fixed_sequence(finalists: Sequence[Finalist]) -> list[Finalist]:
+def _fixed_sequence(finalists: Sequence[Finalist], gains: Mapping[str, float], bound: Bound) -> list[Finalist]:
+    """The order is of what was measured on other samples: by risk, and among those of like risk the boldest last."""
+
+    def risk(one: Finalist) -> tuple[int, float]:
+        share = (one.delivered.trial.drop or 0.0) / max(bound.allowed, ROUNDING)
+        return math.floor(share / LIKE_RISK), gains[one.delivered.trial.name]
+
     accepted = []
-    for one in sorted(finalists, key=lambda one: (one.delivered.trial.drop or 0.0, one.delivered.trial.name)):
+    for one in sorted(finalists, key=risk):
         if one.decision.outcome != "met":
             break
         accepted.append(one)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.recipes.request import USUAL_CONFIDENCE, USUAL_DROP, Contract, Metric, OptimizeRequest
 from worker.engine.processor import instruction_sets
-from worker.engine.search.front import finalists
+from worker.engine.search.front import finalists, pareto_front
 from worker.engine.search.ground import WITH_VNNI, Ground, shares
 from worker.engine.search.proposals import Proposal, Ratios, Trial
 from worker.runner.artifacts import candidate_stem, write_artifact, write_extras
@@ -76,7 +76,9 @@ def _concluded(
     if first is None:
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)
         first = original_as_finalist(judging, original, untouched, turn, bound)
-    rest = sorted((one for one in final if one is not winner), key=lambda one: -gains[one.delivered.trial.name])
+    front = {one.name for one in pareto_front([one.final for one in final])}
+    others = [one for one in final if one is not winner and one.delivered.trial.name in front]
+    rest = sorted(others, key=lambda one: -gains[one.delivered.trial.name])
     return Ending(
         opened=opened,
         data=data,

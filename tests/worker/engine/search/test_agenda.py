@@ -1,5 +1,6 @@
 """What is tried next."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -97,6 +98,8 @@ def test_training_is_tried_only_where_it_is_allowed() -> None:
         return [one for one in searched(as_cnns_are, search, ground) if one.proposal.family == "taught"]
 
     assert taught(Search(training=True))
+    # However much time there is, as the reason for the end of a search asks.
+    assert Agenda(ground, Search(training=True), LATENCY, seed=0).following([], math.inf) is not None
     assert not taught(Search(training=False))
 
 

@@ -40,7 +40,17 @@ def test_finalists_begin_with_the_best_that_holds_and_end_with_the_nearest_that_
         trial("pruned", 5.0, 8.0, 0.02),
         trial("ruined", 9.0, 9.0, 0.8),
     ]
-    assert [one.name for one in finalists(trials, LATENCY)] == ["static", "graph", "pruned", "ruined"]
+    assert [one.name for one in finalists(trials, LATENCY)] == ["static", "graph", "pruned"]
+
+
+def test_what_the_best_beat_on_few_samples_is_there_should_it_fail_on_others() -> None:
+    trials = [
+        trial("static", 2.0, 4.0),
+        trial("a half", 3.0, 8.0, family="pruned"),
+        trial("a third", 4.0, 12.0, family="pruned"),
+    ]
+    assert [one.name for one in pareto_front(trials)] == ["a third"]
+    assert [one.name for one in finalists(trials, LATENCY)] == ["a third", "a half", "static"]
 
 
 def test_what_breaks_the_contract_and_gains_nothing_is_no_finalist() -> None:

@@ -1,0 +1,94 @@
+"""Which of the finalists is delivered."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.jobs.report import Interval, Latency
+from app.recipes.request import Metric
+from tests.worker.engine.search.grounds import trial
+from worker.engine.evaluation.acceptance import Decision
+from worker.engine.evaluation.requests import ComparisonAnswer
+from worker.engine.model_file import ModelFile
+from worker.runner.artifacts import Artifact
+from worker.runner.chain import Outcome
+from worker.runner.contract import OutputFile
+from worker.runner.search.accepting import Bound, Delivered, Finalist, choose_winner
+
+BOUND = Bound(Metric(name="top1", output="y", labels="label"), 0.01, 0.95)
+
+
+@dataclass
+class One:
+    """A finalist by name: its gain, its drop on the samples for choosing, and what the others decided."""
+
+    name: str
+    gain: float
+    drop: float
+    outcome: Any
+    accepted_drop: float = 0.0
+
+
+def finalist(one: One, samples: int) -> Finalist:
+    file = OutputFile(path=f"outputs/{one.name}.onnx", kind="model", file_name=f"{one.name}.onnx", media_type="x")
+    model = ModelFile(Path(f"{one.name}.onnx"))
+    figures: dict[str, Any] = dict.fromkeys(("metric_original", "metric_candidate", "drop_low", "drop_high"))
+    compared = ComparisonAnswer(
+        original=[],
+        candidate=[],
+        **figures,
+        drop=one.accepted_drop,
+        sample_count=samples,
+        changed_samples=0,
+        warnings=[],
+    )
+    return Finalist(
+        delivered=Delivered(
+            trial(one.name, drop=one.drop), Outcome(model), Artifact(file, model.path, model, "00"), []
+        ),
+        subject=None,  # type: ignore[arg-type] # what a file alone measures decides nothing here
+        latency=Latency(p50_ms=1, p90_ms=1, p99_ms=1, mean_ms=1, call_count=1, round_medians_ms=[1]),
+        ratio=Interval(value=1.0),
+        calls_per_second=1.0,
+        compared=compared,
+        decision=Decision(one.outcome),
+    )
+
+
+@dataclass
+class Case:
+    id: str
+    finalists: list[One]
+    winner: str | None
+    samples: int = 1000
+
+
+CASES = [
+    Case("the boldest of all that hold", [One("a", 0.1, 0, "met"), One("b", 1.0, 0, "met")], "b"),
+    Case(
+        "the boldest before the first that fails",
+        [One("a", 0.1, 0, "met"), One("b", 1.0, 0, "met"), One("c", 2.0, 0, "undecidable", 0.008)],
+        "b",
+    ),
+    # Tried in order of risk: c comes behind b, which failed, and what c would have shown counts for nothing.
+    Case(
+        "none behind one that failed",
+        [One("a", 0.1, 0, "met"), One("b", 1.0, 0, "unmet", 0.1), One("c", 2.0, 0, "met")],
+        "a",
+    ),
+    Case("one that lost before comes last", [One("a", 0.1, 0.009, "unmet", 0.1), One("b", 1.0, 0, "met")], "b"),
+    Case("nothing that gains", [One("a", -0.1, 0, "met")], None),
+    Case("nothing that holds", [One("a", 1.0, 0, "unmet", 0.1)], None),
+    # 299 samples are the least that can show one in a hundred at 0.95.
+    Case("too few samples to accept any", [One("a", 1.0, 0, "undecidable")], "a", samples=50),
+    Case("enough samples, and undecided", [One("a", 1.0, 0, "undecidable")], None, samples=500),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_the_winner_was_accepted_and_gains_most(case: Case) -> None:
+    gains = {one.name: one.gain for one in case.finalists}
+    winner = choose_winner([finalist(one, case.samples) for one in case.finalists], gains, BOUND)
+    assert (winner and winner.delivered.trial.name) == case.winner
