@@ -51,6 +51,13 @@ class NoCheckpoints:
         shutil.rmtree(folder)
 
 
+@dataclass
+class Haste:
+    """Whether a pass did less than it would have done with more time."""
+
+    cut_short: bool = False
+
+
 @dataclass(frozen=True)
 class PassContext:
     """What a pass may use. It writes into `scratch` alone, an empty folder of its own."""
@@ -62,7 +69,8 @@ class PassContext:
     target: Feeds | None = None
     """One call at the shapes that latency is measured at; None: the first of `feeds`."""
     deadline: float = field(default=float("inf"))
-    """On the clock of `time.monotonic`; a pass that could read less data to keep it does so."""
+    """On the clock of `time.monotonic`; a pass that could do less to keep it does so, and asks by `lacks`."""
+    haste: Haste = field(default_factory=Haste)
     progress: Callable[[float], None] = lambda _share: None
     """Told the share of the pass that is done, 0 to 1."""
     max_drop: float | None = None
@@ -88,13 +96,19 @@ class PassContext:
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
 
+    def lacks(self, seconds: float) -> bool:
+        """Whether less time than that is left. A pass then does less, and what it makes differs: it is remembered."""
+        short = self.seconds_left() < seconds
+        self.haste.cut_short |= short
+        return short
+
     def check_time(self, what: str) -> None:
         """
         Raises:
             BudgetExhausted: nothing is left for `what`.
 
         """
-        if self.seconds_left() <= 0:
+        if self.lacks(0.0):
             raise BudgetExhausted(f"No time was left for {what}.", "Raise budget_seconds.")
 
 

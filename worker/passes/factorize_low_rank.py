@@ -108,7 +108,7 @@ def _nothing_to_do(work: Work, config: FactorizeLowRank, context: PassContext) -
         return "No weight can be factored with a gain: nothing was changed."
     if config.objective == "size" or config.given is not None:
         return None
-    if context.seconds_left() < MEASURING_SECONDS:
+    if context.lacks(MEASURING_SECONDS):
         return NO_TIME
     context.phase("measuring")
     times = profiled(work.model, context)

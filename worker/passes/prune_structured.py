@@ -260,7 +260,7 @@ def _with_either(work: Work) -> Made:
         best = made, fidelity.sqnr_db
         work.context.progress(RECOVERED * (1 - 2.0 ** -(number + 1)))
         enough = bool(steps) and made.removal.reached and not made.removal.timed.choice.count
-        if enough or work.context.seconds_left() < 2 * (time.monotonic() - started) / (number + 1):
+        if enough or work.context.lacks(2 * (time.monotonic() - started) / (number + 1)):
             break
         more = next(following, None)
         if more is None:

@@ -101,7 +101,7 @@ def _placed(work: Work, config: QuantizeDynamic, context: PassContext) -> Choice
     settled = placement_of_recipe(work.everything, config.placement, config.in_float)
     if settled is not None:
         return settled
-    if context.seconds_left() < MEASURING_SECONDS:
+    if context.lacks(MEASURING_SECONDS):
         work.preparation.notes.append(NO_TIME)
         return Choice(work.everything)
     context.phase("placing")

@@ -77,7 +77,7 @@ def observe(
             seen[name].add(summary)
         read += len(call.samples)
         progress(read / len(chosen))
-        if context.seconds_left() <= 0:
+        if read < len(chosen) and context.lacks(0.0):
             break
     return seen, read
 

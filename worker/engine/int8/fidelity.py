@@ -65,6 +65,7 @@ def sensitivities_db(
     for number, unit in enumerate(placement.in_int8):
         alone = Placement(placement.units, frozenset([unit.name]))
         if time.monotonic() - started > allowed:
+            context.haste.cut_short = True
             break
         file = build(alone, context.scratch / f"alone-{number}")
         found[unit.name] = measure_fidelity(prepared, file, context, np.arange(samples)).sqnr_db

@@ -64,6 +64,6 @@ def most_faithful(
         found[method] = measure_fidelity(prepared, made, context, np.arange(SAMPLES)).sqnr_db
         if found[method] > found[kept] + WORTHWHILE_DB:
             kept = method
-        if context.seconds_left() < (1 + TRIALS_AFTER) * (time.monotonic() - started):
+        if context.lacks((1 + TRIALS_AFTER) * (time.monotonic() - started)):
             break
     return RangeChoice(kept, found)

@@ -57,7 +57,7 @@ def rescue(
     best = Rescue(placement, model, before, before, found)
     # How many it takes: more than `low`, and fewer than `high`; it may take them all.
     low, high, trial = 0, len(worst) + 1, 0
-    while high - low > 1 and context.seconds_left() > 0:
+    while high - low > 1 and not context.lacks(0.0):
         middle = (low + high) // 2
         tried = placement.without(worst[:middle], SENSITIVE)
         file = build(tried, context.scratch / f"rescue-{trial}")

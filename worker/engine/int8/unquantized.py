@@ -45,7 +45,7 @@ def without_int8(preparation: Preparation, source: ModelFile, wanted: Wanted, co
 def _speed(preparation: Preparation, source: ModelFile, context: PassContext) -> float | None:
     """How many times as fast the graph is once it is made ready; None where nothing was, or nothing can be measured."""
     prepared = preparation.model
-    if computes_the_same(source.structure(), prepared.structure()) or context.seconds_left() < TURNS_SECONDS:
+    if computes_the_same(source.structure(), prepared.structure()) or context.lacks(TURNS_SECONDS):
         return None
     feed = context.timed_feed()
     [first] = take_turns([source.path], [feed], Conditions(context.threads, 1, GLANCE_SECONDS))

@@ -106,6 +106,7 @@ def measure_felt(
     started, allowed = time.monotonic(), context.seconds_left() * LARGEST_SHARE_OF_TIME
     for number, (name, offered) in enumerate(options.items()):
         if time.monotonic() - started > allowed:
+            context.haste.cut_short = True
             break
         option = min(offered, key=lambda one: abs(np.log(max(one.lost, LEAST_LOSS) / TRIED_LOSS)))
         file = plan.write({name: option.shape}, context.scratch / f"alone-{number}")

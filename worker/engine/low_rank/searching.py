@@ -85,7 +85,7 @@ def search(
         chosen = select(bids, min(budget, enough))
         key = tuple((name, offer.option.shape) for name, offer in chosen.items())
         if key and key not in tried:
-            if bench.context.seconds_left() < reserve_seconds:
+            if bench.context.lacks(reserve_seconds):
                 break
             cost = sum(chosen[name].cost if name in chosen else bid.cost for name, bid in bids.items())
             trial = bench.build(dict(key), cost)

@@ -44,12 +44,12 @@ def settle(options: Mapping[str, list[Option]], costs: Costs, floor: Floor, benc
     if trial is None:
         felt = measure_felt(bench.plan, options, bench.answers.samples, bench.context)
         trial = search(_bids(options, felt, costs, bench), floor, bench, budget, reserve)
-    short = [SHORT] if bench.context.seconds_left() < reserve else []
+    short = [SHORT] if bench.context.lacks(reserve) else []
     if trial is None:
         return Settled(None, [*short, NOTHING_PAID.format(floor=floor.sqnr_db)], felt=felt)
     if costs.times_ms is None:
         return Settled(trial, short, felt=felt)
-    if bench.context.seconds_left() < MEASURING_SECONDS:
+    if bench.context.lacks(MEASURING_SECONDS):
         return Settled(None, [NO_TIME], felt=felt)
     times = factor_times(trial.model, trial.chosen, profiled(trial.model, bench.context))
     candidates = [(trial, times)]

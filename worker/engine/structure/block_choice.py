@@ -100,7 +100,7 @@ class Chooser:
         """
         error = 0.0
         while candidates := self._candidates():
-            if self._gone and self.context.seconds_left() <= 0:
+            if self._gone and self.context.lacks(0.0):
                 return
             self.context.check_time("scoring blocks")
             errors = [self.switches.error([*self._gone, *candidate]) for candidate in candidates]

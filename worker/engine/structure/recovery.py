@@ -107,7 +107,7 @@ class _Fitting:
                 if current is not pruned:
                     shutil.rmtree(current.path.parent)
                 current, fitted = made, fitted + len(wave.linear) + len(wave.normalizations)
-            if self.context.seconds_left() < 2 * (time.monotonic() - started) / (number + 1):
+            if self.context.lacks(2 * (time.monotonic() - started) / (number + 1)):
                 break
         return fitted, current
 

@@ -55,7 +55,7 @@ def by_latency(
             break
         low, high = (share, high) if found <= wanted else (low, share)
         share = (low + high) / 2
-        if context.seconds_left() < 2 * SECONDS:
+        if context.lacks(2 * SECONDS):
             break
     enough = [one for one in tried if one[0] <= wanted]
     ratio, _, choice = max(enough, key=lambda one: one[1]) if enough else min(tried, key=lambda one: one[0])

@@ -124,6 +124,8 @@ class Trainer:
                 self._judge()
                 self._save()
             longest = max(longest, time.monotonic() - started)
+        # Of an earlier attempt as well, whose checkpoint this one went on from.
+        self.context.haste.cut_short |= self.standing.stopped == TIME
         return Trained(self.best, self.standing, resumed)
 
     def _resume(self) -> int | None:
@@ -174,7 +176,7 @@ class Trainer:
         return True
 
     def _out_of_time(self) -> bool:
-        if self.context.seconds_left() > 0:
+        if not self.context.lacks(0.0):
             return False
         if not self.standing.epoch:
             raise BudgetExhausted(

@@ -58,7 +58,7 @@ def choose_kernels(plan: Plan, context: PassContext) -> Kernels:
     products = plan.packable
     if not products:
         return Kernels(stored)
-    if context.seconds_left() < 2 * PROFILE_SECONDS + TURNS_SECONDS:
+    if context.lacks(2 * PROFILE_SECONDS + TURNS_SECONDS):
         return Kernels(stored, notes=[NO_TIME])
     in_float = _profile(stored, context)
     if sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
