@@ -52,6 +52,10 @@ class JobSettings(BaseSettings):
     housekeeping_seconds: float = Field(default=1.0, gt=0, description="Pause between two rounds of housekeeping.")
     idempotency_seconds: float = Field(default=7 * 86400, gt=0, description="How long an Idempotency-Key is known.")
     garbage_grace_seconds: float = Field(default=3600.0, ge=0, description="Age at which a file without a row goes.")
+    search_cache_seconds: float = Field(
+        default=7 * 86400, ge=0, description="How long what a search made is kept for a later one that does not come."
+    )
+    search_cache_bytes: int = Field(default=10 << 30, ge=0, description="How much of it a workspace keeps; 0: nothing.")
 
     @model_validator(mode="after")
     def refuse_a_lease_that_no_heartbeat_keeps(self) -> Self:

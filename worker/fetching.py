@@ -21,7 +21,16 @@ from app.storage import ContentMissing, Storage
 from worker.checkpoints import bring_checkpoints
 from worker.cores import threads_for_models
 from worker.memory import affordable_bytes
-from worker.runner.contract import BEST_FOLDER, CHECKPOINT_FOLDER, JOB_FILE, OUTPUT_FOLDER, InputFile, RunnerJob
+from worker.runner.contract import (
+    BEST_FOLDER,
+    CHECKPOINT_FOLDER,
+    JOB_FILE,
+    OUTPUT_FOLDER,
+    PIECE_FOLDER,
+    InputFile,
+    RunnerJob,
+)
+from worker.search_cache import bring_pieces, is_search
 
 Upload = ModelRow | DatasetRow
 
@@ -65,10 +74,8 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
     if claim.kind is JobKind.OPTIMIZE and model:
         # Known before minutes are spent on it: a result is about as large as its model, or smaller.
         storage.ensure_room(model.size_bytes)
-    (folder / OUTPUT_FOLDER).mkdir(mode=0o700)
-    (folder / CHECKPOINT_FOLDER).mkdir(mode=0o700)
-    (folder / BEST_FOLDER).mkdir(mode=0o700)
-    (folder / "inputs").mkdir(mode=0o700)
+    for name in (OUTPUT_FOLDER, CHECKPOINT_FOLDER, BEST_FOLDER, PIECE_FOLDER, "inputs"):
+        (folder / name).mkdir(mode=0o700)
     fetched: dict[UUID, InputFile] = {}
     uploads: list[Upload] = [*([model] if model else []), *others, *datasets.values()]
     for upload in uploads:
@@ -85,6 +92,8 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
         budget_seconds=claim.budget_seconds,
         memory_bytes=affordable_bytes(settings.runner.memory_bytes),
         checkpoints=bring_checkpoints(database, storage, claim, folder),
+        pieces=bring_pieces(database, storage, claim, folder) if is_search(claim) else {},
+        piece_bytes=settings.jobs.search_cache_bytes,
     )
     (folder / JOB_FILE).write_text(job.model_dump_json(by_alias=True))
     return job

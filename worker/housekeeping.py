@@ -16,7 +16,7 @@ from app.config import Settings, get_settings
 from app.database import Database
 from app.health.announcing import announce
 from app.health.tables import WorkerRow
-from app.jobs import lease
+from app.jobs import lease, search_cache
 from app.logs import configure_logs
 from app.queue import Queue
 from app.storage import Storage
@@ -82,8 +82,11 @@ class Housekeeper:
                 self._queue.wake(job_id, queue, priority)
 
     def collect(self) -> None:
-        """Remove blobs that nothing refers to, and files that no row knows."""
-        removed = collect_garbage(self._database, self._storage, self._settings.jobs.garbage_grace_seconds)
+        """Let go of what no search will ask for; remove blobs that nothing refers to, and files that no row knows."""
+        jobs = self._settings.jobs
+        with self._database.session_scope() as session:
+            search_cache.forget_old(session, jobs.search_cache_seconds, jobs.search_cache_bytes)
+        removed = collect_garbage(self._database, self._storage, jobs.garbage_grace_seconds)
         if removed:
             log.info("garbage_collected", files=removed)
 

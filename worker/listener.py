@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from app.database import DATABASE_AWAY, Database
 from app.jobs import lease
 from app.jobs.lease import Claim, Progress
-from worker.runner.contract import MAX_EVENT_BYTES, Best, Event
+from worker.runner.contract import MAX_EVENT_BYTES, Best, Event, Piece
 
 # Beyond this an attempt shows its progress and nothing else; a runner could fill the disk with what it says. What a
 # search tried is counted apart: a day of progress must not take its place.
@@ -39,10 +39,12 @@ class Listener:
         read_fd: int,
         on_checkpoint: Callable[[int, str], None],
         on_best: Callable[[Best], None],
+        on_piece: Callable[[Piece], None],
     ) -> None:
         self._claim = claim
         self._on_checkpoint = on_checkpoint
         self._on_best = on_best
+        self._on_piece = on_piece
         self._read_fd = read_fd
         self._lock = threading.Lock()
         self._events: list[dict[str, Any]] = []
@@ -97,6 +99,10 @@ class Listener:
         if event.type == "best":
             if event.best is not None:
                 self._on_best(event.best)
+            return
+        if event.type == "piece":
+            if event.piece is not None:
+                self._on_piece(event.piece)
             return
         with self._lock:
             before = self._progress

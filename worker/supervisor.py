@@ -60,6 +60,7 @@ from worker.publishing import (
     without_bytes,
 )
 from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
+from worker.search_cache import Pieces
 from worker.work_folders import work_folder
 
 # -P: nothing is imported from the work folder.
@@ -176,7 +177,8 @@ class Supervisor:
         read_fd, write_fd = os.pipe()
         keeper = Keeper(self.database, self.storage, claim, folder)
         nominations = Nominations(self.database, self.storage, claim, folder)
-        listener = Listener(claim, read_fd, keeper.offer, nominations.offer)
+        pieces = Pieces(self.settings, self.database, self.storage, claim, folder)
+        listener = Listener(claim, read_fd, keeper.offer, nominations.offer, pieces.offer)
         with (folder.parent / "stderr").open("w+b") as stderr:
             try:
                 process = sandbox.spawn(
@@ -196,6 +198,7 @@ class Supervisor:
                 listener.close()
                 keeper.close()
                 nominations.close()
+                pieces.close()
                 listener.flush(self.database, force=True)
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
             stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - STDERR_TAIL_BYTES))

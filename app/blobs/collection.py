@@ -16,12 +16,15 @@ from app.database import Database
 from app.datasets.tables import DatasetRow
 from app.jobs.checkpoints import PREFIX as CHECKPOINT_PREFIX
 from app.jobs.checkpoints import checkpoint_key
-from app.jobs.tables import JobCheckpointRow
+from app.jobs.search_cache import PREFIX as PIECE_PREFIX
+from app.jobs.search_cache import piece_key
+from app.jobs.tables import JobCheckpointRow, SearchCacheRow
 from app.models.tables import ModelRow
 from app.storage import Storage, StoredFile
 
 BATCH = 500
 PREFIX = "blobs"
+PREFIXES = (PREFIX, CHECKPOINT_PREFIX, PIECE_PREFIX)
 
 
 def collect_garbage(database: Database, storage: Storage, grace_seconds: float) -> int:
@@ -30,7 +33,7 @@ def collect_garbage(database: Database, storage: Storage, grace_seconds: float) 
     The grace keeps hands off an upload whose row is about to be written.
     """
     grace = timedelta(seconds=grace_seconds)
-    files = sum(_collect_files(database, storage, grace, prefix) for prefix in (PREFIX, CHECKPOINT_PREFIX))
+    files = sum(_collect_files(database, storage, grace, prefix) for prefix in PREFIXES)
     return _collect_blobs(database, storage, grace) + files
 
 
@@ -79,6 +82,8 @@ def _known_keys(database: Database, files: list[StoredFile]) -> set[str]:
         rows = session.execute(select(BlobRow.workspace_id, BlobRow.id).where(BlobRow.id.in_(ids))).all()
         checkpoints = session.scalars(select(JobCheckpointRow.file_id).where(JobCheckpointRow.file_id.in_(ids)))
         kept = {checkpoint_key(file_id) for file_id in checkpoints}
+        pieces = session.scalars(select(SearchCacheRow.file_id).where(SearchCacheRow.file_id.in_(ids)))
+        kept |= {piece_key(file_id) for file_id in pieces}
     return kept | {storage_key(workspace_id, blob_id) for workspace_id, blob_id in rows}
 
 

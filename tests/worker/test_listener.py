@@ -30,7 +30,13 @@ def say(database: Database, job_id: UUID) -> Iterator[Say]:
         claim = lease.claim(session, job_id, "test", 45.0)
     assert claim is not None
     read_end, write_end = os.pipe()
-    listener = Listener(claim, read_end, on_checkpoint=lambda step, name: None, on_best=lambda best: None)
+    listener = Listener(
+        claim,
+        read_end,
+        on_checkpoint=lambda step, name: None,
+        on_best=lambda best: None,
+        on_piece=lambda piece: None,
+    )
 
     def tell(progress: float) -> None:
         os.write(write_end, json.dumps({"type": "progress", "progress": progress}).encode() + b"\n")

@@ -20,6 +20,7 @@ RESULT_FILE = "result.json"
 OUTPUT_FOLDER = "outputs"
 CHECKPOINT_FOLDER = "checkpoints"
 BEST_FOLDER = "best"
+PIECE_FOLDER = "pieces"
 EVENT_FD_VARIABLE = "LATHE_EVENT_FD"
 MAX_EVENT_BYTES = 64 << 10
 MAX_RESULT_BYTES = 64 << 20
@@ -57,6 +58,10 @@ class RunnerJob(Strict):
     checkpoints: dict[int, str] = Field(
         default_factory=dict, description="By step of the recipe, what an earlier attempt left; relative paths."
     )
+    pieces: dict[str, str] = Field(
+        default_factory=dict, description="By key, what earlier searches of the same finished; relative paths."
+    )
+    piece_bytes: int = Field(default=0, description="The most that one may have to be kept.")
 
 
 class Best(Strict):
@@ -69,10 +74,17 @@ class Best(Strict):
     attempt: Attempt = Field(description="What was measured on it.")
 
 
+class Piece(Strict):
+    """Something that a search has finished, for later ones of the same model and data; its file is taken away."""
+
+    file: str = Field(max_length=64, pattern=r"^\d+\.tar$")
+    key: str = Field(pattern=r"^[0-9a-f]{64}$", description="Hash of everything that it depends on.")
+
+
 class Event(Strict):
     """One line of JSON on the event pipe."""
 
-    type: Literal["phase", "progress", "log", "checkpoint", "attempt", "best"]
+    type: Literal["phase", "progress", "log", "checkpoint", "attempt", "best", "piece"]
     phase: str | None = Field(default=None, max_length=64, pattern=r"^[a-z_]+$")
     progress: float | None = Field(default=None, ge=0, le=1)
     eta_seconds: float | None = Field(default=None, ge=0)
@@ -80,6 +92,7 @@ class Event(Strict):
     message: str | None = Field(default=None, max_length=8192)
     attempt: Attempt | None = None
     best: Best | None = None
+    piece: Piece | None = None
     step: int | None = Field(default=None, ge=0, le=1000)
     file: str | None = Field(default=None, max_length=64, pattern=r"^\d+-\d+\.tar$")
 
