@@ -53,15 +53,18 @@ def measure_beside(
     files: Mapping[str, ModelFile],
     metric: Metric,
     seconds: float = float("inf"),
+    timed_only: Mapping[str, ModelFile] | None = None,
 ) -> dict[str, Standing]:
     """A standing for every file, by its name, within `seconds` and what is left of the job's budget.
 
     Files are timed by turns with the original, all in one run, and then compared with it one after another; where time
-    does not suffice for all of them the first ones are measured.
+    does not suffice for all of them the first ones are measured. Those in `timed_only` are timed with them, and not
+    compared.
     """
     bench = _Bench(laboratory, original, metric, time.monotonic() + seconds, len(files))
-    standings = {name: Standing(model.size_bytes()) for name, model in files.items()}
-    bench.time(files, standings, TURNS_SHARE)
+    timed = {**files, **(timed_only or {})}
+    standings = {name: Standing(model.size_bytes()) for name, model in timed.items()}
+    bench.time(timed, standings, TURNS_SHARE)
     for position, (name, model) in enumerate(files.items()):
         bench.compare(model, standings[name], position)
     return standings

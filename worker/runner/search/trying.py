@@ -5,10 +5,12 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 
+from app.jobs.report import Interval
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
 from worker.engine.evaluation.acceptance import ROUNDING
 from worker.engine.faults import UserFault, is_out_of_memory
+from worker.engine.model_file import ModelFile
 from worker.engine.search.proposals import Proposal, Ratios, Trial
 from worker.passes.registry import load_pass
 from worker.runner.chain import Outcome
@@ -32,6 +34,24 @@ class Tried:
     outcome: Outcome | None = None
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """The fastest candidate so far, timed again beside every new one.
+
+    The original of a small model runs at one speed in one process and at another in the next, by a third and more;
+    what was measured in different runs is brought to one scale by what both hold.
+    """
+
+    model: ModelFile
+    ratio: float
+
+    def scaled(self, ratio: Interval, own: Interval | None) -> Interval:
+        """`ratio` on the scale of the run that this one's was measured in; `own` is its own in the new run."""
+        factor = 1.0 if own is None or own.value <= 0 else self.ratio / own.value
+        low, high = (None if one is None else one * factor for one in (ratio.low, ratio.high))
+        return Interval(value=ratio.value * factor, low=low, high=high)
+
+
 @dataclass
 class Bench:
     """Where candidates are tried: `laboratory` compares on the samples for choosing."""
@@ -44,6 +64,7 @@ class Bench:
     weights: ObjectiveWeights
     measuring_seconds: float
     """What both models need to be timed and compared."""
+    yardstick: Yardstick | None = None
 
     def attempt(self, proposal: Proposal, seconds: float) -> Tried:
         """Build and measure within about so many seconds. A fault of the candidate's is told in its trial."""
@@ -76,16 +97,26 @@ class Bench:
         return min(MOST_MEASURING_SECONDS, max(LEAST_MEASURING_SECONDS, 1.5 * self.measuring_seconds))
 
     def _measured(self, proposal: Proposal, outcome: Outcome, started: float) -> Trial:
-        files = {"candidate": outcome.model}
-        standing = measure_beside(self.laboratory, self.original, files, self.metric, self._measuring)["candidate"]
+        files, yardstick = {"candidate": outcome.model}, self.yardstick
+        beside = {} if yardstick is None else {"yardstick": yardstick.model}
+        standings = measure_beside(
+            self.laboratory, self.original, files, self.metric, self._measuring, timed_only=beside
+        )
+        standing = standings["candidate"]
         compared, times = standing.compared, standing.times
         if compared is None or times is None:
             return Trial(proposal, time.monotonic() - started, " ".join(standing.unmeasured))
+        latency = times.ratio
+        if yardstick is not None:
+            own = standings["yardstick"].times
+            latency = yardstick.scaled(latency, own.ratio if own else None)
+        if yardstick is None or latency.value > yardstick.ratio:
+            self.yardstick = Yardstick(outcome.model, latency.value)
         return Trial(
             proposal=proposal,
             seconds=time.monotonic() - started,
-            latency=times.ratio,
-            ratios=self._ratios(outcome, standing, times.ratio.value),
+            latency=latency,
+            ratios=self._ratios(outcome, standing, latency.value),
             size_bytes=standing.size_bytes,
             value=compared.metric_candidate,
             drop=compared.drop,
