@@ -10,7 +10,7 @@ from worker.runner.search.trying import Yardstick
 
 
 def test_what_the_original_does_in_another_run_changes_no_order() -> None:
-    """The yardstick was 2.2 times as fast; where the original runs faster it is 1.6, and a candidate of 2.0 beats it."""
+    """The yardstick was 2.2 times as fast; where the original is faster it is 1.6, and a candidate of 2.0 beats it."""
     yardstick = Yardstick(ModelFile(Path("static.onnx")), 2.2)
     scaled = yardstick.scaled(Interval(value=2.0, low=1.9, high=2.1), own=Interval(value=1.6))
     assert scaled.value == pytest.approx(2.75)
