@@ -18,6 +18,8 @@ from rich.progress import (
 from rich.text import Text
 
 from app.cli.output import note, stderr
+from app.cli.trials_table import LIVE_HEADING, live_row
+from app.jobs.report import Attempt
 
 if TYPE_CHECKING:
     from app.client import Job, JobEvent
@@ -59,9 +61,26 @@ def log_text(event: "JobEvent") -> str | None:
     It may quote names out of a stranger's model, and those could hold a terminal's control sequences.
     """
     message = _message(event)
-    if not message:
-        return None
-    return "".join(character if character.isprintable() else " " for character in str(message))
+    return _printable(str(message)) if message else None
+
+
+def _rows() -> "Callable[[JobEvent], list[str]]":
+    """The lines of an event on a terminal: what a search tried as rows of a table, below its heading."""
+    begun = False
+
+    def lines(event: "JobEvent") -> list[str]:
+        nonlocal begun
+        if event.type != "attempt":
+            return [text] if (text := log_text(event)) else []
+        heading = [] if begun else [LIVE_HEADING]
+        begun = True
+        return [*heading, _printable(live_row(Attempt.model_validate(event.data["attempt"])))]
+
+    return lines
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _message(event: "JobEvent") -> object:
@@ -99,8 +118,10 @@ def watching() -> Iterator[Watch]:
             eta = "" if job.is_over else eta_text(job.eta_seconds)
             progress.update(task, completed=done, description=f"{phase_text(job):<22}", eta=eta)
 
+        rows = _rows()
+
         def show(event: "JobEvent") -> None:
-            if text := log_text(event):
+            for text in rows(event):
                 progress.console.print(Text(text, style=WARNING_STYLE if is_warning(event) else ""))
 
         yield Watch(update, show)

@@ -14,6 +14,7 @@ from app.cli.uploads import send_dataset, send_model
 
 if TYPE_CHECKING:
     from app.client import Job, Lathe
+    from app.jobs.report import Report
 
 VERSION = 1
 ManifestArgument = Annotated[Path, typer.Argument(help="The `manifest.json` of a job, as downloaded.")]
@@ -38,6 +39,10 @@ def replay(
     document = _read(manifest)
     given = {"calibration": calibration, "training": training, "evaluation": evaluation}
     request = document["request"]
+    recipe = replayed_recipe(document)
+    searched = request["recipe"] == "auto"
+    if not recipe:
+        fail(f"{manifest} is of a search that delivered the original: there is nothing to run again", ExitCode.USAGE)
     with connect() as lathe:
         data = {
             role: _dataset(lathe, path, document["datasets"].get(role), request["data"].get(role))
@@ -46,7 +51,10 @@ def replay(
         }
         job = lathe.optimize(
             _model(lathe, model, document),
-            replayed_recipe(document),
+            # What was found by a search is run as its one candidate: samples are divided as they were then.
+            "auto" if searched else recipe,
+            search={"given": [recipe]} if searched else None,
+            deployment_check=False if searched else None,
             data=data,
             metric=document["metric"],
             contract=request.get("contract"),
@@ -60,7 +68,9 @@ def replay(
 
 def replayed_recipe(document: dict[str, Any]) -> list[dict[str, Any]]:
     """The passes that ran, each with its arguments and, where it chose anything by measuring, with its choices."""
-    ran = zip(document["request"]["recipe"], document["passes"], strict=False)
+    asked_for = document["request"]["recipe"]
+    asked_for = document.get("recipe", []) if asked_for == "auto" else asked_for
+    ran = zip(asked_for, document["passes"], strict=False)
     return [step.get("replay", asked) for asked, step in ran]
 
 
@@ -85,9 +95,9 @@ def _finish(lathe: "Lathe", job: "Job", document: dict[str, Any], *, as_json: bo
     if not job.succeeded:
         note(f"lathe: the replay, job {job.id}, is {job.state.value}")
         raise typer.Exit(code_of_job(job))
-    now = lathe.report(job).manifest
-    then_sha256, now_sha256 = document["artifact"]["sha256"], now["artifact"]["sha256"]
-    found = differences(document, now)
+    report = lathe.report(job)
+    then_sha256, now_sha256 = document["artifact"]["sha256"], _made(report)
+    found = differences(document, report.manifest)
     if as_json:
         print_json(
             {
@@ -104,6 +114,12 @@ def _finish(lathe: "Lathe", job: "Job", document: dict[str, Any], *, as_json: bo
         for line in found or ["Machine and libraries are the same."]:
             typer.echo(f"  {line}")
     raise typer.Exit(ExitCode.DONE if then_sha256 == now_sha256 else ExitCode.UNMET)
+
+
+def _made(report: "Report") -> str:
+    """The hash of what the passes made: of a search also where the original was delivered in its place."""
+    made = [one.sha256 for one in report.candidates if one.recipe]
+    return made[0] if made else str(report.manifest["artifact"]["sha256"])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A report as tables: the original beside the optimized file."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -8,12 +8,21 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.deployment_table import deployment_parts
+from app.cli.figures import (
+    SHARES,
+    interval_text,
+    metric_key,
+    milliseconds_text,
+    quality_text,
+    ratio_interval_text,
+    same_metric,
+)
 from app.cli.output import bytes_text
-from app.jobs.report import Candidate, Interval, Kernels, Measurement, Quality, Report, StepFile, Verdict
+from app.cli.search_table import search_parts
+from app.jobs.report import Candidate, Kernels, Measurement, Quality, Report, StepFile, Verdict
 from app.recipes.request import Metric
 
 VERDICT_STYLES = {"met": "bold green", "unmet": "bold yellow", "undecidable": "bold yellow", "no_contract": "bold"}
-SHARES = frozenset({"top1", "top5", "f1", "accuracy", "agreement"})
 KERNELS_SHOWN = 4
 
 INTERVAL = "  95 % interval"
@@ -32,10 +41,13 @@ def print_report(console: Console, report: Report) -> None:
 
 
 def _parts(report: Report) -> Iterator[RenderableType]:
-    for candidate in report.candidates:
+    # Of a search the delivered one; the others are rows of its table.
+    for candidate in report.candidates[:1] if report.search else report.candidates:
         yield _comparison(report.baseline, candidate)
         yield from _kernel_lines(report.baseline.kernels, candidate.measurement.kernels)
     yield from _chain(report)
+    if report.search is not None:
+        yield from search_parts(report, report.search)
     if report.deployment is not None:
         yield from deployment_parts(report.deployment)
     yield from _verdict_lines(report.verdict)
@@ -98,7 +110,7 @@ def _quality_rows(baseline: Measurement, measured: Measurement) -> Iterator[Row]
         if quality.labels is None:
             name += " vs original"
         else:
-            original = _same_metric(baseline.quality, quality)
+            original = same_metric(baseline.quality, quality)
         yield (
             name,
             quality_text(original) if original else "",
@@ -140,7 +152,7 @@ def _chain(report: Report) -> Iterator[RenderableType]:
     for column in ("size", "latency", "change", *(one.name.removesuffix("_db") for one in chosen)):
         table.add_column(Text(column), justify="right", no_wrap=True)
     before = report.baseline
-    originals = [_same_metric(before.quality, one) for one in chosen]
+    originals = [same_metric(before.quality, one) for one in chosen]
     start = [bytes_text(before.size_bytes), milliseconds_text(before.latency.p50_ms), ""]
     table.add_row("the original", *start, *(quality_text(one) if one else "" for one in originals))
     for name, file in files:
@@ -156,20 +168,12 @@ def _chain_metrics(report: Report) -> list[Quality]:
     metric = Metric.model_validate(report.manifest["metric"])
     measured = report.candidates[0].measurement.quality
     wanted = dict.fromkeys([(metric.name, metric.output, metric.labels), ("agreement", metric.output, None)])
-    return [one for key in wanted for one in measured if _metric_key(one) == key]
-
-
-def _metric_key(quality: Quality) -> tuple[str, str | None, str | None]:
-    return quality.name, quality.output, quality.labels
-
-
-def _same_metric(measured: Iterable[Quality], wanted: Quality) -> Quality | None:
-    return next((one for one in measured if _metric_key(one) == _metric_key(wanted)), None)
+    return [one for key in wanted for one in measured if metric_key(one) == key]
 
 
 def _step_rows(name: str, file: StepFile, chosen: list[Quality]) -> Iterator[tuple[str, ...]]:
     """One line, and one for the interval of the ratio."""
-    found = [_same_metric(file.quality, one) for one in chosen]
+    found = [same_metric(file.quality, one) for one in chosen]
     missing = NOT_MEASURED if file.unmeasured and not file.quality else ""
     ratio = file.latency_ratio
     yield (
@@ -196,35 +200,6 @@ def _environment_text(report: Report) -> str:
     place = report.environment
     versions = ", ".join(f"{name} {version}" for name, version in place.versions.items())
     return f"measured on {place.processor}, {place.threads} threads, batch {place.batch}; {versions}"
-
-
-def milliseconds_text(value: float) -> str:
-    """Three significant digits: 0.0412 ms, 41.2 ms, 4120 ms."""
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{decimals}f} ms"
-
-
-def quality_text(quality: Quality) -> str:
-    """The estimate, as a share where the metric is one."""
-    if quality.value is None:
-        return "exact" if quality.name == "sqnr_db" else "not finite"
-    return _quality_number(quality, quality.value) + (" dB" if quality.name == "sqnr_db" else "")
-
-
-def interval_text(quality: Quality) -> str:
-    """Its 95 % interval, where there is one."""
-    if quality.low is None or quality.high is None:
-        return ""
-    return f"{_quality_number(quality, quality.low)} to {_quality_number(quality, quality.high)}"
-
-
-def ratio_interval_text(ratio: Interval) -> str:
-    """The 95 % interval of a ratio, where there is one."""
-    return "" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f} x"
-
-
-def _quality_number(quality: Quality, value: float) -> str:
-    return f"{value:.2%}" if quality.name in SHARES else f"{value:.4g}"
 
 
 def model_memory_bytes(measured: Measurement) -> int:

@@ -12,6 +12,19 @@ from app.cli.connection import connect
 from app.cli.exits import ExitCode, fail
 from app.cli.following import DownloadOption, follow
 from app.cli.output import JsonOption, note, print_json
+from app.cli.search_options import (
+    AllowOption,
+    AutoOption,
+    ConfidenceOption,
+    FloorOption,
+    MaxCandidatesOption,
+    MaxDropOption,
+    ObjectiveOption,
+    TrainOption,
+    contract_of,
+    objective_of,
+    search_of,
+)
 from app.cli.uploads import check_id_or_file, id_or_upload, send_dataset, send_model
 
 if TYPE_CHECKING:
@@ -33,14 +46,6 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
-class Objective(StrEnum):
-    """What to make small."""
-
-    LATENCY = "latency"
-    SIZE = "size"
-    MEMORY = "memory"
-
-
 ModelArgument = Annotated[str, typer.Argument(help="A model's id, or a file to upload.")]
 PassesOption = Annotated[
     list[str] | None, typer.Option("--pass", help="A pass with its defaults; repeat it for a chain.")
@@ -52,19 +57,12 @@ EvaluationOption = Annotated[str | None, typer.Option(help="Dataset (id or file)
 MetricOption = Annotated[str | None, typer.Option(help="top1, top5, f1, accuracy, mse, mae, agreement, ...")]
 OutputOption = Annotated[str | None, typer.Option(help="Model output that the metric reads.")]
 LabelsOption = Annotated[str | None, typer.Option(help="Label array of the evaluation dataset.")]
-MaxDropOption = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Contract: largest loss of the metric; 0.01 is a point.")
-]
 TargetOption = Annotated[Device, typer.Option(help="Where the model will run.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads that the model will have.")]
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Batch that latency is measured at.")]
-ObjectiveOption = Annotated[
-    Objective | None,
-    typer.Option(help="What to make small. Recorded; it decides among candidates once a job tries several."),
-]
 DeploymentCheckOption = Annotated[
-    bool,
-    typer.Option("--deployment-check", help="Check at the end whether the delivered file can be put to work."),
+    bool | None,
+    typer.Option(help="Check at the end whether the delivered file can be put to work. With --auto that is done."),
 ]
 BudgetOption = Annotated[int | None, typer.Option(min=1, help="Seconds that the job may take.")]
 PriorityOption = Annotated[Priority | None, typer.Option(help="Order in the queue.")]
@@ -82,6 +80,7 @@ def optimize(
     model: ModelArgument,
     passes: PassesOption = None,
     recipe: RecipeOption = None,
+    auto: AutoOption = False,
     calibration: CalibrationOption = None,
     training: TrainingOption = None,
     evaluation: EvaluationOption = None,
@@ -89,11 +88,16 @@ def optimize(
     output: OutputOption = None,
     labels: LabelsOption = None,
     max_drop: MaxDropOption = None,
+    floor: FloorOption = None,
+    confidence: ConfidenceOption = None,
+    train: TrainOption = None,
+    allow: AllowOption = None,
+    max_candidates: MaxCandidatesOption = None,
     target: TargetOption = Device.CPU,
     threads: ThreadsOption = None,
     batch: BatchOption = None,
     objective: ObjectiveOption = None,
-    deployment_check: DeploymentCheckOption = False,
+    deployment_check: DeploymentCheckOption = None,
     budget: BudgetOption = None,
     priority: PriorityOption = None,
     seed: SeedOption = None,
@@ -103,7 +107,9 @@ def optimize(
     as_json: JsonOption = False,
 ) -> None:
     """Submit a job. Models and datasets are ids, or files, which are uploaded first."""
-    chain = _recipe(passes, recipe)
+    chain = _recipe(passes, recipe, auto=auto)
+    search = search_of(auto=auto, train=train, allow=allow, max_candidates=max_candidates)
+    contract, wanted = contract_of(max_drop, floor, confidence), objective_of(objective)
     if metric is None and (output or labels):
         fail("--output and --labels say where a metric is measured: name it with --metric", ExitCode.USAGE)
     roles = _stated(calibration=calibration, training=training, evaluation=evaluation)
@@ -115,10 +121,11 @@ def optimize(
             chain,
             data={role: id_or_upload(text, partial(send_dataset, lathe)) for role, text in roles.items()},
             metric=_stated(name=metric, output=output, labels=labels) if metric else None,
-            contract=max_drop,
+            contract=contract,
             target=_stated(device=target.value, threads=threads, batch=batch),
-            objective=objective,
-            deployment_check=deployment_check or None,
+            objective=wanted,
+            search=search,
+            deployment_check=deployment_check,
             budget_seconds=budget,
             priority=priority,
             seed=seed,
@@ -129,12 +136,14 @@ def optimize(
     _say_submitted(job, as_json=as_json)
 
 
-def _recipe(passes: list[str] | None, file: Path | None) -> list[str | dict[str, Any]]:
-    """Raises typer.Exit unless exactly one of the two is given and can be read."""
-    if passes and file is None:
-        return list(passes)
-    if passes or file is None:
-        fail("give the recipe as --pass NAME, as often as needed, or as --recipe FILE", ExitCode.USAGE)
+def _recipe(passes: list[str] | None, file: Path | None, *, auto: bool) -> str | list[str | dict[str, Any]]:
+    """Raises typer.Exit unless exactly one of the three is given and can be read."""
+    if sum((bool(passes), file is not None, auto)) != 1:
+        fail("give the recipe as --pass NAME, as often as needed, or as --recipe FILE, or --auto", ExitCode.USAGE)
+    if auto:
+        return "auto"
+    if file is None:
+        return list(passes or ())
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -13,11 +13,24 @@ COLUMNS = (
     Column("contract"),
     Column("why not", flexible=True),
 )
+# Of rows that are printed one by one, while nobody knows those to come.
+LIVE_NAME, LIVE_FIGURE = 40, 8
+LIVE_HEADING = f"{'candidate':<{LIVE_NAME}}" + "".join(
+    f"{name:>{2 + LIVE_FIGURE}}" for name in ("faster", "smaller", "drop")
+)
 
 
 def print_trials(trials: Sequence[Attempt]) -> None:
     """By the samples for choosing: estimates, and nothing that a verdict says."""
     print_table(COLUMNS, [_row(trial) for trial in trials])
+
+
+def live_row(trial: Attempt) -> str:
+    """One trial under LIVE_HEADING, on a line of its own."""
+    name, *figures, contract, why_not = _row(trial)
+    name = name if len(name) <= LIVE_NAME else f"{name[: LIVE_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+    cells = "".join(f"{figure:>{2 + LIVE_FIGURE}}" for figure in figures)
+    return f"{name:<{LIVE_NAME}}" + (f"  {why_not}" if why_not else f"{cells}  {contract}")
 
 
 def _row(trial: Attempt) -> tuple[str, ...]:

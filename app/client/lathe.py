@@ -204,7 +204,8 @@ class Lathe:
         data: Mapping[str, DatasetLike] | None = None,
         metric: str | Document | None = None,
         contract: float | Document | None = None,
-        objective: str | None = None,
+        objective: str | Document | None = None,
+        search: Document | None = None,
         target: Document | None = None,
         deployment_check: bool | None = None,
         budget_seconds: int | None = None,
@@ -215,9 +216,11 @@ class Lathe:
         """Submit a job, once what it uses is inspected; `wait` follows it.
 
         `data` names datasets by role (`calibration`, `training`, `evaluation`); `contract=0.01` accepts a loss of one
-        point. `objective` is recorded; it decides among candidates once a job tries several.
-        `deployment_check=True` asks whether the delivered file can be put to work. The same `idempotency_key` and
-        request again answer the same job; without one, a new key is made.
+        point. With the recipe `"auto"` Lathe finds the passes: `search` says what it may do, as
+        `{"max_candidates": 8}`, and `objective` by what it chooses, `"size"` or weights, as
+        `{"latency": 1, "size": 0.5}`. `deployment_check=True` asks whether the delivered file can be put to work; with
+        `"auto"` it is asked by default. The same `idempotency_key` and request again answer the same job; without one,
+        a new key is made.
         """
         body: dict[str, Any] = {
             "model_id": id_of(self.wait_until_ready(model if isinstance(model, Model) else self.model(model))),
@@ -229,7 +232,8 @@ class Lathe:
             "metric": None if metric is None else submission.metric_document(metric),
             "contract": None if contract is None else submission.contract_document(contract),
             "target": None if target is None else submission.document(target),
-            "objective": objective,
+            "objective": None if objective is None else submission.objective_document(objective),
+            "search": None if search is None else submission.document(search),
             "deployment_check": deployment_check,
             "budget_seconds": budget_seconds,
             "priority": priority,

@@ -160,6 +160,10 @@ class Candidate(BaseModel):
     measurement: Measurement = Field(description="What was measured on it.")
     latency_ratio: Interval = Field(description="Original's latency over this one's: above 1 is faster.")
     verdict: "Verdict | None" = Field(default=None, description="Of a search: whether the contract holds for it.")
+    drop: float | None = Field(
+        default=None,
+        description="Of a search: loss of the metric on those of accepting, as the contract bounds it.",
+    )
 
 
 class Verdict(BaseModel):

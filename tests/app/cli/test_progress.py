@@ -20,11 +20,12 @@ def phase() -> JobEvent:
 
 
 def tried(name: str) -> list[JobEvent]:
-    attempt = {"name": name, "explanation": "2 times as fast, a drop of 0.1"}
-    best = {"attempt": attempt, "file_name": "net.onnx"}
+    attempt = {"name": name, "recipe": ["p"], "outcome": "tried", "explanation": "2 times as fast, a drop of 0.1"}
+    figures = {"seconds": 1.0, "latency_ratio": {"value": 2.0}, "size_ratio": 3.9, "drop": 0.1, "holds": False}
+    best = {"attempt": attempt | figures, "file_name": "net.onnx"}
     return [
         JobEvent.model_validate(
-            {"id": 3, "type": "attempt", "at": "2026-01-01T00:00:00Z", "data": {"attempt": attempt}}
+            {"id": 3, "type": "attempt", "at": "2026-01-01T00:00:00Z", "data": {"attempt": attempt | figures}}
         ),
         JobEvent.model_validate({"id": 4, "type": "best", "at": "2026-01-01T00:00:00Z", "data": best}),
     ]
@@ -34,6 +35,18 @@ def test_what_a_search_tries_is_told_as_it_goes(capsys: pytest.CaptureFixture[st
     shown = stderr_of(tried("static\x1b[2J"), capsys)
     assert "static [2J: 2 times as fast, a drop of 0.1" in shown
     assert "Best so far, kept as net.onnx: static [2J" in shown
+
+
+def test_on_a_terminal_what_a_search_tries_is_a_row_below_one_heading(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in BAR_ON.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = [" ".join(line.split()) for line in stderr_of(tried("static") + tried("dynamic"), capsys).splitlines()]
+    assert sum("candidate faster smaller drop" in line for line in lines) == 1
+    assert any("static 2.00 x 3.90 x 0.1 broken" in line for line in lines)
+    assert any("dynamic 2.00 x 3.90 x 0.1 broken" in line for line in lines)
 
 
 def stderr_of(events: list[JobEvent], capsys: pytest.CaptureFixture[str]) -> str:

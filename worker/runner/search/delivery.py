@@ -102,6 +102,7 @@ def _candidate(one: Finalist, files: Sequence[Artifact], ending: Ending) -> Cand
         measurement=one.subject.measurement(one.latency, speed, one.compared.candidate),
         latency_ratio=one.ratio,
         verdict=_verdict(one, ending, causes=False),
+        drop=one.compared.drop,
     )
 
 

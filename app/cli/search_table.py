@@ -1,0 +1,75 @@
+"""The search of a report as tables: the front, why the winner won, and why each of the others lost."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.figures import metric_key, quality_text, ratio_interval_text
+from app.cli.output import bytes_text
+from app.jobs.report import Attempt, Candidate, Measurement, Report, SearchReport
+from app.recipes.request import Metric
+
+STYLES = {"winner": "bold green", "front": "green", "failed": "yellow"}
+WINNER = "*"
+
+
+def search_parts(report: Report, search: SearchReport) -> Iterator[RenderableType]:
+    """The front was measured in one run, on samples that the search had not seen; what was tried, while it went on."""
+    yield _front(report)
+    yield Text("* is delivered; `lathe promote` picks another one", style="dim")
+    yield Text("\nwhy this one", style="bold")
+    yield from (Text(f"  {sentence}") for sentence in search.explanation)
+    yield _attempts(search)
+
+
+def _front(report: Report) -> Table:
+    metric = Metric.model_validate(report.manifest["metric"])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title="the front", title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("candidate", overflow="fold")  # the one that gives way on a narrow terminal
+    for column in ("faster", "size", metric.name.removesuffix("_db"), "drop"):
+        table.add_column(Text(column), justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    before = report.baseline
+    table.add_row("", "the original", "", bytes_text(before.size_bytes), _metric_text(before, metric), "", "")
+    for number, candidate in enumerate(report.candidates):
+        cells = _front_row(candidate, metric)
+        style = STYLES["winner"] if number == 0 else ""
+        table.add_row(Text(WINNER if number == 0 else "", style=style), *(Text(cell, style=style) for cell in cells))
+    return table
+
+
+def _front_row(candidate: Candidate, metric: Metric) -> tuple[str, ...]:
+    ratio = candidate.latency_ratio
+    spread = ratio_interval_text(ratio)
+    return (
+        candidate.name,
+        f"{ratio.value:.2f} x" + (f"\n{spread}" if spread else ""),
+        bytes_text(candidate.measurement.size_bytes),
+        _metric_text(candidate.measurement, metric),
+        "" if candidate.drop is None else f"{candidate.drop:.4g}",
+        candidate.verdict.outcome.replace("_", " ") if candidate.verdict else "",
+    )
+
+
+def _metric_text(measured: Measurement, metric: Metric) -> str:
+    wanted = (metric.name, metric.output, metric.labels)
+    return next((quality_text(one) for one in measured.quality if metric_key(one) == wanted), "")
+
+
+def _attempts(search: SearchReport) -> Table:
+    title = f"what was tried ({len(search.attempts)} in {search.seconds:.0f} s)"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", show_header=False)
+    table.add_column(overflow="fold", max_width=36)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    for attempt in search.attempts:
+        table.add_row(*_attempt_row(attempt))
+    return table
+
+
+def _attempt_row(attempt: Attempt) -> tuple[Text, ...]:
+    return Text(attempt.name), Text(attempt.outcome, style=STYLES.get(attempt.outcome, "")), Text(attempt.explanation)
