@@ -9,7 +9,7 @@ from worker.engine.search.proposals import Trial
 
 def figures(trial: Trial) -> str:
     """`2.31 times as fast (2.20 - 2.44), 3.9 times as small, a drop of 0.002`."""
-    speed = f"{trial.ratios.latency:.3g} times as fast"
+    speed = f"{trial.speed:.3g} times as fast"
     if trial.latency is not None and trial.latency.low is not None and trial.latency.high is not None:
         speed += f" ({trial.latency.low:.3g} - {trial.latency.high:.3g})"
     drop = "a difference that is no number" if trial.drop is None else f"a drop of {_number(trial.drop)}"
@@ -46,7 +46,7 @@ def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights
     if broken:
         best = max(broken, key=lambda one: one.ratios.gain(weights))
         words.append(
-            f"`{best.name}` would gain more ({best.ratios.latency:.3g} times as fast), and loses "
+            f"`{best.name}` would gain more ({best.speed:.3g} times as fast), and loses "
             f"{_number(best.drop or 0.0)} of the metric where {_number(allowed)} is allowed."
         )
     return words
@@ -56,7 +56,7 @@ def _by_method(winner: Trial, others: Sequence[Trial]) -> list[str]:
     """One sentence on the plain methods beside the winner: what most people would have tried first."""
     plain = [one for one in others if one.proposal.family in {"static", "dynamic", "weights", "float16", "graph"}]
     said = [
-        f"{one.name} {one.ratios.latency:.3g} times{'' if one.holds else ', and beyond the contract'}"
+        f"{one.name} {one.speed:.3g} times{'' if one.holds else ', and beyond the contract'}"
         for one in plain
         if one.measured
     ]

@@ -69,7 +69,9 @@ class Trial:
     seconds: float
     failure: str | None = None
     latency: Interval | None = None
+    """Original's over its own, as measured in one run."""
     ratios: Ratios = field(default_factory=Ratios)
+    """The same on one scale with every other trial, for comparing them."""
     size_bytes: int = 0
     value: float | None = None
     """The job's metric."""
@@ -81,6 +83,11 @@ class Trial:
     @property
     def name(self) -> str:
         return self.proposal.name
+
+    @property
+    def speed(self) -> float:
+        """How many times as fast as the original, as measured."""
+        return self.ratios.latency if self.latency is None else self.latency.value
 
     @property
     def measured(self) -> bool:

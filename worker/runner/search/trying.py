@@ -5,7 +5,6 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 
-from app.jobs.report import Interval
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
 from worker.engine.evaluation.acceptance import ROUNDING
@@ -45,11 +44,9 @@ class Yardstick:
     model: ModelFile
     ratio: float
 
-    def scaled(self, ratio: Interval, own: Interval | None) -> Interval:
+    def scaled(self, ratio: float, own: float | None) -> float:
         """`ratio` on the scale of the run that this one's was measured in; `own` is its own in the new run."""
-        factor = 1.0 if own is None or own.value <= 0 else self.ratio / own.value
-        low, high = (None if one is None else one * factor for one in (ratio.low, ratio.high))
-        return Interval(value=ratio.value * factor, low=low, high=high)
+        return ratio * self.ratio / own if own else ratio
 
 
 @dataclass
@@ -106,17 +103,17 @@ class Bench:
         compared, times = standing.compared, standing.times
         if compared is None or times is None:
             return Trial(proposal, time.monotonic() - started, " ".join(standing.unmeasured))
-        latency = times.ratio
+        latency = times.ratio.value
         if yardstick is not None:
             own = standings["yardstick"].times
-            latency = yardstick.scaled(latency, own.ratio if own else None)
-        if yardstick is None or latency.value > yardstick.ratio:
-            self.yardstick = Yardstick(outcome.model, latency.value)
+            latency = yardstick.scaled(latency, own.ratio.value if own else None)
+        if yardstick is None or latency > yardstick.ratio:
+            self.yardstick = Yardstick(outcome.model, latency)
         return Trial(
             proposal=proposal,
             seconds=time.monotonic() - started,
-            latency=latency,
-            ratios=self._ratios(outcome, standing, latency.value),
+            latency=times.ratio,
+            ratios=self._ratios(outcome, standing, latency),
             size_bytes=standing.size_bytes,
             value=compared.metric_candidate,
             drop=compared.drop,
