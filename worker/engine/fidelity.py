@@ -24,10 +24,13 @@ class Power:
     noise: float = 0.0
 
     def add(self, exact: np.ndarray, made: np.ndarray) -> None:
+        """Of results in another number, as of boxes that were found, none corresponds: all of both is noise then."""
         exact, made = exact.astype(np.float64), made.astype(np.float64)
-        if np.isfinite(exact).all():
-            self.signal += float(np.square(exact).sum())
-            self.noise += float(np.square(np.nan_to_num(made - exact, posinf=1e150, neginf=-1e150)).sum())
+        if not np.isfinite(exact).all():
+            return
+        self.signal += float(np.square(exact).sum())
+        differing = [made - exact] if made.shape == exact.shape else [made, exact]
+        self.noise += sum(float(np.square(np.nan_to_num(one, posinf=1e150, neginf=-1e150)).sum()) for one in differing)
 
     @property
     def db(self) -> float:
@@ -104,9 +107,16 @@ class Answers:
                 if isinstance(left, np.ndarray) and left.dtype.kind == "f":
                     powers.setdefault(index, Power()).add(left, right)
                     if looks_like_scores(left):
-                        same.extend((left.argmax(axis=1) == right.argmax(axis=1)).tolist())
+                        same.extend(_same_classes(left, right))
         worst = min((power.db for power in powers.values()), default=LARGEST_DB)
         return Fidelity(worst, sum(same) / len(same) if same else None)
+
+
+def _same_classes(left: np.ndarray, right: np.ndarray) -> list[bool]:
+    if left.shape != right.shape:
+        return [False] * len(left)
+    same: list[bool] = (left.argmax(axis=1) == right.argmax(axis=1)).tolist()
+    return same
 
 
 def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext, samples: np.ndarray) -> Fidelity:

@@ -184,7 +184,7 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
 
 def _conv(node: ir.Node) -> Role | None:
     weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > MATRIX_RANK else None
-    if weight is None or weight.dtype != np.float32 or weight.ndim != CONV_RANK:
+    if weight is None or weight.dtype != np.float32 or weight.ndim != CONV_RANK or not weight.size:
         return None
     return Role.WEIGHTED if bias is None or constant(bias) is not None else None
 
@@ -192,7 +192,7 @@ def _conv(node: ir.Node) -> Role | None:
 def _gemm(node: ir.Node) -> Role | None:
     weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > MATRIX_RANK else None
     plain = number(node, "alpha", 1.0) == number(node, "beta", 1.0) == 1.0 and not integer(node, "transA", 0)
-    if weight is None or weight.dtype != np.float32 or not plain:
+    if weight is None or weight.dtype != np.float32 or not weight.size or not plain:
         return None
     width = weight.shape[0 if integer(node, "transB", 0) else 1]
     offsets = constant(bias)
@@ -207,7 +207,8 @@ def _matmul(node: ir.Node) -> Role | None:
         return None
     weight = constant(right)
     if weight is not None:
-        return Role.WEIGHTED if weight.ndim == MATRIX_RANK and weight.dtype == np.float32 else None
+        plain = weight.ndim == MATRIX_RANK and weight.dtype == np.float32 and weight.size
+        return Role.WEIGHTED if plain else None
     return Role.PRODUCT if right is not None and right.const_value is None else None
 
 

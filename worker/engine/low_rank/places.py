@@ -18,6 +18,7 @@ INSIDE_FUNCTION = "inside a function of the model"
 SHARED = "its weight is read by other nodes as well"
 MOVED = "its weight comes through other operators: `optimize_graph` before this pass folds them"
 NOT_FLOAT32 = "its weight is not float32"
+EMPTY = "its weight has no elements"
 NOT_FINITE = "its weight holds NaN or infinity"
 GROUPED = "a grouped convolution"
 NOT_TWO_AXES = "a convolution over other than two axes of space"
@@ -128,6 +129,8 @@ def _against_weight(node: ir.Node) -> str | None:
         return NOT_FLOAT32
     if len(weight.uses()) > 1 or weight.is_graph_output():
         return SHARED
+    if not tensor.size:
+        return EMPTY
     against = _against_shape(node, tuple(tensor.shape.numpy()))
     return against or (None if np.isfinite(tensor.numpy()).all() else NOT_FINITE)
 

@@ -49,12 +49,13 @@ class Product:
     @property
     def terms(self) -> int:
         """Terms of one output element."""
-        return math.prod(self.weight_shape) // self.channel_count
+        return math.prod(self.weight_shape) // max(1, self.channel_count)
 
 
 def as_rows(weight: np.ndarray, axis: int) -> np.ndarray:
     """`(C, K)`: one row an output channel, in the order in which a product sums."""
-    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    moved = np.moveaxis(weight, axis, 0)
+    return moved.reshape(len(moved), math.prod(moved.shape[1:]))  # -1 says nothing where there are no elements
 
 
 def from_rows(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:

@@ -134,4 +134,9 @@ def _reader(part: Part, product: Product | None, weight: np.ndarray, moments: Ma
         # Terms along the input axis first, all else in rows: enough where moments are not known.
         rows, found = np.moveaxis(weight, axis, -1).reshape(-1, weight.shape[axis]), None
     units = np.repeat(part.units, rows.shape[1] // weight.shape[axis])
-    return Reader(rows.astype(np.float64), np.eye(rows.shape[1]) if found is None else found, units)
+    # What is no number cannot be inverted: as little is known then as of what cannot be read.
+    if found is None or not np.isfinite(found).all():
+        found = np.eye(rows.shape[1])
+    largest = float(np.finfo(np.float32).max)
+    rows = np.nan_to_num(rows.astype(np.float64), nan=0.0, posinf=largest, neginf=-largest)
+    return Reader(rows, found, units)

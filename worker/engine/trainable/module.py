@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import nn
 
-from worker.engine.trainable.registry import Call, Operator
+from worker.engine.trainable.registry import SAME, Call, Operator
 
 HOST = torch.device("cpu")
 NORMALIZATION = "BatchNormalization"
@@ -28,11 +29,11 @@ class Step:
     """A constant of the node's fixes the batch of what it is fed."""
 
     def run(
-        self, arguments: Sequence[torch.Tensor | None], device: torch.device, training: bool, growth: int = 1
+        self, arguments: Sequence[torch.Tensor | None], device: torch.device, training: bool, growth: Fraction = SAME
     ) -> list[Any]:
         """The outputs in order. Inputs are brought onto one device, but for those that are read as numbers."""
         call = Call(self.operator.name, self.attributes, self.opset, len(self.outputs), training, device)
-        call.growth = growth if self.grows else 1
+        call.growth = growth if self.grows else SAME
         made = self.operator.function(call, *_together(arguments, self.operator.host_inputs))
         return list(made) if isinstance(made, tuple | list) else [made]
 
@@ -55,7 +56,7 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
     `train()` and `eval()` switch BatchNormalization and Dropout. Parameters and running statistics go by the names of
     the file's constants, dots included: `named_parameters()` gives them, `state` and `load_state` take and set both.
 
-    A file may fix its batch, `fixed_batch` by input; it can be fed a multiple of that where `batching` finds it may.
+    A file may fix its batch, `fixed_batch` by input; it can be fed another where `batching` finds it may.
     With `frozen_statistics`, BatchNormalization uses its running statistics in `train()` mode too.
     """
 
@@ -81,6 +82,10 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.integers = {name: tensor for name, tensor in constants.items() if not tensor.is_floating_point()}
         self._buffers.update({name: tensor for name, tensor in constants.items() if tensor.is_floating_point()})
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # torch would look for `training` among the weights first, and a file may have one of that name.
+        object.__setattr__(self, name, value)
+
     @property
     def device(self) -> torch.device:
         return next((one.device for one in self._parameters.values()), HOST)
@@ -102,9 +107,9 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
                     values.pop(name, None)
         return {name: values[name] for name in names}
 
-    def _growth(self, feed: Mapping[str, torch.Tensor]) -> int:
-        sizes = {feed[name].shape[0] // size for name, size in self.fixed_batch.items()}
-        return int(sizes.pop()) if len(sizes) == 1 else 1
+    def _growth(self, feed: Mapping[str, torch.Tensor]) -> Fraction:
+        sizes = {Fraction(feed[name].shape[0], size) for name, size in self.fixed_batch.items()}
+        return sizes.pop() if len(sizes) == 1 else SAME
 
     def constants(self) -> dict[str, torch.Tensor]:
         """Every value that no node makes and no caller gives."""

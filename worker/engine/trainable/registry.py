@@ -7,6 +7,7 @@ CPU: torch reads them without waiting for a GPU.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 OperatorFunction = Callable[..., Any]
 NEWEST = 1_000_000
+SAME = Fraction(1)
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Call:
     """How many outputs the node names; trailing ones may be absent."""
     training: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    growth: int = 1
+    growth: Fraction = SAME
     """How many times the batch that the file names is fed, where the node handles the batch and a constant fixes it."""
 
     def get(self, name: str, default: Any) -> Any:

@@ -40,7 +40,8 @@ class Target:
     def rows(self, samples: np.ndarray) -> torch.Tensor:
         """The labels of these samples: int64, or float32."""
         dtype = np.float32 if self.axis is None else np.int64
-        return torch.from_numpy(np.ascontiguousarray(self.values[samples], dtype))
+        with np.errstate(over="ignore"):  # the loss is no number then, and the step is not taken
+            return torch.from_numpy(np.ascontiguousarray(self.values[samples], dtype))
 
 
 def choose_targets(
@@ -137,10 +138,11 @@ def pieces(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _variance(values: np.ndarray) -> float:
-    """Of the finite ones; 1 where they are all alike. Reads a piece at a time."""
+    """Of those that are finite in float32, as they are learned; 1 where all are alike. Reads a piece at a time."""
     count, total, squares = 0, 0.0, 0.0
     for rows in pieces(values):
-        piece = rows.astype(np.float64)
+        with np.errstate(over="ignore"):
+            piece = rows.astype(np.float32).astype(np.float64)
         piece = piece[np.isfinite(piece)]
         count, total, squares = count + piece.size, total + float(piece.sum()), squares + float((piece**2).sum())
     mean = total / max(1, count)

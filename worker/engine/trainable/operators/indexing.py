@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional
 
+from worker.engine.trainable.operators.shapes import repeated
 from worker.engine.trainable.registry import Call, numbers, operator
 
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
@@ -27,8 +28,8 @@ def _counted(indices: torch.Tensor, size: int) -> torch.Tensor:
 @operator("GatherElements")
 def gather_elements(call: Call, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     axis = call.get("axis", 0)
-    if call.growth > 1 and axis % x.dim() and x.shape[0] * call.growth == indices.shape[0]:
-        x = x.repeat(call.growth, *[1] * (x.dim() - 1))  # a table that was written for the batch of the file
+    if call.growth != 1 and axis % x.dim() and x.shape[0] * call.growth == indices.shape[0]:
+        x = repeated(x, indices.shape[0])  # a table that was written for the batch of the file
     return torch.gather(x, axis, _counted(indices, x.shape[axis]))
 
 

@@ -4,6 +4,7 @@ Sizes are what they are when the graph runs, so that what it computes from its i
 """
 
 import math
+from fractions import Fraction
 
 import torch
 from torch.nn import functional
@@ -54,10 +55,11 @@ def reshape(call: Call, x: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
     return x.reshape(wanted if follows else _grown(wanted, x.numel(), call.growth))
 
 
-def _grown(wanted: list[int], count: int, growth: int) -> list[int]:
+def _grown(wanted: list[int], count: int, growth: Fraction) -> list[int]:
     """A shape that fixes a batch, for a batch `growth` times as large: it is the first axis, or part of it."""
-    if -1 in wanted or math.prod(wanted) * growth == count:
-        return [wanted[0] * growth, *wanted[1:]]
+    first = wanted[0] * growth
+    if first.denominator == 1 and (-1 in wanted or math.prod(wanted) * growth == count):
+        return [int(first), *wanted[1:]]
     return wanted
 
 
@@ -117,15 +119,17 @@ def tile(_call: Call, x: torch.Tensor, repeats: torch.Tensor) -> torch.Tensor:
 
 @operator("Concat")
 def concat(call: Call, *tensors: torch.Tensor) -> torch.Tensor:
-    if call.growth > 1:
+    if call.growth != 1:
         # A constant that stands beside every sample, a class token, was written for the batch of the file.
-        rows = max(one.shape[0] for one in tensors)
-        tensors = tuple(_repeated(one, rows) if call.get("axis", 1) % one.dim() else one for one in tensors)
+        sizes = [one.shape[0] for one in tensors]
+        rows = max(sizes) if call.growth > 1 else min(sizes)
+        tensors = tuple(repeated(one, rows) if call.get("axis", 1) % one.dim() else one for one in tensors)
     return torch.cat(tensors, dim=call.get("axis", 1))
 
 
-def _repeated(x: torch.Tensor, rows: int) -> torch.Tensor:
-    return x.repeat(rows // x.shape[0], *[1] * (x.dim() - 1))
+def repeated(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """So many rows of it, from the first again behind the last."""
+    return x.repeat(-(-rows // x.shape[0]), *[1] * (x.dim() - 1))[:rows]
 
 
 @operator("Split", until=12)

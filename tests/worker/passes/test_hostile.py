@@ -1,0 +1,119 @@
+"""Passes that train, cut or factor: hostile models, labels and few samples end in a fault of the user's or a result."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.worker.passes.schooling import Job, save
+from tests.worker.runner.hostile.programs import PROGRAMS, plain
+from worker.engine.faults import UserFault
+
+BRIEF = {"epochs": 1, "batch_size": 8}
+ARGUMENTS = {
+    "prune_structured": {"ratio": 0.25},
+    "factorize_low_rank": {"objective": "size", "fidelity_floor_db": 3.0},
+    "distill": BRIEF,
+    "fine_tune": BRIEF,
+    "quantize_aware_training": {**BRIEF, "placement": "kernels"},
+    "prune_unstructured": {"sparsity": 0.5, "training": BRIEF},
+}
+# One child for all models, for a crash of the libraries would end pytest, and with the limit of a runner: memory that
+# is not there has to be refused, not taken. What it prints last tells the model that ended it.
+CHILD = """
+import json, os, resource, sys
+from pathlib import Path
+import numpy as np
+from onnx import helper
+import onnxruntime as ort
+from tests.worker import networks
+from tests.worker.passes.schooling import Job, save
+from tests.worker.runner.hostile.programs import PROGRAMS
+from worker.engine.faults import UserFault
+
+name, arguments, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
+os.chdir(folder)
+for number, (program, build) in enumerate(PROGRAMS.items()):
+    (given,) = build().graph.input
+    model = save(build(), folder / f"model-{number}")
+    job = Job(folder / f"work-{number}", {given.name: networks.normal(24, 8)}, {"label": np.arange(24) % 4})
+    try:
+        made = job.run(name, model, **arguments)
+        ort.InferenceSession(made.model.path, providers=["CPUExecutionProvider"])
+        outcome = "changed" if made.modified else "as it was"
+        faces = [[value.name for value in one.structure().graph.output] for one in (model, made.model)]
+        assert faces[0] == faces[1], faces
+    except UserFault as error:
+        fault = error.fault()
+        assert fault.detail
+        outcome = fault.code
+    print(json.dumps([program, outcome]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_hostile_models_end_in_a_clear_fault_or_a_result(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, name, json.dumps(ARGUMENTS[name]), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    outcomes = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert (done.returncode, list(outcomes)) == (0, list(PROGRAMS)), done.stderr[-4000:]
+    # Nothing lies beside the folders that the pass was given.
+    numbers = range(len(PROGRAMS))
+    assert {path.name for path in tmp_path.iterdir()} == {f"{kind}-{n}" for kind in ("model", "work") for n in numbers}
+    # Neither side may swallow the other.
+    assert {"changed", "as it was"} & {*outcomes.values()}
+    assert outcomes["index-out-of-range"] == "model_fails"
+
+
+LABELS = {
+    "out-of-range": np.full(24, 99),
+    "below-zero": np.full(24, -5),
+    "none-known": np.full(24, -1),
+    "largest": np.full(24, 2**63 - 1),
+    "smallest": np.full(24, -(2**63)),
+    "unsigned": np.full(24, 2**64 - 1, np.uint64),
+    "nan": np.full((24, 4), np.nan, np.float32),
+    "infinite": np.full((24, 4), np.inf, np.float32),
+    "overflowing": np.full((24, 4), 1e300),
+    "of-another-shape": np.zeros((24, 7), np.int64),
+    "a-sequence": np.zeros((24, 4), np.int64),
+    "without-elements": np.zeros((24, 0), np.int64),
+    "truth-values": np.zeros(24, bool),
+    "of-four-axes": np.zeros((24, 1, 1, 1), np.int64),
+}
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["named", "found"])
+@pytest.mark.parametrize("name", LABELS)
+def test_hostile_labels_end_in_a_clear_fault_or_a_result(name: str, asked: bool, tmp_path: Path) -> None:
+    model = save(plain(), tmp_path / "model")
+    arrays = {"x": np.random.default_rng(0).standard_normal((24, 8), np.float32)}
+    named = {"labels": {"y": "label"}} if asked else {}
+    try:
+        made = Job(tmp_path / "work", arrays, {"label": LABELS[name]}).run("fine_tune", model, **BRIEF, **named)
+    except UserFault as error:
+        assert error.fault().remedy
+    else:
+        weights = made.model.load().graph.initializer
+        assert all(np.isfinite(np.frombuffer(one.raw_data, np.float32)).all() for one in weights)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_handful_of_samples_end_in_a_clear_fault_or_a_result(name: str, count: int, tmp_path: Path) -> None:
+    model = save(plain(), tmp_path / "model")
+    arrays = {"x": np.random.default_rng(0).standard_normal((count, 8), np.float32)}
+    job = Job(tmp_path / "work", arrays, {"label": np.arange(count)})
+    try:
+        assert job.run(name, model, **ARGUMENTS[name]).notes
+    except UserFault as error:
+        assert (error.fault().code, count) == ("too_few_samples", 1)
