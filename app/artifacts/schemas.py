@@ -14,8 +14,9 @@ class Artifact(BaseModel):
 
     id: UUID = Field(description="Its id.")
     job_id: UUID = Field(description="The job that delivered it.")
-    kind: Literal["model", "manifest", "ort"] = Field(
-        description="An optimized model, what is needed to make it again, or the model in ONNX Runtime's own format."
+    kind: Literal["model", "manifest", "ort", "plot"] = Field(
+        description="An optimized model, what is needed to make it again, the model in ONNX Runtime's own format, or "
+        "a picture of a search's front."
     )
     file_name: str = Field(description="A safe name for it.")
     media_type: str = Field(description="Its media type.")

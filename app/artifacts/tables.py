@@ -32,7 +32,7 @@ from app.jobs.tables import JobRow
 class ArtifactRow(Base):
     __tablename__ = "artifacts"
     __table_args__ = (
-        CheckConstraint("kind IN ('model', 'manifest', 'ort')", name="kind"),
+        CheckConstraint("kind IN ('model', 'manifest', 'ort', 'plot')", name="kind"),
         CheckConstraint("(trial IS NULL) = (gain IS NULL)", name="provisional_has_gain"),
         Index("uq_artifacts_provisional", "job_id", unique=True, postgresql_where=text("trial IS NOT NULL")),
     )

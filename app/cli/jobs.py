@@ -114,12 +114,12 @@ def promote(
 def download(
     source: Annotated[UUID, typer.Argument(metavar="ID", help="Of a job, or of an artifact.")],
     path: Annotated[Path, typer.Argument(help="Where to: a file, or a folder.")] = Path(),
-    kind: Annotated[str, typer.Option(help="Of a job: `model`, `manifest`, or `ort` where it compiled one.")] = "model",
+    kind: Annotated[str, typer.Option(help="Of a job: `model`, `manifest`, `ort` or `plot`.")] = "model",
     as_json: JsonOption = False,
 ) -> None:
     """Download what a job delivered, or promoted; its hash is verified, and an interrupted download continued."""
     with connect() as lathe:
-        save(lathe, _artifact_of(lathe, source, kind), path, as_json=as_json)
+        save(lathe, _artifact_of(lathe, source, kind, path.suffix), path, as_json=as_json)
 
 
 def passes(as_json: JsonOption = False) -> None:
@@ -132,8 +132,11 @@ def passes(as_json: JsonOption = False) -> None:
     print_table(PASS_COLUMNS, (_pass_row(item) for item in found))
 
 
-def _artifact_of(lathe: "Lathe", source: UUID, kind: str) -> "JobArtifact":
-    """A job's file of that kind, or the artifact of that id. Raises NothingDelivered where the job has none."""
+def _artifact_of(lathe: "Lathe", source: UUID, kind: str, suffix: str) -> "JobArtifact":
+    """A job's file of that kind, of its pictures the one with that suffix; or the artifact of that id.
+
+    Raises NothingDelivered where the job has none.
+    """
     from app.client import LatheApiError
 
     try:
@@ -142,7 +145,8 @@ def _artifact_of(lathe: "Lathe", source: UUID, kind: str) -> "JobArtifact":
         if error.code != "not_found":
             raise
         return lathe.artifact(source)
-    return job.delivered(kind)
+    pictures = [one for one in job.artifacts if one.kind == kind == "plot" and one.file_name.endswith(suffix)]
+    return pictures[0] if pictures else job.delivered(kind)
 
 
 def _pass_row(item: "Pass") -> tuple[str, ...]:

@@ -15,7 +15,7 @@ class JobArtifact(BaseModel):
     """A file that a job delivered, or the best it has found so far."""
 
     id: UUID = Field(description="Its id under `/v1/artifacts`.")
-    kind: str = Field(description="`model`, `manifest` or `ort`.")
+    kind: str = Field(description="`model`, `manifest`, `ort` or `plot`.")
     file_name: str = Field(description="A safe name for it.")
     media_type: str = Field(description="Its media type.")
     size_bytes: int = Field(description="Its size.")

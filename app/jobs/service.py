@@ -37,8 +37,10 @@ def _jobs() -> Select[Any]:
     facts["sha256"] = func.encode(ArtifactRow.sha256, "hex")
     facts |= {"provisional": ArtifactRow.trial.is_not(None), "trial": ArtifactRow.trial}
     artifact = func.json_build_object(*chain.from_iterable(facts.items()), type_=JSON)
+    # Models first, and of each kind what was delivered first: of a search the winner.
+    in_order = (ArtifactRow.kind != "model", ArtifactRow.kind.desc(), ArtifactRow.id)
     artifacts = (
-        select(func.json_agg(aggregate_order_by(artifact, ArtifactRow.kind.desc(), ArtifactRow.id), type_=JSON))
+        select(func.json_agg(aggregate_order_by(artifact, *in_order), type_=JSON))
         .where(ArtifactRow.job_id == JobRow.id)
         .scalar_subquery()
     )

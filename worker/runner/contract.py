@@ -101,7 +101,7 @@ class OutputFile(Strict):
     """A file the runner made."""
 
     path: str = Field(pattern=r"^outputs/[A-Za-z0-9._-]+$")
-    kind: Literal["model", "manifest", "ort"]
+    kind: Literal["model", "manifest", "ort", "plot"]
     file_name: FileName
     media_type: MediaType
 

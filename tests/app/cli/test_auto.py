@@ -59,6 +59,21 @@ def test_its_manifest_gives_the_same_bytes_again(lathe: LatheCommand, job: dict[
     assert winner == job["artifacts"][0]
 
 
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [pytest.param("front.png", b"\x89PNG", id="png"), pytest.param("front.svg", b"<?xml", id="svg")],
+)
+def test_the_front_is_downloaded_as_a_picture(
+    lathe: LatheCommand, job: dict[str, Any], tmp_path: Path, name: str, head: bytes
+) -> None:
+    kinds = [artifact["kind"] for artifact in job["artifacts"]]
+    assert kinds.count("plot") == 2
+    assert kinds[0] == "model"
+    outcome = lathe("download", job["id"], tmp_path / name, "--kind", "plot")
+    assert outcome.code == 0, outcome.stderr
+    assert (tmp_path / name).read_bytes().startswith(head)
+
+
 def test_a_search_that_delivered_the_original_has_nothing_to_run_again(
     lathe: LatheCommand, job: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -1,6 +1,8 @@
 """What a search delivers: the winner, the rest of the front, and why."""
 
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +13,18 @@ from worker.engine.search.front import pareto_front
 from worker.engine.search.proposals import Trial
 from worker.runner.artifacts import Artifact, marked_slower, write_manifest
 from worker.runner.causes import Evidence, find_causes
-from worker.runner.contract import RunnerResult
+from worker.runner.contract import OutputFile, RunnerResult
 from worker.runner.manifest import Account, build_manifest
 from worker.runner.measuring import Subject
 from worker.runner.opening import OpenJob
 from worker.runner.search.accepting import Bound, Finalist, Turn
 from worker.runner.search.data import SearchData
+from worker.runner.search.plotting import Picture, Point, write_plots
 from worker.runner.search.searching import Found, measured
 from worker.runner.summary import environment_of, summary_of
 from worker.runner.verdict import is_slower, judge, with_speed
+
+NOT_DRAWN = "The picture of the front could not be drawn; the worker's log says why, and the report has its figures."
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def delivered(ending: Ending) -> RunnerResult:
     recipe = [step.parameters for step in outcome.steps]
     account = Account(ending.bound.metric, recipe, outcome.manifests, medians, artifact, extras)
     manifest = build_manifest(ending.opened.job, ending.opened.request, account)
+    plots = _plots(ending)
     report = Report(
         baseline=before,
         candidates=candidates,
@@ -72,11 +78,44 @@ def delivered(ending: Ending) -> RunnerResult:
     written = [file.file for one in ending.finalists for file in files[one.delivered.trial.name]]
     return RunnerResult(
         outcome="succeeded",
-        artifacts=[*written, write_manifest(manifest, ending.opened.workdir)],
+        artifacts=[*written, *plots, write_manifest(manifest, ending.opened.workdir)],
         report=report,
         verdict=verdict,
         summary=summary_of(before, candidates[0], ending.bound.metric, winner.compared),
     )
+
+
+def _plots(ending: Ending) -> list[OutputFile]:
+    """Pictures of the front. Whatever goes wrong with them costs no job what it found."""
+    try:
+        return write_plots(_picture(ending), ending.opened.workdir)
+    except Exception as error:
+        with suppress(OSError):
+            traceback.print_exception(error)
+        ending.warnings.append(NOT_DRAWN)
+        ending.opened.pacing.events.log(NOT_DRAWN, "warning")
+        return []
+
+
+def _picture(ending: Ending) -> Picture:
+    before = ending.turn.latency.p50_ms
+    front = {
+        one.delivered.trial.name: Point(
+            name=one.delivered.trial.name,
+            latency_ms=before / one.ratio.value,
+            size_bytes=one.subject.size_bytes,
+            drop=one.compared.drop,
+            holds=True,
+        )
+        for one in ending.finalists
+    }
+    tried = [
+        Point(trial.name, before / trial.ratios.latency, trial.size_bytes, trial.drop, trial.holds)
+        for trial in ending.found.trials
+        if trial.measured and trial.name not in front
+    ]
+    original = Point("original", before, ending.original.size_bytes, 0.0, holds=True)
+    return Picture(str(ending.bound.metric.name), ending.bound.allowed, original, list(front.values()), tried)
 
 
 def _files(one: Finalist) -> list[Artifact]:

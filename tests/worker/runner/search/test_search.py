@@ -123,3 +123,12 @@ def test_a_model_that_no_pass_can_work_on_ends_well(tmp_path: Path) -> None:
     assert result.verdict is not None
     assert result.verdict.outcome == "met"
     assert {one.outcome for one in report.search.attempts} == {"failed"}
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path: Path) -> None:
+    model = networks.parse("agraph (float[N, 4] x) => (float[N, 4] y) { y = Neg (x) }")
+    (tmp_path / "outputs" / "front.png").mkdir(parents=True)  # where the picture would go
+    search = {"passes": ["optimize_graph"]}
+    result, report = searched(tmp_path, model, {"evaluation": {"x": networks.normal(50, 4)}}, search=search)
+    assert [one.kind for one in result.artifacts] == ["model", "manifest"]
+    assert any("picture of the front could not be drawn" in line for line in report.warnings)

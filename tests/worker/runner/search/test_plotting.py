@@ -1,0 +1,43 @@
+"""The front as a picture: readable files, the same bytes each time, whatever the candidates are called."""
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from worker.runner.search.plotting import Picture, Point, write_plots
+
+ORIGINAL = Point("original", 2.0, 4 << 20, 0.0, holds=True)
+LONG = "static int8, channels cut to 0.5, taught for 10 epochs " * 4
+FRONT = [Point("static int8", 0.8, 1 << 20, 0.002, holds=True), Point(LONG, 0.5, 1 << 19, 0.02, holds=True)]
+TRIED = [Point("a broken one", 0.4, 1 << 18, 0.4, holds=False), Point("no number", 1.9, 4 << 20, None, holds=False)]
+PICTURE = Picture("top1", 0.01, ORIGINAL, FRONT, TRIED)
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def drawn(workdir: Path, picture: Picture) -> dict[str, bytes]:
+    (workdir / "outputs").mkdir(parents=True)
+    written = write_plots(picture, workdir)
+    assert [one.kind for one in written] == ["plot", "plot"]
+    return {one.media_type: (workdir / one.path).read_bytes() for one in written}
+
+
+def test_both_files_are_what_they_say_and_the_same_each_time(tmp_path: Path) -> None:
+    first, second = (drawn(tmp_path / name, PICTURE) for name in ("first", "second"))
+    assert first == second
+    assert first["image/png"].startswith(PNG_MAGIC)
+    assert ElementTree.fromstring(first["image/svg+xml"]).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - ours
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        pytest.param(replace(PICTURE, front=[ORIGINAL], tried=[]), id="the original alone"),
+        pytest.param(replace(PICTURE, allowed=0.0), id="nothing allowed"),
+        pytest.param(replace(PICTURE, front=[replace(FRONT[0], name="$\\frac{$ <b>&</b>")]), id="signs in a name"),
+        pytest.param(replace(PICTURE, front=[replace(FRONT[0], latency_ms=0.01, size_bytes=2048)]), id="orders apart"),
+    ],
+)
+def test_what_is_unusual_is_drawn_as_well(picture: Picture, tmp_path: Path) -> None:
+    assert len(drawn(tmp_path, picture)) == 2
