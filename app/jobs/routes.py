@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import anyio
-from fastapi import APIRouter, BackgroundTasks, Header, Path, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.access.dependencies import Reader, Writer
@@ -36,6 +36,7 @@ from app.errors import (
 )
 from app.headers import described
 from app.jobs import lease, promotion, service, submission
+from app.jobs.examples import SUBMISSIONS
 from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, PassMisplaced
 from app.jobs.report import Report
 from app.jobs.schemas import Job, JobEvent, JobEvents, Promotion
@@ -89,7 +90,7 @@ JOB_HEADERS = ("ETag", "Retry-After")
     | {202: {"description": "The job is accepted.", "headers": described("Location", *JOB_HEADERS)}},
 )
 async def submit_job(
-    body: OptimizeRequest,
+    body: Annotated[OptimizeRequest, Body(openapi_examples=SUBMISSIONS)],
     caller: Writer,
     database: DatabaseDep,
     queue: QueueDep,
