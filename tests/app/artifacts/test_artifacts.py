@@ -116,3 +116,15 @@ def test_a_job_has_one_best_so_far(database: Database, workspace_id: UUID) -> No
     add_artifact(database, workspace_id, job_id, trial={"name": "first"}, gain=0.5)
     with pytest.raises(IntegrityError, match="uq_artifacts_provisional"):
         add_artifact(database, workspace_id, job_id, trial={"name": "second"}, gain=0.6)
+
+
+async def test_a_job_lists_its_models_first_the_winner_before_the_others(
+    client: httpx.AsyncClient, reader: Headers, database: Database, workspace_id: UUID
+) -> None:
+    job_id = add_job(database)
+    for kind, name in (("manifest", "m"), ("plot", "p"), ("ort", "o"), ("model", "winner"), ("model", "second")):
+        add_artifact(database, workspace_id, job_id, kind=kind, file_name=name)
+    job = (await client.get(f"/v1/jobs/{job_id}", headers=reader)).json()
+    names = [each["file_name"] for each in job["artifacts"]]
+    assert names[:2] == ["winner", "second"]
+    assert sorted(names[2:]) == ["m", "o", "p"]
