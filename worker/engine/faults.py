@@ -11,7 +11,13 @@ from app.errors import Fault
 # A hostile file may name its parts with megabytes.
 MAX_DETAIL_CHARACTERS = 2000
 # What libraries say who raise something else than MemoryError.
-ALLOCATION_FAILURES = ("Failed to allocate memory", "bad_alloc", "Cannot allocate memory", "bad allocation")
+ALLOCATION_FAILURES = (
+    "Failed to allocate memory",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "bad allocation",
+    "CUDA out of memory",
+)
 
 
 class UserFault(Exception):

@@ -110,10 +110,10 @@ def _doubts(metric: Metric, compared: ComparisonAnswer, allowed: float, met: boo
         )
     counted = metric.name in COUNTING
     # The rule of three (J. Hanley, A. Lippman-Hand, JAMA 1983): none in n is compatible with up to 3 in n.
-    if counted and met and compared.changed_samples == 0 and 3 / compared.sample_count > allowed:
+    scored = compared.scored_samples
+    if counted and met and compared.changed_samples == 0 and 3 / scored > allowed:
         found.append(
-            f"No sample changed, which for {compared.sample_count:,} samples still allows a true drop of up to "
-            f"{_number(3 / compared.sample_count)}."
+            f"No sample changed, which for {scored:,} samples still allows a true drop of up to {_number(3 / scored)}."
         )
     if data.random_evaluation:
         found.append("The input was random.")

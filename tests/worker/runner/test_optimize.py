@@ -218,6 +218,7 @@ def _judge(max_drop: float, **figures: Any) -> Verdict:
         "drop_low": drop,
         "drop_high": drop,
         "sample_count": 200,
+        "scored_samples": 200,
         "changed_samples": 0,
         "warnings": [],
         **figures,

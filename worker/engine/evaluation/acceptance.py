@@ -40,8 +40,8 @@ def decide(compared: ComparisonAnswer, metric: str, allowed: float, confidence: 
     if drop is None or below is None or above is None:
         return Decision("unmet")
     if metric in COUNTING:
-        below = max(below, _binomial_bound(drop, compared.sample_count, confidence))
-    elif compared.sample_count < LEAST_RESAMPLED:
+        below = max(below, _binomial_bound(drop, compared.scored_samples, confidence))
+    elif compared.scored_samples < LEAST_RESAMPLED:
         return Decision("undecidable", below, above, LEAST_RESAMPLED)
     if below <= allowed + ROUNDING:
         return Decision("met", below, above)

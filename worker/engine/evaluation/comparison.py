@@ -275,7 +275,7 @@ def _contract_figures(
         before, after = _perfect(name), fidelity.get(str(request.metric.output), {}).get(name)
     figures: dict[str, Any] = dict.fromkeys(FIGURES)
     if before is None or after is None:
-        return figures | {"changed_samples": 0}
+        return figures | {"changed_samples": 0, "scored_samples": 0}
 
     def difference(weights: np.ndarray) -> np.ndarray:
         return metrics.drop(name, before(weights), after(weights))
@@ -294,7 +294,14 @@ def _contract_figures(
         "drop_above": drop.bound(1 - request.confidence),
         "drop_below": drop.bound(request.confidence),
         "changed_samples": changed,
+        "scored_samples": _scored(after, scores.count),
     }
+
+
+def _scored(statistic: Statistic, samples: int) -> int:
+    if isinstance(statistic, Mean):
+        return int(np.sum(~np.isnan(statistic.scores)))
+    return len(np.unique(statistic.owners)) if isinstance(statistic, MacroF1) else samples
 
 
 @dataclass(frozen=True)

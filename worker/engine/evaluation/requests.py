@@ -98,5 +98,6 @@ class ComparisonAnswer(BaseModel):
         default=None, description="What the drop stays below at the confidence asked for, one-sided."
     )
     sample_count: int
+    scored_samples: int = Field(description="Of them those that the metric scores: without a known label none is.")
     changed_samples: int = Field(description="Samples whose score by the metric changed.")
     warnings: list[str]

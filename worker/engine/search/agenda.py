@@ -61,6 +61,8 @@ class Agenda:
     def open(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
         """What the request allows and was not tried."""
         tried = {key_of(trial.proposal.recipe) for trial in trials}
+        # One name is one candidate: that less time is left for its epochs makes it no other.
+        named = {trial.name for trial in trials}
         proposals = chain(
             first_proposals(self._ground),
             smaller_proposals(trials, self._ground),
@@ -71,7 +73,8 @@ class Agenda:
         )
         for proposal in proposals:
             key = key_of(proposal.recipe)
-            if key not in tried and allowed(proposal.recipe, self._search, self._ground.device):
+            known = key in tried or proposal.name in named
+            if not known and allowed(proposal.recipe, self._search, self._ground.device):
                 tried.add(key)
                 yield proposal
 

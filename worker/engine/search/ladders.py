@@ -77,7 +77,7 @@ def pruned_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Propos
         return
     tail = tail_of(trials, trained=False)
     yield Proposal(
-        name=f"{left:.0%} of the multiply-accumulates{tail.words}",
+        name=f"{100 * left:.3g}% of the multiply-accumulates{tail.words}",
         family="pruned",
         recipe=(_cut(left), *tail.passes),
         expected=_cut_ratios(trials, left, tail),
@@ -95,7 +95,7 @@ def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: floa
         return
     tail = tail_of(trials, trained=True)
     yield Proposal(
-        name=f"{left:.0%} of the multiply-accumulates, distilled{tail.words}",
+        name=f"{100 * left:.3g}% of the multiply-accumulates, distilled{tail.words}",
         family="taught",
         recipe=(_cut(left), Distill(**{"pass": "distill", "epochs": epochs}), *tail.passes),
         expected=_cut_ratios(trials, left, tail),

@@ -21,6 +21,7 @@ from worker.runner.measuring import Laboratory, Subject, noise_warnings
 
 # Drops on the samples for choosing that differ by less, as a share of what is allowed, say nothing of who is safer.
 LIKE_RISK = 0.25
+MOST_RISK = 1e9
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def choose_winner(finalists: Sequence[Finalist], gains: Mapping[str, float], bou
     then is `undecidable`, and says so.
     """
     accepted = _fixed_sequence(finalists, gains, bound)
-    samples = max((one.compared.sample_count for one in finalists), default=0)
+    samples = max((one.compared.scored_samples for one in finalists), default=0)
     if not accepted and samples < least_samples(str(bound.metric.name), bound.allowed, bound.confidence):
         accepted = [
             one
@@ -150,7 +151,8 @@ def _fixed_sequence(finalists: Sequence[Finalist], gains: Mapping[str, float], b
 
     def risk(one: Finalist) -> tuple[int, float]:
         share = (one.delivered.trial.drop or 0.0) / max(bound.allowed, ROUNDING)
-        return math.floor(share / LIKE_RISK), gains[one.delivered.trial.name]
+        # An error that grows from next to nothing grows by more than a number holds.
+        return math.floor(min(share / LIKE_RISK, MOST_RISK)), gains[one.delivered.trial.name]
 
     accepted = []
     for one in sorted(finalists, key=risk):

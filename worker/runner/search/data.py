@@ -50,7 +50,7 @@ def load_search_data(
     given = open_roles(job, workdir, scratch)
     names = {role: source_of(job, role) for role in given}
     split = split_roles(
-        given, {role: job.datasets[role].path for role in given}, names, scratch / "split", request.seed
+        given, {role: job.datasets[role].sha256 for role in given}, names, scratch / "split", request.seed
     )
     feeds = {role: match_arrays(inputs, found, split.sources[role]) for role, found in split.arrays.items()}
     casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)

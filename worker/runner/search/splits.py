@@ -39,7 +39,9 @@ class Split:
 def split_roles(
     given: Mapping[str, Arrays], files: Mapping[str, str], names: Mapping[str, str], folder: Path, seed: int
 ) -> Split:
-    """`files` says by role which file holds its arrays, `names` what it is called; copies go into `folder`."""
+    """`files` says by role which file holds its arrays, by its hash: one that was uploaded twice is one. `names` says
+    what it is called; copies go into `folder`.
+    """
     source = {
         role: next(one for one in sources if one in given)
         for role, sources in SOURCES.items()

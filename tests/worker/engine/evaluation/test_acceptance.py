@@ -27,6 +27,7 @@ def compared(before: np.ndarray, after: np.ndarray, confidence: float = 0.95) ->
         drop_above=drop.bound(1 - confidence),
         drop_below=drop.bound(confidence),
         sample_count=len(before),
+        scored_samples=int(np.sum(~np.isnan(after))),
         changed_samples=int(np.sum(before != after)),
         warnings=[],
     )
@@ -99,3 +100,11 @@ def test_a_contract_of_a_hundredth_is_broken_as_seldom_as_it_says() -> None:
 def test_what_is_no_number_keeps_no_contract() -> None:
     answer = compared(*scores(10, 0)).model_copy(update={"drop": None, "drop_below": None})
     assert decide(answer, "mse", 0.01, 0.95).outcome == "unmet"
+
+
+def test_samples_without_a_label_show_nothing() -> None:
+    before, after = scores(1000, 0)
+    before[20:] = after[20:] = np.nan
+    # None of 20 leaves 3 / 20 possible.
+    assert decide(compared(before, after), "top1", 0.01, 0.95).outcome == "undecidable"
+    assert decide(compared(before, after), "top1", 0.2, 0.95).outcome == "met"

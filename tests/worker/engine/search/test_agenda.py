@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from app.recipes.auto import Search
-from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, SIZE
+from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, SIZE, trial
 from worker.engine.search.agenda import Agenda
 from worker.engine.search.ground import Ground
+from worker.engine.search.ladders import pruned_proposals
 from worker.engine.search.proposals import Proposal, Ratios, Trial, best_of
 
 PLENTY = 10_000.0
@@ -118,3 +119,30 @@ def test_by_size_weights_in_few_bits_come_early() -> None:
 def test_the_same_trials_lead_to_the_same_search() -> None:
     names = [[one.name for one in searched(as_cnns_are)] for _ in range(2)]
     assert names[0] == names[1]
+
+
+def test_a_candidate_is_tried_once_however_many_epochs_there_is_time_for() -> None:
+    """Static int8 breaks the contract, and so does what is trained around it, while time runs away."""
+
+    def broken(proposal: Proposal) -> Trial:
+        speed = 3.0 if proposal.family in ("static", "aware") else 1.0
+        return measured(proposal, speed, drop=0.3)
+
+    ground = replace(CONVOLUTIONAL, training_samples=300)
+    agenda, trials = Agenda(ground, Search(training=True), LATENCY, seed=0), list[Trial]()
+    left = 2000.0
+    while (following := agenda.following(trials, left)) is not None:
+        trials.append(broken(following.proposal))
+        left *= 0.8
+    names = [one.name for one in trials]
+    assert len(set(names)) == len(names)
+    assert sum(one.proposal.family == "aware" for one in trials) >= 1
+
+
+def test_rungs_that_lie_close_have_names_of_their_own() -> None:
+    def at(left: float, holds: bool) -> Trial:
+        return trial(f"{left}", family="pruned", drop=0.0 if holds else 0.3, settings={"left": left})
+
+    trials = [at(0.06, True), at(0.05, False)]
+    (following,) = pruned_proposals(trials, CONVOLUTIONAL)
+    assert following.name == "5.5% of the multiply-accumulates"

@@ -41,6 +41,7 @@ def finalist(one: One, samples: int) -> Finalist:
         **figures,
         drop=one.accepted_drop,
         sample_count=samples,
+        scored_samples=samples,
         changed_samples=0,
         warnings=[],
     )
@@ -79,6 +80,12 @@ CASES = [
         "a",
     ),
     Case("one that lost before comes last", [One("a", 0.1, 0.009, "unmet", 0.1), One("b", 1.0, 0, "met")], "b"),
+    # Beside an original whose error is zero, any growth is beyond what a number holds.
+    Case(
+        "one whose error grew from nothing comes last",
+        [One("a", 2.0, 1e308, "unmet", 1e308), One("b", 1.0, 0, "met")],
+        "b",
+    ),
     Case("nothing that gains", [One("a", -0.1, 0, "met")], None),
     Case("nothing that holds", [One("a", 1.0, 0, "unmet", 0.1)], None),
     # 299 samples are the least that can show one in a hundred at 0.95.
