@@ -3,6 +3,7 @@
 from typing import Any
 
 MAX_TEXT = 300
+RECIPE = ("body", "recipe")
 
 
 def located(entry: dict[str, Any], body: Any) -> dict[str, str]:
@@ -10,6 +11,8 @@ def located(entry: dict[str, Any], body: Any) -> dict[str, str]:
     where = entry["loc"]
     if entry["type"] == "json_invalid":
         where = where[:1]
+    if where[:2] == RECIPE:
+        where = where[:2] + where[3:]  # what comes third is our name for the form that it has
     return {"location": clip(".".join(str(part) for part in where)), "message": clip(_message(entry, body))}
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from app.recipes.auto import Auto, ObjectiveWeights, Search
 from app.recipes.base import exactly_one
@@ -15,6 +15,14 @@ LABEL_FREE: frozenset[str] = frozenset({"agreement", "cosine", "sqnr_db"})
 BOUNDS = ("max_drop", "floor")
 # What `auto` holds to where the request says nothing: a point of the metric, and how sure it is of that.
 USUAL_DROP, USUAL_CONFIDENCE = 0.01, 0.95
+
+
+# Which of the two a recipe is meant to be; so that one that is neither is told what is wrong with it as that.
+LISTED, FOUND = "listed", "found"
+
+
+def _kind_of_recipe(recipe: object) -> str:
+    return FOUND if isinstance(recipe, str) else LISTED
 
 
 class Data(BaseModel):
@@ -106,7 +114,9 @@ class OptimizeRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model_id: UUID = Field(description="The model to optimize.")
-    recipe: Recipe | Auto = Field(description="Passes in the order in which they run, or `auto`, which finds them.")
+    recipe: Annotated[Annotated[Recipe, Tag(LISTED)] | Annotated[Auto, Tag(FOUND)], Discriminator(_kind_of_recipe)] = (
+        Field(description="Passes in the order in which they run, or `auto`, which finds them.")
+    )
     search: Search | None = Field(default=None, description="With `auto`: what it may do.")
     data: Data = Field(default_factory=Data, description="Datasets by role; all optional.")
     metric: Metric | None = Field(
