@@ -33,10 +33,16 @@ def verdict_on(trial: Trial, winner: Trial | None, front: Sequence[Trial], allow
 def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) -> list[str]:
     """The answer to: why this one?"""
     if winner is None:
-        return [
-            f"None of {len(trials)} candidates keeps the contract (a drop of at most {_number(allowed)}) and gains "
-            "anything: the original is delivered."
-        ]
+        promising = [one for one in trials if one.measured and one.holds and one.ratios.gain(weights) > 0]
+        contract = f"the contract (a drop of at most {_number(allowed)})"
+        if promising:
+            best = max(promising, key=lambda one: one.ratios.gain(weights))
+            return [
+                f"{len(promising)} of {len(trials)} candidates, `{best.name}` the best of them, keep {contract} and "
+                "gain something on the samples for choosing. When they were measured once more, none both gained and "
+                "was shown to keep it on the samples for accepting: the original is delivered."
+            ]
+        return [f"None of {len(trials)} candidates keeps {contract} and gains anything: the original is delivered."]
     others = [one for one in trials if one.name != winner.name]
     words = [f"`{winner.name}` was chosen by {_objective(weights)}: {figures(winner)}."]
     words += [f"What was done: {' '.join(winner.notes[:3])}"] if winner.notes else []
