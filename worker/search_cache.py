@@ -70,11 +70,12 @@ class Pieces:
             self._storage.delete_sync(stored.storage_key)
 
     def _record(self, stored: StoredPiece) -> bool:
-        """Whether a row refers to it now."""
+        """False where the lease is somebody else's."""
         with self._database.session_scope() as session:
             if lease.record(session, self._claim, Progress(), []) is None:
                 return False
-            return remember(session, scope_of(session, self._claim), stored)
+            remember(session, scope_of(session, self._claim), stored)
+            return True
 
 
 def bring_pieces(database: Database, storage: Storage, claim: Claim, folder: Path) -> dict[str, str]:

@@ -186,7 +186,12 @@ class Attempt(BaseModel):
         "`broken`: it breaks the contract; `failed`: it could not be made or measured. While the search runs, `tried`."
     )
     explanation: str = Field(description="Why, in words with their numbers.")
-    seconds: float = Field(description="Time that building and measuring it took.")
+    seconds: float = Field(description="Time that building and measuring it took, in the search that did so.")
+    cached: bool = Field(
+        default=False,
+        description="Whether an earlier search built and measured it: of the same model, data, seed, threads, target "
+        "and contract, on such a processor, by the same version. What is delivered is measured anew all the same.",
+    )
     latency_ratio: Interval | None = Field(default=None, description="Original's latency over its own.")
     size_ratio: float | None = Field(default=None, description="Original's size over its own.")
     metric: float | None = Field(default=None, description="The job's metric.")

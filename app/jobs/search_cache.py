@@ -70,15 +70,15 @@ def scope_of(session: Session, claim: Claim) -> Scope:
     return Scope(claim.workspace_id, hashlib.sha256(json.dumps(facts).encode()).digest(), sorted(subjects))
 
 
-def remember(session: Session, scope: Scope, stored: StoredPiece) -> bool:
-    """Whether its file is what the key stands for now; else there was one before, which stays, and it is garbage."""
+def remember(session: Session, scope: Scope, stored: StoredPiece) -> None:
+    """Let its file be what the key stands for; that of one before is garbage then."""
     values = {"file_id": stored.file_id, "size_bytes": stored.size_bytes, "sha256": stored.sha256}
     inserting = insert(SearchCacheRow).values(
         workspace_id=scope.workspace_id, scope=scope.digest, key=stored.key, subjects=scope.subjects, **values
     )
-    session.execute(inserting.on_conflict_do_nothing())
-    kept = select(SearchCacheRow.file_id).where(_within(scope), SearchCacheRow.key == stored.key)
-    return session.scalar(kept) == stored.file_id
+    # A runner leaves one again only where it could not use the one that it was given.
+    replacing = {**values, "subjects": scope.subjects, "created_at": func.now(), "used_at": func.now()}
+    session.execute(inserting.on_conflict_do_update(index_elements=["workspace_id", "scope", "key"], set_=replacing))
 
 
 def pieces_of(session: Session, scope: Scope, most: int, most_bytes: int) -> list[StoredPiece]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -20,7 +21,7 @@ from app.database import Database
 from app.datasets.tables import DatasetRow
 from app.jobs import lease
 from app.jobs.states import JobState
-from app.jobs.tables import JobDatasetRow, JobEventRow
+from app.jobs.tables import JobDatasetRow, JobEventRow, ReportRow
 from tests.app.jobs.factories import add_job, read_job
 from tests.worker import networks
 from tests.worker.attempts import add_optimization
@@ -79,13 +80,18 @@ def kept(supervisor: Supervisor, database: Database, job_id: UUID) -> list[tuple
 
 def told(database: Database, job_id: UUID) -> list[str]:
     """Names of the candidates that the events tell of."""
+    return [one["name"] for one in attempts(database, job_id)]
+
+
+def attempts(database: Database, job_id: UUID) -> list[dict[str, Any]]:
+    """What the events tell of each candidate."""
     with database.session_scope() as session:
         rows = session.scalars(
             select(JobEventRow.data)
             .where(JobEventRow.job_id == job_id, JobEventRow.type == "attempt")
             .order_by(JobEventRow.id)
         )
-        return [data["attempt"]["name"] for data in rows]
+        return [data["attempt"] for data in rows]
 
 
 @pytest.mark.parametrize("case", ENDS, ids=lambda case: case.id)
@@ -178,3 +184,40 @@ def test_what_a_search_had_found_when_it_was_cancelled_is_a_model_that_runs(
     delivered = ort.InferenceSession(tmp_path / row.file_name, providers=["CPUExecutionProvider"])
     (scores,) = delivered.run(None, {"image": images[:2]})
     assert np.isfinite(scores).all()
+
+
+def test_the_next_search_goes_on_from_what_a_cancelled_one_had_finished(
+    supervisor: Supervisor, database: Database, model: UUID, tmp_path: Path
+) -> None:
+    images = npz(image=networks.normal(400, 3, 16, 16))
+    dataset = store_upload(database, supervisor.storage, DatasetRow, images, tmp_path, status="ready")
+
+    def add(budget_seconds: float, max_candidates: int) -> UUID:
+        request = {
+            "model_id": str(model),
+            "recipe": "auto",
+            "objective": "size",  # what is smaller is so on a busy machine as well
+            "contract": {"max_drop": 0.5},
+            "search": {"passes": ["quantize_weights", "convert_float16"], "max_candidates": max_candidates},
+            "data": {"evaluation": str(dataset)},
+            "target": {"device": "cpu", "threads": 1},
+        }
+        job_id = add_job(database, model_id=model, request=request, budget_seconds=budget_seconds)
+        with database.session_scope() as session:
+            session.add(JobDatasetRow(job_id=job_id, role="evaluation", dataset_id=dataset))
+        return job_id
+
+    cancelled = add(300.0, 32)
+    with running_until_kept(supervisor, database, cancelled):
+        pass  # and cancel it
+    assert read_job(database, cancelled).state == JobState.CANCELLED
+    following = add(90.0, 2)
+    supervisor.run(following)
+    assert read_job(database, following).state == JobState.SUCCEEDED
+    with database.session_scope() as session:
+        body = session.scalars(select(ReportRow.body).where(ReportRow.job_id == following)).one()
+    before, now = attempts(database, cancelled), body["search"]["attempts"]
+    finished = {one["name"] for one in before if one["outcome"] != "failed"}
+    assert finished
+    assert {one["name"] for one in now if one["cached"]} == finished & {one["name"] for one in now}
+    assert any(one["cached"] for one in now)

@@ -30,10 +30,19 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     extras: dict[ExtraKind, Path] = field(default_factory=dict)
     """What the last pass made beside its model; of an earlier one's it would be out of date."""
+    made_here: bool = False
+    """Whether a pass ran for it in this job; else all it is made of was taken from an earlier search."""
 
     @property
     def modified(self) -> bool:
         return any(step.modified for step in self.steps)
+
+    def go_on(self, model: ModelFile, step: Step, manifest: dict[str, Any], extras: dict[ExtraKind, Path]) -> None:
+        """By one step more, which left this model."""
+        self.model, self.extras = model, extras
+        self.steps.append(step)
+        self.files.append(model)
+        self.manifests.append(manifest)
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,5 @@ def run_pass(name: str, config: PassConfig, outcome: Outcome, context: PassConte
         "notes": result.notes,
         "layers": result.layers,
     }
-    outcome.model, outcome.extras = result.model, result.extras
-    outcome.steps.append(Step.model_validate(step))
-    outcome.files.append(result.model)
-    outcome.manifests.append({"pass": name, **result.manifest})
+    outcome.go_on(result.model, Step.model_validate(step), {"pass": name, **result.manifest}, result.extras)
+    outcome.made_here = True

@@ -5,6 +5,7 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worker.runner.archives import pack_files, unpack_files
 from worker.runner.contract import CHECKPOINT_FOLDER
 from worker.runner.events import Events
 
@@ -27,29 +28,19 @@ class StepCheckpoints:
         if self.given is None:
             return None
         folder = self.scratch / "given-checkpoint"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         try:
-            with tarfile.open(self.given, "r:") as archive:
-                # Plain files only, none outside the folder: PEP 706.
-                archive.extractall(folder, filter="data")
+            unpack_files(self.given, folder)
         except (tarfile.TarError, OSError) as error:
             self.events.log(f"The checkpoint of an earlier attempt cannot be read ({error}): training begins anew.")
-            shutil.rmtree(folder, ignore_errors=True)
             return None
         return folder
 
     def save(self, folder: Path) -> None:
         """Let this folder of plain files be the last one; it is moved away. A full disk loses it and nothing else."""
         name = f"{self.step}-{self._saved}.tar"
-        partial = self.workdir / CHECKPOINT_FOLDER / f"{name}.partial"
         try:
-            with tarfile.open(partial, "w:") as archive:
-                for path in sorted(folder.iterdir()):
-                    archive.add(path, path.name, recursive=False)
-            partial.rename(partial.with_suffix(""))
+            pack_files(self.workdir / CHECKPOINT_FOLDER / name, {path.name: path for path in sorted(folder.iterdir())})
         except OSError as error:
-            partial.unlink(missing_ok=True)
             self.events.log(NOT_KEPT.format(error.strerror), "warning")
             return
         finally:

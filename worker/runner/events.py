@@ -4,7 +4,7 @@ import os
 from typing import Literal
 
 from app.jobs.report import Attempt
-from worker.runner.contract import EVENT_FD_VARIABLE, Best, Event
+from worker.runner.contract import EVENT_FD_VARIABLE, Best, Event, Piece
 
 # Room within the contract's 8192 for what escaping adds to names that are no valid Unicode.
 MAX_MESSAGE_CHARACTERS = 2048
@@ -38,6 +38,10 @@ class Events:
     def best(self, best: Best) -> None:
         """A candidate beats those before it; its file lies in its folder."""
         self._write(Event(type="best", best=best))
+
+    def piece(self, piece: Piece) -> None:
+        """Something is finished that a later search can go on from; its file lies in its folder."""
+        self._write(Event(type="piece", piece=piece))
 
     def checkpoint(self, step: int, file: str) -> None:
         """A checkpoint of this step of the recipe lies in its folder under the name `file`."""

@@ -10,13 +10,24 @@ import onnx
 
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
-from worker.runner.contract import InputFile, RunnerJob, RunnerResult
+from worker.runner.contract import PIECE_FOLDER, InputFile, Piece, RunnerJob, RunnerResult
 from worker.runner.events import Events
 from worker.runner.optimize import run
 from worker.runner.search.run import run as search
 
 # Long enough for every probe, short enough that timing takes two seconds.
 BUDGET_SECONDS = 15.0
+
+
+class PieceEvents(Events):
+    """Remembers what a runner says of pieces that later searches can go on from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[Piece] = []
+
+    def piece(self, piece: Piece) -> None:
+        self.pieces.append(piece)
 
 
 def input_file(path: Path, name: str, media_type: str) -> InputFile:
@@ -35,10 +46,16 @@ def optimize(
     model: onnx.ModelProto,
     data: dict[str, dict[str, np.ndarray]],
     budget: float = BUDGET_SECONDS,
+    *,
+    pieces: dict[str, str] | None = None,
+    events: Events | None = None,
     **request: Any,
 ) -> RunnerResult:
-    """What a job on this model and these arrays, by role, results in; `request` is its body."""
-    workdir.mkdir(exist_ok=True)
+    """What a job on this model and these arrays, by role, results in; `request` is its body.
+
+    `pieces` are what earlier searches left, by key; `events` is told what this one leaves.
+    """
+    (workdir / PIECE_FOLDER).mkdir(parents=True, exist_ok=True)
     (workdir / "upload").write_bytes(model.SerializeToString())
     datasets = {}
     for role, arrays in data.items():
@@ -53,5 +70,7 @@ def optimize(
         threads=1,
         budget_seconds=budget,
         memory_bytes=4 << 30,
+        pieces=pieces or {},
+        piece_bytes=1 << 30,
     )
-    return (search if job.request and job.request.recipe == "auto" else run)(job, workdir, Events())
+    return (search if job.request and job.request.recipe == "auto" else run)(job, workdir, events or Events())

@@ -79,6 +79,8 @@ class Trial:
     holds: bool = False
     """The drop on the samples for choosing is within the contract."""
     notes: Sequence[str] = ()
+    cached: bool = False
+    """It was built and measured by an earlier search; `seconds` is what it took there."""
 
     @property
     def name(self) -> str:

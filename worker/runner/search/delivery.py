@@ -195,6 +195,7 @@ def _attempt(
         outcome=_outcome(trial, winner, front),
         explanation=explanation,
         seconds=trial.seconds,
+        cached=trial.cached,
         **measured(trial),
     )
 

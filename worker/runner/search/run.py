@@ -21,7 +21,9 @@ from worker.runner.search.accepting import Bound, Delivered, choose_winner, meas
 from worker.runner.search.best import BestSoFar
 from worker.runner.search.data import SearchData, load_search_data
 from worker.runner.search.delivery import Ending, delivered
+from worker.runner.search.identity import identity_of
 from worker.runner.search.searching import CHECKING, Found, Searcher
+from worker.runner.search.stock import Stock
 from worker.runner.search.trying import Bench
 from worker.runner.search.workshop import Workshop
 
@@ -48,7 +50,8 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     warnings = list(data.accepting.warnings)
     metric = choose_metric(opened.request, data.accepting, original.footprint.outputs, warnings)
     bound = _bound(opened.request, metric)
-    workshop = Workshop(opened.circumstances(data.accepting, metric))
+    circumstances = opened.circumstances(data.accepting, metric)
+    workshop = Workshop(circumstances, _stock(opened, circumstances.max_drop))
     ground = _ground(opened, data, original)
     weights = opened.request.weights
     bench = Bench(workshop, choosing, original, metric, bound.allowed, weights, ground.measuring_seconds)
@@ -116,6 +119,12 @@ def _settled(opened: OpenJob) -> OpenJob:
 def _bound(request: OptimizeRequest, metric: Metric) -> Bound:
     contract = request.contract or Contract(max_drop=USUAL_DROP)
     return Bound(metric, contract.largest_drop(str(metric.name)), contract.confidence or USUAL_CONFIDENCE)
+
+
+def _stock(opened: OpenJob, max_drop: float | None) -> Stock:
+    job = opened.job
+    identity = identity_of(opened, max_drop)
+    return Stock(identity, opened.workdir, opened.scratch, job.pieces, job.piece_bytes, opened.pacing.events)
 
 
 def _laboratory(opened: OpenJob, data: JobData, name: str, confidence: float = USUAL_CONFIDENCE) -> Laboratory:

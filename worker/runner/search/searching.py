@@ -97,7 +97,8 @@ class Searcher:
         self.pacing.events.log(f"Trying {chosen.proposal.name}.")
 
     def _why_ended(self, trials: Sequence[Trial]) -> str:
-        count = f"{len(trials)} candidates were tried"
+        before = sum(trial.cached for trial in trials)
+        count = f"{len(trials)} candidates were tried{f' ({before} of them by an earlier search)' if before else ''}"
         search = self.request.search or Search()
         if search.given:
             return f"{count}, those that were given."
@@ -131,6 +132,7 @@ def _attempt(trial: Trial) -> Attempt:
         outcome="failed" if trial.failure is not None else "tried",
         explanation=said[:1000],
         seconds=trial.seconds,
+        cached=trial.cached,
         **measured(trial),
     )
 

@@ -16,6 +16,7 @@ from worker.runner.chain import Outcome
 from worker.runner.disk import is_full
 from worker.runner.measuring import Laboratory, Subject
 from worker.runner.search.limit import TimeUp, limit
+from worker.runner.search.stock import MeasuredTrial
 from worker.runner.search.workshop import BUILT, Workshop
 from worker.runner.side_by_side import Standing, measure_beside
 
@@ -87,7 +88,7 @@ class Bench:
         if outcome is None:
             return Tried(Trial(proposal, time.monotonic() - started, failure))
         self.laboratory.pacing.at(BUILT)
-        return Tried(self._measured(proposal, outcome, started), outcome)
+        return Tried(self._recalled(proposal, outcome) or self._measured(proposal, outcome, started), outcome)
 
     @property
     def _measuring(self) -> float:
@@ -95,6 +96,7 @@ class Bench:
 
     def _measured(self, proposal: Proposal, outcome: Outcome, started: float) -> Trial:
         files, yardstick = {"candidate": outcome.model}, self.yardstick
+        in_full = self.laboratory.pacing.seconds_left() > self._measuring
         beside = {} if yardstick is None else {"yardstick": yardstick.model}
         standings = measure_beside(
             self.laboratory, self.original, files, self.metric, self._measuring, timed_only=beside
@@ -107,9 +109,8 @@ class Bench:
         if yardstick is not None:
             own = standings["yardstick"].times
             latency = yardstick.scaled(latency, own.ratio.value if own else None)
-        if yardstick is None or latency > yardstick.ratio:
-            self.yardstick = Yardstick(outcome.model, latency)
-        return Trial(
+        self._measure_up(outcome.model, latency)
+        trial = Trial(
             proposal=proposal,
             seconds=time.monotonic() - started,
             latency=times.ratio,
@@ -117,16 +118,59 @@ class Bench:
             size_bytes=standing.size_bytes,
             value=compared.metric_candidate,
             drop=compared.drop,
-            holds=compared.drop is not None and compared.drop <= self.allowed + ROUNDING,
-            notes=[note for step in outcome.steps for note in step.notes],
+            holds=self._holds(compared.drop),
+            notes=_notes(outcome),
         )
+        if in_full:
+            self.workshop.stock.keep_trial(outcome.model, self.metric, trial, with_memory=self._with_memory)
+        return trial
+
+    def _recalled(self, proposal: Proposal, outcome: Outcome) -> Trial | None:
+        """What an earlier search measured, where all of the candidate is of earlier searches."""
+        if outcome.made_here:
+            return None
+        found = self.workshop.stock.find_trial(outcome.model, self.metric, with_memory=self._with_memory)
+        if found is None:
+            return None
+        # What is new is brought to the scale of what an earlier search measured.
+        self._measure_up(outcome.model, found.ratios.latency)
+        return self._as_before(proposal, outcome, found)
+
+    def _measure_up(self, model: ModelFile, latency: float) -> None:
+        if self.yardstick is None or latency > self.yardstick.ratio:
+            self.yardstick = Yardstick(model, latency)
+
+    def _as_before(self, proposal: Proposal, outcome: Outcome, found: MeasuredTrial) -> Trial:
+        return Trial(
+            proposal=proposal,
+            seconds=found.seconds,
+            latency=found.latency,
+            ratios=found.ratios,
+            size_bytes=outcome.model.size_bytes(),
+            value=found.value,
+            drop=found.drop,
+            holds=self._holds(found.drop),
+            notes=_notes(outcome),
+            cached=True,
+        )
+
+    def _holds(self, drop: float | None) -> bool:
+        return drop is not None and drop <= self.allowed + ROUNDING
+
+    @property
+    def _with_memory(self) -> bool:
+        return bool(self.weights.memory)
 
     def _ratios(self, outcome: Outcome, standing: Standing, latency: float) -> Ratios:
         memory = 1.0
-        if self.weights.memory:
+        if self._with_memory:
             footprint = self.laboratory.examine(outcome.model).footprint
             memory = self.original.footprint.peak_memory_bytes / max(1, footprint.peak_memory_bytes)
         return Ratios(latency, self.original.size_bytes / max(1, standing.size_bytes), memory)
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    return [note for step in outcome.steps for note in step.notes]
 
 
 def _ours(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Building candidates: what two recipes begin with is made once."""
+"""Building candidates: what two recipes begin with is made once, and not again where an earlier search made it."""
 
 import shutil
 import time
@@ -12,6 +12,7 @@ from worker.engine.pass_contract import PassContext
 from worker.engine.search.agenda import key_of
 from worker.runner.chain import Circumstances, Outcome, run_pass
 from worker.runner.pacing import Pacing
+from worker.runner.search.stock import Stock
 
 # Of a trial, the share that is building; the rest is measuring.
 BUILT = 0.7
@@ -26,6 +27,7 @@ class Workshop:
     """Keeps every candidate that was built until the job is over; each pass has a folder of its own."""
 
     circumstances: Circumstances
+    stock: Stock
     _built: dict[str, Outcome] = field(default_factory=dict)
     _count: int = 0
 
@@ -43,13 +45,21 @@ class Workshop:
             config = recipe[number]
             name = str(config.pass_)
             context = self._context(name, deadline, (number - done) / (len(recipe) - done))
-            run_pass(name, config, outcome, context)
-            if not outcome.steps[-1].modified:
-                notes = outcome.steps[-1].notes
-                raise NothingChanged(f"`{name}` changed nothing{': ' + notes[-1] if notes else '.'}", None)
-            _tidy(context.scratch, outcome)
+            if not self.stock.take_step(config, outcome, context.scratch):
+                self._make(name, config, outcome, context)
             self._built[key_of(recipe[: number + 1])] = self._copy(outcome)
         return outcome
+
+    def _make(self, name: str, config: AnyPass, outcome: Outcome, context: PassContext) -> None:
+        given = outcome.model
+        run_pass(name, config, outcome, context)
+        if not outcome.steps[-1].modified:
+            notes = outcome.steps[-1].notes
+            raise NothingChanged(f"`{name}` changed nothing{': ' + notes[-1] if notes else '.'}", None)
+        _tidy(context.scratch, outcome)
+        # With more time a hurried pass makes another file: the next search shall.
+        if not context.haste.cut_short and context.seconds_left() > 0:
+            self.stock.keep_step(config, given, outcome)
 
     def _context(self, name: str, deadline: float, done: float) -> PassContext:
         self._count += 1
@@ -70,6 +80,7 @@ class Workshop:
             manifests=list(outcome.manifests),
             warnings=list(outcome.warnings),
             extras=dict(outcome.extras),
+            made_here=outcome.made_here,
         )
 
 

@@ -1,0 +1,78 @@
+"""What a piece of a search depends on, as a hash: where anything of that differs the key does, and nothing is found."""
+
+import hashlib
+import importlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from app.recipes.catalogue import AnyPass
+from app.recipes.request import Metric
+from worker.engine.processor import instruction_sets, processor_name
+from worker.runner.opening import OpenJob
+
+# Whose source has a say in what passes make and in how it is measured.
+SOURCES = ("app.recipes", "worker.engine", "worker.passes", "worker.runner")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Keys of the pieces of one job; `facts` is what they all depend on."""
+
+    facts: Mapping[str, Any]
+
+    def of_step(self, given_sha256: str, config: AnyPass) -> str:
+        """Of what a pass makes of a file."""
+        return self._key({"step": given_sha256, "pass": config.model_dump(by_alias=True, mode="json")})
+
+    def of_trial(self, made_sha256: str, metric: Metric, *, with_memory: bool) -> str:
+        """Of what is measured on a file, on the samples for choosing."""
+        return self._key({"trial": made_sha256, "metric": metric.model_dump(mode="json"), "with_memory": with_memory})
+
+    def _key(self, piece: Mapping[str, Any]) -> str:
+        text = json.dumps({"job": self.facts, "piece": piece}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def identity_of(opened: OpenJob, max_drop: float | None) -> Identity:
+    """`max_drop` is what passes are told of the contract."""
+    job, request = opened.job, opened.request
+    return Identity(
+        {
+            "model": job.model.sha256 if job.model else None,
+            "datasets": {role: file.sha256 for role, file in job.datasets.items()},
+            "others": {name: file.sha256 for name, file in job.others.items()},
+            "seed": request.seed,
+            "threads": opened.threads,
+            "target": request.target.model_dump(mode="json"),
+            "max_drop": max_drop,
+            "source": source_digest(SOURCES),
+            "libraries": libraries(),
+            "python": platform.python_version(),
+            "processor": [processor_name(opened.device), *instruction_sets(), platform.machine()],
+        }
+    )
+
+
+@lru_cache(maxsize=1)
+def source_digest(packages: tuple[str, ...]) -> str:
+    """Over every file of Python in these packages: a change to a pass is another pass, whatever its version says."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for root in importlib.import_module(package).__path__:
+            for file in sorted(Path(root).rglob("*.py")):
+                content = file.read_bytes()
+                digest.update(f"{package} {file.relative_to(root).as_posix()} {len(content)}\n".encode())
+                digest.update(content)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def libraries() -> list[str]:
+    """All that is installed, with its version: which of them a pass uses is nobody's to keep in mind."""
+    return sorted({f"{one.name} {one.version}" for one in metadata.distributions()})
