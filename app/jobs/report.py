@@ -176,12 +176,15 @@ class Verdict(BaseModel):
     causes: list[str] = Field(default_factory=list, description="What lies behind the numbers, most important first.")
 
 
+AttemptOutcome = Literal["winner", "front", "beaten", "broken", "failed", "tried"]
+
+
 class Attempt(BaseModel):
     """One candidate of a search, as it was measured on the samples for choosing."""
 
     name: str = Field(description="Its name; of a candidate of this report the same.")
     recipe: list[str] = Field(description="The passes that it was to be made of.")
-    outcome: Literal["winner", "front", "beaten", "broken", "failed", "tried"] = Field(
+    outcome: AttemptOutcome = Field(
         description="`front`: nothing is better than it in speed, size and quality at once; `beaten`: something is; "
         "`broken`: it breaks the contract; `failed`: it could not be made or measured. While the search runs, `tried`."
     )

@@ -6,7 +6,7 @@ from app.datasets.inspection import ArraySpec
 from app.errors import DataRequired, MetricMismatch, NotTrainable
 from app.models.inspection import ModelInspection
 from app.recipes.auto import Search
-from app.recipes.request import LABEL_FREE, USUAL_CONFIDENCE, USUAL_DROP, Contract, OptimizeRequest
+from app.recipes.request import LABEL_FREE, OptimizeRequest
 
 
 def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeRequest:
@@ -17,7 +17,7 @@ def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeR
         NotTrainable: it asks for training, and the model cannot be trained.
 
     """
-    search, contract = request.search or Search(), request.contract or Contract(max_drop=USUAL_DROP)
+    search = request.search or Search()
     if search.training and request.data.training is None:
         raise DataRequired(
             "`search.training` asks for candidates that are trained, and there is no training data.",
@@ -33,7 +33,7 @@ def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeR
     return request.model_copy(
         update={
             "search": search.model_copy(update={"training": training if search.training is None else search.training}),
-            "contract": contract.model_copy(update={"confidence": contract.confidence or USUAL_CONFIDENCE}),
+            "contract": request.searched_contract,
             "deployment_check": True if request.deployment_check is None else request.deployment_check,
         }
     )

@@ -47,7 +47,6 @@ class Search(BaseModel):
     max_candidates: int = Field(
         default=32, ge=1, le=1_000, description="Candidates that are built and measured at most, beside the original."
     )
-
     given: list[Recipe] | None = Field(
         default=None,
         min_length=1,

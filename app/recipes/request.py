@@ -156,6 +156,12 @@ class OptimizeRequest(BaseModel):
         return [] if self.recipe == "auto" else list(self.recipe)
 
     @property
+    def searched_contract(self) -> Contract:
+        """What a search holds to: the contract, with what `auto` takes where the request does not say."""
+        contract = self.contract or Contract(max_drop=USUAL_DROP)
+        return contract.model_copy(update={"confidence": contract.confidence or USUAL_CONFIDENCE})
+
+    @property
     def weights(self) -> ObjectiveWeights:
         """The objective, as weights."""
         objective = self.objective

@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,17 @@ class Outcome:
     @property
     def modified(self) -> bool:
         return any(step.modified for step in self.steps)
+
+    def branch(self) -> "Outcome":
+        """The same so far: what goes on from it leaves this one as it is."""
+        return replace(
+            self,
+            steps=list(self.steps),
+            files=list(self.files),
+            manifests=list(self.manifests),
+            warnings=list(self.warnings),
+            extras=dict(self.extras),
+        )
 
     def go_on(self, model: ModelFile, step: Step, manifest: dict[str, Any], extras: dict[ExtraKind, Path]) -> None:
         """By one step more, which left this model."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.recipes.auto import ObjectiveWeights
-from worker.engine.search.front import SAME
+from worker.engine.search.front import PLAIN, SAME
 from worker.engine.search.proposals import Trial
 
 
@@ -60,7 +60,7 @@ def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights
 
 def _by_method(winner: Trial, others: Sequence[Trial]) -> list[str]:
     """One sentence on the plain methods beside the winner: what most people would have tried first."""
-    plain = [one for one in others if one.proposal.family in {"static", "dynamic", "weights", "float16", "graph"}]
+    plain = [one for one in others if one.proposal.family in PLAIN]
     said = [
         f"{one.name} {one.speed:.3g} times{'' if one.holds else ', and beyond the contract'}"
         for one in plain

@@ -31,7 +31,6 @@ class Tuner:
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTING)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._open: dict[int, optuna.Trial] = {}
-        self._told: set[int] = set()
 
     def proposals(self, trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
         """The next sample, once the defaults were tried and found faster than float; none where it goes nowhere."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from app.jobs.report import Attempt, Candidate, Deployment, Report, SearchReport, Verdict
+from app.jobs.report import Attempt, AttemptOutcome, Candidate, Deployment, Report, SearchReport, Verdict
 from app.recipes.auto import ObjectiveWeights
 from worker.engine.search.explaining import verdict_on, why
 from worker.engine.search.front import pareto_front
@@ -20,7 +20,7 @@ from worker.runner.opening import OpenJob
 from worker.runner.search.accepting import Bound, Finalist, Turn
 from worker.runner.search.data import SearchData
 from worker.runner.search.plotting import Picture, Point, write_plots
-from worker.runner.search.searching import Found, measured
+from worker.runner.search.searching import Found, attempt_of
 from worker.runner.summary import environment_of, summary_of
 from worker.runner.verdict import is_slower, judge, with_speed
 
@@ -189,18 +189,10 @@ def _attempt(
     explanation = verdict_on(trial, winner, front, allowed)
     if finalist is not None and finalist.decision.outcome != "met":
         explanation += f" On the samples for accepting it is {finalist.decision.outcome}."
-    return Attempt(
-        name=trial.name,
-        recipe=[str(one.pass_) for one in trial.proposal.recipe],
-        outcome=_outcome(trial, winner, front),
-        explanation=explanation,
-        seconds=trial.seconds,
-        cached=trial.cached,
-        **measured(trial),
-    )
+    return attempt_of(trial, _outcome(trial, winner, front), explanation)
 
 
-def _outcome(trial: Trial, winner: Trial | None, front: Sequence[Trial]) -> Any:
+def _outcome(trial: Trial, winner: Trial | None, front: Sequence[Trial]) -> AttemptOutcome:
     if not trial.measured:
         return "failed"
     if winner is not None and trial.name == winner.name:

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from app.recipes.request import USUAL_CONFIDENCE, USUAL_DROP, Contract, Metric, OptimizeRequest
+from app.recipes.request import USUAL_CONFIDENCE, Metric, OptimizeRequest
 from worker.engine.processor import instruction_sets
 from worker.engine.search.front import finalists, pareto_front
 from worker.engine.search.ground import WITH_VNNI, Ground, shares
@@ -111,13 +111,12 @@ def _checked(ending: Ending) -> Ending:
 
 def _settled(opened: OpenJob) -> OpenJob:
     """With what a search is held to where the request does not say."""
-    contract = opened.request.contract or Contract(max_drop=USUAL_DROP)
-    contract = contract.model_copy(update={"confidence": contract.confidence or USUAL_CONFIDENCE})
-    return replace(opened, request=opened.request.model_copy(update={"contract": contract}))
+    request = opened.request
+    return replace(opened, request=request.model_copy(update={"contract": request.searched_contract}))
 
 
 def _bound(request: OptimizeRequest, metric: Metric) -> Bound:
-    contract = request.contract or Contract(max_drop=USUAL_DROP)
+    contract = request.searched_contract
     return Bound(metric, contract.largest_drop(str(metric.name)), contract.confidence or USUAL_CONFIDENCE)
 
 

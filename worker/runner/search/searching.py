@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from app.jobs.report import Attempt
+from app.jobs.report import Attempt, AttemptOutcome
 from app.recipes.auto import Search
 from app.recipes.request import OptimizeRequest
 from worker.engine.search.agenda import Agenda, Next
@@ -26,6 +26,8 @@ CHECKING = 0.1
 # A trial may overrun what was expected of it so far before it is stopped.
 OVERRUN = 3.0
 LEAST_TRIAL_SECONDS = 20.0
+# Of what an event says of a trial; the report says all of it.
+LONGEST_WORDS = 1000
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Searcher:
             found.trials.append(tried.trial)
             if tried.outcome is not None and tried.trial.measured:
                 found.outcomes[tried.trial.name] = tried.outcome
-            attempt = _attempt(tried.trial)
+            attempt = _while_running(tried.trial)
             self.pacing.events.attempt(attempt)
             if tried.outcome is not None:
                 self.best.consider(tried.trial, tried.outcome, attempt)
@@ -110,31 +112,31 @@ class Searcher:
         return f"{count}; nothing that was left promised a gain of one in a hundred."
 
 
-def measured(trial: Trial) -> dict[str, object]:
-    """The figures of a trial as a report has them; none of one that failed."""
-    if not trial.measured:
-        return {}
-    return {
+def attempt_of(trial: Trial, outcome: AttemptOutcome, explanation: str) -> Attempt:
+    """A trial as it is told; no figures of one that failed."""
+    figured = {
         "latency_ratio": trial.latency,
         "size_ratio": trial.ratios.size,
         "metric": trial.value,
         "drop": trial.drop,
         "holds": trial.holds,
     }
-
-
-def _attempt(trial: Trial) -> Attempt:
-    """A trial as it is told of while the search runs."""
-    said = trial.failure if trial.failure is not None else figures(trial)
     return Attempt(
         name=trial.name,
         recipe=[str(one.pass_) for one in trial.proposal.recipe],
-        outcome="failed" if trial.failure is not None else "tried",
-        explanation=said[:1000],
+        outcome=outcome,
+        explanation=explanation,
         seconds=trial.seconds,
         cached=trial.cached,
-        **measured(trial),
+        **(figured if trial.measured else {}),
     )
+
+
+def _while_running(trial: Trial) -> Attempt:
+    """What it came to, before anything can be said of its place among the others."""
+    if trial.failure is not None:
+        return attempt_of(trial, "failed", trial.failure[:LONGEST_WORDS])
+    return attempt_of(trial, "tried", figures(trial)[:LONGEST_WORDS])
 
 
 def _nth(waiting: Sequence[Proposal], number: int) -> Next | None:

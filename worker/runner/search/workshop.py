@@ -40,14 +40,14 @@ class Workshop:
         """
         deadline = time.monotonic() + seconds
         done = next((n for n in range(len(recipe), 0, -1) if key_of(recipe[:n]) in self._built), 0)
-        outcome = self._copy(self._built[key_of(recipe[:done])]) if done else Outcome(self.circumstances.original)
+        outcome = self._built[key_of(recipe[:done])].branch() if done else Outcome(self.circumstances.original)
         for number in range(done, len(recipe)):
             config = recipe[number]
             name = str(config.pass_)
             context = self._context(name, deadline, (number - done) / (len(recipe) - done))
             if not self.stock.take_step(config, outcome, context.scratch):
                 self._make(name, config, outcome, context)
-            self._built[key_of(recipe[: number + 1])] = self._copy(outcome)
+            self._built[key_of(recipe[: number + 1])] = outcome.branch()
         return outcome
 
     def _make(self, name: str, config: AnyPass, outcome: Outcome, context: PassContext) -> None:
@@ -69,18 +69,6 @@ class Workshop:
             context,
             deadline=deadline,
             progress=lambda share: pacing.at(BUILT * (done + (1 - done) * share)),
-        )
-
-    @staticmethod
-    def _copy(outcome: Outcome) -> Outcome:
-        return Outcome(
-            model=outcome.model,
-            steps=list(outcome.steps),
-            files=list(outcome.files),
-            manifests=list(outcome.manifests),
-            warnings=list(outcome.warnings),
-            extras=dict(outcome.extras),
-            made_here=outcome.made_here,
         )
 
 
