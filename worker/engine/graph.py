@@ -69,8 +69,16 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node, those of subgraphs included."""
     for node in graph.node:
         yield node
-        for subgraph in _subgraphs(node):
+        for subgraph in subgraphs_of(node):
             yield from nodes_of(subgraph)
+
+
+def unused_name(wanted: str, taken: set[str]) -> str:
+    """`wanted`, or a name made from it, that is not among those `taken`; from then on it is."""
+    while wanted in taken:
+        wanted = f"{wanted}_"
+    taken.add(wanted)
+    return wanted
 
 
 def attribute_of(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -99,7 +107,7 @@ def computes_the_same(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
         for node in model.graph.node:
             nameless = onnx.NodeProto()
             nameless.CopyFrom(node)
-            for inner in [nameless, *(inner for graph in _subgraphs(nameless) for inner in nodes_of(graph))]:
+            for inner in [nameless, *(inner for graph in subgraphs_of(nameless) for inner in nodes_of(graph))]:
                 inner.name, inner.doc_string = "", ""
                 replace_field(inner.attribute, sorted(inner.attribute, key=lambda attribute: attribute.name))
             nodes.append(nameless.SerializeToString(deterministic=True))
@@ -113,7 +121,10 @@ def computes_the_same(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
     return face(first) == face(second)
 
 
-def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+def subgraphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs that a node holds itself: branches, bodies of loops. One without names stands for an attribute of
+    another kind.
+    """
     return [graph for attribute in node.attribute for graph in [attribute.g, *attribute.graphs]]
 
 
@@ -169,8 +180,8 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 def names_read(node: onnx.NodeProto) -> set[str]:
     """Names a node reads, those that its subgraphs capture included."""
-    inner = {name for subgraph in _subgraphs(node) for nested in subgraph.node for name in names_read(nested)}
-    inner |= {value.name for subgraph in _subgraphs(node) for value in subgraph.output}
+    inner = {name for subgraph in subgraphs_of(node) for nested in subgraph.node for name in names_read(nested)}
+    inner |= {value.name for subgraph in subgraphs_of(node) for value in subgraph.output}
     return {name for name in node.input if name} | inner
 
 

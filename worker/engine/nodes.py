@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from worker.engine.graph import STANDARD_DOMAINS
+from worker.engine.graph import STANDARD_DOMAINS, unused_name
 
 CONV_RANK = 4
 MATRIX_RANK = 2
@@ -70,11 +70,7 @@ def free_name(graph: ir.Graph, wanted: str) -> str:
     """`wanted`, or a name made from it, that no value of the graph bears; from then on it counts as taken."""
     if TAKEN_NAMES not in graph.meta:
         graph.meta[TAKEN_NAMES] = _names(graph)
-    taken: set[str] = graph.meta[TAKEN_NAMES]
-    while wanted in taken:
-        wanted = f"{wanted}_"
-    taken.add(wanted)
-    return wanted
+    return unused_name(wanted, graph.meta[TAKEN_NAMES])
 
 
 def _names(graph: ir.Graph) -> set[str]:

@@ -117,9 +117,7 @@ def _pair_sums(node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:
         # Matrices (..., K, N), stacked by all axes before the last two.
         rows = np.swapaxes(weight, -1, -2).reshape(-1, weight.shape[-2])
         shape = rows.shape
-    pairs = Pairs.of(shape, 0)
-    first, second = rows[:, pairs.first], rows[:, pairs.second]
-    return np.where(first * second > 0, np.abs(first + second), 0).reshape(-1)
+    return Pairs.of(shape, 0).sums(rows).reshape(-1)
 
 
 def _seen(

@@ -34,19 +34,21 @@ class Pairs:
         whole = len(order) // 2 * 2
         return cls(order[0:whole:2], order[1:whole:2])
 
+    def sums(self, rows: np.ndarray) -> np.ndarray:
+        """`(C, P)` of `rows` `(C, K)`: `|w_0 + w_1|` of every two of one sign, 0 of others."""
+        first, second = rows[:, self.first], rows[:, self.second]
+        return np.where(first * second > 0, np.abs(first + second), 0)
+
     def least_scale(self, rows: np.ndarray) -> np.ndarray:
         """`(C, 1)`: by it no pair of `rows` `(C, K)` exceeds the limit once rounded."""
-        sums = np.abs(rows[:, self.first] + rows[:, self.second])
         # Two weights of different signs never exceed it; rounding adds half a step to each of two.
-        together = np.where(rows[:, self.first] * rows[:, self.second] > 0, sums, 0)
-        largest: np.ndarray = together.max(axis=1, keepdims=True, initial=0) / (LARGEST_SUM - 1)
+        largest: np.ndarray = self.sums(rows).max(axis=1, keepdims=True, initial=0) / (LARGEST_SUM - 1)
         return largest.astype(np.float32)
 
     def limited(self, codes: np.ndarray) -> np.ndarray:
         """`codes` `(C, K)`, both of each pair that exceeds the limit moved towards 0 by half of what is too much."""
-        first, second = codes[:, self.first], codes[:, self.second]
-        excess = np.where(first * second > 0, np.abs(first + second) - LARGEST_SUM, 0).clip(0)
-        made, signs = codes.copy(), np.sign(first)
+        excess = (self.sums(codes) - LARGEST_SUM).clip(0)
+        made, signs = codes.copy(), np.sign(codes[:, self.first])
         made[:, self.first] -= signs * ((excess + 1) // 2)
         made[:, self.second] -= signs * (excess // 2)
         return made

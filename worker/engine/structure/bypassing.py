@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
-from worker.engine.graph import nodes_of, sort_nodes
+from worker.engine.graph import nodes_of, sort_nodes, subgraphs_of, unused_name
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.structure.blocks import Block
 from worker.engine.structure.writing import drop_unread, write
@@ -33,7 +33,7 @@ def _give(graph: GraphProto, name: str, source: str) -> None:
         for index, read in enumerate(node.input):
             if read == name:
                 node.input[index] = source
-    for inner in (inner for node in nodes_of(graph) for one in node.attribute for inner in [one.g, *one.graphs]):
+    for inner in (subgraph for node in nodes_of(graph) for subgraph in subgraphs_of(node)):
         for value in inner.output:
             value.name = source if value.name == name else value.name
     if name in {value.name for value in graph.output}:
@@ -48,20 +48,13 @@ def with_switches(model: ModelFile, blocks: Collection[Block], folder: Path) -> 
     names: dict[Block, str] = {}
     for block in blocks:
         maker = next(node for node in proto.graph.node if block.result in node.output)
-        switch, whole = (_free(f"{block.result} {what}", taken) for what in ("is kept", "as made"))
+        switch, whole = (unused_name(f"{block.result} {what}", taken) for what in ("is kept", "as made"))
         _rename(maker, block.result, whole)
         proto.graph.node.append(helper.make_node("Where", [switch, whole, block.source], [block.result], switch))
         proto.graph.input.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
         names[block] = switch
     sort_nodes(proto.graph)
     return save_model(proto, folder), names
-
-
-def _free(wanted: str, taken: set[str]) -> str:
-    while wanted in taken:
-        wanted = f"{wanted}_"
-    taken.add(wanted)
-    return wanted
 
 
 def _rename(node: NodeProto, name: str, wanted: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import NodeProto, helper, numpy_helper
 
-from worker.engine.graph import STANDARD_DOMAINS, nodes_of, replace_field
+from worker.engine.graph import STANDARD_DOMAINS, nodes_of, replace_field, unused_name
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import integer
 from worker.engine.overwriting import constants_of
@@ -164,9 +164,7 @@ class Cut:
             return
         taken = {one for other in nodes_of(graph) for one in [*other.input, *other.output]}
         taken |= {one.name for one in graph.initializer} | {one.name for one in graph.input}
-        fresh = f"{name or node.output[0]}_pruned"
-        while fresh in taken:
-            fresh = f"{fresh}_"
+        fresh = unused_name(f"{name or node.output[0]}_pruned", taken)
         graph.initializer.append(numpy_helper.from_array(array, fresh))
         node.input.extend([""] * (index + 1 - len(node.input)))
         node.input[index] = fresh

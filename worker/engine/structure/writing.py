@@ -7,7 +7,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import set_external_data, uses_external_data
 
-from worker.engine.graph import nodes_of, replace_field
+from worker.engine.graph import nodes_of, replace_field, subgraphs_of
 from worker.engine.model_file import ModelFile
 
 
@@ -49,15 +49,12 @@ def write(proto: onnx.ModelProto, source: ModelFile, folder: Path, inside: Colle
 def _read(graph: onnx.GraphProto) -> set[str]:
     names = {name for node in nodes_of(graph) for name in node.input if name}
     names |= {value.name for value in graph.output}
-    return names | {value.name for inner in _inner_graphs(graph) for value in inner.output}
+    inner = (subgraph for node in nodes_of(graph) for subgraph in subgraphs_of(node))
+    return names | {value.name for subgraph in inner for value in subgraph.output}
 
 
 def _made(graph: onnx.GraphProto) -> set[str]:
     return {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
-
-
-def _inner_graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
-    return [inner for node in nodes_of(graph) for one in node.attribute for inner in [one.g, *one.graphs]]
 
 
 def _shorten(field: object, values: list[object]) -> None:
