@@ -86,8 +86,8 @@ def pieces_of(session: Session, scope: Scope, most: int, most_bytes: int) -> lis
     statement = select(SearchCacheRow).where(_within(scope)).order_by(SearchCacheRow.created_at.desc()).limit(most)
     chosen: list[StoredPiece] = []
     for row in session.scalars(statement):
-        most_bytes -= row.size_bytes
-        if most_bytes >= 0:
+        if row.size_bytes <= most_bytes:
+            most_bytes -= row.size_bytes
             chosen.append(StoredPiece(row.key, row.file_id, row.size_bytes, row.sha256))
     files = [one.file_id for one in chosen]
     session.execute(update(SearchCacheRow).where(SearchCacheRow.file_id.in_(files)).values(used_at=func.now()))

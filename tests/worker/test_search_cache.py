@@ -17,7 +17,7 @@ from app.database import Database
 from app.datasets.tables import DatasetRow
 from app.jobs import lease
 from app.jobs.lease import Claim
-from app.jobs.search_cache import PREFIX, forget_old
+from app.jobs.search_cache import PREFIX, forget_old, pieces_of, scope_of
 from app.jobs.tables import JobDatasetRow, JobModelRow
 from app.models.tables import ModelRow
 from app.queue import Queue
@@ -205,6 +205,16 @@ def test_no_attempt_keeps_more_than_a_workspace_may(start: Start) -> None:
         search.finish(number, "7 bytes")
     search.pieces.close()
     assert search.stored() == 1
+
+
+def test_one_too_large_to_be_brought_keeps_no_other_back(start: Start, database: Database) -> None:
+    search = start()
+    search.finish(0)
+    search.finish(1, "much " * 1000)
+    search.pieces.close()
+    with database.session_scope() as session:
+        chosen = pieces_of(session, scope_of(session, search.claim), most=10, most_bytes=100)
+    assert [one.key.hex() for one in chosen] == [KEYS[0]]
 
 
 def test_the_collector_leaves_what_is_kept_and_takes_the_rest(finished: Search, database: Database) -> None:

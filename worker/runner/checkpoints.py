@@ -1,11 +1,10 @@
 """Checkpoints as a runner has them: tar files that its supervisor takes away and brings back."""
 
 import shutil
-import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.runner.archives import pack_files, unpack_files
+from worker.runner.archives import Unreadable, pack_files, unpack_files
 from worker.runner.contract import CHECKPOINT_FOLDER
 from worker.runner.events import Events
 
@@ -30,7 +29,7 @@ class StepCheckpoints:
         folder = self.scratch / "given-checkpoint"
         try:
             unpack_files(self.given, folder)
-        except (tarfile.TarError, OSError) as error:
+        except Unreadable as error:
             self.events.log(f"The checkpoint of an earlier attempt cannot be read ({error}): training begins anew.")
             return None
         return folder

@@ -105,7 +105,7 @@ def _picture(ending: Ending) -> Picture:
             latency_ms=before / one.ratio.value,
             size_bytes=one.subject.size_bytes,
             drop=one.compared.drop,
-            holds=True,
+            holds=one.decision.outcome == "met",
         )
         for one in ending.finalists
     }
@@ -149,7 +149,8 @@ def _verdict(one: Finalist, ending: Ending, *, causes: bool) -> Verdict:
     if not one.delivered.outcome.steps:
         return Verdict(
             outcome="met",
-            reason="The original is delivered as it was uploaded: no candidate kept the contract and gained anything.",
+            reason="The original is delivered as it was uploaded: no candidate gained anything and was shown to keep "
+            "the contract.",
         )
     found = find_causes(_evidence(one, ending)) if causes else []
     data = ending.data.accepting

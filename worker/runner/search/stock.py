@@ -5,7 +5,6 @@ cannot be read is made anew.
 """
 
 import shutil
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import ExtraKind
 from worker.engine.search.proposals import Ratios, Trial
-from worker.runner.archives import pack_files, unpack_files
+from worker.runner.archives import Unreadable, pack_files, unpack_files
 from worker.runner.chain import Outcome
 from worker.runner.contract import PIECE_FOLDER, FileName, Piece
 from worker.runner.events import Events
@@ -152,8 +151,9 @@ class Stock:
             if facts.stat().st_size > MOST_FACTS_BYTES:
                 raise ValueError("more than a piece tells of itself")
             return shape.model_validate_json(facts.read_bytes())
-        except (tarfile.TarError, OSError, ValueError) as error:
-            self.events.log(f"What an earlier search left cannot be read ({type(error).__name__}): it is made anew.")
+        except (Unreadable, OSError, ValueError) as error:
+            reason = error if isinstance(error, Unreadable) else type(error).__name__
+            self.events.log(f"What an earlier search left cannot be read ({reason}): it is made anew.")
             shutil.rmtree(folder, ignore_errors=True)
             return None
 
