@@ -11,7 +11,6 @@ peer, on samples that it never saw: 1,000 digits, or 32 random samples. Contract
 10 dB. Tables for benchmarks/RESULTS.md: `benchmarks/out/auto.md`.
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import digit_images
+from benchmarks.asking import answers, parser_of
 from benchmarks.comparing import Run, compare, say, warn_if_busy
 from benchmarks.entries import Entry, entries_for
 from benchmarks.standings import LEAST_SQNR_DB, MOST_ACCURACY_LOST, Standing, best, best_peer
@@ -150,17 +150,11 @@ def keep(run: Run, results: Sequence[Comparison]) -> str:
 
 def main() -> None:
     names = [plan.name for plan in PLANS]
-    parser = argparse.ArgumentParser(prog="benchmarks.auto", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="MODEL", help=f"by default all: {', '.join(names)}")
+    parser = parser_of("benchmarks.auto", __doc__, "MODEL", names)
     parser.add_argument("--mnist", type=Path, help="the folder of MNIST's test set: two gzipped IDX files, t10k-*")
-    parser.add_argument("--quick", action="store_true", help="few samples and rounds")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=1, help="searches of every model, each under a seed of its own")
     parser.add_argument("--budget", type=int, default=180, help="seconds of a search; with training twice as many")
-    asked = parser.parse_args()
-    unknown = set(asked.parts) - set(names)
-    if unknown:
-        parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    asked = answers(parser, "model", names)
     mnist = asked.mnist.resolve() if asked.mnist else None
     run = Run(OUT, mnist, asked.quick, asked.threads, digits_kept=DIGITS_KEPT)
     warn_if_busy()

@@ -9,12 +9,12 @@ from, and what it leaves is trained on by the same fine-tuning. Files of one exp
 as many digits as take 5 ms and more in float. Tables for benchmarks/RESULTS.md: `benchmarks/out/compression.md`.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from benchmarks.asking import answers, parser_of
 from benchmarks.children import ChildFailed
 from benchmarks.comparing import Run, compare, say, warn_if_busy
 from benchmarks.experiments import EXPERIMENTS, Experiment, build_students
@@ -56,15 +56,9 @@ def keep(run: Run, results: Sequence[tuple[Experiment, Comparison]]) -> str:
 
 def main() -> None:
     names = [experiment.name for experiment in EXPERIMENTS]
-    parser = argparse.ArgumentParser(prog="benchmarks.compression", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="EXPERIMENT", help=f"by default all: {', '.join(names)}")
+    parser = parser_of("benchmarks.compression", __doc__, "EXPERIMENT", names)
     parser.add_argument("--mnist", type=Path, required=True, help="the folder of MNIST's test set: two files, t10k-*")
-    parser.add_argument("--quick", action="store_true", help="few samples and rounds")
-    parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
-    unknown = set(asked.parts) - set(names)
-    if unknown:
-        parser.error(f"no such experiment: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    asked = answers(parser, "experiment", names)
     run = Run(OUT, asked.mnist.resolve(), asked.quick, asked.threads)
     warn_if_busy()
     OUT.mkdir(exist_ok=True)

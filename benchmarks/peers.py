@@ -10,12 +10,12 @@ Every optimizer and every measurement has a process of its own; latencies are ta
 `benchmarks/out/peers.md` holds as well, and `peers.json` with every raw number.
 """
 
-import argparse
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import calibration_cost
+from benchmarks.asking import answers, parser_of
 from benchmarks.calibration_cost import Cost, measure_calibration
 from benchmarks.children import ChildFailed
 from benchmarks.comparing import Run, compare, say, warn_if_busy
@@ -81,16 +81,10 @@ def keep(run: Run, comparisons: list[Comparison], costs: list[Cost]) -> str:
 
 
 def parse() -> Asked:
-    names = [plan.name for plan in PLANS]
-    parser = argparse.ArgumentParser(prog="benchmarks.peers", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="MODEL", help=f"by default all: {', '.join([*names, CALIBRATION])}")
+    names = [*(plan.name for plan in PLANS), CALIBRATION]
+    parser = parser_of("benchmarks.peers", __doc__, "MODEL", names)
     parser.add_argument("--mnist", type=Path, help="the folder of MNIST's test set: two gzipped IDX files, t10k-*")
-    parser.add_argument("--quick", action="store_true", help="few samples and rounds")
-    parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
-    unknown = set(asked.parts) - {*names, CALIBRATION}
-    if unknown:
-        parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join([*names, CALIBRATION])}")
+    asked = answers(parser, "model", names)
     plans = [plan for plan in PLANS if not asked.parts or plan.name in asked.parts]
     mnist = asked.mnist.resolve() if asked.mnist else None
     run = Run(OUT, mnist, asked.quick, asked.threads)

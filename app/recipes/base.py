@@ -18,6 +18,13 @@ def exactly_one(names: Sequence[str]) -> Callable[[dict[str, Any]], None]:
     return add
 
 
+def refuse_unless_one(model: BaseModel, names: Sequence[str], wanted: str) -> None:
+    """What `exactly_one` says, checked. Raises ValueError: `wanted`, and what is given."""
+    given = [f"`{name}`" for name in names if getattr(model, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {wanted}; the request gives {' and '.join(given) or 'none'}")
+
+
 class PassConfig(BaseModel):
     """The arguments of one pass. Unknown fields are refused; every default is part of the API."""
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from app.recipes.base import Need, PassConfig, exactly_one
+from app.recipes.base import Need, PassConfig, exactly_one, refuse_unless_one
 from app.recipes.training import TeachingOptions
 
 RULES = ("threshold", "percentile", "sparsity", "pattern")
@@ -73,10 +73,7 @@ class PruneUnstructured(PassConfig):
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
-        given = [f"`{name}`" for name in RULES if getattr(self, name) is not None]
-        if len(given) != 1:
-            wanted = "give exactly one of `threshold`, `percentile`, `sparsity` and `pattern`"
-            raise ValueError(f"{wanted}; the request gives {' and '.join(given) or 'none'}")
+        refuse_unless_one(self, RULES, "`threshold`, `percentile`, `sparsity` and `pattern`")
         if self.pattern is not None and self.kept_of_group[0] >= self.kept_of_group[1]:
             raise ValueError(f"`pattern` is {self.pattern}: N, how many of M weights stay, must be less than M")
         return self

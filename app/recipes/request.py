@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from app.recipes.auto import Auto, ObjectiveWeights, Search
-from app.recipes.base import exactly_one
+from app.recipes.base import exactly_one, refuse_unless_one
 from app.recipes.catalogue import AnyPass, Recipe
 
 Name = Annotated[str, Field(min_length=1, max_length=512)]
@@ -77,8 +77,7 @@ class Contract(BaseModel):
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
-        if (self.max_drop is None) == (self.floor is None):
-            raise ValueError("give exactly one of `max_drop` and `floor`")
+        refuse_unless_one(self, BOUNDS, "`max_drop` and `floor`")
         return self
 
     def largest_drop(self, metric: str) -> float:

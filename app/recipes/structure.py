@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.base import Need, PassConfig, exactly_one
+from app.recipes.base import Need, PassConfig, exactly_one, refuse_unless_one
 from app.recipes.training import TeachingOptions
 
 RULES = ("ratio", "target", "blocks", "given")
@@ -26,8 +26,7 @@ class PruningTarget(BaseModel):
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
-        if (self.mac_ratio is None) == (self.latency_ratio is None):
-            raise ValueError("give exactly one of `mac_ratio` and `latency_ratio`")
+        refuse_unless_one(self, ("mac_ratio", "latency_ratio"), "`mac_ratio` and `latency_ratio`")
         return self
 
 
@@ -146,10 +145,7 @@ class PruneStructured(PassConfig):
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
-        given = [f"`{name}`" for name in RULES if getattr(self, name) is not None]
-        if len(given) != 1:
-            wanted = "give exactly one of `ratio`, `target` and `blocks`, or `given`"
-            raise ValueError(f"{wanted}; the request gives {' and '.join(given) or 'none'}")
+        refuse_unless_one(self, RULES, "`ratio`, `target` and `blocks`, or `given`")
         if "blocks" in self.remove and self.target is None and self.given is None:
             raise ValueError("`remove` says what goes for a `target`; for a number of blocks give `blocks`")
         return self

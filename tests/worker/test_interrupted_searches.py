@@ -21,8 +21,8 @@ from app.database import Database
 from app.datasets.tables import DatasetRow
 from app.jobs import lease
 from app.jobs.states import JobState
-from app.jobs.tables import JobDatasetRow, JobEventRow, ReportRow
-from tests.app.jobs.factories import add_job, read_job
+from app.jobs.tables import JobDatasetRow, ReportRow
+from tests.app.jobs.factories import add_job, events_of, read_job
 from tests.worker import networks
 from tests.worker.attempts import add_optimization
 from tests.worker.uploads import npz, store_upload
@@ -85,13 +85,7 @@ def told(database: Database, job_id: UUID) -> list[str]:
 
 def attempts(database: Database, job_id: UUID) -> list[dict[str, Any]]:
     """What the events tell of each candidate."""
-    with database.session_scope() as session:
-        rows = session.scalars(
-            select(JobEventRow.data)
-            .where(JobEventRow.job_id == job_id, JobEventRow.type == "attempt")
-            .order_by(JobEventRow.id)
-        )
-        return [data["attempt"] for data in rows]
+    return [data["attempt"] for data in events_of(database, job_id, "attempt")]
 
 
 @pytest.mark.parametrize("case", ENDS, ids=lambda case: case.id)

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
 
 from app.database import Database
 from app.jobs import lease
-from app.jobs.tables import JobEventRow
-from tests.app.jobs.factories import add_job, read_job
+from tests.app.jobs.factories import add_job, events_of, read_job
 from worker.listener import Listener
 
 Say = Callable[[float], None]
@@ -51,13 +49,7 @@ def say(database: Database, job_id: UUID) -> Iterator[Say]:
 
 
 def told(database: Database, job_id: UUID) -> list[float]:
-    with database.session_scope() as session:
-        rows = session.scalars(
-            select(JobEventRow.data)
-            .where(JobEventRow.job_id == job_id, JobEventRow.type == "progress")
-            .order_by(JobEventRow.id)
-        )
-        return [data["progress"] for data in rows]
+    return [data["progress"] for data in events_of(database, job_id, "progress")]
 
 
 def test_progress_becomes_an_event_when_it_went_visibly_on(database: Database, job_id: UUID, say: Say) -> None:

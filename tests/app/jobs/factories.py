@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app.access.service import ensure_workspace
@@ -11,7 +13,7 @@ from app.artifacts.tables import ArtifactRow
 from app.blobs.tables import BlobRow
 from app.database import Database
 from app.jobs.states import JobKind
-from app.jobs.tables import JobRow
+from app.jobs.tables import JobEventRow, JobRow
 
 
 def add_job(database: Database, **columns: Any) -> UUID:
@@ -36,13 +38,25 @@ def read_job(database: Database, job_id: UUID) -> JobRow:
         return session.get_one(JobRow, job_id)
 
 
+def add_blob(session: Session, workspace_id: UUID) -> BlobRow:
+    """Three bytes that nothing stored."""
+    blob = BlobRow(id=uuid7(), workspace_id=workspace_id, sha256=uuid7().bytes * 2, size_bytes=3)
+    session.add(blob)
+    session.flush()
+    return blob
+
+
+def events_of(database: Database, job_id: UUID, kind: str) -> list[dict[str, Any]]:
+    """What the job's events of this kind say, the oldest first."""
+    with database.session_scope() as session:
+        of_kind = select(JobEventRow.data).where(JobEventRow.job_id == job_id, JobEventRow.type == kind)
+        return list(session.scalars(of_kind.order_by(JobEventRow.id)))
+
+
 def add_artifact(database: Database, workspace_id: UUID, job_id: UUID, **columns: Any) -> UUID:
     """A model that the job delivered, of three bytes that nothing stored; `columns` override."""
-    digest = uuid7().bytes * 2
     with database.session_scope() as session:
-        blob = BlobRow(id=uuid7(), workspace_id=workspace_id, sha256=digest, size_bytes=3)
-        session.add(blob)
-        session.flush()
+        blob = add_blob(session, workspace_id)
         defaults: dict[str, Any] = {
             "id": uuid7(),
             "workspace_id": workspace_id,
@@ -51,7 +65,7 @@ def add_artifact(database: Database, workspace_id: UUID, job_id: UUID, **columns
             "kind": "model",
             "file_name": "smaller.onnx",
             "media_type": "application/octet-stream",
-            "sha256": digest,
+            "sha256": blob.sha256,
             "size_bytes": 3,
         }
         row = ArtifactRow(**(defaults | columns))

@@ -21,7 +21,7 @@ from app.jobs.service import TRIED
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobRow, ReportRow
 from app.models.tables import ModelRow
-from tests.app.jobs.factories import add_job, read_job
+from tests.app.jobs.factories import add_blob, add_job, read_job
 from tests.conftest import LiveApi
 
 pytestmark = pytest.mark.anyio
@@ -41,18 +41,15 @@ INSPECTION = {
 
 def add_model(database: Database, workspace_id: UUID, **columns: Any) -> UUID:
     """A model that was inspected and found ready; `columns` override."""
-    digest = uuid7().bytes * 2
     with database.session_scope() as session:
-        blob = BlobRow(id=uuid7(), workspace_id=workspace_id, sha256=digest, size_bytes=3)
-        session.add(blob)
-        session.flush()
+        blob = add_blob(session, workspace_id)
         known: dict[str, Any] = {
             "id": uuid7(),
             "workspace_id": workspace_id,
             "blob_id": blob.id,
             "name": "model",
             "media_type": "application/octet-stream",
-            "sha256": digest,
+            "sha256": blob.sha256,
             "size_bytes": 3,
             "status": "ready",
             "inspection": INSPECTION,

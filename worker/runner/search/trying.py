@@ -1,14 +1,12 @@
 """One candidate built, and measured on the samples for choosing; what goes wrong with it costs the others nothing."""
 
 import time
-import traceback
-from contextlib import suppress
 from dataclasses import dataclass
 
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
 from worker.engine.evaluation.acceptance import ROUNDING
-from worker.engine.faults import UserFault, is_out_of_memory
+from worker.engine.faults import UserFault
 from worker.engine.model_file import ModelFile
 from worker.engine.search.proposals import Proposal, Ratios, Trial
 from worker.passes.registry import load_pass
@@ -18,7 +16,7 @@ from worker.runner.measuring import Laboratory, Subject
 from worker.runner.search.limit import TimeUp, limit
 from worker.runner.search.stock import MeasuredTrial
 from worker.runner.search.workshop import BUILT, Workshop
-from worker.runner.side_by_side import Standing, measure_beside
+from worker.runner.side_by_side import Standing, measure_beside, why_unmeasured
 
 # A pass that knows its deadline ends before; one that does not is stopped.
 OVERTIME = 1.25
@@ -81,10 +79,8 @@ class Bench:
         except Exception as error:
             if is_full(error):
                 raise
-            # A fault of ours in one pass is no reason to lose what the others make; the worker's log has it.
-            with suppress(OSError):
-                traceback.print_exception(error)
-            failure = "There was not enough memory for it." if is_out_of_memory(error) else _ours(error)
+            # A fault of ours in one pass is no reason to lose what the others make.
+            failure = f"It could not be made: {why_unmeasured(error)}"
         if outcome is None:
             return Tried(Trial(proposal, time.monotonic() - started, failure))
         self.laboratory.pacing.at(BUILT)
@@ -171,7 +167,3 @@ class Bench:
 
 def _notes(outcome: Outcome) -> list[str]:
     return [note for step in outcome.steps for note in step.notes]
-
-
-def _ours(error: Exception) -> str:
-    return f"Something went wrong on our side ({type(error).__name__}); the worker's log says what."
