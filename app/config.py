@@ -65,6 +65,16 @@ class JobSettings(BaseSettings):
         return self
 
 
+class LimitSettings(BaseSettings):
+    """What a workspace may take where nothing else was set for it (`lathe workspaces limit`); 0: no limit."""
+
+    model_config = SettingsConfigDict(env_prefix="LATHE_LIMITS_")
+
+    requests_per_minute: int = Field(default=6000, ge=0, description="Beyond it requests answer 429.")
+    stored_bytes: int = Field(default=0, ge=0, description="Uploads and delivered files; beyond it uploads answer 507.")
+    queued_jobs: int = Field(default=10_000, ge=0, description="Jobs that wait; beyond it submissions answer 429.")
+
+
 class RunnerSettings(BaseSettings):
     """Limits on the child process that opens untrusted models."""
 
@@ -101,6 +111,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
     runner: RunnerSettings = Field(default_factory=RunnerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
 

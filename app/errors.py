@@ -160,6 +160,20 @@ class TooManyThreads(Unprocessable):
     code, title = "too_many_threads", "No worker has that many cores"
 
 
+class TooManyRequests(LatheError):
+    status, code, title = 429, "too_many_requests", "The workspace has used up its requests for now"
+    sends = ("Retry-After", "RateLimit-Policy", "RateLimit")
+
+
+class TooManyQueuedJobs(LatheError):
+    status, code, title = 429, "too_many_queued_jobs", "The workspace has as many jobs waiting as it may have"
+    sends = ("Retry-After",)
+
+
+class StorageQuotaExceeded(LatheError):
+    status, code, title = 507, "storage_quota_exceeded", "The workspace has stored as much as it may"
+
+
 class StorageFull(LatheError):
     status, code, title = 507, "storage_full", "The storage of this service is full"
 

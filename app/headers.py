@@ -9,6 +9,8 @@ DESCRIPTIONS = {
     "Content-Range": "Which bytes these are, of how many; with 416, how many there are (RFC 9110, 14.4).",
     "ETag": "Names this state; sent as `If-None-Match` it saves an answer that says the same.",
     "Location": "The address of what was accepted.",
+    "RateLimit": "What is left: `r` requests, and more in `t` seconds (draft-ietf-httpapi-ratelimit-headers).",
+    "RateLimit-Policy": "The limit: `q` requests in `w` seconds, for all keys of the workspace together.",
     "Repr-Digest": "The SHA-256 of the whole that this is a part of (RFC 9530).",
     "Retry-After": "Seconds after which to ask again; not sent where there is nothing to wait for.",
     "WWW-Authenticate": "`Bearer`, and what was wrong with the key (RFC 6750).",

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from app.access.dependencies import Authenticator
+from app.access.rates import RateLimiter
 from app.answers import JsonLine
 from app.artifacts.routes import router as artifacts
 from app.config import Settings, get_settings
@@ -26,7 +27,8 @@ from app.surface import Api, refuse_unknown_query
 DESCRIPTION = """Makes trained models smaller and faster, and proves what it did.
 
 Upload an ONNX model and, if you have them, datasets; submit a job; poll it; read its report; download the artifact.
-Every error is an RFC 9457 problem document with a stable `code`.
+Every error is an RFC 9457 problem document with a stable `code`. Where requests are limited every answer to a key tells
+in `RateLimit` what is left of the workspace's, and in `RateLimit-Policy` how many it has.
 """
 
 
@@ -39,7 +41,9 @@ def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
         app.state.storage = Storage(settings)
         app.state.queue = Queue(settings)
         app.state.authenticator = Authenticator(app.state.database, settings)
+        app.state.rate_limiter = RateLimiter(settings)
         yield
+        await app.state.rate_limiter.close()
         app.state.queue.close()
         await app.state.database.dispose()
 

@@ -5,6 +5,7 @@ Plain ASGI: nothing here buffers a body, so that uploads, downloads and event st
 
 import re
 import time
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -46,7 +47,9 @@ class Observation:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        exchange = _Exchange(given if SANE_ID.fullmatch(given) else uuid4().hex, send)
+        # What dependencies want in the answer, whoever gives it: see `Request.state`.
+        state = scope.setdefault("state", {})
+        exchange = _Exchange(given if SANE_ID.fullmatch(given) else uuid4().hex, state, send)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 await self._app(scope, receive, exchange.send)
@@ -78,8 +81,9 @@ class Observation:
 class _Exchange:
     """One answer on its way out."""
 
-    def __init__(self, request_id: str, send: Send) -> None:
+    def __init__(self, request_id: str, state: dict[str, Any], send: Send) -> None:
         self.request_id = request_id
+        self._state = state
         self.status: int | None = None
         self.sent_bytes = 0
         self._send = send
@@ -95,7 +99,7 @@ class _Exchange:
             self.status, self._began = message["status"], time.perf_counter()
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
-            for name, value in SECURITY_HEADERS.items():
+            for name, value in (SECURITY_HEADERS | self._state.get("headers", {})).items():
                 headers.setdefault(name, value)
         elif message["type"] == "http.response.body":
             self.sent_bytes += len(message.get("body", b""))

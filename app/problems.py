@@ -17,6 +17,7 @@ from app.errors import (
     NotFound,
     Problem,
     TooLarge,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     ValidationFailed,
@@ -48,7 +49,7 @@ def responses(*errors: type[LatheError], body: bool = False, key: bool = True) -
     `body`: it takes JSON, which may be too large. `key`: it asks for an API key.
     """
     every: list[type[LatheError]] = [*errors, ValidationFailed, Unavailable, LatheError]
-    every += [Unauthenticated, MissingScope] if key else []
+    every += [Unauthenticated, MissingScope, TooManyRequests] if key else []
     every += [TooLarge, MalformedRequest] if body else []
     by_status: dict[int, dict[str, type[LatheError]]] = defaultdict(dict)
     for error in every:

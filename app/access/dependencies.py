@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.access import keys, service
+from app.access.rates import RateLimiter
 from app.access.service import Caller
 from app.config import Settings
 from app.database import AsyncDatabase
@@ -61,7 +62,10 @@ async def authenticate(
             headers={"WWW-Authenticate": "Bearer"},
         )
     authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.verify(credentials.credentials)
+    caller = await authenticator.verify(credentials.credentials)
+    limiter: RateLimiter = request.app.state.rate_limiter
+    request.state.headers = await limiter.spend(caller)
+    return caller
 
 
 def require(scope: str) -> Callable[..., Awaitable[Caller]]:

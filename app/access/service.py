@@ -20,13 +20,23 @@ class Caller:
     workspace_id: UUID
     key_id: UUID
     scopes: frozenset[str]
+    requests_per_minute: int | None = None
+    """The workspace's own limit; None: what holds for all."""
 
 
 async def find_caller(session: AsyncSession, prefix: str) -> tuple[Caller, bytes] | None:
     """The caller behind a live key's prefix, with the hash that its secret must match."""
     row = (
         await session.execute(
-            select(ApiKeyRow.id, ApiKeyRow.workspace_id, ApiKeyRow.scopes, ApiKeyRow.secret_hash).where(
+            select(
+                ApiKeyRow.id,
+                ApiKeyRow.workspace_id,
+                ApiKeyRow.scopes,
+                ApiKeyRow.secret_hash,
+                WorkspaceRow.requests_per_minute,
+            )
+            .join(WorkspaceRow, WorkspaceRow.id == ApiKeyRow.workspace_id)
+            .where(
                 ApiKeyRow.prefix == prefix,
                 ApiKeyRow.revoked_at.is_(None),
                 (ApiKeyRow.expires_at.is_(None)) | (ApiKeyRow.expires_at > func.now()),
@@ -35,7 +45,8 @@ async def find_caller(session: AsyncSession, prefix: str) -> tuple[Caller, bytes
     ).one_or_none()
     if row is None:
         return None
-    return Caller(row.workspace_id, row.id, frozenset(row.scopes)), row.secret_hash
+    caller = Caller(row.workspace_id, row.id, frozenset(row.scopes), row.requests_per_minute)
+    return caller, row.secret_hash
 
 
 async def note_use(session: AsyncSession, key_id: UUID) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.blobs.receiving import DigestMismatch, EmptyUpload, IncompleteUpload
-from app.errors import LatheError, StorageFull, TooLarge, UnsupportedMediaType
+from app.errors import LatheError, StorageFull, StorageQuotaExceeded, TooLarge, UnsupportedMediaType
 from app.headers import described
 
 UPLOAD_ERRORS: tuple[type[LatheError], ...] = (
@@ -13,6 +13,7 @@ UPLOAD_ERRORS: tuple[type[LatheError], ...] = (
     EmptyUpload,
     DigestMismatch,
     StorageFull,
+    StorageQuotaExceeded,
 )
 
 

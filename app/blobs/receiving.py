@@ -102,7 +102,7 @@ async def receive(request: Request, storage: Storage, workspace_id: UUID, max_by
 
     Raises TooLarge, StorageFull, EmptyUpload, IncompleteUpload, DigestMismatch, UnsupportedMediaType, Unavailable.
     """
-    expected_bytes = _content_length(request)
+    expected_bytes = content_length(request)
     _refuse_encoded(request)
     digest = _expected_digest(request)
     if expected_bytes is not None and expected_bytes > max_bytes:
@@ -131,7 +131,8 @@ def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"The upload is larger than {max_bytes} bytes.", remedy="LATHE_API_MAX_UPLOAD_BYTES sets the most.")
 
 
-def _content_length(request: Request) -> int | None:
+def content_length(request: Request) -> int | None:
+    """What the request says of its body's size, if it says a number."""
     text = request.headers.get("content-length")
     return int(text) if text is not None and text.isascii() and text.isdigit() else None
 

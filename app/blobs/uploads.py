@@ -11,13 +11,14 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.blobs.receiving import Received, receive
+from app.blobs import quota
+from app.blobs.receiving import Received, content_length, receive
 from app.blobs.service import keep, replace, stored_copy
 from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import AsyncDatabase
 from app.datasets.tables import DatasetRow
-from app.errors import InUse, LatheError, NotFound, UnsupportedMediaType
+from app.errors import InUse, LatheError, NotFound, StorageQuotaExceeded, UnsupportedMediaType
 from app.jobs.states import JobKind, JobState
 from app.jobs.submission import queue_inspection
 from app.jobs.tables import JobRow
@@ -112,15 +113,23 @@ async def upload(
 ) -> Accepted[Row]:
     """Store the body and queue its inspection. The same bytes again are the same upload, and repair its stored copy.
 
-    Raises UnsupportedMediaType, and what `receive` raises.
+    Raises UnsupportedMediaType, StorageQuotaExceeded, and what `receive` raises.
     """
     media_type = _media_type(kind, request)
+    async with database.reading_scope() as session:
+        await quota.refuse_hopeless(session, workspace_id, content_length(request), settings.limits)
     received = await receive(request, storage, workspace_id, settings.api.max_upload_bytes)
     lost = await _lost_copy(database, storage, received)
     # Where this fails, the commit may have happened all the same: the bytes stay, and are left to the collector.
-    async with database.session_scope() as session:
-        blob_id = await _keep(session, kind, received, lost)
-        accepted = await _accept(session, kind, _Arrival(received, blob_id, name, media_type), settings)
+    try:
+        async with database.session_scope() as session:
+            blob_id = await _keep(session, kind, received, lost)
+            accepted = await _accept(session, kind, _Arrival(received, blob_id, name, media_type), settings)
+            if accepted.created:
+                await quota.refuse_excess(session, workspace_id, settings.limits)
+    except StorageQuotaExceeded:
+        await _discard(storage, received.storage_key)
+        raise
     if blob_id != received.blob_id:
         await _discard(storage, received.storage_key)
     return accepted

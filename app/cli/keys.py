@@ -1,22 +1,16 @@
 """`lathe keys`: made and revoked on the database itself, for whoever runs the service."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.exits import ExitCode, fail
-from app.cli.local import DataOption, database_settings
+from app.cli.local import DataOption, database_session
 from app.cli.output import JsonOption, note, print_json
 from app.cli.tables import Column, age_text, print_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from sqlalchemy.orm import Session
-
     from app.access.tables import ApiKeyRow
 
 COLUMNS = (
@@ -51,14 +45,14 @@ def create(
     scopes = list(dict.fromkeys(scope or ["read", "write"]))
     if unknown := [item for item in scopes if item not in SCOPES]:
         fail(f"there is no scope `{unknown[0]}`: the scopes are {', '.join(SCOPES)}", ExitCode.USAGE)
-    with _session(data) as (session, secret_key):
+    with database_session(data) as (session, settings):
         row, text = service.create_key(
             session,
             workspace=workspace,
             name=name,
             scopes=scopes,
             lifetime=None if days is None else timedelta(days=days),
-            secret_key=secret_key,
+            secret_key=settings.secret_key.get_secret_value(),
         )
         shown = _shown(row, workspace)
     if as_json:
@@ -77,7 +71,7 @@ def list_keys(
     """List keys, by their prefixes."""
     from app.access import service
 
-    with _session(data) as (session, _):
+    with database_session(data) as (session, _):
         rows = service.list_keys(session, workspace)
     if as_json:
         print_json([_shown(row, name) for row, name in rows])
@@ -96,7 +90,7 @@ def revoke(
 
     parts = keys.split(prefix)
     prefix = parts[0] if parts else prefix
-    with _session(data) as (session, _):
+    with database_session(data) as (session, _):
         revoked = service.revoke_key(session, prefix)
     if not revoked:
         fail(f"there is no live key `{prefix}`: `lathe keys list` shows the prefixes", ExitCode.REFUSED)
@@ -104,20 +98,6 @@ def revoke(
         print_json({"prefix": prefix, "revoked": True})
     else:
         note(f"key {prefix} is revoked")
-
-
-@contextmanager
-def _session(data: "Path | None") -> "Iterator[tuple[Session, str]]":
-    """One transaction, and the secret that keys the hashes."""
-    from app.database import Database
-
-    with database_settings(data) as settings:
-        database = Database(settings)
-        try:
-            with database.session_scope() as session:
-                yield session, settings.secret_key.get_secret_value()
-        finally:
-            database.dispose()
 
 
 def _shown(row: "ApiKeyRow", workspace: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import typer
 from app.cli.exits import ExitCode, fail
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from app.config import Settings
 
 DataOption = Annotated[
@@ -67,6 +69,20 @@ def database_settings(data: Path | None) -> "Iterator[Settings]":
         yield settings
     finally:
         services.stop()
+
+
+@contextmanager
+def database_session(data: Path | None) -> "Iterator[tuple[Session, Settings]]":
+    """One transaction on that database, and the settings. Raises as `database_settings`."""
+    from app.database import Database
+
+    with database_settings(data) as settings:
+        database = Database(settings)
+        try:
+            with database.session_scope() as session:
+                yield session, settings
+        finally:
+            database.dispose()
 
 
 def _folder_of_a_service(data: Path | None) -> Path:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import jobs, keys, replay, server, submission, uploads
+from app.cli import jobs, keys, replay, server, submission, uploads, workspaces
 from app.cli.exits import HELP, errors_as_exit_codes
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ submission.register(app)
 jobs.register(app)
 replay.register(app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(workspaces.app, name="workspaces")
 
 
 def main() -> None:

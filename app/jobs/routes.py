@@ -32,6 +32,7 @@ from app.errors import (
     NotReady,
     NotTrainable,
     ReportNotReady,
+    TooManyQueuedJobs,
     TooManyThreads,
 )
 from app.headers import described
@@ -84,6 +85,7 @@ JOB_HEADERS = ("ETag", "Retry-After")
         NoGpuWorker,
         NoTrainingWorker,
         TooManyThreads,
+        TooManyQueuedJobs,
         IdempotencyKeyReused,
         body=True,
     )

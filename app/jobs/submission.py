@@ -18,6 +18,7 @@ from app.health.service import live_workers
 from app.jobs.capacity import check_capacity
 from app.jobs.fitness import check_fitness
 from app.jobs.other_models import check_other_models
+from app.jobs.quota import refuse_another
 from app.jobs.routing import INSPECTION_QUEUE, queue_of
 from app.jobs.states import JobKind
 from app.jobs.subjects import SUBJECT
@@ -70,6 +71,7 @@ async def submit(
         max_attempts=settings.jobs.max_attempts,
         expires_at=await _expiry(session, settings),
     )
+    await refuse_another(session, workspace_id, settings.limits)
     await _insert(session, job)
     session.add_all(JobDatasetRow(job_id=job_id, role=role, dataset_id=row.id) for role, row in datasets.items())
     session.add_all(JobModelRow(job_id=job_id, model_id=model_id) for model_id in others)

@@ -15,6 +15,8 @@ EVERYWHERE = {name.lower() for name in SECURITY_HEADERS} | {
     "connection",
     "content-length",
     "content-type",
+    "ratelimit",
+    "ratelimit-policy",
     "transfer-encoding",
     "x-accel-buffering",
     "x-request-id",

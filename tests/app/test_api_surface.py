@@ -152,6 +152,7 @@ def test_the_headers_that_clients_act_on_are_documented(document: Json) -> None:
         expected = dict(HEADERS.get(operation["operationId"], {}))
         if operation["operationId"] not in OPEN:
             expected["401"] = {"WWW-Authenticate"}
+            expected["429"] = {"Retry-After", "RateLimit", "RateLimit-Policy"}
         if operation["operationId"] != "get_readiness":  # which answers 503 with what it found
             expected["503"] = {"Retry-After"}
         found = {status: answer["headers"] for status, answer in operation["responses"].items() if "headers" in answer}

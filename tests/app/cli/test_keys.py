@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.client import Lathe, LatheApiError
 from app.embedded import EmbeddedServices, Stack
 from tests.app.cli.conftest import LatheCommand
+from tests.conftest import bearer
 
 
 def test_a_key_made_beside_a_running_service_opens_it_until_it_is_revoked(
@@ -75,3 +77,32 @@ def test_an_unknown_scope_is_refused(bare_lathe: LatheCommand, tmp_path: Path) -
     outcome = bare_lathe("keys", "create", "--name", "x", "--scope", "root", "--data", tmp_path)
     assert outcome.code == 2
     assert "root" in outcome.stderr
+
+
+def test_a_workspace_gets_limits_of_its_own_and_gives_them_back(bare_lathe: LatheCommand, stack: Stack) -> None:
+    data = ("--data", stack.key_file.parent)
+    bare_lathe("keys", "create", "--name", "x", "--workspace", "narrow", *data)
+    limits = ("--requests-per-minute", "1", "--stored-bytes", "0", *data)
+    assert bare_lathe("workspaces", "limit", "narrow", *limits).code == 0
+    key = bare_lathe("keys", "create", "--name", "y", "--workspace", "narrow", *data).stdout.strip()
+    answers = [httpx.get(f"{stack.url}/v1/models", headers=bearer(key), trust_env=False) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    shown = {row["workspace"]: row for row in bare_lathe("workspaces", "list", *data, "--json").json}
+    assert shown["narrow"] == {
+        "workspace": "narrow",
+        "requests_per_minute": 1,
+        "stored_bytes": 0,
+        "queued_jobs": None,
+    }
+    table = bare_lathe("workspaces", "list", *data).stdout
+    assert "(10000)" in table
+    assert bare_lathe("workspaces", "limit", "narrow", "--reset", *data).code == 0
+    shown = {row["workspace"]: row for row in bare_lathe("workspaces", "list", *data, "--json").json}
+    assert shown["narrow"]["requests_per_minute"] is None
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["nobody", "--queued-jobs", "1"], 4), (["nobody"], 2)], ids=str)
+def test_limits_that_cannot_be_set_are_refused(
+    bare_lathe: LatheCommand, stack: Stack, arguments: list[str], code: int
+) -> None:
+    assert bare_lathe("workspaces", "limit", *arguments, "--data", stack.key_file.parent).code == code

@@ -1,0 +1,48 @@
+"""How many bytes a workspace may store. Files that jobs deliver count, and are never refused: their work is done."""
+
+from uuid import UUID
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.access.limits import limits_of
+from app.blobs.tables import BlobRow
+from app.config import LimitSettings
+from app.errors import StorageQuotaExceeded
+
+
+async def refuse_hopeless(
+    session: AsyncSession, workspace_id: UUID, size_bytes: int | None, defaults: LimitSettings
+) -> None:
+    """Before bytes arrive: refuse what is announced to be more than there is room for.
+
+    Unless something of that size is stored: the same bytes again need no room. Raises StorageQuotaExceeded.
+    """
+    most = (await limits_of(session, workspace_id, defaults)).stored_bytes
+    if not most or not size_bytes or await _stored(session, workspace_id) + size_bytes <= most:
+        return
+    alike = exists().where(BlobRow.workspace_id == workspace_id, BlobRow.size_bytes == size_bytes)
+    if not (await session.execute(select(alike))).scalar_one():
+        raise _exceeded(most)
+
+
+async def refuse_excess(session: AsyncSession, workspace_id: UUID, defaults: LimitSettings) -> None:
+    """Last in the transaction that keeps new bytes. Raises StorageQuotaExceeded."""
+    if not (await limits_of(session, workspace_id, defaults)).stored_bytes:
+        return
+    most = (await limits_of(session, workspace_id, defaults, hold=True)).stored_bytes
+    if await _stored(session, workspace_id) > most:
+        raise _exceeded(most)
+
+
+async def _stored(session: AsyncSession, workspace_id: UUID) -> int:
+    total = select(func.coalesce(func.sum(BlobRow.size_bytes), 0)).where(BlobRow.workspace_id == workspace_id)
+    return int((await session.execute(total)).scalar_one())
+
+
+def _exceeded(most: int) -> StorageQuotaExceeded:
+    return StorageQuotaExceeded(
+        f"This workspace may store {most} bytes, and the upload would be more.",
+        remedy="Delete models and datasets that are not needed any more; their bytes are let go within the hour. "
+        "`lathe workspaces limit` allows more.",
+    )

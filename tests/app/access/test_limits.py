@@ -1,0 +1,198 @@
+"""What a workspace may take: requests, stored bytes, waiting jobs."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from app.access.limits import set_limits
+from app.blobs.tables import BlobRow
+from app.config import Settings
+from app.database import Database
+from app.jobs.states import JobKind
+from app.main import lifespan_of
+from tests.app.jobs.factories import add_job
+from tests.app.uploads import OCTETS, settle, upload
+
+Headers = dict[str, str]
+
+
+def limit(database: Database, workspace: str = "default", **values: int | None) -> None:
+    with database.session_scope() as session:
+        assert set_limits(session, workspace, dict(values))
+
+
+@pytest.fixture
+def quotas(database: Database, workspace_id: UUID) -> Callable[..., None]:
+    """Set limits of the workspace `default`."""
+    return lambda **values: limit(database, **values)
+
+
+@pytest.fixture
+async def limited(routed: FastAPI, settings: Settings, database: Database) -> AsyncIterator[Callable[..., Any]]:
+    """Makes clients of the API with other limits for all, or with another Redis."""
+
+    @asynccontextmanager
+    async def start(redis_url: str | None = None, **limits: int) -> AsyncIterator[httpx.AsyncClient]:
+        changes: dict[str, Any] = {"limits": settings.limits.model_copy(update=limits)}
+        if redis_url is not None:
+            changes["redis_url"] = SecretStr(redis_url)
+        async with lifespan_of(settings.model_copy(update=changes))(routed):
+            transport = httpx.ASGITransport(routed)
+            async with httpx.AsyncClient(transport=transport, base_url="http://lathe") as client:
+                yield client
+
+    yield start
+
+
+async def test_an_answer_tells_what_is_left(limited: Callable[..., Any], reader: Headers) -> None:
+    async with limited(requests_per_minute=100) as client:
+        answers = [await client.get("/v1/models", headers=reader) for _ in range(3)]
+    assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"requests";q=100;w=60'}
+    left = [answer.headers["ratelimit"].split(";")[1] for answer in answers]
+    assert left == ["r=99", "r=98", "r=97"]
+
+
+async def test_beyond_its_requests_a_workspace_is_told_when_to_come_again(
+    limited: Callable[..., Any], reader: Headers, writer: Headers, stranger: Headers
+) -> None:
+    async with limited(requests_per_minute=3) as client:
+        for headers in (reader, writer, reader):
+            assert (await client.get("/v1/models", headers=headers)).status_code == 200
+        answer = await client.get("/v1/models", headers=reader)
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert answer.headers["ratelimit"].startswith('"requests";r=0;t=')
+        assert "Retry-After" in answer.json()["remedy"]
+        # All keys of a workspace share one count, and a workspace has its own; what needs no key is not counted.
+        assert (await client.get("/v1/models", headers=writer)).status_code == 429
+        assert (await client.get("/v1/models", headers=stranger)).status_code == 200
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_refusal_of_another_kind_counts_and_tells_as_well(limited: Callable[..., Any], reader: Headers) -> None:
+    async with limited(requests_per_minute=2) as client:
+        refused = await client.post("/v1/jobs", json={}, headers=reader)
+        assert (refused.status_code, refused.headers["ratelimit"].split(";")[1]) == (403, "r=1")
+        assert (await client.get("/v1/models/none", headers=reader)).status_code == 422
+        assert (await client.get("/v1/models/none", headers=reader)).status_code == 429
+
+
+async def test_a_workspace_may_have_a_limit_of_its_own_or_none(
+    limited: Callable[..., Any], quotas: Callable[..., None], reader: Headers
+) -> None:
+    async with limited(requests_per_minute=1) as client:
+        quotas(requests_per_minute=0)
+        answers = [await client.get("/v1/models", headers=reader) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert "ratelimit" not in answers[0].headers
+        quotas(requests_per_minute=2)
+        answers = [await client.get("/v1/models", headers=reader) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        quotas(requests_per_minute=None)
+        assert (await client.get("/v1/models", headers=reader)).headers["ratelimit-policy"] == '"requests";q=1;w=60'
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("where", ["nothing listens", "nobody answers"])
+async def test_without_redis_requests_go_on_and_the_log_says_so_once(
+    limited: Callable[..., Any],
+    reader: Headers,
+    black_hole: int,
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    port = 1 if where == "nothing listens" else black_hole
+    async with limited(redis_url=f"redis://127.0.0.1:{port}/0", requests_per_minute=1) as client:
+        answers = [await client.get("/v1/models", headers=reader) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200] * 5
+    logged = capsys.readouterr()
+    assert (logged.out + logged.err).count("requests_not_counted") == 1
+
+
+async def test_an_upload_beyond_what_a_workspace_may_store_is_refused_and_leaves_nothing(
+    client: httpx.AsyncClient,
+    writer: Headers,
+    stranger: Headers,
+    quotas: Callable[..., None],
+    database: Database,
+    settings: Settings,
+) -> None:
+    kept = await upload(client, writer, "models", b"x" * 600)
+    quotas(stored_bytes=1000)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"y" * 100
+
+    before = stored_files(settings)
+    for content in (b"y" * 500, pieces()):  # one that says how many they are, and one that does not
+        answer = await client.post("/v1/models?name=y", content=content, headers=writer | OCTETS)
+        assert (answer.status_code, answer.json()["code"]) == (507, "storage_quota_exceeded")
+        assert "1000 bytes" in answer.json()["detail"]
+    assert stored_files(settings) == before
+    with database.session_scope() as session:
+        assert session.scalar(select(func.sum(BlobRow.size_bytes))) == 600
+    # What is stored already, what fits and what is another workspace's goes on.
+    assert (await upload(client, writer, "models", b"x" * 600))["id"] == kept["id"]
+    await upload(client, writer, "datasets", b"z" * 400)
+    await upload(client, stranger, "models", b"y" * 500)
+
+
+async def test_uploads_at_once_do_not_pass_together_what_each_alone_would_fit_into(
+    client: httpx.AsyncClient, writer: Headers, quotas: Callable[..., None], database: Database
+) -> None:
+    quotas(stored_bytes=1000)
+
+    async def send(number: int) -> int:
+        content = str(number).encode() * 300
+        return (await client.post(f"/v1/models?name={number}", content=content, headers=writer | OCTETS)).status_code
+
+    statuses = await asyncio.gather(*(send(number) for number in range(9)))
+    assert sorted(statuses) == [201] * 3 + [507] * 6
+    with database.session_scope() as session:
+        assert session.scalar(select(func.sum(BlobRow.size_bytes))) == 900
+
+
+async def test_a_workspace_has_no_more_jobs_waiting_than_it_may(
+    client: httpx.AsyncClient, writer: Headers, quotas: Callable[..., None], database: Database
+) -> None:
+    model = await upload(client, writer)
+    settle(database, "models", model["id"])
+    body = {"model_id": model["id"], "recipe": [{"pass": "optimize_graph"}]}
+    quotas(queued_jobs=4)
+    add_job(database, kind=JobKind.INSPECT_MODEL)  # counts for nothing
+    sent = [client.post("/v1/jobs", json=body, headers=writer | {"Idempotency-Key": str(key)}) for key in range(10)]
+    answers = await asyncio.gather(*sent)
+    taken = [answer for answer in answers if answer.status_code == 202]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert (len(taken), len(refused)) == (4, 6)
+    assert {answer.json()["code"] for answer in refused} == {"too_many_queued_jobs"}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    # The same request again is the same job, and a job that is over makes room.
+    key = next(str(number) for number, answer in enumerate(answers) if answer.status_code == 202)
+    again = await client.post("/v1/jobs", json=body, headers=writer | {"Idempotency-Key": key})
+    assert again.status_code == 202
+    await client.post(f"/v1/jobs/{again.json()['id']}/cancel", headers=writer)
+    assert (await client.post("/v1/jobs", json=body, headers=writer)).status_code == 202
+    assert (await client.post("/v1/jobs", json=body, headers=writer)).status_code == 429
+
+
+def stored_files(settings: Settings) -> list[Path]:
+    return sorted(path for path in Path(urlsplit(settings.storage_url).path).rglob("*") if path.is_file())
