@@ -30,6 +30,10 @@ class ApiSettings(BaseSettings):
     port: int = 8000
     max_upload_bytes: int = Field(default=16 << 30, ge=1, description="An upload past this many bytes answers 413.")
     max_body_bytes: int = Field(default=MEBIBYTE, ge=1024, description="The same for JSON bodies.")
+    min_upload_bytes_per_second: int = Field(
+        default=1024, ge=0, description="An upload that arrives more slowly answers 408; 0: none is too slow."
+    )
+    slow_upload_grace_seconds: float = Field(default=60.0, gt=0, description="How long one may send nothing at all.")
     min_free_bytes: int = Field(default=256 * MEBIBYTE, ge=0, description="Local storage left free; else 507.")
     key_cache_seconds: float = Field(
         default=5.0, ge=0, description="How long a verified API key is trusted; a revocation takes this long."

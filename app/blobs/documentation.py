@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from app.blobs.pace import TooSlow
 from app.blobs.receiving import DigestMismatch, EmptyUpload, IncompleteUpload
 from app.errors import LatheError, StorageFull, StorageQuotaExceeded, TooLarge, UnsupportedMediaType
 from app.headers import described
 
 UPLOAD_ERRORS: tuple[type[LatheError], ...] = (
     IncompleteUpload,
+    TooSlow,
     TooLarge,
     UnsupportedMediaType,
     EmptyUpload,

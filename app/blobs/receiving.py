@@ -15,7 +15,9 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from uuid_utils.compat import uuid7
 
+from app.blobs.pace import steady
 from app.blobs.tables import storage_key
+from app.config import ApiSettings
 from app.errors import LatheError, TooLarge, Unprocessable, UnsupportedMediaType
 from app.storage import CHUNK_BYTES, Storage
 
@@ -88,7 +90,7 @@ class _Meter:
             waiting_bytes += len(piece)
             self.size_bytes += len(piece)
             if self.size_bytes > self._max_bytes:
-                raise _too_large(self._max_bytes)
+                raise too_large(self._max_bytes)
             if waiting_bytes >= CHUNK_BYTES:
                 self._storage.ensure_room(waiting_bytes)
                 yield b"".join(waiting)
@@ -97,37 +99,72 @@ class _Meter:
             yield b"".join(waiting)
 
 
-async def receive(request: Request, storage: Storage, workspace_id: UUID, max_bytes: int) -> Received:
+async def receive(request: Request, storage: Storage, workspace_id: UUID, api: ApiSettings) -> Received:
     """Store the request's body under a key of its own. Whatever this raises, nothing is left behind.
 
-    Raises TooLarge, StorageFull, EmptyUpload, IncompleteUpload, DigestMismatch, UnsupportedMediaType, Unavailable.
+    Raises UnsupportedMediaType, and what `body_of` and `take_in` raise.
     """
-    expected_bytes = content_length(request)
+    return await take_in(
+        body_of(request, api),
+        storage,
+        workspace_id,
+        max_bytes=api.max_upload_bytes,
+        expected_bytes=content_length(request),
+        digest=_expected_digest(request),
+    )
+
+
+async def body_of(request: Request, api: ApiSettings) -> AsyncIterator[bytes]:
+    """The body as it arrives.
+
+    Raises UnsupportedMediaType for one that is encoded, IncompleteUpload where the client leaves, TooSlow where it may
+    as well have left.
+    """
     _refuse_encoded(request)
-    digest = _expected_digest(request)
+    arrived_bytes = 0
+    try:
+        async for piece in steady(request.stream(), api):
+            arrived_bytes += len(piece)
+            yield piece
+    except ClientDisconnect as error:
+        raise IncompleteUpload(f"The client left after {arrived_bytes} bytes.") from error
+
+
+async def take_in(
+    pieces: AsyncIterator[bytes],
+    storage: Storage,
+    workspace_id: UUID,
+    *,
+    max_bytes: int,
+    expected_bytes: int | None,
+    digest: bytes | None = None,
+) -> Received:
+    """Store what a user uploads, wherever its bytes come from. Whatever this raises, nothing is left behind.
+
+    Raises TooLarge, StorageFull, EmptyUpload, IncompleteUpload, DigestMismatch, Unavailable, and what `pieces` raises.
+    """
     if expected_bytes is not None and expected_bytes > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     storage.ensure_room(expected_bytes or 0)
     meter = _Meter(storage, max_bytes, expected_bytes)
     blob_id = uuid7()
     key = storage_key(workspace_id, blob_id)
     try:
-        await storage.write(key, meter.through(request.stream()))
+        await storage.write(key, meter.through(pieces))
         if digest is not None and not hmac.compare_digest(digest, meter.sha256):
             raise DigestMismatch(
                 f"The {meter.size_bytes} bytes that arrived have the SHA-256 {meter.sha256.hex()}.",
                 remedy="Send the file again.",
             )
-    except BaseException as error:
+    except BaseException:
         with anyio.CancelScope(shield=True):
             await storage.delete(key)
-        if isinstance(error, ClientDisconnect):
-            raise IncompleteUpload(f"The client left after {meter.size_bytes} bytes.") from error
         raise
     return Received(workspace_id, blob_id, meter.sha256, meter.size_bytes)
 
 
-def _too_large(max_bytes: int) -> TooLarge:
+def too_large(max_bytes: int) -> TooLarge:
+    """The refusal of an upload of more bytes than that."""
     return TooLarge(f"The upload is larger than {max_bytes} bytes.", remedy="LATHE_API_MAX_UPLOAD_BYTES sets the most.")
 
 

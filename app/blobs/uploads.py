@@ -118,7 +118,7 @@ async def upload(
     media_type = _media_type(kind, request)
     async with database.reading_scope() as session:
         await quota.refuse_hopeless(session, workspace_id, content_length(request), settings.limits)
-    received = await receive(request, storage, workspace_id, settings.api.max_upload_bytes)
+    received = await receive(request, storage, workspace_id, settings.api)
     lost = await _lost_copy(database, storage, received)
     # Where this fails, the commit may have happened all the same: the bytes stay, and are left to the collector.
     try:

@@ -1,9 +1,11 @@
 """Uploads and downloads over a real connection, to a process of its own."""
 
+import contextlib
 import hashlib
+import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,61 @@ def test_an_upload_that_turns_out_too_large_is_refused_on_the_way(
             connection.sendall(b"100000\r\n" + bytes(MEBIBYTE) + b"\r\n")
         assert connection.recv(64).startswith(b"HTTP/1.1 413 ")
     assert api.stored_files() == []
+
+
+SLOW = {"LATHE_API_MIN_UPLOAD_BYTES_PER_SECOND": "1000", "LATHE_API_SLOW_UPLOAD_GRACE_SECONDS": "1"}
+
+
+def answer_to_a_trickle(connections: list[socket.socket]) -> Iterable[bytes]:
+    """What each connection is told while it sends a byte every 0.2 s; each is read up to its end."""
+    answers: dict[socket.socket, bytes] = {}
+    deadline = time.monotonic() + 20
+    while len(answers) < len(connections):
+        assert time.monotonic() < deadline, "they were not cut off"
+        for connection in set(connections) - set(answers):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.send(b"x")
+        for connection in select.select([one for one in connections if one not in answers], [], [], 0.2)[0]:
+            answers[connection] = b"".join(iter(lambda one=connection: received(one), b""))
+    return answers.values()
+
+
+def received(connection: socket.socket) -> bytes:
+    """Nothing where the connection is over."""
+    try:
+        return connection.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("length", [f"Content-Length: {SIZE}", None], ids=["length", "chunked"])
+def test_clients_that_send_next_to_nothing_are_cut_off_and_cost_no_memory(
+    start_api: Callable[..., LiveApi], writer: Headers, database: Database, length: str | None
+) -> None:
+    api = start_api(**SLOW)
+    with api.client() as client:
+        client.post(
+            "/v1/models?name=x", content=b"warm up", headers=writer | {"Content-Type": "application/octet-stream"}
+        ).raise_for_status()
+    before, kept = peak_bytes(api), api.stored_files()
+    # Of the chunked body the first chunk never ends.
+    framing = length or "Transfer-Encoding: chunked\r\n\r\n100000"
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(open_upload(api, writer, framing)) for _ in range(50)]
+        for answer in answer_to_a_trickle(connections):
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b'"code":"too_slow"' in answer
+            assert b"at least 1000 bytes a second" in answer
+    assert peak_bytes(api) - before < 8 * MEBIBYTE  # measured: 2; a buffer of 1 MiB for each would be 50
+    assert api.stored_files() == kept
+    with database.session_scope() as session:
+        assert session.query(BlobRow).count() == 1
+
+
+def test_a_client_that_pauses_and_keeps_up_is_served(start_api: Callable[..., LiveApi], writer: Headers) -> None:
+    api = start_api(**SLOW)
+    with open_upload(api, writer, "Content-Length: 20000") as connection:
+        for _ in range(10):  # two seconds, twice the grace, at twice the slowest rate
+            time.sleep(0.2)
+            connection.sendall(bytes(2000))
+        assert connection.recv(64).startswith(b"HTTP/1.1 201 ")
