@@ -62,7 +62,7 @@ class Housekeeper:
             session.execute(delete(WorkerRow).where(WorkerRow.seen_at < func.now() - SILENT_WORKER))
             announce(session, queues=[])
         with self._database.session_scope() as session:
-            waiting = lease.take_unpublished(session, jobs.republish_seconds)
+            waiting = lease.take_unpublished(session, jobs.republish_seconds, self._settings.limits.running_jobs)
             queued = lease.count_queued(session)
         try:
             self._publish(waiting, queued)

@@ -25,7 +25,7 @@ from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import DATABASE_AWAY, Database
 from app.errors import Fault, LatheError
-from app.jobs import lease
+from app.jobs import lease, turns
 from app.jobs.checkpoints import checkpoints_of
 from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobKind, JobState
@@ -99,24 +99,29 @@ class Supervisor:
     stopping: threading.Event
 
     def run(self, job_id: UUID) -> None:
-        """Run one attempt, if the job is there to be taken."""
-        holder = f"{socket.gethostname()}:{os.getpid()}"
-        with self.database.session_scope() as session:
-            claim = lease.claim(
-                session,
-                job_id,
-                holder,
-                self.settings.jobs.lease_seconds,
-                threads=threads_for_models(self.settings),
-                can_train=can_train(self.settings),
-            )
+        """Run one attempt at the job whose turn it is in this one's queue, if there is one to be taken."""
+        claim = self._claim(job_id)
         if claim is None:
             return
-        with structlog.contextvars.bound_contextvars(job_id=str(job_id), fence=claim.fence, attempt=claim.attempt):
+        with structlog.contextvars.bound_contextvars(
+            job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt
+        ):
             log.info("attempt_started", kind=claim.kind)
             until = claim.budget_seconds + self.settings.runner.grace_seconds + TRANSFER_SECONDS
             with Heart(self.database, claim, self.settings.jobs, until) as heart:
                 self._run_claimed(claim, heart)
+
+    def _claim(self, job_id: UUID) -> Claim | None:
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        threads, trains = threads_for_models(self.settings), can_train(self.settings)
+        most = self.settings.limits.running_jobs
+        with self.database.session_scope() as session:
+            chosen = turns.next_in_queue(session, job_id, threads=threads, can_train=trains, default_running_jobs=most)
+            if chosen is None:
+                turns.call_again(session, job_id, most)
+                return None
+            lease_seconds = self.settings.jobs.lease_seconds
+            return lease.claim(session, chosen, holder, lease_seconds, threads=threads, can_train=trains)
 
     def _run_claimed(self, claim: Claim, heart: Heart) -> None:
         try:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.access.tables import WorkspaceRow
 from app.config import LimitSettings
 
-NAMES = ("requests_per_minute", "stored_bytes", "queued_jobs")
+NAMES = ("requests_per_minute", "stored_bytes", "queued_jobs", "running_jobs")
 
 
 @dataclass(frozen=True)

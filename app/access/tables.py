@@ -20,6 +20,7 @@ class WorkspaceRow(Base):
     requests_per_minute: Mapped[int | None] = mapped_column(Integer)
     stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
     queued_jobs: Mapped[int | None] = mapped_column(Integer)
+    running_jobs: Mapped[int | None] = mapped_column(Integer)
 
 
 class ApiKeyRow(Base):

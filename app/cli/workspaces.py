@@ -43,13 +43,15 @@ def limit(
     requests_per_minute: LimitOption = None,
     stored_bytes: LimitOption = None,
     queued_jobs: LimitOption = None,
+    running_jobs: LimitOption = None,
     reset: Annotated[bool, typer.Option("--reset", help="First give it back what holds for all.")] = False,
     data: DataOption = None,
 ) -> None:
     """Set what a workspace may take. Running services follow within seconds."""
     from app.access import limits
 
-    asked = dict(zip(limits.NAMES, (requests_per_minute, stored_bytes, queued_jobs), strict=True))
+    given = (requests_per_minute, stored_bytes, queued_jobs, running_jobs)
+    asked = dict(zip(limits.NAMES, given, strict=True))
     values = {name: value for name, value in asked.items() if reset or value is not None}
     if not values:
         fail("nothing to set: name a limit, or --reset", ExitCode.USAGE)

@@ -10,14 +10,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, and_, delete, exists, func, insert, literal, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal, not_, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import Fault
 from app.jobs import checkpoints, subjects
-from app.jobs.routing import TRAINING_QUEUES
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import IdempotencyRow, JobEventRow, JobRow
+from app.jobs.turns import held_back, takeable
 
 WORKER_LOST = Fault(
     code="worker_lost",
@@ -74,22 +74,14 @@ def claim(
     threads: int | None = None,
     can_train: bool = True,
 ) -> Claim | None:
-    """Take a queued job that is due, wants no more than `threads`, where that is given, and trains only if `can_train`.
+    """Take a queued job that is `takeable`.
 
     None where there is nothing to take: a duplicate, somebody was faster, or it waits for a worker with more threads or
     one that can train.
     """
-    wanted = JobRow.request["target"]["threads"].astext.cast(Integer)
     row = session.execute(
         update(JobRow)
-        .where(
-            JobRow.id == job_id,
-            JobRow.state == JobState.QUEUED,
-            JobRow.due_at <= func.clock_timestamp(),
-            JobRow.expires_at > func.clock_timestamp(),
-            true() if threads is None else func.coalesce(wanted, 1) <= threads,
-            true() if can_train else JobRow.queue.not_in(TRAINING_QUEUES),
-        )
+        .where(JobRow.id == job_id, takeable(threads, can_train))
         .values(
             state=JobState.RUNNING,
             fence=JobRow.fence + 1,
@@ -292,8 +284,10 @@ def count_queued(session: Session) -> dict[str, int]:
     return {row.queue: row.jobs for row in rows}
 
 
-def take_unpublished(session: Session, republish_seconds: float, limit: int = 100) -> list[tuple[UUID, str, int]]:
-    """Queued jobs that are due and were not published lately, marked as published now: id, queue, priority."""
+def take_unpublished(
+    session: Session, republish_seconds: float, default_running_jobs: int = 0, limit: int = 100
+) -> list[tuple[UUID, str, int]]:
+    """Queued jobs, due, not held back and not published lately, marked as published now: id, queue, priority."""
     due = (
         select(JobRow.id)
         .where(
@@ -301,6 +295,7 @@ def take_unpublished(session: Session, republish_seconds: float, limit: int = 10
             JobRow.due_at <= func.clock_timestamp(),
             (JobRow.published_at.is_(None))
             | (JobRow.published_at < func.clock_timestamp() - _seconds(republish_seconds)),
+            not_(held_back(default_running_jobs)),
         )
         .order_by(JobRow.priority, JobRow.id)
         .limit(limit)

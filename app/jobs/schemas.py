@@ -37,7 +37,9 @@ class Job(BaseModel):
     phase: str | None = Field(description="What a running job is doing, in one word.")
     progress: float = Field(description="0 to 1.")
     eta_seconds: float | None = Field(description="Estimated time left, where it is known.")
-    queue_position: int | None = Field(description="Jobs before it in its queue, while it is queued.")
+    queue_position: int | None = Field(
+        description="Jobs likely to come before it, while it is queued: workspaces take turns."
+    )
     attempt: int = Field(description="Attempts so far.")
     max_attempts: int = Field(description="Attempts it may take.")
     model_id: UUID | None = Field(description="The model it works on.")

@@ -4,7 +4,7 @@ from itertools import chain
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Select, bindparam, case, func, literal_column, select, tuple_
+from sqlalchemy import JSON, Integer, Select, bindparam, case, cast, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -23,16 +23,18 @@ def _jobs() -> Select[Any]:
     other = aliased(JobRow)
     # Who can train takes from both queues of a device, so those that wait in one are before those in the other.
     device_queue = func.replace(JobRow.queue, TRAINING, "")
-    queue_position = (
-        select(func.count())
-        .select_from(other)
-        .where(
-            other.state == JobState.QUEUED,
-            other.queue.in_([device_queue, device_queue + TRAINING]),
-            tuple_(other.priority, other.id) < tuple_(JobRow.priority, JobRow.id),
-        )
-        .scalar_subquery()
+    mine = other.workspace_id == JobRow.workspace_id
+    before = func.count().filter(mine, tuple_(other.priority, other.id) < tuple_(JobRow.priority, JobRow.id))
+    waiting = (
+        select(mine.label("mine"), func.count().label("jobs"), func.max(before).over().label("before"))
+        .where(other.state == JobState.QUEUED, other.queue.in_([device_queue, device_queue + TRAINING]))
+        .group_by(other.workspace_id)
+        .correlate(JobRow)
+        .subquery()
     )
+    # Workspaces take turns: of each other one as many come before it as of its own do.
+    turns = case((waiting.c.mine, waiting.c.before), else_=func.least(waiting.c.jobs, waiting.c.before))
+    queue_position = select(cast(func.sum(turns), Integer)).correlate(JobRow).scalar_subquery()
     facts = {name: getattr(ArtifactRow, name) for name in ("id", "kind", "file_name", "media_type", "size_bytes")}
     facts["sha256"] = func.encode(ArtifactRow.sha256, "hex")
     facts |= {"provisional": ArtifactRow.trial.is_not(None), "trial": ArtifactRow.trial}

@@ -39,8 +39,10 @@ class JobRow(Base):
         CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired')", name="state"),
         CheckConstraint("(state = 'running') = (lease_expires_at IS NOT NULL)", name="running_has_lease"),
         Index("ix_jobs_queued", "queue", "priority", "id", postgresql_where=text("state = 'queued'")),
+        Index("ix_jobs_waiting", "workspace_id", "queue", "priority", "id", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_running", "lease_expires_at", postgresql_where=text("state = 'running'")),
         Index("ix_jobs_listing", "workspace_id", "kind", "id"),
+        Index("ix_jobs_served", "workspace_id", "queue", "started_at", postgresql_where=text("started_at IS NOT NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)

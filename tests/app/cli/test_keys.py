@@ -93,6 +93,7 @@ def test_a_workspace_gets_limits_of_its_own_and_gives_them_back(bare_lathe: Lath
         "requests_per_minute": 1,
         "stored_bytes": 0,
         "queued_jobs": None,
+        "running_jobs": None,
     }
     table = bare_lathe("workspaces", "list", *data).stdout
     assert "(10000)" in table

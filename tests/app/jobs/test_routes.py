@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from app.access.service import ensure_workspace
 from app.artifacts.tables import ArtifactRow
 from app.blobs.tables import BlobRow
 from app.database import Database
@@ -228,6 +229,18 @@ async def test_the_queue_position_counts_those_before(
     jobs = [await submit(client, body | {"priority": priority}, writer) for priority in ("low", "normal", "high")]
     answers = [await client.get(f"/v1/jobs/{job['id']}", headers=writer) for job in jobs]
     assert [answer.json()["queue_position"] for answer in answers] == [2, 1, 0]
+
+
+async def test_the_queue_position_counts_as_many_of_each_other_workspace_as_of_ones_own(
+    client: httpx.AsyncClient, database: Database, writer: Headers, stranger: Headers
+) -> None:
+    with database.session_scope() as session:
+        elsewhere = ensure_workspace(session, "elsewhere")
+    for _ in range(3):
+        add_job(database, workspace_id=elsewhere)
+    mine = [add_job(database) for _ in range(5)]
+    answers = [await client.get(f"/v1/jobs/{job_id}", headers=writer) for job_id in mine]
+    assert [answer.json()["queue_position"] for answer in answers] == [0, 2, 4, 6, 7]
 
 
 async def test_the_queue_position_counts_those_that_train_for_the_same_device(

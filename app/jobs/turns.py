@@ -1,0 +1,123 @@
+"""Whose turn it is: workspaces take turns, and within one its priorities and then its age decide.
+
+A wake-up names a job, and stands for any of the same queue: who takes it asks here which. So a workspace with a
+thousand jobs gives way after each of them, and no wake-up is lost on a job that was taken on another's.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Integer, ScalarSelect, Subquery, and_, func, or_, select, true, update
+from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.selectable import LateralFromClause
+
+from app.access.tables import WorkspaceRow
+from app.jobs.routing import TRAINING_QUEUES
+from app.jobs.states import JobKind, JobState
+from app.jobs.tables import JobRow
+
+# Of each workspace so many jobs are looked at: more workers than that do not ask at the same moment.
+HEADS = 32
+
+
+def takeable(threads: int | None, can_train: bool) -> ColumnElement[bool]:
+    """Jobs that are due, want no more than `threads`, where that is given, and train only if `can_train`."""
+    wanted = JobRow.request["target"]["threads"].astext.cast(Integer)
+    return and_(
+        JobRow.state == JobState.QUEUED,
+        JobRow.due_at <= func.clock_timestamp(),
+        JobRow.expires_at > func.clock_timestamp(),
+        true() if threads is None else func.coalesce(wanted, 1) <= threads,
+        true() if can_train else JobRow.queue.not_in(TRAINING_QUEUES),
+    )
+
+
+def held_back(default_running_jobs: int) -> ColumnElement[bool]:
+    """Jobs of workspaces of which as many run as may. Inspections are never held back."""
+    running = aliased(JobRow)
+    most = (
+        select(func.coalesce(WorkspaceRow.running_jobs, default_running_jobs))
+        .where(WorkspaceRow.id == JobRow.workspace_id)
+        .correlate(JobRow)
+        .scalar_subquery()
+    )
+    now = (
+        select(func.count())
+        .where(
+            running.workspace_id == JobRow.workspace_id,
+            running.state == JobState.RUNNING,
+            running.kind == JobKind.OPTIMIZE,
+        )
+        .correlate(JobRow)
+        .scalar_subquery()
+    )
+    return and_(JobRow.kind == JobKind.OPTIMIZE, most > 0, now >= most)
+
+
+def next_in_queue(
+    session: Session, job_id: UUID, *, threads: int | None, can_train: bool, default_running_jobs: int
+) -> UUID | None:
+    """The job to claim on a wake-up for `job_id`, kept from others until this transaction ends; None: there is none.
+
+    The workspace of which least runs in this queue comes first, of equal ones that which was served longest ago. Who
+    asks at the same time gets the next one: a job counts as running for those behind it.
+    """
+    queue = select(JobRow.queue).where(JobRow.id == job_id).scalar_subquery()
+    waiting, busy = _heads(queue, takeable(threads, can_train)), _running(queue)
+    most = func.coalesce(WorkspaceRow.running_jobs, default_running_jobs)
+    room = or_(
+        JobRow.kind != JobKind.OPTIMIZE, most == 0, func.coalesce(busy.c.optimizing, 0) + waiting.c.place <= most
+    )
+    chosen = (
+        select(JobRow.id)
+        .select_from(WorkspaceRow)
+        .join(waiting, true())
+        .join(JobRow, JobRow.id == waiting.c.id)
+        .outerjoin(busy, busy.c.workspace_id == WorkspaceRow.id)
+        # Once more for rows that changed between being read and being locked.
+        .where(JobRow.state == JobState.QUEUED, room)
+        .order_by(func.coalesce(busy.c.in_queue, 0) + waiting.c.place, _served_at(queue).nulls_first(), JobRow.id)
+        .limit(1)
+        .with_for_update(of=JobRow, key_share=True, skip_locked=True)
+    )
+    return session.execute(chosen).scalar_one_or_none()
+
+
+def call_again(session: Session, job_id: UUID, default_running_jobs: int) -> None:
+    """Have housekeeping wake somebody for a job that was held back, as soon as it no longer is."""
+    missed = update(JobRow).where(JobRow.id == job_id, JobRow.state == JobState.QUEUED, held_back(default_running_jobs))
+    session.execute(missed.values(published_at=None).execution_options(synchronize_session=False))
+
+
+def _heads(queue: ColumnElement[str], condition: ColumnElement[bool]) -> LateralFromClause:
+    """Of each workspace the jobs that come first, with their places from 1."""
+    order = (JobRow.priority, JobRow.id)
+    return (
+        select(JobRow.id, func.row_number().over(order_by=order).label("place"))
+        .where(JobRow.workspace_id == WorkspaceRow.id, JobRow.queue == queue, condition)
+        .order_by(*order)
+        .limit(HEADS)
+        .correlate(WorkspaceRow)
+        .lateral()
+    )
+
+
+def _running(queue: ColumnElement[str]) -> Subquery:
+    """Of each workspace what runs: in this queue, and of what the limit counts."""
+    return (
+        select(
+            JobRow.workspace_id,
+            func.count().filter(JobRow.queue == queue).label("in_queue"),
+            func.count().filter(JobRow.kind == JobKind.OPTIMIZE).label("optimizing"),
+        )
+        .where(JobRow.state == JobState.RUNNING)
+        .group_by(JobRow.workspace_id)
+        .subquery()
+    )
+
+
+def _served_at(queue: ColumnElement[str]) -> ScalarSelect[datetime | None]:
+    """When a job of the workspace was begun last in this queue."""
+    began = aliased(JobRow)
+    last = select(func.max(began.started_at)).where(began.workspace_id == WorkspaceRow.id, began.queue == queue)
+    return last.correlate(WorkspaceRow).scalar_subquery()
