@@ -155,6 +155,19 @@ def test_the_supervisor_sees_how_the_child_ended(sandbox: Sandbox, source: str, 
     assert sandbox.run(source)[0] == code
 
 
+def test_as_many_processes_as_allowed_however_many_there_were_before(sandbox: Sandbox) -> None:
+    """The kernel numbers them from 300 on again once it has given out all: a job of many probes gets there."""
+    source = f"""
+import os, signal
+for _ in range(400):
+    os.waitpid(os.fork() or os._exit(0), 0)
+for _ in range({LIMITS.processes - 8}):
+    os.fork() or signal.pause()
+"""
+    code, printed = sandbox.run(source)
+    assert code == 0, printed
+
+
 def test_the_child_works_in_its_folder_with_little_else(sandbox: Sandbox) -> None:
     source = """
 import json, os, tempfile, pathlib, worker.runner

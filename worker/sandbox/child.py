@@ -33,7 +33,8 @@ class Limits:
     file_bytes: int
     """The largest file it may write."""
     processes: int
-    """Processes and threads of the child together. Run as root the bound is the process namespace's, 301 or more."""
+    """Processes and threads of the child together. Run as root the bound is the process namespace's: as many, and up to
+    300 more until the kernel has given out each number once."""
     cpu_seconds: int | None = None
     """Processor time, after which SIGXCPU and then SIGKILL end it."""
     address_space: bool = True

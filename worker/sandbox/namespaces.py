@@ -16,7 +16,8 @@ ISOLATED = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 
 SHARED_MEMORY_BYTES = 64 << 20
-SMALLEST_PROCESS_BOUND = 301
+# RESERVED_PIDS of kernel/pid.c: numbers up to here are given out once, and never again after the first 300 processes.
+RESERVED_NUMBERS = 300
 # From here on a process namespace has a bound of its own; before, writing it would change the whole machine's.
 OWN_PROCESS_BOUND_SINCE = (6, 14)
 
@@ -53,7 +54,7 @@ def settle(process_bound: int) -> bool:
     private = _mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"size={SHARED_MEMORY_BYTES}")  # noqa: S108 - the system's own name
     if kernel_version() >= OWN_PROCESS_BOUND_SINCE:
         with contextlib.suppress(OSError):
-            Path("/proc/sys/kernel/pid_max").write_text(str(max(process_bound, SMALLEST_PROCESS_BOUND)))
+            Path("/proc/sys/kernel/pid_max").write_text(str(RESERVED_NUMBERS + process_bound))
     return private
 
 

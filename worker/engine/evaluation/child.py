@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,10 @@ from worker.engine.faults import OutOfMemory, UserFault, is_out_of_memory
 SOURCE_ROOT = Path(__file__).resolve().parents[3]
 SHORTEST_LIMIT_SECONDS = 30.0
 LOOK_SECONDS = 0.5
+# What dies is started once more: its end may have been the machine's doing.
+STARTS = 2
+# Probes multiply no matrices of their own, and a library without the threads that it wants ends the process.
+FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
 # A probe measures for a part of the budget only: one that is still at it when all is over will not end with more.
 NO_END = (
     "Run the model once on a sample in onnxruntime, with as many threads: where a call does not end, mend the model; "
@@ -43,6 +48,10 @@ class ProbeFault(BaseModel):
     title: str
     detail: str
     remedy: str | None = None
+
+
+class ProbeDied(MeasurementFailed):
+    """It ended without an answer, by itself."""
 
 
 class _Foreign(UserFault):
@@ -66,15 +75,15 @@ class Bounds:
 def run_probe(
     name: str, request: BaseModel, answer: type[Answer], bounds: Bounds, package: str = "worker.engine.evaluation"
 ) -> Answer:
-    """Run the module `name` of `package` in a fresh process.
+    """Run the module `name` of `package` in a fresh process; in a second one where the first dies without an answer.
 
     Raises:
         UserFault: what the probe met; `OutOfMemory` where the kernel killed it; `MeasurementFailed` where it took
-            longer than its limit (at least 30) or died otherwise.
+            longer than its limit (at least 30) or died otherwise, twice.
 
     """
     command = [sys.executable, "-P", "-m", f"{package}.{name}"]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE_ROOT)}
+    environment = {**os.environ, **FEW_THREADS, "PYTHONPATH": str(SOURCE_ROOT)}
     return _ask(name, (command, [str(os.getpid())], environment), (request, answer), bounds)
 
 
@@ -87,7 +96,7 @@ def run_script(script: Path, request: BaseModel, answer: type[Answer], bounds: B
         UserFault: as `run_probe`.
 
     """
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in {**os.environ, **FEW_THREADS}.items() if name != "PYTHONPATH"}
     command = tied_command([sys.executable, "-P", str(script)])
     return _ask(script.stem, (command, [], environment), (request, answer), bounds)
 
@@ -97,6 +106,15 @@ Start = tuple[list[str], list[str], dict[str, str]]
 
 def _ask(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]], bounds: Bounds) -> Answer:
     """`start` is the command before the two files, what follows them, and the environment."""
+    until = time.monotonic() + bounds.limit_seconds
+    for _ in range(STARTS - 1):
+        with suppress(ProbeDied):
+            return _ask_once(name, start, exchanged, bounds)
+        bounds = replace(bounds, limit_seconds=until - time.monotonic())
+    return _ask_once(name, start, exchanged, bounds)
+
+
+def _ask_once(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]], bounds: Bounds) -> Answer:
     folder = bounds.folder
     folder.mkdir(parents=True, exist_ok=True)
     asked, answered = (folder / "request.json").resolve(), (folder / "answer.json").resolve()
@@ -118,7 +136,7 @@ def _ask(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]], bou
         raise OutOfMemory(f"The process that measured ({name}) was killed.", "Give the worker more memory.")
     if not answered.exists():
         tail = (folder / "stderr.txt").read_text(errors="replace")[-500:]
-        raise MeasurementFailed(f"Measuring ({name}) ended with status {code}: {tail}", None)
+        raise ProbeDied(f"Measuring ({name}) ended with status {code}: {tail}", None)
     content = json.loads(answered.read_text())
     if "fault" in content:
         raise _Foreign(ProbeFault.model_validate(content["fault"]))

@@ -12,7 +12,7 @@ import pytest
 
 from app.recipes.request import Metric
 from tests.worker import networks
-from worker.engine.evaluation.child import Bounds, MeasurementFailed, run_probe
+from worker.engine.evaluation.child import Bounds, MeasurementFailed, run_probe, run_script
 from worker.engine.evaluation.metrics import MetricMismatch
 from worker.engine.evaluation.requests import (
     Comparison,
@@ -173,6 +173,31 @@ def test_a_probe_without_an_end_is_not_answered_with_more_time(tmp_path: Path, m
     with pytest.raises(MeasurementFailed, match="did not end") as caught:
         run_probe("footprint", _one_call(model, tmp_path), Footprint, Bounds(tmp_path / "probe", 0.0))
     assert caught.value.remedy is not None and "Run the model once" in caught.value.remedy
+
+
+DYING = """
+import sys
+from pathlib import Path
+here = Path(sys.argv[0]).parent
+(here / f"start-{len(list(here.glob('start-*')))}").touch()
+if len(list(here.glob("start-*"))) <= DEATHS:
+    raise KeyboardInterrupt
+Path(sys.argv[2]).write_text('{"answer": {"latencies": [], "ratios": [], "calls_per_second": []}}')
+"""
+
+
+@pytest.mark.parametrize("deaths", [0, 1, 2])
+def test_a_probe_that_dies_is_started_once_more(tmp_path: Path, deaths: int) -> None:
+    script = tmp_path / "dying.py"
+    script.write_text(f"DEATHS = {deaths}\n{DYING}")
+    request = Turns(models=[], feeds=[], threads=1, seconds=1, rounds=1)
+    bounds = Bounds(tmp_path / "probe", 60)
+    if deaths < 2:
+        assert run_script(script, request, TurnsAnswer, bounds).latencies == []
+    else:
+        with pytest.raises(MeasurementFailed, match="KeyboardInterrupt"):
+            run_script(script, request, TurnsAnswer, bounds)
+    assert len(list(tmp_path.glob("start-*"))) == min(1 + deaths, 2)
 
 
 def test_a_probe_dies_with_its_parent(tmp_path: Path) -> None:
