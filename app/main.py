@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI
 
 from app.access.dependencies import Authenticator
 from app.access.rates import RateLimiter
+from app.access.routes import router as audit
 from app.answers import JsonLine
 from app.artifacts.routes import router as artifacts
 from app.config import Settings, get_settings
@@ -64,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install_problems(app)
     install_observation(app)
-    for router in (models, datasets, passes, jobs, artifacts):
+    for router in (models, datasets, passes, jobs, artifacts, audit):
         app.include_router(router, prefix="/v1")
     app.include_router(health)
     install_documentation(app)

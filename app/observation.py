@@ -47,9 +47,10 @@ class Observation:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        # What dependencies want in the answer, whoever gives it: see `Request.state`.
+        # What goes between dependencies and this layer: see `Request.state`.
         state = scope.setdefault("state", {})
-        exchange = _Exchange(given if SANE_ID.fullmatch(given) else uuid4().hex, state, send)
+        state["request_id"] = given if SANE_ID.fullmatch(given) else uuid4().hex
+        exchange = _Exchange(state, send)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 await self._app(scope, receive, exchange.send)
@@ -81,8 +82,8 @@ class Observation:
 class _Exchange:
     """One answer on its way out."""
 
-    def __init__(self, request_id: str, state: dict[str, Any], send: Send) -> None:
-        self.request_id = request_id
+    def __init__(self, state: dict[str, Any], send: Send) -> None:
+        self.request_id = state["request_id"]
         self._state = state
         self.status: int | None = None
         self.sent_bytes = 0

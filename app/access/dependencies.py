@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated
 
 from cachetools import TTLCache
@@ -62,7 +63,7 @@ async def authenticate(
             headers={"WWW-Authenticate": "Bearer"},
         )
     authenticator: Authenticator = request.app.state.authenticator
-    caller = await authenticator.verify(credentials.credentials)
+    caller = replace(await authenticator.verify(credentials.credentials), request_id=request.state.request_id)
     limiter: RateLimiter = request.app.state.rate_limiter
     request.state.headers = await limiter.spend(caller)
     return caller
@@ -84,3 +85,4 @@ def require(scope: str) -> Callable[..., Awaitable[Caller]]:
 
 Reader = Annotated[Caller, Depends(require("read"))]
 Writer = Annotated[Caller, Depends(require("write"))]
+Administrator = Annotated[Caller, Depends(require("admin"))]

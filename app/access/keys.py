@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 KEY_PATTERN = re.compile(r"lth_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
 PREFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-SCOPES = ("read", "write")
+SCOPES = ("read", "write", "admin")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -35,12 +35,6 @@ async def limits_of(
     if hold:
         statement = statement.with_for_update(key_share=True)
     return Limits(**(await session.execute(statement)).one()._asdict())
-
-
-def set_limits(session: Session, workspace: str, values: dict[str, int | None]) -> bool:
-    """Whether there is such a workspace; None gives it back what holds for all."""
-    changed = update(WorkspaceRow).where(WorkspaceRow.name == workspace).values(values).returning(WorkspaceRow.id)
-    return session.execute(changed).first() is not None
 
 
 def list_workspaces(session: Session) -> list[WorkspaceRow]:

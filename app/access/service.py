@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.access import keys
-from app.access.tables import ApiKeyRow, WorkspaceRow
+from app.access.tables import Action, ApiKeyRow, AuditRow, WorkspaceRow
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Caller:
     scopes: frozenset[str]
     requests_per_minute: int | None = None
     """The workspace's own limit; None: what holds for all."""
+    request_id: str | None = None
+    """The request that it makes now."""
 
 
 async def find_caller(session: AsyncSession, prefix: str) -> tuple[Caller, bytes] | None:
@@ -82,6 +84,7 @@ def create_key(
     )
     session.add(row)
     session.flush()
+    session.add(_by_the_operator(row.workspace_id, Action.KEY_CREATED, row.id, prefix=row.prefix, scopes=scopes))
     return row, new.text
 
 
@@ -95,15 +98,31 @@ def list_keys(session: Session, workspace: str | None) -> list[tuple[ApiKeyRow, 
 
 def revoke_key(session: Session, prefix: str) -> bool:
     """Whether a live key bore that prefix; it does not open anything any more."""
-    return (
-        session.execute(
-            update(ApiKeyRow)
-            .where(ApiKeyRow.prefix == prefix, ApiKeyRow.revoked_at.is_(None))
-            .values(revoked_at=func.now())
-            .returning(ApiKeyRow.id)
-        ).first()
-        is not None
-    )
+    row = session.execute(
+        update(ApiKeyRow)
+        .where(ApiKeyRow.prefix == prefix, ApiKeyRow.revoked_at.is_(None))
+        .values(revoked_at=func.now())
+        .returning(ApiKeyRow.id, ApiKeyRow.workspace_id)
+    ).first()
+    if row is None:
+        return False
+    session.add(_by_the_operator(row.workspace_id, Action.KEY_REVOKED, row.id, prefix=prefix))
+    return True
+
+
+def set_limits(session: Session, workspace: str, values: dict[str, int | None]) -> bool:
+    """Whether there is such a workspace; None gives it back what holds for all."""
+    changed = update(WorkspaceRow).where(WorkspaceRow.name == workspace).values(values).returning(WorkspaceRow.id)
+    workspace_id = session.execute(changed).scalar_one_or_none()
+    if workspace_id is None:
+        return False
+    session.add(_by_the_operator(workspace_id, Action.LIMITS_CHANGED, workspace_id, **values))
+    return True
+
+
+def _by_the_operator(workspace_id: UUID, action: Action, object_id: UUID, **details: object) -> AuditRow:
+    """The entry of what was done on the database itself, without a key."""
+    return AuditRow(workspace_id=workspace_id, action=action, object_id=object_id, details=details)
 
 
 def ensure_first_key(session: Session, secret_key: str) -> str | None:

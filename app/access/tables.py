@@ -1,9 +1,12 @@
 """Workspaces and their API keys."""
 
 from datetime import datetime
+from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, DateTime, ForeignKey, Integer, LargeBinary, Text, func
+from sqlalchemy import ARRAY, BigInteger, DateTime, ForeignKey, Index, Integer, LargeBinary, Text, func
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -38,3 +41,38 @@ class ApiKeyRow(Base):
     expires_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_used_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Action(StrEnum):
+    """What the audit log tells of."""
+
+    MODEL_CREATED = "model.created"
+    MODEL_DELETED = "model.deleted"
+    DATASET_CREATED = "dataset.created"
+    DATASET_DELETED = "dataset.deleted"
+    JOB_SUBMITTED = "job.submitted"
+    JOB_CANCELLED = "job.cancelled"
+    JOB_PROMOTED = "job.promoted"
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+    LIMITS_CHANGED = "limits.changed"
+
+
+class AuditRow(Base):
+    """One thing that was done. A trigger lets rows only be added."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        Index("ix_audit_log_listing", "workspace_id", "id"),
+        Index("ix_audit_log_object", "object_id", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(WorkspaceRow.id))
+    # Null: whoever runs the service, on the database itself.
+    key_id: Mapped[UUID | None] = mapped_column(ForeignKey(ApiKeyRow.id))
+    request_id: Mapped[str | None] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
+    object_id: Mapped[UUID]
+    details: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())

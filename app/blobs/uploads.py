@@ -11,6 +11,9 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from app.access import audit
+from app.access.service import Caller
+from app.access.tables import Action
 from app.blobs import quota
 from app.blobs.receiving import Received, content_length, receive
 from app.blobs.service import keep, replace, stored_copy
@@ -77,6 +80,8 @@ class UploadKind(Generic[Row]):
     table: type[Row]
     media_types: tuple[str, ...]
     inspection: JobKind
+    created: Action
+    deleted: Action
     jobs_of: Callable[[UUID | ColumnElement[UUID]], Select[UUID]]
     """The jobs that refer to one."""
 
@@ -105,7 +110,7 @@ async def upload(
     kind: UploadKind[Row],
     request: Request,
     *,
-    workspace_id: UUID,
+    caller: Caller,
     name: str,
     database: AsyncDatabase,
     storage: Storage,
@@ -115,7 +120,7 @@ async def upload(
 
     Raises UnsupportedMediaType, StorageQuotaExceeded, and what `receive` raises.
     """
-    media_type = _media_type(kind, request)
+    media_type, workspace_id = _media_type(kind, request), caller.workspace_id
     async with database.reading_scope() as session:
         await quota.refuse_hopeless(session, workspace_id, content_length(request), settings.limits)
     received = await receive(request, storage, workspace_id, settings.api)
@@ -126,6 +131,7 @@ async def upload(
             blob_id = await _keep(session, kind, received, lost)
             accepted = await _accept(session, kind, _Arrival(received, blob_id, name, media_type), settings)
             if accepted.created:
+                audit.record(session, caller, kind.created, accepted.row.id, name=name)
                 await quota.refuse_excess(session, workspace_id, settings.limits)
     except StorageQuotaExceeded:
         await _discard(storage, received.storage_key)
@@ -171,10 +177,10 @@ async def list_page(
     return list(page), next_cursor
 
 
-async def delete(session: AsyncSession, kind: UploadKind[Row], workspace_id: UUID, row_id: UUID) -> None:
+async def delete(session: AsyncSession, kind: UploadKind[Row], caller: Caller, row_id: UUID) -> None:
     """Let go of the bytes; the row stays for the finished jobs that refer to it. Raises NotFound, InUse."""
     # The lock keeps a job from being submitted on it meanwhile: submission locks the row for its key.
-    locked = _live(kind, workspace_id).where(kind.table.id == row_id).with_for_update()
+    locked = _live(kind, caller.workspace_id).where(kind.table.id == row_id).with_for_update()
     if (await session.execute(locked)).scalar_one_or_none() is None:
         raise NotFound(f"There is no {kind.noun} {row_id}.")
     running = (JobState.QUEUED, JobState.RUNNING)
@@ -186,6 +192,7 @@ async def delete(session: AsyncSession, kind: UploadKind[Row], workspace_id: UUI
         )
     let_go = update(kind.table).where(kind.table.id == row_id).values(blob_id=None, deleted_at=func.now())
     await session.execute(let_go)
+    audit.record(session, caller, kind.deleted, row_id)
 
 
 async def _discard(storage: Storage, key: str) -> None:

@@ -33,7 +33,9 @@ WorkspaceOption = Annotated[str, typer.Option(help="Workspace that the key opens
 def create(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     workspace: WorkspaceOption = "default",
-    scope: Annotated[list[str] | None, typer.Option(help="read or write; repeat it. By default both.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, write or admin; repeat it. By default the first two.")
+    ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; by default never.")] = None,
     data: DataOption = None,
     as_json: JsonOption = False,

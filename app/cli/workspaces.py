@@ -48,7 +48,7 @@ def limit(
     data: DataOption = None,
 ) -> None:
     """Set what a workspace may take. Running services follow within seconds."""
-    from app.access import limits
+    from app.access import limits, service
 
     given = (requests_per_minute, stored_bytes, queued_jobs, running_jobs)
     asked = dict(zip(limits.NAMES, given, strict=True))
@@ -56,7 +56,7 @@ def limit(
     if not values:
         fail("nothing to set: name a limit, or --reset", ExitCode.USAGE)
     with database_session(data) as (session, _):
-        if not limits.set_limits(session, workspace, values):
+        if not service.set_limits(session, workspace, values):
             fail(f"there is no workspace `{workspace}`: `lathe workspaces list` shows them", ExitCode.REFUSED)
     note(f"the limits of workspace {workspace} are set")
 

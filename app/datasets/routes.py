@@ -48,7 +48,7 @@ async def upload_dataset(
     accepted = await uploads.upload(
         DATASETS,
         request,
-        workspace_id=caller.workspace_id,
+        caller=caller,
         name=name,
         database=database,
         storage=storage,
@@ -107,4 +107,4 @@ async def get_dataset(dataset_id: DatasetId, caller: Reader, database: DatabaseD
 async def delete_dataset(dataset_id: DatasetId, caller: Writer, database: DatabaseDep) -> None:
     """Delete a dataset that no queued or running job uses; its own inspection counts as one."""
     async with database.session_scope() as session:
-        await uploads.delete(session, DATASETS, caller.workspace_id, dataset_id)
+        await uploads.delete(session, DATASETS, caller, dataset_id)

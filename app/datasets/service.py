@@ -4,6 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select
 
+from app.access.tables import Action
 from app.blobs.uploads import OCTET_STREAM, UploadKind
 from app.datasets.tables import DatasetRow
 from app.jobs.states import JobKind
@@ -24,5 +25,7 @@ DATASETS = UploadKind(
     table=DatasetRow,
     media_types=(OCTET_STREAM, "application/x-npz", "application/zip", "application/x-safetensors"),
     inspection=JobKind.INSPECT_DATASET,
+    created=Action.DATASET_CREATED,
+    deleted=Action.DATASET_DELETED,
     jobs_of=_jobs_of,
 )

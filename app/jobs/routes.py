@@ -8,8 +8,10 @@ import anyio
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from app.access import audit
 from app.access.dependencies import Reader, Writer
 from app.access.service import Caller
+from app.access.tables import Action
 from app.answers import JsonLine
 from app.config import Settings
 from app.database import AsyncDatabase
@@ -104,6 +106,8 @@ async def submit_job(
     """Accept a job: once this answers 202 it will come to an end of its own, whatever fails in between."""
     async with database.session_scope() as session:
         row, new = await submission.submit(session, caller.workspace_id, body, idempotency_key, settings)
+        if new:
+            audit.record(session, caller, Action.JOB_SUBMITTED, row.id)
         job, etag = await service.get_job(session, caller.workspace_id, row.id)
     if new:
         background.add_task(queue.wake, row.id, row.queue, row.priority)
@@ -177,6 +181,8 @@ async def cancel_job(job_id: JobId, caller: Writer, database: DatabaseDep, respo
     """Cancel a queued job at once; ask a running one to stop."""
     async with database.session_scope() as session:
         state = await session.run_sync(lease.cancel, job_id, caller.workspace_id)
+        if state is not None:
+            audit.record(session, caller, Action.JOB_CANCELLED, job_id)
         job, etag = await service.get_job(session, caller.workspace_id, job_id)
     if state is None:
         raise JobOver(f"The job {job_id} is {job.state.value}.")
@@ -201,6 +207,7 @@ async def promote_artifact(
     """
     async with database.session_scope() as session:
         await promotion.promote(session, caller.workspace_id, job_id, body.artifact_id)
+        audit.record(session, caller, Action.JOB_PROMOTED, job_id, artifact_id=str(body.artifact_id))
         job, etag = await service.get_job(session, caller.workspace_id, job_id)
     _add_polling_headers(response, job, etag)
     return job

@@ -49,7 +49,7 @@ async def upload_model(
     accepted = await uploads.upload(
         MODELS,
         request,
-        workspace_id=caller.workspace_id,
+        caller=caller,
         name=name,
         database=database,
         storage=storage,
@@ -108,7 +108,7 @@ async def get_model(model_id: ModelId, caller: Reader, database: DatabaseDep) ->
 async def delete_model(model_id: ModelId, caller: Writer, database: DatabaseDep) -> None:
     """Delete a model that no queued or running job uses; its own inspection counts as one."""
     async with database.session_scope() as session:
-        await uploads.delete(session, MODELS, caller.workspace_id, model_id)
+        await uploads.delete(session, MODELS, caller, model_id)
 
 
 @router.head("/{model_id}/content", include_in_schema=False)

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select
 
+from app.access.tables import Action
 from app.blobs.uploads import OCTET_STREAM, UploadKind
 from app.jobs.states import JobKind
 from app.jobs.tables import JobModelRow, JobRow
@@ -22,5 +23,7 @@ MODELS = UploadKind(
     table=ModelRow,
     media_types=(OCTET_STREAM, TAR),
     inspection=JobKind.INSPECT_MODEL,
+    created=Action.MODEL_CREATED,
+    deleted=Action.MODEL_DELETED,
     jobs_of=_jobs_of,
 )

@@ -40,6 +40,7 @@ EXPECTED = {
     "POST /v1/jobs/{job_id}/promote": "promote_artifact",
     "GET /v1/jobs/{job_id}/events": "get_events",
     "GET /v1/jobs/{job_id}/report": "get_report",
+    "GET /v1/audit": "list_audit",
     "GET /v1/artifacts/{artifact_id}": "get_artifact",
     "GET /v1/artifacts/{artifact_id}/content": "get_artifact_content",
     "GET /": "get_links",
@@ -211,4 +212,4 @@ def test_everything_that_inspection_finds_is_shown() -> None:
 
 
 def test_the_scopes_are_those_that_routes_ask_for() -> None:
-    assert set(SCOPES) == {"read", "write"}
+    assert set(SCOPES) == {"read", "write", "admin"}

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from sqlalchemy import text, update
 from uuid_utils.compat import uuid7
 
+from app.access.keys import SCOPES
 from app.access.service import revoke_key
 from app.access.tables import ApiKeyRow
 from app.artifacts.tables import ArtifactRow
@@ -33,8 +34,7 @@ Headers = dict[str, str]
 # For whoever runs the service; nothing of a workspace is in what they answer.
 OPEN = frozenset({"get_links", "get_health", "get_readiness", "get_metrics"})
 # Operations whose scope is not that of their verb: `read` for GET, `write` for all else.
-SCOPES: dict[str, str] = {}
-ALL_SCOPES = ("read", "write")
+SCOPES_OF = {"list_audit": "admin"}
 # Bodies that fit the schema, with the ids of a workspace's objects: what is wrong with one is said before anything is
 # looked for. Uploads take bytes.
 BODIES: dict[str, Callable[["Objects"], dict[str, Any]]] = {
@@ -57,7 +57,7 @@ class Operation:
 
     @property
     def scope(self) -> str:
-        return SCOPES.get(self.id, "read" if self.method in ("GET", "HEAD") else "write")
+        return SCOPES_OF.get(self.id, "read" if self.method in ("GET", "HEAD") else "write")
 
     @property
     def names_an_object(self) -> bool:
@@ -141,7 +141,7 @@ async def test_a_key_that_is_over_opens_no_operation(
     database: Database,
     spoil: Callable[[Database, str], None],
 ) -> None:
-    key = make_key(scopes=ALL_SCOPES)
+    key = make_key(scopes=SCOPES)
     assert (await client.get("/v1/models", headers=bearer(key))).status_code == 200
     spoil(database, key)
     for operation in operations(app):
@@ -161,7 +161,7 @@ async def test_every_operation_wants_its_scope(
     app: FastAPI, client: httpx.AsyncClient, own: Objects, make_key: MakeKey
 ) -> None:
     for operation in operations(app):
-        others = bearer(make_key(scopes=tuple(scope for scope in ALL_SCOPES if scope != operation.scope)))
+        others = bearer(make_key(scopes=tuple(scope for scope in SCOPES if scope != operation.scope)))
         status, code = await call(client, operation, own, others)
         assert (status, code) == (403, None if operation.method == "HEAD" else "missing_scope"), operation
 
@@ -191,7 +191,7 @@ async def test_no_operation_knows_the_objects_of_another_workspace(
 async def test_no_list_shows_the_objects_of_another_workspace(
     app: FastAPI, client: httpx.AsyncClient, own: Objects, make_key: MakeKey
 ) -> None:
-    everywhere = bearer(make_key(workspace="elsewhere", scopes=ALL_SCOPES))
+    everywhere = bearer(make_key(workspace="elsewhere", scopes=SCOPES))
     for operation in operations(app):
         if operation.method == "GET" and "{" not in operation.path:
             answer = await client.get(operation.path, headers=everywhere)

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from app.access.limits import set_limits
+from app.access.service import set_limits
 from app.blobs.tables import BlobRow
 from app.config import Settings
 from app.database import Database

@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import insert
 from uuid_utils.compat import uuid7
 
-from app.access.limits import set_limits
-from app.access.service import ensure_workspace
+from app.access.service import ensure_workspace, set_limits
 from app.database import Database
 from app.jobs import lease, turns
 from app.jobs.lease import Claim
