@@ -6,18 +6,19 @@ Learn then Test, arXiv:2110.01052: fixed sequence testing).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from app.jobs.report import Interval, Latency
 from app.recipes.request import Metric
 from worker.engine.evaluation.acceptance import ROUNDING, Decision, decide, least_samples
 from worker.engine.evaluation.requests import ComparisonAnswer
-from worker.engine.faults import UserFault
 from worker.engine.search.proposals import Ratios, Trial
 from worker.runner.artifacts import Artifact
 from worker.runner.chain import Outcome
 from worker.runner.measuring import Laboratory, Subject, noise_warnings
+from worker.runner.side_by_side import why_unmeasured
 
 # Drops on the samples for choosing that differ by less, as a share of what is allowed, say nothing of who is safer.
 LIKE_RISK = 0.25
@@ -76,38 +77,87 @@ class Turn:
     calls_per_second: float
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """Of a finalist, by turns with the original."""
+
+    latency: Latency
+    ratio: Interval
+    calls_per_second: float
+
+
 def measure_finalists(
     laboratory: Laboratory, original: Subject, delivered: Sequence[Delivered], bound: Bound, warnings: list[str]
 ) -> tuple[Turn, list[Finalist]]:
-    """All that can be measured; those that cannot are left out, with a warning."""
+    """All that can be measured; those that cannot are left out, with a warning.
+
+    Raises:
+        UserFault: the original alone cannot be timed either.
+
+    """
     subjects = {}
     for one in delivered:
-        try:
+        with _left_out(one, warnings):
             subjects[one.trial.name] = laboratory.examine(one.artifact.model)
-        except UserFault as error:
-            warnings.append(f"`{one.trial.name}` was left out: {error.fault().detail}")
     kept = [one for one in delivered if one.trial.name in subjects]
     laboratory.pacing.at(1.0)
+    turn, timed = _take_turns(laboratory, original, kept, warnings)
+    finalists = []
+    for one in (one for one in kept if one.trial.name in timed):
+        subject, times = subjects[one.trial.name], timed[one.trial.name]
+        both_ms = original.footprint.call_ms + subject.footprint.call_ms
+        with _left_out(one, warnings):
+            compared = laboratory.compare(original.model, one.artifact.model, bound.metric, both_ms)
+            finalists.append(
+                Finalist(
+                    delivered=one,
+                    subject=subject,
+                    latency=times.latency,
+                    ratio=times.ratio,
+                    calls_per_second=times.calls_per_second,
+                    compared=compared,
+                    decision=decide(compared, str(bound.metric.name), bound.allowed, bound.confidence),
+                )
+            )
+    warnings.extend(dict.fromkeys(warning for one in finalists for warning in one.compared.warnings))
+    return turn, finalists
+
+
+def _take_turns(
+    laboratory: Laboratory, original: Subject, kept: Sequence[Delivered], warnings: list[str]
+) -> tuple[Turn, dict[str, _Timed]]:
+    """All in one run; where one of them spoils that, each in a run of its own beside the original."""
+    try:
+        return _timed(laboratory, original, kept, warnings)
+    except Exception as error:  # see `_left_out`
+        if not kept:
+            raise
+        laboratory.pacing.events.log(f"Timing all together failed, each is timed alone: {why_unmeasured(error)}")
+    turn, timed = None, dict[str, _Timed]()
+    for one in kept:
+        with _left_out(one, warnings):
+            turn, alone = _timed(laboratory, original, [one], warnings)
+            timed |= alone
+    return turn or _timed(laboratory, original, [], warnings)[0], timed
+
+
+def _timed(
+    laboratory: Laboratory, original: Subject, kept: Sequence[Delivered], warnings: list[str]
+) -> tuple[Turn, dict[str, _Timed]]:
     turns = laboratory.take_turns([original.model, *(one.artifact.model for one in kept)])
     warnings.extend(noise_warnings(turns))
-    finalists = []
-    for number, one in enumerate(kept, 1):
-        subject = subjects[one.trial.name]
-        both_ms = original.footprint.call_ms + subject.footprint.call_ms
-        compared = laboratory.compare(original.model, one.artifact.model, bound.metric, both_ms)
-        finalists.append(
-            Finalist(
-                delivered=one,
-                subject=subject,
-                latency=turns.latencies[number],
-                ratio=turns.ratios[number],
-                calls_per_second=turns.calls_per_second[number],
-                compared=compared,
-                decision=decide(compared, str(bound.metric.name), bound.allowed, bound.confidence),
-            )
-        )
-    warnings.extend(dict.fromkeys(warning for one in finalists for warning in one.compared.warnings))
-    return Turn(turns.latencies[0], turns.calls_per_second[0]), finalists
+    turn = Turn(turns.latencies[0], turns.calls_per_second[0])
+    figures = zip(turns.latencies[1:], turns.ratios[1:], turns.calls_per_second[1:], strict=True)
+    return turn, {one.trial.name: _Timed(*found) for one, found in zip(kept, figures, strict=True)}
+
+
+@contextmanager
+def _left_out(one: Delivered, warnings: list[str]) -> Iterator[None]:
+    """What goes wrong with one finalist, whosever fault it is, costs no other its measurement."""
+    try:
+        yield
+    except Exception as error:
+        warnings.append(f"`{one.trial.name}` was left out: {why_unmeasured(error)}")
 
 
 def original_as_finalist(

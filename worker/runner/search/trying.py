@@ -84,7 +84,14 @@ class Bench:
         if outcome is None:
             return Tried(Trial(proposal, time.monotonic() - started, failure))
         self.laboratory.pacing.at(BUILT)
-        return Tried(self._recalled(proposal, outcome) or self._measured(proposal, outcome, started), outcome)
+        try:
+            trial = self._recalled(proposal, outcome) or self._measured(proposal, outcome, started)
+        except Exception as error:
+            if is_full(error):
+                raise
+            failure = f"It could not be measured: {why_unmeasured(error)}"
+            trial = Trial(proposal, time.monotonic() - started, failure)
+        return Tried(trial, outcome)
 
     @property
     def _measuring(self) -> float:
