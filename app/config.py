@@ -34,6 +34,9 @@ class ApiSettings(BaseSettings):
         default=1024, ge=0, description="An upload that arrives more slowly answers 408; 0: none is too slow."
     )
     slow_upload_grace_seconds: float = Field(default=60.0, gt=0, description="How long one may send nothing at all.")
+    resumable_upload_seconds: float = Field(
+        default=86400.0, gt=0, description="How long a resumable upload waits for its next bytes."
+    )
     min_free_bytes: int = Field(default=256 * MEBIBYTE, ge=0, description="Local storage left free; else 507.")
     key_cache_seconds: float = Field(
         default=5.0, ge=0, description="How long a verified API key is trusted; a revocation takes this long."

@@ -13,6 +13,15 @@ DESCRIPTIONS = {
     "RateLimit-Policy": "The limit: `q` requests in `w` seconds, for all keys of the workspace together.",
     "Repr-Digest": "The SHA-256 of the whole that this is a part of (RFC 9530).",
     "Retry-After": "Seconds after which to ask again; not sent where there is nothing to wait for.",
+    "Tus-Checksum-Algorithm": "Algorithms that `Upload-Checksum` may name.",
+    "Tus-Extension": "Extensions of tus that are there.",
+    "Tus-Max-Size": "The most bytes that an upload may have.",
+    "Tus-Version": "Versions of tus that are spoken.",
+    "Upload-Expires": "When the upload is deleted unless more of it comes; not sent once it is whole.",
+    "Upload-Length": "How many bytes the upload will have.",
+    "Upload-Metadata": "What was said of the upload when it was begun.",
+    "Upload-Offset": "How many bytes are there: the next ones begin here.",
+    "Upload-Result": "The address of the model or dataset that the upload became; sent once it is whole.",
     "WWW-Authenticate": "`Bearer`, and what was wrong with the key (RFC 6750).",
 }
 

@@ -17,9 +17,10 @@ from app.errors import TooLarge
 from app.health.metrics import REQUEST_COUNT, REQUEST_SECONDS
 from app.problems import internal_problem, problem_response
 from app.surface import surface_of
+from app.uploads.protocol import TusLayer, is_upload_path
 
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# Read as streams, with a limit of their own.
+# Read as streams, with limits of their own.
 STREAMED = frozenset({"/v1/models", "/v1/datasets"})
 # Polls would drown what matters: they are counted, and logged only when they fail or take long.
 READING = frozenset({"GET", "HEAD"})
@@ -115,7 +116,7 @@ class BodyLimit:
         self._application = application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in STREAMED:
+        if scope["type"] != "http" or scope["path"] in STREAMED or is_upload_path(scope["path"]):
             await self._app(scope, receive, send)
             return
         most = self._application.state.settings.api.max_body_bytes
@@ -139,5 +140,6 @@ class BodyLimit:
 
 def install(app: FastAPI) -> None:
     """Wrap `app`; the one added last is the outermost."""
+    app.add_middleware(TusLayer)
     app.add_middleware(BodyLimit, application=app)
     app.add_middleware(Observation, application=app)

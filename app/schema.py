@@ -13,8 +13,9 @@ from app.datasets import tables as datasets
 from app.health import tables as health
 from app.jobs import tables as jobs
 from app.models import tables as models
+from app.uploads import tables as uploads
 
-DOMAINS = (access, artifacts, blobs, datasets, health, jobs, models)
+DOMAINS = (access, artifacts, blobs, datasets, health, jobs, models, uploads)
 METADATA = Base.metadata
 
 

@@ -20,6 +20,7 @@ from app.jobs import lease, search_cache
 from app.logs import configure_logs
 from app.queue import Queue
 from app.storage import Storage
+from app.uploads.expiry import delete_expired
 
 SILENT_WORKER = timedelta(minutes=2)
 COLLECT_SECONDS = 300.0
@@ -82,10 +83,11 @@ class Housekeeper:
                 self._queue.wake(job_id, queue, priority)
 
     def collect(self) -> None:
-        """Let go of what no search will ask for; remove blobs that nothing refers to, and files that no row knows."""
+        """Let go of what no search asks for and of uploads that stand still; remove what no row refers to."""
         jobs = self._settings.jobs
         with self._database.session_scope() as session:
             search_cache.forget_old(session, jobs.search_cache_seconds, jobs.search_cache_bytes)
+        delete_expired(self._database, self._storage)
         removed = collect_garbage(self._database, self._storage, jobs.garbage_grace_seconds)
         if removed:
             log.info("garbage_collected", files=removed)

@@ -21,10 +21,12 @@ from app.jobs.search_cache import piece_key
 from app.jobs.tables import JobCheckpointRow, SearchCacheRow
 from app.models.tables import ModelRow
 from app.storage import Storage, StoredFile
+from app.uploads.tables import PREFIX as PART_PREFIX
+from app.uploads.tables import UploadPartRow, part_key
 
 BATCH = 500
 PREFIX = "blobs"
-PREFIXES = (PREFIX, CHECKPOINT_PREFIX, PIECE_PREFIX)
+PREFIXES = (PREFIX, CHECKPOINT_PREFIX, PIECE_PREFIX, PART_PREFIX)
 
 
 def collect_garbage(database: Database, storage: Storage, grace_seconds: float) -> int:
@@ -84,6 +86,8 @@ def _known_keys(database: Database, files: list[StoredFile]) -> set[str]:
         kept = {checkpoint_key(file_id) for file_id in checkpoints}
         pieces = session.scalars(select(SearchCacheRow.file_id).where(SearchCacheRow.file_id.in_(ids)))
         kept |= {piece_key(file_id) for file_id in pieces}
+        parts = session.scalars(select(UploadPartRow.file_id).where(UploadPartRow.file_id.in_(ids)))
+        kept |= {part_key(file_id) for file_id in parts}
     return kept | {storage_key(workspace_id, blob_id) for workspace_id, blob_id in rows}
 
 

@@ -1,4 +1,7 @@
-"""How many bytes a workspace may store. Files that jobs deliver count, and are never refused: their work is done."""
+"""How many bytes a workspace may store, parts of resumable uploads among them.
+
+Files that jobs deliver count, and are never refused: their work is done.
+"""
 
 from uuid import UUID
 
@@ -9,6 +12,7 @@ from app.access.limits import limits_of
 from app.blobs.tables import BlobRow
 from app.config import LimitSettings
 from app.errors import StorageQuotaExceeded
+from app.uploads.tables import ResumableUploadRow, UploadPartRow
 
 
 async def refuse_hopeless(
@@ -36,8 +40,13 @@ async def refuse_excess(session: AsyncSession, workspace_id: UUID, defaults: Lim
 
 
 async def _stored(session: AsyncSession, workspace_id: UUID) -> int:
-    total = select(func.coalesce(func.sum(BlobRow.size_bytes), 0)).where(BlobRow.workspace_id == workspace_id)
-    return int((await session.execute(total)).scalar_one())
+    kept = select(func.coalesce(func.sum(BlobRow.size_bytes), 0)).where(BlobRow.workspace_id == workspace_id)
+    arriving = (
+        select(func.coalesce(func.sum(UploadPartRow.size_bytes), 0))
+        .join(ResumableUploadRow, ResumableUploadRow.id == UploadPartRow.upload_id)
+        .where(ResumableUploadRow.workspace_id == workspace_id)
+    )
+    return int((await session.execute(select(kept.scalar_subquery() + arriving.scalar_subquery()))).scalar_one())
 
 
 def _exceeded(most: int) -> StorageQuotaExceeded:

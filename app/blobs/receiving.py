@@ -6,8 +6,9 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import anyio
@@ -20,6 +21,9 @@ from app.blobs.tables import storage_key
 from app.config import ApiSettings
 from app.errors import LatheError, TooLarge, Unprocessable, UnsupportedMediaType
 from app.storage import CHUNK_BYTES, Storage
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 DIGEST_FIELD = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):", re.IGNORECASE)  # Content-Digest, RFC 9530
 LEGACY_DIGEST_FIELD = re.compile(r"(?:^|,)\s*sha-256=([A-Za-z0-9+/=]+)", re.IGNORECASE)  # Digest, RFC 3230
@@ -52,18 +56,14 @@ class Received:
 
 
 class _Meter:
-    """Counts and hashes a stream on its way. The hash of a chunk runs in a thread while the next one arrives."""
+    """Counts a stream on its way, and hashes it. The hash of a chunk runs in a thread while the next one arrives."""
 
-    def __init__(self, storage: Storage, max_bytes: int, expected_bytes: int | None) -> None:
+    def __init__(self, storage: Storage, max_bytes: int, hash_: "_Hash | None", verify: Callable[[int], None]) -> None:
         self._storage = storage
         self._max_bytes = max_bytes
-        self._expected_bytes = expected_bytes
-        self._hash = hashlib.sha256()
+        self._hash = hash_
+        self._verify = verify
         self.size_bytes = 0
-
-    @property
-    def sha256(self) -> bytes:
-        return self._hash.digest()
 
     async def through(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         hashing: asyncio.Future[None] | None = None
@@ -71,15 +71,13 @@ class _Meter:
             async for chunk in self._joined(pieces):
                 if hashing is not None:
                     await hashing
-                hashing = asyncio.ensure_future(asyncio.to_thread(self._hash.update, chunk))
+                if self._hash is not None:
+                    hashing = asyncio.ensure_future(asyncio.to_thread(self._hash.update, chunk))
                 yield chunk
         finally:
             if hashing is not None:
                 await hashing
-        if self._expected_bytes is not None and self.size_bytes != self._expected_bytes:
-            raise IncompleteUpload(f"{self.size_bytes} of {self._expected_bytes} bytes arrived.")
-        if self.size_bytes == 0:
-            raise EmptyUpload("The body is empty.", remedy="Send the file as the body: `curl --data-binary @file`.")
+        self._verify(self.size_bytes)
 
     async def _joined(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The server hands over some 64 KiB at a time; storage and the hash want megabytes."""
@@ -146,21 +144,55 @@ async def take_in(
     if expected_bytes is not None and expected_bytes > max_bytes:
         raise too_large(max_bytes)
     storage.ensure_room(expected_bytes or 0)
-    meter = _Meter(storage, max_bytes, expected_bytes)
-    blob_id = uuid7()
-    key = storage_key(workspace_id, blob_id)
-    try:
-        await storage.write(key, meter.through(pieces))
-        if digest is not None and not hmac.compare_digest(digest, meter.sha256):
+    sha256 = hashlib.sha256()
+
+    def verify(size_bytes: int) -> None:
+        if expected_bytes is not None and size_bytes != expected_bytes:
+            raise IncompleteUpload(f"{size_bytes} of {expected_bytes} bytes arrived.")
+        refuse_empty(size_bytes)
+        if digest is not None and not hmac.compare_digest(digest, sha256.digest()):
             raise DigestMismatch(
-                f"The {meter.size_bytes} bytes that arrived have the SHA-256 {meter.sha256.hex()}.",
+                f"The {size_bytes} bytes that arrived have the SHA-256 {sha256.hexdigest()}.",
                 remedy="Send the file again.",
             )
+
+    blob_id = uuid7()
+    key = storage_key(workspace_id, blob_id)
+    size_bytes = await _store(pieces, storage, key, _Meter(storage, max_bytes, sha256, verify))
+    return Received(workspace_id, blob_id, sha256.digest(), size_bytes)
+
+
+async def store_part(
+    pieces: AsyncIterator[bytes],
+    storage: Storage,
+    key: str,
+    *,
+    max_bytes: int,
+    hash_: "_Hash | None",
+    verify: Callable[[int], None],
+) -> int:
+    """Store some of what a user uploads, and return how many bytes; `hash_` sees all of them.
+
+    `verify` has the last word, when all have come, and is told their number. Whatever this raises, nothing is left.
+    Raises StorageFull, Unavailable, and what `pieces` and `verify` raise.
+    """
+    return await _store(pieces, storage, key, _Meter(storage, max_bytes, hash_, verify))
+
+
+async def _store(pieces: AsyncIterator[bytes], storage: Storage, key: str, meter: _Meter) -> int:
+    try:
+        await storage.write(key, meter.through(pieces))
     except BaseException:
         with anyio.CancelScope(shield=True):
             await storage.delete(key)
         raise
-    return Received(workspace_id, blob_id, meter.sha256, meter.size_bytes)
+    return meter.size_bytes
+
+
+def refuse_empty(size_bytes: int) -> None:
+    """Raises EmptyUpload."""
+    if size_bytes == 0:
+        raise EmptyUpload("The body is empty.", remedy="Send the file as the body: `curl --data-binary @file`.")
 
 
 def too_large(max_bytes: int) -> TooLarge:

@@ -1,6 +1,6 @@
 """What models and datasets have in common: uploaded, inspected by a job, listed, deleted when nothing uses them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -21,7 +21,7 @@ from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import AsyncDatabase
 from app.datasets.tables import DatasetRow
-from app.errors import InUse, LatheError, NotFound, StorageQuotaExceeded, UnsupportedMediaType
+from app.errors import InUse, LatheError, NotFound, UnsupportedMediaType
 from app.jobs.states import JobKind, JobState
 from app.jobs.submission import queue_inspection
 from app.jobs.tables import JobRow
@@ -32,12 +32,14 @@ from app.storage import Storage
 Row = TypeVar("Row", ModelRow, DatasetRow)
 Status = Literal["inspecting", "ready", "rejected"]
 
+MAX_NAME_CHARACTERS = 255
+NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$"
 UploadName = Annotated[
     str,
     Query(
         min_length=1,
-        max_length=255,
-        pattern=r"^[^\x00-\x1f\x7f]+$",
+        max_length=MAX_NAME_CHARACTERS,
+        pattern=NAME_PATTERN,
         description="A name for people; it need not be unique, and the same bytes keep the name they came with first.",
     ),
 ]
@@ -87,11 +89,10 @@ class UploadKind(Generic[Row]):
 
 
 @dataclass(frozen=True)
-class _Arrival:
+class Arrival:
     """Bytes in storage, and what their sender said of them."""
 
     received: Received
-    blob_id: UUID  # where the bytes lie: here, or where they lay before
     name: str
     media_type: str
 
@@ -120,20 +121,43 @@ async def upload(
 
     Raises UnsupportedMediaType, StorageQuotaExceeded, and what `receive` raises.
     """
-    media_type, workspace_id = _media_type(kind, request), caller.workspace_id
+    # Without a Content-Type it is a stream of octets (RFC 9110, 8.3).
+    media_type = media_type_of(kind, request.headers.get("content-type", OCTET_STREAM))
     async with database.reading_scope() as session:
-        await quota.refuse_hopeless(session, workspace_id, content_length(request), settings.limits)
-    received = await receive(request, storage, workspace_id, settings.api)
+        await quota.refuse_hopeless(session, caller.workspace_id, content_length(request), settings.limits)
+    received = await receive(request, storage, caller.workspace_id, settings.api)
+    arrival = Arrival(received, name, media_type)
+    return await accept(kind, arrival, caller=caller, database=database, storage=storage, settings=settings)
+
+
+async def accept(
+    kind: UploadKind[Row],
+    arrival: Arrival,
+    *,
+    caller: Caller,
+    database: AsyncDatabase,
+    storage: Storage,
+    settings: Settings,
+    along: Callable[[AsyncSession, UUID], Awaitable[None]] | None = None,
+) -> Accepted[Row]:
+    """Let stored bytes be an upload, and queue its inspection.
+
+    `along` is done in the same transaction, and is told the upload's id; where it refuses, nothing has happened.
+    Raises StorageQuotaExceeded, and what `along` raises.
+    """
+    received = arrival.received
     lost = await _lost_copy(database, storage, received)
     # Where this fails, the commit may have happened all the same: the bytes stay, and are left to the collector.
     try:
         async with database.session_scope() as session:
             blob_id = await _keep(session, kind, received, lost)
-            accepted = await _accept(session, kind, _Arrival(received, blob_id, name, media_type), settings)
+            accepted = await _accept(session, kind, arrival, blob_id, settings)
+            if along is not None:
+                await along(session, accepted.row.id)
             if accepted.created:
-                audit.record(session, caller, kind.created, accepted.row.id, name=name)
-                await quota.refuse_excess(session, workspace_id, settings.limits)
-    except StorageQuotaExceeded:
+                audit.record(session, caller, kind.created, accepted.row.id, name=arrival.name)
+                await quota.refuse_excess(session, caller.workspace_id, settings.limits)
+    except LatheError:  # raised before the commit: a refusal
         await _discard(storage, received.storage_key)
         raise
     if blob_id != received.blob_id:
@@ -231,17 +255,19 @@ def _failed_readers(kind: UploadKind[Row], blob_id: UUID) -> Select[UUID]:
     return kind.jobs_of(row_id).where(JobRow.error["code"].astext.in_(SPOILT), JobRow.finished_at > stored_at).limit(1)
 
 
-async def _accept(session: AsyncSession, kind: UploadKind[Row], arrival: _Arrival, settings: Settings) -> Accepted[Row]:
-    """The row of these bytes, new or found; `keep` holds back everybody else who brings the same bytes."""
+async def _accept(
+    session: AsyncSession, kind: UploadKind[Row], arrival: Arrival, blob_id: UUID, settings: Settings
+) -> Accepted[Row]:
+    """The row of that blob, new or found; `keep` holds back everybody else who brings the same bytes."""
     received = arrival.received
-    found = _live(kind, received.workspace_id).where(kind.table.blob_id == arrival.blob_id).with_for_update()
+    found = _live(kind, received.workspace_id).where(kind.table.blob_id == blob_id).with_for_update()
     row = (await session.execute(found)).scalar_one_or_none()
     created = row is None
     if row is None:
         row = kind.table(
             id=uuid7(),
             workspace_id=received.workspace_id,
-            blob_id=arrival.blob_id,
+            blob_id=blob_id,
             name=arrival.name,
             media_type=arrival.media_type,
             sha256=received.sha256,
@@ -273,9 +299,9 @@ def _live(kind: UploadKind[Row], workspace_id: UUID) -> Select[Row]:
     return select(kind.table).where(kind.table.workspace_id == workspace_id, kind.table.deleted_at.is_(None))
 
 
-def _media_type(kind: UploadKind[Row], request: Request) -> str:
-    """Without a Content-Type it is a stream of octets (RFC 9110, 8.3). Raises UnsupportedMediaType."""
-    media_type = request.headers.get("content-type", OCTET_STREAM).partition(";")[0].strip().lower()
+def media_type_of(kind: UploadKind[Row], said: str) -> str:
+    """The type of a Content-Type. Raises UnsupportedMediaType where such a thing is not sent as that."""
+    media_type = said.partition(";")[0].strip().lower()
     if media_type not in kind.media_types:
         accepted = ", ".join(f"`{name}`" for name in kind.media_types)
         raise UnsupportedMediaType(

@@ -18,6 +18,7 @@ EVERYWHERE = {name.lower() for name in SECURITY_HEADERS} | {
     "ratelimit",
     "ratelimit-policy",
     "transfer-encoding",
+    "tus-resumable",
     "x-accel-buffering",
     "x-request-id",
 }
@@ -25,9 +26,10 @@ EVERYWHERE = {name.lower() for name in SECURITY_HEADERS} | {
 
 def undocumented_headers(app: FastAPI, answer: httpx.Response) -> set[str]:
     """Headers that the document does not know of; an answer of no operation (a page, a wrong address) has none."""
-    method = answer.request.method.replace("HEAD", "GET").lower()
+    method = answer.request.method.lower()
     template = surface_of(app).template(answer.request.url.path)
-    operation: dict[str, Any] | None = app.openapi()["paths"].get(template, {}).get(method)
+    operations: dict[str, Any] = app.openapi()["paths"].get(template, {})
+    operation = operations.get(method, operations.get("get") if method == "head" else None)
     if operation is None:
         return set()
     known = operation["responses"].get(str(answer.status_code), {}).get("headers", {})

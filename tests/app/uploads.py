@@ -1,5 +1,6 @@
 """Uploads through the API, and the states that inspection would bring them into."""
 
+import base64
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,11 @@ DATASET_FACTS: dict[str, Any] = {
 FACTS = {"models": MODEL_FACTS, "datasets": DATASET_FACTS}
 TABLES: dict[str, type[ModelRow] | type[DatasetRow]] = {"models": ModelRow, "datasets": DatasetRow}
 OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+def metadata(**said: str) -> str:
+    """`Upload-Metadata` of a resumable upload."""
+    return ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in said.items())
 
 
 async def upload(

@@ -26,20 +26,27 @@ from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
 from app.schema import METADATA
 from app.surface import surface_of
+from app.uploads.protocol import OFFSET_OCTETS, PATH, VERSION
+from app.uploads.tables import ResumableUploadRow, UploadPartRow
 from tests.app.jobs.factories import add_artifact, add_job
-from tests.app.uploads import OCTETS, settle, upload
+from tests.app.uploads import OCTETS, metadata, settle, upload
 from tests.conftest import MakeKey, bearer
 
 Headers = dict[str, str]
 # For whoever runs the service; nothing of a workspace is in what they answer.
 OPEN = frozenset({"get_links", "get_health", "get_readiness", "get_metrics"})
 # Operations whose scope is not that of their verb: `read` for GET, `write` for all else.
-SCOPES_OF = {"list_audit": "admin"}
+SCOPES_OF = {"list_audit": "admin", "get_upload": "write"}
+KINDS = (ModelRow, DatasetRow, ResumableUploadRow, UploadPartRow, JobRow, ArtifactRow)
 # Bodies that fit the schema, with the ids of a workspace's objects: what is wrong with one is said before anything is
 # looked for. Uploads take bytes.
 BODIES: dict[str, Callable[["Objects"], dict[str, Any]]] = {
     "submit_job": lambda objects: {"model_id": objects["model_id"], "recipe": [{"pass": "optimize_graph"}]},
     "promote_artifact": lambda objects: {"artifact_id": objects["artifact_id"]},
+}
+# What those who upload in parts send beside their key.
+TUS = {"Tus-Resumable": VERSION, "Content-Type": OFFSET_OCTETS, "Upload-Length": "100", "Upload-Offset": "0"} | {
+    "Upload-Metadata": metadata(kind="model", name="x")
 }
 # An id of each kind that a path may hold, by the name of its parameter: see `own`.
 Objects = dict[str, str]
@@ -91,6 +98,8 @@ async def call(
     content: dict[str, Any] = {"json": body} if body is not None else {}
     if operation.takes == "bytes":
         content, headers = {"content": b"other bytes", "params": {"name": "x"}}, headers | OCTETS
+    if operation.path.startswith(PATH):
+        content, headers = {key: value for key, value in content.items() if key != "params"}, headers | TUS
     if operation.id == "get_events":
         headers = headers | {"Accept": "application/json"}
     answer = await client.request(operation.method, address, headers=headers, **content)
@@ -108,7 +117,9 @@ async def own(client: httpx.AsyncClient, writer: Headers, database: Database, wo
     with database.session_scope() as session:
         stored = session.get_one(ModelRow, UUID(model["id"])).blob_id
     artifact_id = add_artifact(database, workspace_id, job_id, blob_id=stored, size_bytes=model["size_bytes"])
+    begun = await client.post(PATH, headers=writer | TUS)
     return {
+        "upload_id": begun.headers["location"].rpartition("/")[2],
         "model_id": model["id"],
         "dataset_id": dataset["id"],
         "job_id": str(job_id),
@@ -118,7 +129,7 @@ async def own(client: httpx.AsyncClient, writer: Headers, database: Database, wo
 
 def nothing() -> Objects:
     """Ids that nothing has."""
-    return {name: str(uuid7()) for name in ("model_id", "dataset_id", "job_id", "artifact_id")}
+    return {name: str(uuid7()) for name in ("model_id", "dataset_id", "upload_id", "job_id", "artifact_id")}
 
 
 def revoke(database: Database, key: str) -> None:
@@ -270,5 +281,5 @@ def rows(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     with database.session_scope() as session:
         return {
             table.name: [tuple(row) for row in session.execute(table.select().order_by(*table.primary_key))]
-            for table in (METADATA.tables[kind.__tablename__] for kind in (ModelRow, DatasetRow, JobRow, ArtifactRow))
+            for table in (METADATA.tables[kind.__tablename__] for kind in KINDS)
         }
