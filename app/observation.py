@@ -33,6 +33,8 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+# Where it came over TLS, to us or to a proxy that uvicorn trusts (`FORWARDED_ALLOW_IPS`).
+HTTPS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 log = structlog.get_logger()
 
 
@@ -51,6 +53,7 @@ class Observation:
         # What goes between dependencies and this layer: see `Request.state`.
         state = scope.setdefault("state", {})
         state["request_id"] = given if SANE_ID.fullmatch(given) else uuid4().hex
+        state["headers"] = SECURITY_HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
         exchange = _Exchange(state, send)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
@@ -101,7 +104,7 @@ class _Exchange:
             self.status, self._began = message["status"], time.perf_counter()
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
-            for name, value in (SECURITY_HEADERS | self._state.get("headers", {})).items():
+            for name, value in self._state["headers"].items():
                 headers.setdefault(name, value)
         elif message["type"] == "http.response.body":
             self.sent_bytes += len(message.get("body", b""))

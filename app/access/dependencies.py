@@ -65,7 +65,7 @@ async def authenticate(
     authenticator: Authenticator = request.app.state.authenticator
     caller = replace(await authenticator.verify(credentials.credentials), request_id=request.state.request_id)
     limiter: RateLimiter = request.app.state.rate_limiter
-    request.state.headers = await limiter.spend(caller)
+    request.state.headers |= await limiter.spend(caller)
     return caller
 
 

@@ -5,11 +5,11 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.observation import SECURITY_HEADERS
+from app.observation import HTTPS_HEADERS, SECURITY_HEADERS
 from app.surface import surface_of
 
 # Of every answer, or of the connection: said once in words, or by HTTP itself.
-EVERYWHERE = {name.lower() for name in SECURITY_HEADERS} | {
+EVERYWHERE = {name.lower() for name in SECURITY_HEADERS | HTTPS_HEADERS} | {
     "allow",
     "cache-control",
     "connection",

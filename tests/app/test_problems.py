@@ -136,12 +136,45 @@ async def test_a_fault_of_ours_tells_nothing_of_the_inside(
     assert answer.headers["x-request-id"] == "find-me"
 
 
-async def test_every_answer_bears_an_id_and_security_headers(client: httpx.AsyncClient) -> None:
-    for path in ("/healthz", "/v1/nothing", "/v1/models"):
-        answer = await client.get(path)
-        assert len(answer.headers["x-request-id"]) == 32
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["x-frame-options"] == "DENY"
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/healthz", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/docs/start.js", 200),
+        ("GET", "/docs/assets/swagger-ui.css", 200),
+        ("GET", "/docs/assets/nothing", 404),
+        ("GET", "/v1/nothing", 404),
+        ("GET", "/v1/models", 401),
+        ("GET", "/v1/models?surprise=1", 422),
+        ("PUT", "/v1/models", 405),
+        ("OPTIONS", "/v1/jobs", 405),
+        ("POST", "/v1/jobs", 413),
+    ],
+)
+async def test_every_answer_bears_an_id_and_security_headers(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    content = b" " * (2 << 20) if status == 413 else None
+    answer = await client.request(method, path, content=content)
+    assert answer.status_code == status
+    assert len(answer.headers["x-request-id"]) == 32
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "strict-transport-security" not in answer.headers, "it came without TLS"
+
+
+async def test_over_https_a_browser_is_told_to_stay_there(app: FastAPI) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://lathe") as client:
+        for path in ("/healthz", "/docs", "/v1/models", "/v1/nothing"):
+            answer = await client.get(path)
+            assert answer.headers["strict-transport-security"] == "max-age=31536000"
 
 
 @pytest.mark.parametrize(
