@@ -12,7 +12,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from onnx import shape_inference, version_converter
-from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+# Through `onnxruntime.tools` the same class would import torch where that is installed: seconds, and 200 MiB.
+from onnxruntime.transformers.shape_infer_helper import SymbolicShapeInference
 
 from worker.engine.equivalence import Reference, difference
 from worker.engine.faults import is_out_of_memory

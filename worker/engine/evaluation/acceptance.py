@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import scipy.stats
+import scipy.special
 
 from worker.engine.evaluation.requests import ComparisonAnswer
 
@@ -60,7 +60,7 @@ def least_samples(metric: str, allowed: float, confidence: float) -> int:
 def _binomial_bound(drop: float, samples: int, confidence: float) -> float:
     """Upper bound of a share of which `drop` was seen; what was gained is not set against what may be lost."""
     lost = max(0, round(drop * samples))
-    return 1.0 if lost >= samples else float(scipy.stats.beta.ppf(confidence, lost + 1, samples - lost))
+    return 1.0 if lost >= samples else float(scipy.special.betaincinv(lost + 1, samples - lost, confidence))
 
 
 def _samples_needed(samples: int, drop: float, bounds: tuple[float, float], allowed: float) -> int | None:
