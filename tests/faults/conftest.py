@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from app.embedded import Stack
-from tests.faults.service import Service
+
+pytest.register_assert_rewrite("tests.faults.service")
+from tests.faults.service import Service  # noqa: E402 - after what makes its assertions tell what differed
 
 # The lease is shortened so that the tests need not wait for the real one: set these in the environment to see it.
 SHORT = {
