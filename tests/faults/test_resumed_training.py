@@ -12,8 +12,8 @@ from app.client.conversion import write_npz
 from tests.faults.service import PATIENCE_SECONDS, Service
 from tests.worker import networks
 
-# Epochs of a second and more: what a runner tells is written down twice a second.
-SAMPLES, EPOCHS = 15_000, 5
+# Epochs of half a second and more: what a runner tells is written down twice a second.
+SAMPLES, EPOCHS = 6_000, 5
 RECIPE = [{"pass": "fine_tune", "epochs": EPOCHS, "batch_size": 16, "patience": None}]
 
 
