@@ -13,21 +13,19 @@ import httpx
 from httpx_sse import EventSource
 from pydantic import BaseModel
 
-from app.client import conversion, submission, transfer
+from app.client import conversion, submission, transfer, uploading
 from app.client.candidates import is_id, model_called
 from app.client.errors import NotConfigured, NothingDelivered, UploadRejected, WaitTimeout
 from app.client.shapes import Artifact, Dataset, Job, JobArtifact, JobEvent, JobEvents, JobState, Model, Page, Pass
 from app.client.submission import DatasetLike, Document, ModelLike, RecipeLike, id_of
 from app.client.transfer import Progress
-from app.client.transport import Transport, read
+from app.client.transport import OUTAGE_SECONDS, Transport, read
 from app.jobs.report import Attempt, Report
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-OUTAGE_SECONDS = 120.0
-"""How long a service that answered before may be away, while something is waited for."""
 POLL_SECONDS = 1.0
 FIRST_POLL_SECONDS = 0.05
 PAGE_ITEMS = 100
@@ -48,16 +46,25 @@ class Lathe:
             lathe.download(job, "model.int8.onnx")
 
     URL and key come from `LATHE_URL` and `LATHE_KEY` where they are not given. Every method raises `LatheApiError`
-    where the service refuses, and `ServiceUnreachable` where no answer came in `retry_seconds`.
+    where the service refuses, and `ServiceUnreachable` where no answer came in `retry_seconds`. An upload of
+    `resumable_from_bytes` or more (`LATHE_RESUMABLE_FROM_BYTES`, else 64 MiB) goes on where the connection broke; a
+    smaller one is sent again.
     """
 
     def __init__(
-        self, url: str | None = None, key: str | None = None, *, timeout_seconds: float = 120, retry_seconds: float = 30
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        timeout_seconds: float = 120,
+        retry_seconds: float = 30,
+        resumable_from_bytes: int | None = None,
     ) -> None:
         key = key or os.environ.get("LATHE_KEY")
         if not key:
             raise NotConfigured("No API key: give one, or set LATHE_KEY.")
         self.url = url or os.environ.get("LATHE_URL") or DEFAULT_URL
+        self._resumable_from_bytes = uploading.threshold_bytes(resumable_from_bytes)
         self._transport = Transport(self.url, key, timeout_seconds=timeout_seconds, retry_seconds=retry_seconds)
 
     def __enter__(self) -> Self:
@@ -88,7 +95,7 @@ class Lathe:
         name = name or ("model" if isinstance(content, bytes) else content.name)
         model = self._upload(
             Model,
-            "/v1/models",
+            "model",
             content,
             name=name,
             media_type=transfer.model_media_type(content),
@@ -117,7 +124,7 @@ class Lathe:
             name = name or ("dataset" if isinstance(content, bytes) else content.name)
             dataset = self._upload(
                 Dataset,
-                "/v1/datasets",
+                "dataset",
                 content,
                 name=name,
                 media_type="application/octet-stream",
@@ -382,19 +389,21 @@ class Lathe:
     def _upload(
         self,
         shape: type[UploadedT],
-        path: str,
+        kind: uploading.Kind,
         content: Path | bytes,
         *,
         name: str,
         media_type: str,
         on_progress: Progress | None,
     ) -> UploadedT:
-        response = self._transport.send(
-            "POST",
-            path,
-            params={"name": name},
-            headers={"Content-Type": media_type, "Content-Length": str(transfer.size_of(content))},
-            content=lambda: transfer.chunks(content, on_progress),
+        response = uploading.send(
+            self._transport,
+            kind,
+            content,
+            name=name,
+            media_type=media_type,
+            on_progress=on_progress,
+            resumable_from_bytes=self._resumable_from_bytes,
         )
         return read(shape, response)
 

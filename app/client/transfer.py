@@ -38,24 +38,27 @@ def size_of(source: Path | bytes) -> int:
     return len(source) if isinstance(source, bytes) else source.stat().st_size
 
 
-def chunks(source: Path | bytes, on_progress: Progress | None) -> Iterator[bytes]:
-    """The bytes in pieces, so that memory does not grow with the file."""
+def chunks(
+    source: Path | bytes, on_progress: Progress | None, *, start: int = 0, end: int | None = None
+) -> Iterator[bytes]:
+    """The bytes from `start` up to `end` in pieces, so that memory does not grow with the file."""
     total = size_of(source)
-    done = 0
-    for chunk in _pieces(source):
+    done = start
+    for chunk in _pieces(source, start, total if end is None else end):
         yield chunk
         done += len(chunk)
         if on_progress is not None:
             on_progress(done, total)
 
 
-def _pieces(source: Path | bytes) -> Iterator[bytes]:
+def _pieces(source: Path | bytes, start: int, end: int) -> Iterator[bytes]:
     if isinstance(source, bytes):
-        for start in range(0, len(source), CHUNK_BYTES):
-            yield source[start : start + CHUNK_BYTES]
+        for first in range(start, end, CHUNK_BYTES):
+            yield source[first : min(first + CHUNK_BYTES, end)]
         return
     with source.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+        file.seek(start)
+        while chunk := file.read(min(CHUNK_BYTES, end - file.tell())):
             yield chunk
 
 

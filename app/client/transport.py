@@ -1,7 +1,8 @@
 """Requests, with retries where they cannot do harm, and problem documents as errors.
 
 Every call of this API may be sent twice: reads and deletes by their nature, uploads because the same bytes give the
-same model, job submissions because they carry an idempotency key, and a second cancel asks for nothing new.
+same model, job submissions because they carry an idempotency key, and a second cancel asks for nothing new. The bytes
+of a resumable upload may not, before it was asked how many of them arrived (`uploading.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +20,13 @@ RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 SHORTEST_RETRY_AFTER_SECONDS = 0.1
 CONNECT_SECONDS = 10.0
+OUTAGE_SECONDS = 120.0
+"""How long a service that answered before may be away, while something is waited for."""
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
 
 
 def read(shape: type[ShapeT], response: httpx.Response) -> ShapeT:
@@ -43,6 +47,7 @@ class Transport:
 
     def __init__(self, url: str, key: str, *, timeout_seconds: float, retry_seconds: float) -> None:
         self.url = url.rstrip("/")
+        self.timeout_seconds = timeout_seconds
         self._retry_seconds = retry_seconds
         try:
             self._client = httpx.Client(
@@ -98,24 +103,63 @@ class Transport:
         Raises as `send`; httpx.TransportError where the body breaks off in the caller's hands.
         """
         patience = self._retry_seconds if retry_seconds is None else retry_seconds
-        response = self._begin(
-            lambda: self._client.build_request(
-                method, path, params=params, json=json, headers=headers, content=content() if content else None
+        response = self.repeat(
+            lambda _: self._once(
+                self._client.build_request(
+                    method, path, params=params, json=json, headers=headers, content=content() if content else None
+                )
             ),
-            patience,
+            retry_seconds=patience,
         )
         try:
             yield response
         finally:
             response.close()
 
-    def _begin(self, build: Callable[[], httpx.Request], retry_seconds: float) -> httpx.Response:
+    def once(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        content: Iterator[bytes],
+        timeout_seconds: float,
+    ) -> httpx.Response:
+        """The whole response to a request that is sent only once. Raises LatheApiError, httpx.TransportError."""
+        timeout = httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS)
+        response = self._once(
+            self._client.build_request(method, path, headers=headers, content=content, timeout=timeout)
+        )
         try:
-            for attempt in stamina.retry_context(
-                on=_wait_before_retry, attempts=None, timeout=retry_seconds, wait_initial=0.1, wait_jitter=0.2
+            response.read()
+        finally:
+            response.close()
+        return response
+
+    def repeat(
+        self,
+        attempt: Callable[[int], ResultT],
+        *,
+        attempts: int | None = None,
+        retry_seconds: float | None = None,
+        also: frozenset[int] = frozenset(),
+    ) -> ResultT:
+        """What `attempt` returns, which is told its number, from 1 on, and repeated where that may help.
+
+        It ends after so many attempts or seconds; `also` are statuses to repeat at, beside those that always are.
+        Raises what the last attempt raised, ServiceUnreachable in place of httpx.TransportError.
+        """
+        statuses = RETRIED_STATUSES | also
+        try:
+            for one in stamina.retry_context(
+                on=lambda error: _wait_before_retry(error, statuses),
+                attempts=attempts,
+                timeout=retry_seconds,
+                wait_initial=0.1,
+                wait_jitter=0.2,
             ):
-                with attempt:
-                    return self._once(build())
+                with one:
+                    return attempt(one.num)
         except httpx.UnsupportedProtocol as error:
             raise NotConfigured(f"The URL `{self.url}` cannot be used: {error}") from error
         except httpx.TransportError as error:
@@ -133,10 +177,10 @@ class Transport:
         return response
 
 
-def _wait_before_retry(error: Exception) -> bool | float:
+def _wait_before_retry(error: Exception, statuses: frozenset[int]) -> bool | float:
     """Whether to try again, or after how many seconds where the service names them."""
     if isinstance(error, LatheApiError):
-        if error.status not in RETRIED_STATUSES:
+        if error.status not in statuses:
             return False
         wait = error.retry_after_seconds
         if wait is None:
