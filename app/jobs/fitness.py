@@ -12,7 +12,7 @@ from app.jobs.search_fitness import check_floor, judging_arrays, settle_search
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
 from app.recipes.base import PassConfig
-from app.recipes.catalogue import CATALOGUE, PassEntry
+from app.recipes.catalogue import CATALOGUE, PassEntry, Recipe
 from app.recipes.request import OptimizeRequest
 
 
@@ -39,8 +39,9 @@ def check_fitness(
             f"`budget_seconds` is {request.budget_seconds}; the most is {settings.jobs.max_budget_seconds}.",
             remedy="Ask for less; LATHE_JOBS_MAX_BUDGET_SECONDS sets the most.",
         )
-    _check_order(request)
-    _check_passes(request, facts, arrays)
+    for recipe in request.recipes:
+        _check_order(recipe)
+        _check_passes(recipe, request, facts, arrays)
     _check_shapes(request, facts)
     for role, specs in arrays.items():
         _check_inputs(role, specs, facts)
@@ -58,14 +59,14 @@ def check_fitness(
     return settle_search(settled, facts) if settled.recipe == "auto" else settled
 
 
-def _check_order(request: OptimizeRequest) -> None:
-    for config, following in pairwise(request.passes):
+def _check_order(recipe: Recipe) -> None:
+    for config, following in pairwise(recipe):
         if CATALOGUE[config.pass_].comes_last:
             raise PassMisplaced(
                 f"The pass `{config.pass_}` is followed by `{following.pass_}`, and nothing can work on what it makes.",
                 remedy=f"Put `{config.pass_}` last, once.",
             )
-    for before, config in combinations(request.passes, 2):
+    for before, config in combinations(recipe, 2):
         entry, earlier = CATALOGUE[config.pass_], CATALOGUE[before.pass_]
         if "student" in config.other_models():
             raise PassMisplaced(
@@ -88,9 +89,14 @@ def _check_order(request: OptimizeRequest) -> None:
             )
 
 
-def _check_passes(request: OptimizeRequest, facts: ModelInspection, arrays: Mapping[str, list[ArraySpec]]) -> None:
+def _check_passes(
+    recipe: Recipe, request: OptimizeRequest, facts: ModelInspection, arrays: Mapping[str, list[ArraySpec]]
+) -> None:
+    given = set(request.data.roles())
+    if request.recipe == "auto":
+        given.add("calibration")  # of whatever there is a search sets samples aside for it, or makes some up
     known = True  # whether what a pass is given is the job's model still
-    for config in request.passes:
+    for config in recipe:
         entry = CATALOGUE[config.pass_]
         needs = entry.needs(config)
         if request.target.device not in entry.devices:
@@ -99,7 +105,7 @@ def _check_passes(request: OptimizeRequest, facts: ModelInspection, arrays: Mapp
                 remedy=f"Leave it out, or set `target.device` to {' or '.join(entry.devices)}.",
             )
         for role in ("calibration", "training"):
-            if f"{role}_data" in needs and role not in request.data.roles():
+            if f"{role}_data" in needs and role not in given:
                 raise DataRequired(
                     f"The pass `{entry.name}` needs {role} data.",
                     remedy=f"Upload a dataset and name it as `data.{role}`.",

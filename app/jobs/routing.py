@@ -11,9 +11,8 @@ TRAINING_QUEUES = tuple(f"{queue}{TRAINING}" for queue in DEVICE_QUEUES.values()
 
 def needs_trainer(request: OptimizeRequest) -> bool:
     """Whether only a worker that can train may take the job. Nothing else decides it."""
-    if request.recipe == "auto":
-        return request.search is not None and bool(request.search.training)
-    return any("trainable_model" in CATALOGUE[config.pass_].needs(config) for config in request.passes)
+    named = any("trainable_model" in CATALOGUE[config.pass_].needs(config) for config in request.passes)
+    return named or bool(request.search and request.search.training)
 
 
 def queue_of(request: OptimizeRequest) -> str:

@@ -29,7 +29,8 @@ def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeR
             f"{', '.join(facts.training_blockers)}.",
             remedy="Leave `search.training` out: what does without training is tried all the same.",
         )
-    training = request.data.training is not None and facts.trainable
+    could = request.data.training is not None and facts.trainable
+    training = request.learns if search.given else could
     return request.model_copy(
         update={
             "search": search.model_copy(update={"training": training if search.training is None else search.training}),

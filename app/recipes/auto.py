@@ -61,5 +61,13 @@ class Search(BaseModel):
             raise ValueError(f"`passes` names {', '.join(unknown)}; there are {', '.join(CATALOGUE)}")
         return self
 
+    @model_validator(mode="after")
+    def _given_may_be_trained(self) -> Self:
+        named = [config for recipe in self.given or () for config in recipe]
+        trained = [one.pass_ for one in named if "trainable_model" in CATALOGUE[one.pass_].needs(one)]
+        if trained and self.training is False:
+            raise ValueError(f"`training` is false, and `given` names passes that train: {', '.join(trained)}")
+        return self
+
     def allows(self, name: str) -> bool:
         return self.passes is None or name in self.passes

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from app.recipes.auto import Auto, ObjectiveWeights, Search
 from app.recipes.base import exactly_one, refuse_unless_one
-from app.recipes.catalogue import AnyPass, Recipe
+from app.recipes.catalogue import CATALOGUE, AnyPass, Recipe
 
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 MetricName = Literal["top1", "top5", "f1", "accuracy", "mse", "mae", "agreement", "cosine", "sqnr_db"]
@@ -150,9 +150,22 @@ class OptimizeRequest(BaseModel):
         return self
 
     @property
+    def recipes(self) -> list[Recipe]:
+        """The recipes that the request names: with `auto`, which finds them, those that it is given to try."""
+        if self.recipe == "auto":
+            return list((self.search and self.search.given) or [])
+        return [self.recipe]
+
+    @property
     def passes(self) -> list[AnyPass]:
-        """The passes that the request names: none with `auto`, which finds them."""
-        return [] if self.recipe == "auto" else list(self.recipe)
+        """The passes of all of them."""
+        return [config for recipe in self.recipes for config in recipe]
+
+    @property
+    def learns(self) -> bool:
+        """Whether something learns from the training data, or with `auto` may."""
+        named = any("training_data" in CATALOGUE[config.pass_].needs(config) for config in self.passes)
+        return named or bool(self.search and self.search.training)
 
     @property
     def searched_contract(self) -> Contract:

@@ -49,6 +49,22 @@ def test_a_student_learns_from_a_teacher_and_is_delivered(lathe: Lathe, tmp_path
     lathe.delete_model(small)
 
 
+@pytest.mark.slow
+def test_a_search_is_given_a_recipe_with_a_student(lathe: Lathe, tmp_path: Path) -> None:
+    large = _upload(lathe, tmp_path, "large", w=networks.normal(8, 32), v=networks.normal(32, 4, seed=1) / 4)
+    small = _upload(lathe, tmp_path, "small", w=networks.normal(8, 16, seed=2), v=networks.normal(16, 4, seed=3) / 4)
+    write_npz(tmp_path / "rows.npz", {"x": networks.normal(ROWS, 8, seed=4)})
+    data = {"training": lathe.upload_dataset(tmp_path / "rows.npz", name="rows")}
+    search = {"given": [_distill(student=str(small.id))]}
+    options = {"objective": "size", "contract": {"max_drop": 0.9}, "deployment_check": False, "budget_seconds": 60}
+    job = lathe.wait(lathe.optimize(large, "auto", data=data, search=search, **options))
+    assert job.succeeded, job.error
+    delivered = lathe.download(job.delivered(), tmp_path / "delivered.onnx")
+    # Half of the hidden units: a third of the bytes at least are gone.
+    assert delivered.stat().st_size < 0.7 * (tmp_path / "large.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("search", [False, True], ids=["recipe", "given-to-a-search"])
 @pytest.mark.parametrize(
     ("argument", "other", "code"),
     [
@@ -57,13 +73,18 @@ def test_a_student_learns_from_a_teacher_and_is_delivered(lathe: Lathe, tmp_path
         pytest.param("teacher", "nowhere", "not_found", id="a-teacher-that-is-not-there"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(argument: str, other: str, code: str, lathe: Lathe, tmp_path: Path) -> None:
+def test_what_cannot_be_is_refused_by_name(
+    argument: str, other: str, code: str, search: bool, lathe: Lathe, tmp_path: Path
+) -> None:
     model = _upload(lathe, tmp_path, "model", w=networks.normal(8, 32), v=networks.normal(32, 4, seed=1))
     odd = _upload(lathe, tmp_path, "odd", ODD, w=networks.normal(8, 4))
     write_npz(tmp_path / "rows.npz", {"x": networks.normal(ROWS, 8, seed=4)})
     data = {"training": lathe.upload_dataset(tmp_path / "rows.npz", name="rows")}
     named = str(odd.id if other == "odd" else uuid4())
     with pytest.raises(LatheApiError) as refused:
-        lathe.optimize(model, _distill(**{argument: named}), data=data)
+        recipe = _distill(**{argument: named})
+        lathe.optimize(model, "auto", data=data, search={"given": [recipe]}) if search else lathe.optimize(
+            model, recipe, data=data
+        )
     assert refused.value.code == code
     assert argument in refused.value.detail

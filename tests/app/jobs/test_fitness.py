@@ -10,6 +10,7 @@ from app.config import Settings
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, LatheError, MetricMismatch
 from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, NotTrainable, PassMisplaced, check_fitness
+from app.jobs.routing import needs_trainer
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 
@@ -93,6 +94,18 @@ REFUSALS = [
         "no array `labl`; besides the model's inputs it has `label`",
         arrays={"calibration": [IMAGES, LABELS], "evaluation": [IMAGES, LABELS]},
         body={"metric": {"name": "top1", "labels": "labl"}},
+    ),
+    Refusal(
+        "training-without-data-in-a-recipe-given-to-a-search",
+        DataRequired,
+        "training data",
+        body={"recipe": "auto", "search": {"given": [STATIC, DISTILL]}},
+    ),
+    Refusal(
+        "out-of-order-in-a-recipe-given-to-a-search",
+        PassMisplaced,
+        "`compile`",
+        body={"recipe": "auto", "search": {"given": [COMPILE, [*COMPILE, *GRAPH]]}},
     ),
     Refusal(
         "two-label-arrays",
@@ -207,6 +220,16 @@ def test_what_cannot_be_carried_out_is_refused_by_name(case: Refusal, settings: 
         check(settings, {"recipe": case.recipe} | case.body, case.arrays, case.model)
     assert case.names in caught.value.detail
     assert caught.value.remedy
+
+
+def test_recipes_given_to_a_search_stand_each_by_itself(settings: Settings) -> None:
+    """Two that could not follow one another, and a calibration that the search sets samples aside for."""
+    body = {"recipe": "auto", "search": {"given": [COMPILE, STATIC, DISTILL]}}
+    settled = check(settings, body, TRAINING)
+    assert settled.search is not None and settled.search.given is not None
+    assert len(settled.search.given) == 3
+    assert needs_trainer(settled)
+    assert not needs_trainer(check(settings, {"recipe": "auto", "search": {"given": [STATIC]}}, TRAINING))
 
 
 def test_one_hot_labels_are_told_how_to_become_class_numbers(settings: Settings) -> None:

@@ -49,12 +49,11 @@ def load_search_data(
     check_shapes(request, inputs)
     given = open_roles(job, workdir, scratch)
     names = {role: source_of(job, role) for role in given}
-    split = split_roles(
-        given, {role: job.datasets[role].sha256 for role in given}, names, scratch / "split", request.seed
-    )
+    files = {role: job.datasets[role].sha256 for role in given}
+    split = split_roles(given, files, names, scratch / "split", request.seed, trains=request.learns)
     feeds = {role: match_arrays(inputs, found, split.sources[role]) for role, found in split.arrays.items()}
     casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
-    warnings = [*casts, *not_finite(job, given), *split.warnings]
+    warnings = [*casts, *not_finite(job, given), *split.warnings, *_unused(names, split.sources)]
     batch, latency = timed_call(job, request, model, feeds, warnings)
     words = split.words
     if not given:
@@ -83,6 +82,14 @@ def _made_up(model: ModelFile, latency: Feeds, seed: int) -> tuple[dict[str, Fee
         role: random_calls(model, shapes, count, seed + number) for number, (role, count) in enumerate(calls.items(), 1)
     }
     return feeds, {role: f"random input: {found.sample_count} calls" for role, found in feeds.items()}
+
+
+def _unused(names: dict[str, str], sources: dict[str, str]) -> list[str]:
+    """In words, training data that serve nothing where no candidate is trained: a list of no or one sentence."""
+    name = names.get("training")
+    if name is None or name in sources.values():
+        return []
+    return [f"No candidate is trained: nothing was made of {name}."]
 
 
 def _training(feeds: dict[str, Feeds], labels: dict[str, dict[str, np.ndarray]]) -> TrainingData | None:

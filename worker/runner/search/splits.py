@@ -37,15 +37,21 @@ class Split:
 
 
 def split_roles(
-    given: Mapping[str, Arrays], files: Mapping[str, str], names: Mapping[str, str], folder: Path, seed: int
+    given: Mapping[str, Arrays],
+    files: Mapping[str, str],
+    names: Mapping[str, str],
+    folder: Path,
+    seed: int,
+    *,
+    trains: bool = True,
 ) -> Split:
     """`files` says by role which file holds its arrays, by its hash: one that was uploaded twice is one. `names` says
-    what it is called; copies go into `folder`.
+    what it is called; copies go into `folder`. Where nothing is trained no sample is set aside for it.
     """
     source = {
         role: next(one for one in sources if one in given)
         for role, sources in SOURCES.items()
-        if any(one in given for one in sources)
+        if any(one in given for one in sources) and (trains or role != "training")
     }
     split = Split({}, {}, {})
     for number, path in enumerate(dict.fromkeys(files[one] for one in source.values())):

@@ -28,10 +28,13 @@ COUNTS = {"a": 400, "b": 300, "c": 200}
 STARTS = {"a": 0, "b": 10_000, "c": 20_000}
 
 
-def split(files: dict[str, str], folder: Path, seed: int = 0, counts: dict[str, int] = COUNTS) -> dict[str, np.ndarray]:
+def split(
+    files: dict[str, str], folder: Path, seed: int = 0, counts: dict[str, int] = COUNTS, *, trains: bool = True
+) -> dict[str, np.ndarray]:
     """By role, the numbers of its samples: every sample of every dataset has its own."""
     arrays = {role: {"x": np.arange(counts[name]) + STARTS[name]} for role, name in files.items()}
-    found = split_roles(arrays, files, {role: f"dataset {name!r}" for role, name in files.items()}, folder, seed)
+    names = {role: f"dataset {name!r}" for role, name in files.items()}
+    found = split_roles(arrays, files, names, folder, seed, trains=trains)
     return {role: one["x"] for role, one in found.arrays.items()}
 
 
@@ -42,6 +45,22 @@ def test_no_sample_serves_two_purposes_and_every_one_serves(case: Case, tmp_path
     for left, right in combinations(parts.values(), 2):
         assert not set(left.tolist()) & set(right.tolist())
     assert sum(len(part) for part in parts.values()) == sum(COUNTS[name] for name in set(case.files.values()))
+
+
+@pytest.mark.parametrize(
+    ("files", "roles"),
+    [
+        pytest.param({"training": "a"}, {"calibration": 100, "selection": 100, "evaluation": 200}, id="one for all"),
+        pytest.param(
+            {"training": "a", "evaluation": "c"}, {"calibration": 400, "selection": 66, "evaluation": 134}, id="two"
+        ),
+    ],
+)
+def test_where_nothing_is_trained_all_samples_decide(
+    files: dict[str, str], roles: dict[str, int], tmp_path: Path
+) -> None:
+    parts = split(files, tmp_path, trains=False)
+    assert {role: len(part) for role, part in parts.items()} == roles
 
 
 def test_labels_stay_with_their_samples(tmp_path: Path) -> None:
