@@ -8,9 +8,11 @@ from app.recipes.auto import ObjectiveWeights, Search
 from app.recipes.catalogue import AnyPass
 from worker.engine.search.ground import Ground
 from worker.engine.search.ladders import (
+    TRAINED,
     aware_proposals,
     low_rank_proposals,
     pruned_proposals,
+    seconds_to_train,
     taught_proposals,
 )
 from worker.engine.search.proposals import Proposal, Trial, best_of
@@ -54,8 +56,9 @@ class Agenda:
         wanted = [one for one in fitting if one.always or worth[id(one)] >= LEAST_HOPE]
         if not wanted:
             return None
+        able = self._leaving_time_to_train(wanted, trials, seconds_left)
         # The plain methods come first, so that what builds on them stands on measurements; then worth for its time.
-        chosen = max(wanted, key=lambda one: (one.always, worth[id(one)] / one.seconds, -one.seconds))
+        chosen = max(able, key=lambda one: (one.always, worth[id(one)] / one.seconds, -one.seconds))
         return Next(chosen, min(seconds_left, sum(one.seconds for one in wanted)))
 
     def open(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
@@ -82,6 +85,20 @@ class Agenda:
         if self._search.training:
             yield from taught_proposals(trials, self._ground, seconds_left)
             yield from aware_proposals(trials, self._ground, seconds_left)
+
+    def _leaving_time_to_train(
+        self, wanted: Sequence[Proposal], trials: Sequence[Trial], seconds_left: float
+    ) -> Sequence[Proposal]:
+        """Those that a trained candidate has its time behind, until one was tried.
+
+        Training takes longest, and by worth for its time it would come when none is left; it is also what goes
+        furthest. What it builds on is tried before it all the same.
+        """
+        trained = [one for one in wanted if one.family in TRAINED]
+        if not trained or any(trial.proposal.family in TRAINED for trial in trials):
+            return wanted
+        reserve = max(min(one.seconds for one in trained), seconds_to_train(self._ground))
+        return [one for one in wanted if one.always or one.family in TRAINED or seconds_left - one.seconds >= reserve]
 
     def _pace(self, trials: Sequence[Trial]) -> float:
         """How long trials take here, over what was expected of them."""

@@ -17,6 +17,7 @@ from app.recipes.training import Distill
 from worker.engine.search.ground import Ground, amdahl
 from worker.engine.search.proposals import Family, Proposal, Ratios, Trial, find
 
+TRAINED: frozenset[Family] = frozenset({"taught", "aware"})
 FIRST_RUNG, DEEPER = 0.5, 0.6
 LEAST_RUNG, MOST_RUNGS = 0.03, 6
 # Rungs closer than this are the same.
@@ -151,6 +152,11 @@ def epochs_within(ground: Ground, seconds_left: float) -> int | None:
         return None
     fitting = min(MOST_EPOCHS, TRAINING_SHARE * seconds_left / max(ground.epoch_seconds(), 1e-3))
     return int(fitting) if fitting >= LEAST_EPOCHS else None
+
+
+def seconds_to_train(ground: Ground) -> float:
+    """The time that has to be left for `epochs_within` to find one epoch in it."""
+    return LEAST_EPOCHS * ground.epoch_seconds() / TRAINING_SHARE
 
 
 def _cut(left: float) -> PruneStructured:

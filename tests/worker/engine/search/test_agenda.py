@@ -104,6 +104,22 @@ def test_training_is_tried_only_where_it_is_allowed() -> None:
     assert not taught(Search(training=False))
 
 
+@pytest.mark.parametrize("budget", [200.0, 230.0, 300.0, 600.0])
+def test_one_candidate_is_trained_before_time_is_over(budget: float) -> None:
+    """By worth for its time alone the cuts without training, and the sampler, would use up all of it."""
+    ground = replace(CONVOLUTIONAL, training_samples=1000)
+    agenda, trials, left = Agenda(ground, Search(training=True), LATENCY, seed=0), list[Trial](), budget
+    while (following := agenda.following(trials, left)) is not None:
+        trials.append(as_cnns_are(following.proposal))
+        left -= following.proposal.seconds
+    families = [one.proposal.family for one in trials]
+    assert "taught" in families
+    assert set(families[:5]) == {"graph", "static", "dynamic", "weights", "float16"}
+    assert left >= 0
+    # Where there is time for both, what is cheaper is not given up for it.
+    assert "pruned" in families or budget < 300
+
+
 def test_no_more_candidates_than_asked_for() -> None:
     assert len(searched(as_cnns_are, Search(max_candidates=3))) == 3
 
