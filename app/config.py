@@ -83,6 +83,25 @@ class LimitSettings(BaseSettings):
     running_jobs: int = Field(default=0, ge=0, description="Jobs that run at once; the others wait.")
 
 
+class WebhookSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="LATHE_WEBHOOKS_")
+
+    allow_private: bool = Field(default=False, description="Send to private, loopback and other inner addresses too.")
+    allow_http: bool = Field(default=False, description="Send without TLS too.")
+    timeout_seconds: float = Field(default=15.0, gt=0, description="For one attempt, from resolving to the answer.")
+    lease_seconds: float = Field(default=120.0, gt=0, description="After this a dead housekeeper's message goes again.")
+    backoff_seconds: float = Field(default=5.0, ge=0, description="Wait before the 2nd attempt; doubles after.")
+    max_attempts: int = Field(default=15, ge=1, description="By default over 23 hours; then it is given up.")
+    keep_seconds: float = Field(default=7 * 86400, ge=0, description="How long what became of a message is shown.")
+
+    @model_validator(mode="after")
+    def refuse_a_lease_that_an_attempt_outlives(self) -> Self:
+        """Raises ValueError: a message that is on its way must not be sent by another housekeeper as well."""
+        if self.timeout_seconds * 2 > self.lease_seconds:
+            raise ValueError("LATHE_WEBHOOKS_LEASE_SECONDS must be at least twice LATHE_WEBHOOKS_TIMEOUT_SECONDS")
+        return self
+
+
 class RunnerSettings(BaseSettings):
     """Limits on the child process that opens untrusted models."""
 
@@ -120,6 +139,7 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     runner: RunnerSettings = Field(default_factory=RunnerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
 

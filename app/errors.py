@@ -97,6 +97,10 @@ class NoTrainingWorker(Conflict):
     code, title = "no_training_worker", "No worker that can train is there"
 
 
+class TooManyWebhooks(Conflict):
+    code, title = "too_many_webhooks", "The workspace has as many webhooks as it may have"
+
+
 class TooLarge(LatheError):
     status, code, title = 413, "too_large", "The upload is larger than this service accepts"
 
@@ -154,6 +158,10 @@ class NotAModel(Unprocessable):
 
 class NotTrainable(Unprocessable):
     code, title = "not_trainable", "The model cannot be trained"
+
+
+class AddressRefused(Unprocessable):
+    code, title = "address_refused", "The address is not one that this service sends to"
 
 
 class TooManyThreads(Unprocessable):

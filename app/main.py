@@ -25,6 +25,7 @@ from app.recipes.routes import router as passes
 from app.storage import Storage
 from app.surface import Api, refuse_unknown_query
 from app.uploads.routes import router as uploads
+from app.webhooks.routes import router as webhooks
 
 DESCRIPTION = """Makes trained models smaller and faster, and proves what it did.
 
@@ -66,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install_problems(app)
     install_observation(app)
-    for router in (models, datasets, uploads, passes, jobs, artifacts, audit):
+    for router in (models, datasets, uploads, passes, jobs, artifacts, webhooks, audit):
         app.include_router(router, prefix="/v1")
     app.include_router(health)
     install_documentation(app)

@@ -14,8 +14,9 @@ from app.health import tables as health
 from app.jobs import tables as jobs
 from app.models import tables as models
 from app.uploads import tables as uploads
+from app.webhooks import tables as webhooks
 
-DOMAINS = (access, artifacts, blobs, datasets, health, jobs, models, uploads)
+DOMAINS = (access, artifacts, blobs, datasets, health, jobs, models, uploads, webhooks)
 METADATA = Base.metadata
 
 

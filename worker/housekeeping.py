@@ -1,4 +1,4 @@
-"""Publishes unpublished jobs, takes back dead leases, expires, collects garbage. Any number may run."""
+"""Publishes unpublished jobs, takes back dead leases, expires, collects garbage, sends webhooks. Any number may run."""
 
 import signal
 import threading
@@ -21,6 +21,8 @@ from app.logs import configure_logs
 from app.queue import Queue
 from app.storage import Storage
 from app.uploads.expiry import delete_expired
+from app.webhooks import outbox
+from worker.courier import Courier
 
 SILENT_WORKER = timedelta(minutes=2)
 COLLECT_SECONDS = 300.0
@@ -83,10 +85,11 @@ class Housekeeper:
                 self._queue.wake(job_id, queue, priority)
 
     def collect(self) -> None:
-        """Let go of what no search asks for and of uploads that stand still; remove what no row refers to."""
+        """Let go of what is kept for a while; remove what no row refers to."""
         jobs = self._settings.jobs
         with self._database.session_scope() as session:
             search_cache.forget_old(session, jobs.search_cache_seconds, jobs.search_cache_bytes)
+            outbox.forget_old(session, self._settings.webhooks.keep_seconds)
         delete_expired(self._database, self._storage)
         removed = collect_garbage(self._database, self._storage, jobs.garbage_grace_seconds)
         if removed:
@@ -100,7 +103,10 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     database, queue = Database(settings), Queue(settings)
+    courier = threading.Thread(target=Courier(settings, database).run, args=[stop], name="lathe-courier", daemon=True)
+    courier.start()
     Housekeeper(settings, database, Storage(settings), queue).run(stop)
+    courier.join()
     queue.close()
     database.dispose()
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import jobs, keys, replay, server, submission, uploads, workspaces
+from app.cli import jobs, keys, replay, server, submission, uploads, webhooks, workspaces
 from app.cli.exits import HELP, errors_as_exit_codes
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ jobs.register(app)
 replay.register(app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(workspaces.app, name="workspaces")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def main() -> None:

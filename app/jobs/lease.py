@@ -18,6 +18,7 @@ from app.jobs import checkpoints, subjects
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import IdempotencyRow, JobEventRow, JobRow
 from app.jobs.turns import held_back, takeable
+from app.webhooks import outbox
 
 WORKER_LOST = Fault(
     code="worker_lost",
@@ -327,8 +328,9 @@ def state_event(state: JobState, **data: Any) -> dict[str, Any]:
 
 
 def _close(session: Session, job_id: UUID, kind: JobKind, event: dict[str, Any]) -> None:
-    """What follows from a job's end: its last event, no checkpoints, what becomes of the subject of an inspection."""
+    """What follows from a job's end: its last event, messages about it, no checkpoints, what becomes of its subject."""
     _append(session, job_id, [event])
+    outbox.announce(session, job_id)
     checkpoints.forget(session, job_id)
     if event["state"] != JobState.SUCCEEDED:
         fault = Fault.model_validate(event["error"]) if "error" in event else NOT_INSPECTED

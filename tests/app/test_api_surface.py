@@ -46,6 +46,12 @@ EXPECTED = {
     "GET /v1/jobs/{job_id}/events": "get_events",
     "GET /v1/jobs/{job_id}/report": "get_report",
     "GET /v1/audit": "list_audit",
+    "POST /v1/webhooks": "create_webhook",
+    "GET /v1/webhooks": "list_webhooks",
+    "GET /v1/webhooks/{webhook_id}": "get_webhook",
+    "DELETE /v1/webhooks/{webhook_id}": "delete_webhook",
+    "POST /v1/webhooks/{webhook_id}/test": "test_webhook",
+    "GET /v1/webhooks/{webhook_id}/deliveries": "list_webhook_deliveries",
     "GET /v1/artifacts/{artifact_id}": "get_artifact",
     "GET /v1/artifacts/{artifact_id}/content": "get_artifact_content",
     "GET /": "get_links",
@@ -158,6 +164,7 @@ HEADERS = {
     "get_job": {"200": {"ETag", "Retry-After"}, "304": {"ETag", "Retry-After"}},
     "cancel_job": {"202": {"ETag", "Retry-After"}},
     "promote_artifact": {"200": {"ETag"}},
+    "create_webhook": {"201": {"Location"}},
 }
 
 

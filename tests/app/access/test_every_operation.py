@@ -28,6 +28,8 @@ from app.schema import METADATA
 from app.surface import surface_of
 from app.uploads.protocol import OFFSET_OCTETS, PATH, VERSION
 from app.uploads.tables import ResumableUploadRow, UploadPartRow
+from app.webhooks.service import create as create_webhook
+from app.webhooks.tables import DeliveryRow, WebhookRow
 from tests.app.jobs.factories import add_artifact, add_job
 from tests.app.uploads import OCTETS, metadata, settle, upload
 from tests.conftest import MakeKey, bearer
@@ -36,13 +38,24 @@ Headers = dict[str, str]
 # For whoever runs the service; nothing of a workspace is in what they answer.
 OPEN = frozenset({"get_links", "get_health", "get_readiness", "get_metrics"})
 # Operations whose scope is not that of their verb: `read` for GET, `write` for all else.
-SCOPES_OF = {"list_audit": "admin", "get_upload": "write"}
-KINDS = (ModelRow, DatasetRow, ResumableUploadRow, UploadPartRow, JobRow, ArtifactRow)
+ADMINISTRATION = (
+    "list_audit",
+    "create_webhook",
+    "list_webhooks",
+    "get_webhook",
+    "delete_webhook",
+    "test_webhook",
+    "list_webhook_deliveries",
+)
+SCOPES_OF = dict.fromkeys(ADMINISTRATION, "admin") | {"get_upload": "write"}
+KINDS = (ModelRow, DatasetRow, ResumableUploadRow, UploadPartRow, JobRow, ArtifactRow, WebhookRow, DeliveryRow)
 # Bodies that fit the schema, with the ids of a workspace's objects: what is wrong with one is said before anything is
 # looked for. Uploads take bytes.
 BODIES: dict[str, Callable[["Objects"], dict[str, Any]]] = {
     "submit_job": lambda objects: {"model_id": objects["model_id"], "recipe": [{"pass": "optimize_graph"}]},
     "promote_artifact": lambda objects: {"artifact_id": objects["artifact_id"]},
+    # An address that needs no name server, and is sent nothing: no housekeeping runs.
+    "create_webhook": lambda _: {"url": "https://93.184.215.14/hook"},
 }
 # What those who upload in parts send beside their key.
 TUS = {"Tus-Resumable": VERSION, "Content-Type": OFFSET_OCTETS, "Upload-Length": "100", "Upload-Offset": "0"} | {
@@ -68,7 +81,7 @@ class Operation:
 
     @property
     def names_an_object(self) -> bool:
-        return "{" in self.path or self.takes == "json"
+        return "{" in self.path or (self.takes == "json" and self.id != "create_webhook")
 
 
 def operations(app: FastAPI) -> list[Operation]:
@@ -118,18 +131,22 @@ async def own(client: httpx.AsyncClient, writer: Headers, database: Database, wo
         stored = session.get_one(ModelRow, UUID(model["id"])).blob_id
     artifact_id = add_artifact(database, workspace_id, job_id, blob_id=stored, size_bytes=model["size_bytes"])
     begun = await client.post(PATH, headers=writer | TUS)
+    with database.session_scope() as session:
+        webhook_id = create_webhook(session, workspace_id, "https://93.184.215.14/hook").id
     return {
         "upload_id": begun.headers["location"].rpartition("/")[2],
         "model_id": model["id"],
         "dataset_id": dataset["id"],
         "job_id": str(job_id),
         "artifact_id": str(artifact_id),
+        "webhook_id": str(webhook_id),
     }
 
 
 def nothing() -> Objects:
     """Ids that nothing has."""
-    return {name: str(uuid7()) for name in ("model_id", "dataset_id", "upload_id", "job_id", "artifact_id")}
+    kinds = ("model_id", "dataset_id", "upload_id", "job_id", "artifact_id", "webhook_id")
+    return {name: str(uuid7()) for name in kinds}
 
 
 def revoke(database: Database, key: str) -> None:
@@ -187,8 +204,9 @@ async def test_its_scope_alone_opens_every_operation(
 
 
 async def test_no_operation_knows_the_objects_of_another_workspace(
-    app: FastAPI, client: httpx.AsyncClient, own: Objects, stranger: Headers, database: Database
+    app: FastAPI, client: httpx.AsyncClient, own: Objects, make_key: MakeKey, database: Database
 ) -> None:
+    stranger = bearer(make_key(workspace="elsewhere", scopes=SCOPES))
     before = rows(database)
     for operation in operations(app):
         if operation.names_an_object:
