@@ -30,7 +30,7 @@ from worker.runner.contract import (
     InputFile,
     RunnerJob,
 )
-from worker.search_cache import bring_pieces, is_search
+from worker.search_cache import bring_pieces
 
 Upload = ModelRow | DatasetRow
 
@@ -92,7 +92,7 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
         budget_seconds=claim.budget_seconds,
         memory_bytes=affordable_bytes(settings.runner.memory_bytes),
         checkpoints=bring_checkpoints(database, storage, claim, folder),
-        pieces=bring_pieces(database, storage, claim, folder) if is_search(claim) else {},
+        pieces=bring_pieces(database, storage, claim, folder),
         piece_bytes=settings.jobs.search_cache_bytes,
     )
     (folder / JOB_FILE).write_text(job.model_dump_json(by_alias=True))

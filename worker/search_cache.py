@@ -31,6 +31,11 @@ def is_search(claim: Claim) -> bool:
     return claim.request is not None and claim.request["recipe"] == "auto"
 
 
+def _reuses(claim: Claim) -> bool:
+    """Whether the request lets it go on from earlier ones."""
+    return is_search(claim) and ((claim.request or {}).get("search") or {}).get("reuse", True)
+
+
 class Pieces:
     """Takes what a search has finished out of the folder of one attempt."""
 
@@ -79,7 +84,11 @@ class Pieces:
 
 
 def bring_pieces(database: Database, storage: Storage, claim: Claim, folder: Path) -> dict[str, str]:
-    """What earlier searches finished, as files in the `folder` of a runner: their paths within it, by key."""
+    """What earlier searches finished, as files in the `folder` of a runner: their paths within it, by key; none where
+    the job is no search, or asks for everything anew.
+    """
+    if not _reuses(claim):
+        return {}
     with database.session_scope() as session:
         known = pieces_of(session, scope_of(session, claim), MOST_PIECES, BROUGHT_BYTES)
     brought = {}

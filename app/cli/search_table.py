@@ -23,6 +23,8 @@ def search_parts(report: Report, search: SearchReport) -> Iterator[RenderableTyp
     yield Text("\nwhy this one", style="bold")
     yield from (Text(f"  {sentence}") for sentence in search.explanation)
     yield _attempts(search)
+    if any(attempt.cached for attempt in search.attempts):
+        yield Text("cached: an earlier search built and measured it; the front was measured in this one", style="dim")
 
 
 def _front(report: Report) -> Table:
@@ -72,4 +74,7 @@ def _attempts(search: SearchReport) -> Table:
 
 
 def _attempt_row(attempt: Attempt) -> tuple[Text, ...]:
-    return Text(attempt.name), Text(attempt.outcome, style=STYLES.get(attempt.outcome, "")), Text(attempt.explanation)
+    outcome = Text(attempt.outcome, style=STYLES.get(attempt.outcome, ""))
+    if attempt.cached:
+        outcome.append("\ncached", style="dim")
+    return Text(attempt.name), outcome, Text(attempt.explanation)

@@ -39,4 +39,11 @@ def _row(trial: Attempt) -> tuple[str, ...]:
     speed = "" if trial.latency_ratio is None else f"{trial.latency_ratio.value:.2f} x"
     size = "" if trial.size_ratio is None else f"{trial.size_ratio:.2f} x"
     drop = "" if trial.drop is None else f"{trial.drop:.4g}"
-    return trial.name, speed, size, drop, "kept" if trial.holds else "broken", ""
+    return (
+        trial.name,
+        speed,
+        size,
+        drop,
+        ("kept" if trial.holds else "broken") + (", cached" if trial.cached else ""),
+        "",
+    )

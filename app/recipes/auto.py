@@ -54,6 +54,12 @@ class Search(BaseModel):
         description="Try these and no others, as a manifest records them: on samples divided as in a search.",
     )
 
+    reuse: bool = Field(
+        default=True,
+        description="Go on from what earlier searches of the same model and data finished. With `false` every "
+        "candidate is built and measured anew, and takes the place of what was kept of it.",
+    )
+
     @model_validator(mode="after")
     def _known_passes(self) -> Self:
         unknown = sorted(set(self.passes or ()) - CATALOGUE.keys())

@@ -104,6 +104,14 @@ def finished(start: Start) -> Search:
     return search
 
 
+def test_a_search_that_asks_for_everything_anew_is_given_nothing(finished: Search, start: Start) -> None:
+    fresh = start(request=REQUEST | {"search": {"reuse": False}})
+    assert fresh.brought() == {}
+    fresh.finish(0, "anew")
+    fresh.pieces.close()
+    assert start().brought() == {KEYS[0]: "anew", KEYS[1]: "second"}
+
+
 def test_what_one_search_finished_the_next_is_given(finished: Search, start: Start) -> None:
     assert start().brought() == {KEYS[0]: "first", KEYS[1]: "second"}
     assert list((finished.folder / PIECE_FOLDER).iterdir()) == []

@@ -50,6 +50,17 @@ def test_the_report_shows_the_front_why_it_won_and_what_was_tried(lathe: LatheCo
     assert "auto" in lathe("jobs").stdout
 
 
+def test_the_next_search_says_what_it_did_not_build_again(
+    lathe: LatheCommand, job: dict[str, Any], files: dict[str, Path]
+) -> None:
+    judged = ["--evaluation", files["evaluation"], "--metric", "top1", "--labels", "label"]
+    again = lathe("optimize", job["model_id"], *ARGUMENTS, *judged, "--watch", "--json").json
+    attempts = lathe("report", again["id"], "--json").json["search"]["attempts"]
+    assert {one["name"]: one["cached"] for one in attempts} == {"weights in 8 bits": True, "weights in 4 bits": True}
+    assert "cached" in lathe("report", again["id"]).stdout
+    assert "cached" not in lathe("report", job["id"]).stdout
+
+
 def test_its_manifest_gives_the_same_bytes_again(lathe: LatheCommand, job: dict[str, Any], tmp_path: Path) -> None:
     downloaded = lathe("download", job["id"], tmp_path, "--kind", "manifest", "--json")
     again = lathe("replay", downloaded.json["path"], "--json")

@@ -58,11 +58,11 @@ def choose_kernels(plan: Plan, context: PassContext) -> Kernels:
     products = plan.packable
     if not products:
         return Kernels(stored)
-    if context.lacks(2 * PROFILE_SECONDS + TURNS_SECONDS):
-        return Kernels(stored, notes=[NO_TIME])
-    in_float = _profile(stored, context)
-    if sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
+    in_float = [] if context.lacks(PROFILE_SECONDS) else _profile(stored, context)
+    if in_float and sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
         return Kernels(stored, notes=[TOO_SMALL])
+    if not in_float or context.lacks(PROFILE_SECONDS + TURNS_SECONDS):
+        return Kernels(stored, notes=[NO_TIME])
     everything = plan.write([place.name for place in products], folder / "packed")
     in_bits = _profile(everything, context)
     times = {place.name: (_time_of(place, in_float), _time_of(place, in_bits)) for place in products}

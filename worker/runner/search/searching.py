@@ -25,7 +25,8 @@ LEAST_RESERVE, MOST_RESERVE = 0.1, 0.4
 CHECKING = 0.1
 # A trial may overrun what was expected of it so far before it is stopped.
 OVERRUN = 3.0
-LEAST_TRIAL_SECONDS = 20.0
+# However quick trials are, as long to build one: what times its choices takes so long, and in haste leaves them out.
+LEAST_BUILDING_SECONDS = 20.0
 # Of what an event says of a trial; the report says all of it.
 LONGEST_WORDS = 1000
 
@@ -57,7 +58,8 @@ class Searcher:
         following = self._following()
         while (chosen := following(found.trials)) is not None:
             self._expect(chosen)
-            seconds = min(max(LEAST_TRIAL_SECONDS, OVERRUN * chosen.proposal.seconds), self.seconds_left())
+            least = self.bench.most_measuring_seconds + LEAST_BUILDING_SECONDS
+            seconds = min(max(least, OVERRUN * chosen.proposal.seconds), self.seconds_left())
             tried = self.bench.attempt(chosen.proposal, seconds)
             found.trials.append(tried.trial)
             if tried.outcome is not None and tried.trial.measured:

@@ -67,7 +67,7 @@ class Bench:
         started = time.monotonic()
         outcome, failure = None, None
         try:
-            building = seconds - self._measuring
+            building = seconds - self.most_measuring_seconds
             for config in proposal.recipe:
                 load_pass(str(config.pass_))  # an import that is stopped half way leaves half a module behind
             with limit(OVERTIME * building):
@@ -94,15 +94,16 @@ class Bench:
         return Tried(trial, outcome)
 
     @property
-    def _measuring(self) -> float:
+    def most_measuring_seconds(self) -> float:
+        """Of a trial, what timing and comparing may take."""
         return min(MOST_MEASURING_SECONDS, max(LEAST_MEASURING_SECONDS, 1.5 * self.measuring_seconds))
 
     def _measured(self, proposal: Proposal, outcome: Outcome, started: float) -> Trial:
         files, yardstick = {"candidate": outcome.model}, self.yardstick
-        in_full = self.laboratory.pacing.seconds_left() > self._measuring
+        in_full = self.laboratory.pacing.seconds_left() > self.most_measuring_seconds
         beside = {} if yardstick is None else {"yardstick": yardstick.model}
         standings = measure_beside(
-            self.laboratory, self.original, files, self.metric, self._measuring, timed_only=beside
+            self.laboratory, self.original, files, self.metric, self.most_measuring_seconds, timed_only=beside
         )
         standing = standings["candidate"]
         compared, times = standing.compared, standing.times
