@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TooLarge
-from app.health.metrics import REQUEST_COUNT, REQUEST_SECONDS
+from app.health.metrics import RECEIVED_BYTES, REQUEST_COUNT, REQUEST_SECONDS, SENT_BYTES
 from app.problems import internal_problem, problem_response
 from app.surface import surface_of
 from app.uploads.protocol import TusLayer, is_upload_path
@@ -54,10 +54,10 @@ class Observation:
         state = scope.setdefault("state", {})
         state["request_id"] = given if SANE_ID.fullmatch(given) else uuid4().hex
         state["headers"] = SECURITY_HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
-        exchange = _Exchange(state, send)
+        exchange = _Exchange(state, receive, send)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
-                await self._app(scope, receive, exchange.send)
+                await self._app(scope, exchange.receive, exchange.send)
             except Exception:
                 log.exception("request_failed", method=scope["method"], path=scope["path"])
                 if exchange.status is not None:
@@ -71,6 +71,8 @@ class Observation:
         route = surface_of(self._application).template(path) or "other"
         REQUEST_COUNT.labels(method, route, str(status)).inc()
         REQUEST_SECONDS.labels(method, route).observe(exchange.began_after_seconds)
+        RECEIVED_BYTES.labels(method, route).inc(exchange.received_bytes)
+        SENT_BYTES.labels(method, route).inc(exchange.sent_bytes)
         seconds = exchange.began_after_seconds
         if status >= 400 or method not in READING or seconds > SLOW_SECONDS:
             log.info(
@@ -84,20 +86,25 @@ class Observation:
 
 
 class _Exchange:
-    """One answer on its way out."""
+    """One request on its way in, and its answer on its way out."""
 
-    def __init__(self, state: dict[str, Any], send: Send) -> None:
+    def __init__(self, state: dict[str, Any], receive: Receive, send: Send) -> None:
         self.request_id = state["request_id"]
         self._state = state
         self.status: int | None = None
-        self.sent_bytes = 0
-        self._send = send
+        self.received_bytes = self.sent_bytes = 0
+        self._receive, self._send = receive, send
         self._started = time.perf_counter()
         self._began: float | None = None
 
     @property
     def began_after_seconds(self) -> float:
         return (self._began or time.perf_counter()) - self._started
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.received_bytes += len(message.get("body", b""))
+        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

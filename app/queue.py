@@ -19,6 +19,11 @@ def broker_url(redis_url: str) -> str:
     return redis_url.replace("unix://", "redis+socket://", 1)
 
 
+def plain_url(redis_url: str) -> str:
+    """REDIS_URL as redis-py spells it."""
+    return redis_url.replace("redis+socket://", "unix://", 1)
+
+
 def make_celery(settings: Settings) -> Celery:
     """The Celery application that both sides share: acknowledge early, keep no results, JSON only."""
     celery = Celery("lathe", broker=broker_url(settings.redis_url.get_secret_value()))

@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from app.access.service import Caller
 from app.config import Settings
 from app.errors import TooManyRequests
+from app.queue import plain_url
 
 WINDOW_SECONDS = 60
 # A request waits this long for Redis at most, and where it was in vain the next ones do not wait for it at all.
@@ -32,7 +33,7 @@ class RateLimiter:
     """A sliding window a workspace: of the window before as much counts as it still overlaps the last minute."""
 
     def __init__(self, settings: Settings) -> None:
-        url = settings.redis_url.get_secret_value().replace("redis+socket://", "unix://", 1)
+        url = plain_url(settings.redis_url.get_secret_value())
         self._pool = ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0))
         storage = RedisStorage(
             "async+redis://",  # the pool says where

@@ -52,12 +52,12 @@ def database_settings(data: Path | None) -> "Iterator[Settings]":
         return
     from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices
 
-    folder = _folder_of_a_service(data)
+    folder = folder_of_a_service(data)
     services = EmbeddedServices(folder)
     try:
         services.start()
     except DataFolderInUse:
-        yield _settings(_running_environment(folder))
+        yield running_settings(folder)
         return
     except EmbeddedError as error:
         fail(str(error), ExitCode.FAILED)
@@ -85,7 +85,7 @@ def database_session(data: Path | None) -> "Iterator[tuple[Session, Settings]]":
             database.dispose()
 
 
-def _folder_of_a_service(data: Path | None) -> Path:
+def folder_of_a_service(data: Path | None) -> Path:
     """The folder of the service that is meant. Raises typer.Exit where there is none: none is made for a key."""
     from app.embedded import default_folder, holds_service
 
@@ -113,14 +113,16 @@ def _settings(environment: dict[str, str]) -> "Settings":
     )
 
 
-def _running_environment(folder: Path) -> dict[str, str]:
-    """How to reach the database of an embedded service that another process runs."""
+def running_settings(folder: Path) -> "Settings":
+    """Those of an embedded service that another process runs."""
     from app.embedded.postgres import DATABASE, ROLE
 
     sockets = (folder / "postgres" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[SOCKET_LINE]
-    return {
-        "DATABASE_URL": f"postgresql+psycopg://{ROLE}@/{DATABASE}?host={quote(sockets, safe='')}",
-        "REDIS_URL": f"redis+socket://{sockets}/redis.sock",
-        "STORAGE_URL": (folder / "storage").absolute().as_uri(),
-        "LATHE_SECRET_KEY": (folder / "secret_key").read_text(encoding="ascii").strip(),
-    }
+    return _settings(
+        {
+            "DATABASE_URL": f"postgresql+psycopg://{ROLE}@/{DATABASE}?host={quote(sockets, safe='')}",
+            "REDIS_URL": f"redis+socket://{sockets}/redis.sock",
+            "STORAGE_URL": (folder / "storage").absolute().as_uri(),
+            "LATHE_SECRET_KEY": (folder / "secret_key").read_text(encoding="ascii").strip(),
+        }
+    )

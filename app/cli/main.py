@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import jobs, keys, replay, server, submission, uploads, webhooks, workspaces
+from app.cli import doctor, jobs, keys, replay, server, submission, uploads, webhooks, workspaces
 from app.cli.exits import HELP, errors_as_exit_codes
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
 )
 server.register(app)
+doctor.register(app)
 uploads.register(app)
 submission.register(app)
 jobs.register(app)

@@ -3,8 +3,16 @@
 The same programs as in production; only the URLs differ.
 """
 
-from app.embedded.folder import DataFolderInUse, EmbeddedError, default_folder, holds_service
+from app.embedded.folder import DataFolderInUse, EmbeddedError, default_folder, holds_service, is_running
 from app.embedded.services import EmbeddedServices
 from app.embedded.stack import Stack
 
-__all__ = ["DataFolderInUse", "EmbeddedError", "EmbeddedServices", "Stack", "default_folder", "holds_service"]
+__all__ = [
+    "DataFolderInUse",
+    "EmbeddedError",
+    "EmbeddedServices",
+    "Stack",
+    "default_folder",
+    "holds_service",
+    "is_running",
+]

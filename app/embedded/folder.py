@@ -39,6 +39,18 @@ def holds_service(folder: Path) -> bool:
     return (folder / "postgres" / "PG_VERSION").is_file()
 
 
+def is_running(folder: Path) -> bool:
+    """Whether an embedded service holds the folder now."""
+    try:
+        with (folder / "lock").open("rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 class DataFolder:
     """One data folder, held by one embedded service at a time.
 

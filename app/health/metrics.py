@@ -1,13 +1,11 @@
 """Figures for Prometheus: requests as this process saw them, jobs and workers as the database has them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.health.job_figures import read_job_figures
 from app.health.service import live_workers
 from app.jobs.routing import DEVICE_QUEUES, INSPECTION_QUEUE, TRAINING_QUEUES
-from app.jobs.states import JobState
-from app.jobs.tables import JobRow
 
 REQUESTS = CollectorRegistry()
 REQUEST_COUNT = Counter(
@@ -22,25 +20,19 @@ REQUEST_SECONDS = Histogram(
 )
 
 
+RECEIVED_BYTES = Counter(
+    "lathe_http_received_bytes_total",
+    "Bytes of requests' bodies, uploads among them.",
+    ("method", "route"),
+    registry=REQUESTS,
+)
+SENT_BYTES = Counter("lathe_http_sent_bytes_total", "Bytes of answers' bodies.", ("method", "route"), registry=REQUESTS)
+
+
 async def render(session: AsyncSession) -> bytes:
     """Everything, in the text format of Prometheus."""
     registry = CollectorRegistry()
-    jobs = Gauge("lathe_jobs", "Jobs by state.", ("state", "queue", "kind"), registry=registry)
-    counts = select(JobRow.state, JobRow.queue, JobRow.kind, func.count()).group_by(
-        JobRow.state, JobRow.queue, JobRow.kind
-    )
-    for state, queue, kind, count in (await session.execute(counts)).all():
-        jobs.labels(state, queue, kind).set(count)
-    age = Gauge(
-        "lathe_oldest_queued_seconds", "Age of the oldest queued job, in seconds.", ("queue",), registry=registry
-    )
-    ages = (
-        select(JobRow.queue, func.extract("epoch", func.now() - func.min(JobRow.created_at)))
-        .where(JobRow.state == JobState.QUEUED)
-        .group_by(JobRow.queue)
-    )
-    for queue, seconds in (await session.execute(ages)).all():
-        age.labels(queue).set(float(seconds))
+    registry.register(await read_job_figures(session))
     live = Gauge(
         "lathe_live_workers",
         "Workers seen in the last minute, by queue; those that can train take from `-training` as well.",

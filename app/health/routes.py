@@ -65,7 +65,11 @@ async def get_readiness(database: DatabaseDep, queue: QueueDep, storage: Storage
     },
 )
 async def get_metrics(database: DatabaseDep) -> Response:
-    """Requests of this process; jobs, the oldest queued job's age and live workers of the whole service."""
+    """Requests and bytes of this process; jobs and live workers of the whole service.
+
+    Of jobs: how many by state and by pass, how long they wait and run, the oldest queued one's age, those past their
+    lease.
+    """
     async with database.session_scope() as session:
         text = await metrics.render(session)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"})

@@ -1,6 +1,7 @@
 """Alive, ready, measured."""
 
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -129,6 +130,37 @@ async def test_metrics_count_jobs_and_workers(client: httpx.AsyncClient, databas
     assert value("lathe_live_workers", queue="cpu") == 1
     assert value("lathe_live_workers", queue="cpu-training") == 0
     assert 0 <= value("lathe_oldest_queued_seconds", queue="cpu") < 60
+
+
+async def test_metrics_tell_passes_leases_and_how_long_jobs_take(client: httpx.AsyncClient, database: Database) -> None:
+    now = datetime.now(UTC)
+    chain = {"recipe": [{"pass": "prune_structured"}, {"pass": "quantize_static"}]}
+    past = {"created_at": now - timedelta(seconds=100), "started_at": now - timedelta(seconds=80)}
+    add_job(database, request=chain)
+    add_job(database, request={"recipe": "auto"}, state="succeeded", finished_at=now - timedelta(seconds=40), **past)
+    add_job(database, request=chain, state="running", lease_expires_at=now - timedelta(seconds=1), **past)
+    found = await samples(client)
+
+    def value(name: str, **labels: str) -> float:
+        return found[name, frozenset(labels.items())]
+
+    assert value("lathe_job_passes", **{"pass": "quantize_static"}, state="queued") == 1
+    assert value("lathe_job_passes", **{"pass": "prune_structured"}, state="running") == 1
+    assert value("lathe_job_passes", **{"pass": "auto"}, state="succeeded") == 1
+    assert value("lathe_jobs_past_lease") == 1
+    assert value("lathe_job_waiting_seconds_count", kind="optimize") == 2
+    assert value("lathe_job_running_seconds_sum", kind="optimize") == pytest.approx(40)
+    assert value("lathe_job_running_seconds_bucket", kind="optimize", le="30.0") == 0
+    assert value("lathe_job_running_seconds_bucket", kind="optimize", le="60.0") == 1
+
+
+async def test_metrics_count_the_bytes_of_uploads(client: httpx.AsyncClient, writer: Headers) -> None:
+    labels = frozenset({"method": "POST", "route": "/v1/models"}.items())
+    before = (await samples(client)).get(("lathe_http_received_bytes_total", labels), 0.0)
+    headers = writer | {"Content-Type": "application/octet-stream"}
+    assert (await client.post("/v1/models?name=net", content=b"x" * 12_345, headers=headers)).status_code == 201
+    after = await samples(client)
+    assert after["lathe_http_received_bytes_total", labels] - before == 12_345
 
 
 async def test_metrics_count_requests_by_template(client: httpx.AsyncClient, reader: Headers) -> None:
