@@ -1,6 +1,7 @@
 """The front of a search as a picture: size against latency, the drop of the metric as colour.
 
-Candidates are numbered, and their names stand below, where even long ones can be read. Same figures, same bytes.
+Candidates are numbered, and their names stand below, where even long ones can be read. Those of the last measurement
+that were not accepted are told apart from the front. Same figures, same bytes.
 """
 
 import io
@@ -36,6 +37,17 @@ WIDTH_INCHES, AXES_INCHES, LINE_INCHES, MARGIN_INCHES = 8.0, 4.2, 0.19, 0.75
 NAME_COLUMNS = 100
 DOTS_PER_INCH = 150
 FADED = 0.35
+POINTS_PER_INCH = 72
+# Around a point, the nearest first and to its upper right: where its number may stand, in points.
+NUMBER_OFFSETS = [
+    radius * np.array([np.cos(angle), np.sin(angle)])
+    for radius in (14, 24, 36)
+    for angle in np.deg2rad([40, -40, 140, -140, 90, -90, 0, 180])
+]
+NEAREST = 8
+"""Of them, those that need no line between point and number."""
+LINE = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 5, "shrinkB": 4}
+CLEAR_POINTS = 11
 # Ratios of the largest to the smallest from which an axis is logarithmic.
 WIDE = 8.0
 
@@ -60,6 +72,10 @@ class Picture:
     original: Point
     front: Sequence[Point]
     tried: Sequence[Point]
+
+    def is_accepted(self, one: Point) -> bool:
+        """Whether it kept the contract in the last measurement, or is what was delivered all the same."""
+        return one.holds or one is self.front[0]
 
 
 def write_plots(picture: Picture, workdir: Path) -> list[OutputFile]:
@@ -90,7 +106,7 @@ def _bytes(figure: "Figure", kind: str) -> bytes:
 def _figure(picture: Picture) -> "Figure":
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
-    lines = _legend(picture.front)
+    lines = _legend(picture)
     below = LINE_INCHES * (len(lines) + 1)
     height = AXES_INCHES + 2 * MARGIN_INCHES + below
     figure = Figure(figsize=(WIDTH_INCHES, height))
@@ -117,15 +133,14 @@ def _draw(figure: "Figure", axes: "Axes", picture: Picture) -> None:
     dots("tried", [one for one in picture.tried if one.holds], s=28, alpha=FADED)
     dots("tried, breaks the contract", [one for one in picture.tried if not one.holds], s=28, alpha=FADED, marker="x")
     front = [one for one in picture.front if one.name != picture.original.name]
-    dots("the front", front, s=90, edgecolors="black", linewidths=0.8, zorder=5)
+    edged: dict[str, Any] = {"s": 90, "edgecolors": "black", "linewidths": 0.8, "zorder": 5}
+    dots("the front", [one for one in front if picture.is_accepted(one)], **edged)
+    dots("measured last, not accepted", [one for one in front if not picture.is_accepted(one)], marker="X", **edged)
     dots("the original", [picture.original], s=60, marker="s", c="black", zorder=4)
     dots("delivered", [picture.front[0]], s=190, c="none", edgecolors="crimson", linewidths=1.8, zorder=6)
-    for number, one in enumerate(picture.front, 1):
-        axes.annotate(
-            str(number), (one.latency_ms, one.size_bytes / divisor), (9, 7), textcoords="offset points", weight="bold"
-        )
     every = [picture.original, *picture.front, *picture.tried]
     _scale(axes, [one.latency_ms for one in every], [one.size_bytes for one in every])
+    _number(axes, [(one.latency_ms, one.size_bytes / divisor) for one in picture.front])
     axes.set_xlabel("latency of a call, ms (the original's in the last run, over the ratio by turns)")
     axes.set_ylabel(f"size, {unit}")
     axes.set_title("size against latency: below and to the left is better", loc="left")
@@ -133,6 +148,33 @@ def _draw(figure: "Figure", axes: "Axes", picture: Picture) -> None:
     bar = figure.colorbar(colours, cax=figure.add_axes((0.87, *_span(axes))))
     bar.set_label(f"drop of {picture.metric} ({picture.allowed:.3g} allowed)")
     axes.legend(loc="best", framealpha=0.8, fontsize=8)
+
+
+def _number(axes: "Axes", places: Sequence[tuple[float, float]]) -> None:
+    """Each point's number beside it, where it covers no other number and no other point; else further off."""
+    axes.get_xlim(), axes.get_ylim()  # scaled by now: places in inches do not change any more
+    points = axes.transData.transform(np.array(places)) * POINTS_PER_INCH / axes.figure.dpi
+    taken: list[np.ndarray] = []
+    for number, (place, point) in enumerate(zip(places, points, strict=True), 1):
+        beside = [point + offset for offset in NUMBER_OFFSETS]
+        clear = [min((_distance(at, other) for other in (*taken, *points)), default=np.inf) for at in beside]
+        free = [place for place, distance in enumerate(clear) if distance >= CLEAR_POINTS]
+        chosen = free[0] if free else int(np.argmax(clear))
+        taken.append(beside[chosen])
+        axes.annotate(
+            str(number),
+            place,
+            tuple(NUMBER_OFFSETS[chosen]),
+            textcoords="offset points",
+            weight="bold",
+            ha="center",
+            va="center",
+            arrowprops=LINE if chosen >= NEAREST else None,
+        )
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.hypot(*(one - other)))
 
 
 def _span(axes: "Axes") -> tuple[float, float, float]:
@@ -169,10 +211,11 @@ def _plain_numbers(axis: "Axis") -> None:
     axis.set_minor_formatter(StrMethodFormatter("{x:.3g}"))
 
 
-def _legend(front: Sequence[Point]) -> list[str]:
+def _legend(picture: Picture) -> list[str]:
     lines: list[str] = []
-    for number, one in enumerate(front, 1):
+    for number, one in enumerate(picture.front, 1):
         drop = "a drop that is no number" if one.drop is None else f"drop {one.drop:.3g}"
-        text = f"{number}  {one.name}: {one.latency_ms:.3g} ms, {drop}{', delivered' if number == 1 else ''}"
+        state = ", delivered" if number == 1 else "" if picture.is_accepted(one) else ", not accepted"
+        text = f"{number}  {one.name}: {one.latency_ms:.3g} ms, {drop}{state}"
         lines += textwrap.wrap(text, NAME_COLUMNS, subsequent_indent="    ")
     return lines

@@ -1,6 +1,9 @@
 """The front as a picture: readable files, the same bytes each time, whatever the candidates are called."""
 
+import math
+import re
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -28,6 +31,25 @@ def test_both_files_are_what_they_say_and_the_same_each_time(tmp_path: Path) -> 
     assert first == second
     assert first["image/png"].startswith(PNG_MAGIC)
     assert ElementTree.fromstring(first["image/svg+xml"]).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - ours
+
+
+def test_what_was_not_accepted_looks_like_no_part_of_the_front(tmp_path: Path) -> None:
+    refused = replace(PICTURE, front=[FRONT[0], replace(FRONT[1], name="bold", holds=False)])
+    pictures = {"accepted": PICTURE, "refused": refused}
+    words = [drawn(tmp_path / name, one)["image/svg+xml"].decode() for name, one in pictures.items()]
+    assert ["bold: 0.5 ms, drop 0.02, not accepted" in one for one in words] == [False, True]
+    assert ["measured last, not accepted" in one for one in words] == [False, True]
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.001, 0.01, 0.1])
+def test_numbers_of_points_that_lie_close_can_all_be_read(apart: float, tmp_path: Path) -> None:
+    front = [replace(FRONT[0], name=f"{n}", latency_ms=0.8 + n * apart) for n in range(7)]
+    svg = drawn(tmp_path, replace(PICTURE, front=front))["image/svg+xml"].decode()
+    found = re.findall(r"<!-- ([1-7]) -->\s*<g transform=\"translate\(([\d.]+) ([\d.]+)\)", svg)
+    places = {number: (float(x), float(y)) for number, x, y in found}
+    assert len(places) == 7
+    # A digit of 9 points is about 7 high and 6 wide.
+    assert min(math.dist(*pair) for pair in combinations(places.values(), 2)) > 8
 
 
 @pytest.mark.parametrize(
