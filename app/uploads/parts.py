@@ -1,5 +1,7 @@
 """The body of a request in parts, each of which is stored as a file of its own."""
 
+import asyncio
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -15,7 +17,8 @@ from app.uploads.protocol import Checksum
 from app.uploads.tables import UploadPartRow, part_key
 
 PART_BYTES = 64 << 20
-"""What is lost at most where the API itself is killed; where a client leaves, it is what was in the connection."""
+PART_SECONDS = 30.0
+"""A part ends after so many bytes or seconds: what is lost at most where the API itself is killed."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class Part:
 class Body:
     """A body that is taken in pieces. Where it breaks off, what came before is good; `fault` says why it broke off."""
 
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], part_seconds: float = PART_SECONDS) -> None:
         self._pieces = pieces
+        self._part_seconds = part_seconds
         self._next = b""
         self.fault: LatheError | None = None
 
@@ -61,13 +65,16 @@ class Body:
             self._next = piece
         return bool(self._next)
 
-    async def take(self, most_bytes: int) -> AsyncIterator[bytes]:
-        """What comes next, up to so many bytes."""
-        left = most_bytes
+    async def take(self, most_bytes: int, seconds: float) -> AsyncIterator[bytes]:
+        """What comes next, up to so many bytes, and for so long; one piece at least."""
+        clock = asyncio.get_running_loop().time
+        left, end = most_bytes, clock() + seconds
         while left and await self.has_more():
             piece, self._next = self._next[:left], self._next[left:]
             left -= len(piece)
             yield piece
+            if clock() >= end:
+                return
 
     async def store_part(self, storage: Storage, start_bytes: int, room_bytes: int, checksum: Checksum | None) -> Part:
         """Store what comes next as one part: durable when this returns, and nothing is left where it raises.
@@ -77,6 +84,7 @@ class Body:
         """
         file_id = uuid7()
         most_bytes = room_bytes if checksum else min(PART_BYTES, room_bytes)
+        seconds = math.inf if checksum else self._part_seconds
 
         def verify(_: int) -> None:
             if checksum is None:
@@ -86,7 +94,7 @@ class Body:
             checksum.verify()
 
         size_bytes = await receiving.store_part(
-            self.take(most_bytes),
+            self.take(most_bytes, seconds),
             storage,
             part_key(file_id),
             max_bytes=most_bytes,

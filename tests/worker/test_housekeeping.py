@@ -16,8 +16,9 @@ from uuid import UUID
 import pytest
 import redis
 from pydantic import SecretStr
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, make_url, select, text
 from structlog.testing import capture_logs
+from uuid_utils.compat import uuid7
 
 from app.blobs.collection import collect_garbage
 from app.blobs.tables import storage_key
@@ -29,6 +30,7 @@ from app.jobs.states import JobKind, JobState
 from app.models.tables import ModelRow
 from app.queue import Queue
 from app.storage import Storage
+from app.uploads.tables import ResumableUploadRow, UploadPartRow, part_key
 from tests.app.jobs.factories import add_job, read_job
 from tests.conftest import Services
 from tests.worker.uploads import store_upload
@@ -213,6 +215,26 @@ def claimed(database: Database) -> Claim:
         claim = lease.claim(session, job_id, "worker:1", 45.0)
     assert claim is not None
     return claim
+
+
+def test_an_upload_that_nobody_went_on_with_is_deleted_with_its_bytes(
+    database: Database, quick: Settings, storage: Storage, workspace_id: UUID, tmp_path: Path
+) -> None:
+    (tmp_path / "part").write_bytes(b"part")
+    files = {name: uuid7() for name in ("expired", "alive")}
+    for name, file_id in files.items():
+        storage.store(tmp_path / "part", part_key(file_id))
+        with database.session_scope() as session:
+            expires_at = PAST if name == "expired" else datetime.now(UTC) + timedelta(hours=1)
+            common = {"workspace_id": workspace_id, "kind": "model", "name": name, "media_type": "x"}
+            said = {"metadata_text": "", "size_bytes": 100, "offset_bytes": 4, "expires_at": expires_at}
+            session.add(ResumableUploadRow(id=file_id, **common, **said))
+            session.flush()
+            session.add(UploadPartRow(upload_id=file_id, start_bytes=0, size_bytes=4, file_id=file_id))
+    housekeeper(quick, database).collect()
+    assert [file.key for file in storage.list_sync("uploads")] == [part_key(files["alive"])]
+    with database.session_scope() as session:
+        assert session.scalars(select(ResumableUploadRow.name)).all() == ["alive"]
 
 
 def test_what_a_worker_stored_before_it_was_killed_is_collected_and_what_it_published_stays(
