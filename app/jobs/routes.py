@@ -244,11 +244,11 @@ async def get_events(
     after: After = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Events a page of JSON, at most.")] = 500,
     last_event_id: Annotated[
-        str | None, Header(max_length=20, pattern=r"^\d+$", description="Resume a stream after this event.")
+        int | None, Header(ge=0, le=2**63 - 1, description="Resume a stream after this event.")
     ] = None,
 ) -> Any:
     """Server-sent events until the job is over; a JSON list where the request accepts JSON."""
-    after = max(after, int(last_event_id or 0))
+    after = max(after, last_event_id or 0)
     async with database.reading_scope() as session:
         events, _ = await service.find_events(session, caller.workspace_id, job_id, after, limit)
     if "application/json" in request.headers.get("accept", ""):

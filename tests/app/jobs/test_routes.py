@@ -253,6 +253,12 @@ async def test_the_queue_position_counts_those_that_train_for_the_same_device(
     assert [answer.json()["queue_position"] for answer in answers] == [0, 1, 0, 2, 0, 3, 1]
 
 
+@pytest.mark.parametrize("last", ["9223372036854775808", "79449348157970661848", "-1", "x"])
+async def test_an_event_that_cannot_be_is_refused(client: httpx.AsyncClient, writer: Headers, last: str) -> None:
+    answer = await client.get(f"/v1/jobs/{uuid4()}/events", headers=writer | {"Last-Event-ID": last})
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
 async def test_lists_are_paged_newest_first_and_filtered(
     client: httpx.AsyncClient, body: dict[str, Any], writer: Headers
 ) -> None:
