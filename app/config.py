@@ -83,6 +83,16 @@ class LimitSettings(BaseSettings):
     running_jobs: int = Field(default=0, ge=0, description="Jobs that run at once; the others wait.")
 
 
+class RetentionSettings(BaseSettings):
+    """How long things are kept where nothing else was set for a workspace (`lathe workspaces retain`); 0: for ever."""
+
+    model_config = SettingsConfigDict(env_prefix="LATHE_RETENTION_")
+
+    models_days: int = Field(default=0, ge=0, description="Since the last upload or the end of the last job on one.")
+    datasets_days: int = Field(default=0, ge=0, description="The same.")
+    artifacts_days: int = Field(default=0, ge=0, description="Since the end of the job; what was promoted stays.")
+
+
 class WebhookSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LATHE_WEBHOOKS_")
 
@@ -139,6 +149,7 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     runner: RunnerSettings = Field(default_factory=RunnerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)

@@ -12,6 +12,7 @@ from sqlalchemy import delete, func
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.blobs.collection import collect_garbage
+from app.blobs.retention import let_go
 from app.config import Settings, get_settings
 from app.database import Database
 from app.health.announcing import announce
@@ -91,6 +92,9 @@ class Housekeeper:
             search_cache.forget_old(session, jobs.search_cache_seconds, jobs.search_cache_bytes)
             outbox.forget_old(session, self._settings.webhooks.keep_seconds)
         delete_expired(self._database, self._storage)
+        expired = let_go(self._database, self._settings.retention)
+        if any(expired.values()):
+            log.info("expired", **expired)
         removed = collect_garbage(self._database, self._storage, jobs.garbage_grace_seconds)
         if removed:
             log.info("garbage_collected", files=removed)

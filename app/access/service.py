@@ -110,13 +110,15 @@ def revoke_key(session: Session, prefix: str) -> bool:
     return True
 
 
-def set_limits(session: Session, workspace: str, values: dict[str, int | None]) -> bool:
+def set_limits(
+    session: Session, workspace: str, values: dict[str, int | None], action: Action = Action.LIMITS_CHANGED
+) -> bool:
     """Whether there is such a workspace; None gives it back what holds for all."""
     changed = update(WorkspaceRow).where(WorkspaceRow.name == workspace).values(values).returning(WorkspaceRow.id)
     workspace_id = session.execute(changed).scalar_one_or_none()
     if workspace_id is None:
         return False
-    session.add(_by_the_operator(workspace_id, Action.LIMITS_CHANGED, workspace_id, **values))
+    session.add(_by_the_operator(workspace_id, action, workspace_id, **values))
     return True
 
 

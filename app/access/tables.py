@@ -24,6 +24,10 @@ class WorkspaceRow(Base):
     stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
     queued_jobs: Mapped[int | None] = mapped_column(Integer)
     running_jobs: Mapped[int | None] = mapped_column(Integer)
+    # How long it keeps things, where that is not what `LATHE_RETENTION_...` says for all; 0: for ever.
+    models_days: Mapped[int | None] = mapped_column(Integer)
+    datasets_days: Mapped[int | None] = mapped_column(Integer)
+    artifacts_days: Mapped[int | None] = mapped_column(Integer)
 
 
 class ApiKeyRow(Base):
@@ -56,6 +60,8 @@ class Action(StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     LIMITS_CHANGED = "limits.changed"
+    RETENTION_CHANGED = "retention.changed"
+    ARTIFACT_DELETED = "artifact.deleted"
     WEBHOOK_CREATED = "webhook.created"
     WEBHOOK_DELETED = "webhook.deleted"
 

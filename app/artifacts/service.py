@@ -20,7 +20,8 @@ async def find(session: AsyncSession, workspace_id: UUID, artifact_id: UUID) -> 
     if row is None:
         raise NotFound(
             f"There is no artifact {artifact_id}.",
-            remedy="A job lists its artifacts; the best that a search has found so far is replaced by a better one.",
+            remedy="A job lists its artifacts; the best that a search has found so far is replaced by a better one. "
+            "What jobs delivered is deleted after some days where the workspace is set so.",
         )
     return row
 

@@ -1,6 +1,6 @@
 """Workspaces and what each may take; like keys, on the database itself."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -9,32 +9,33 @@ from app.cli.local import DataOption, database_session
 from app.cli.output import JsonOption, note, print_json
 from app.cli.tables import Column, print_table
 
-if TYPE_CHECKING:
-    from app.access.tables import WorkspaceRow
-    from app.config import LimitSettings
-
 app = typer.Typer(
     help="List workspaces and set what each may take. Works on the database: DATABASE_URL's, or an embedded service's.",
     no_args_is_help=True,
 )
+DaysOption = Annotated[int | None, typer.Option(min=0, max=36_500, help="0: for ever.")]
 LimitOption = Annotated[int | None, typer.Option(min=0, help="0: no limit.")]
 
 
 @app.command(name="list")
-def list_workspaces(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """List workspaces with their limits; in brackets those that hold for all."""
-    from app.access import limits
+def list_workspaces(
+    retention: Annotated[bool, typer.Option("--retention", help="Show days in place of limits.")] = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List workspaces with their limits, or for how many days they keep things; in brackets what holds for all."""
+    from app.access.limits import NAMES, list_workspaces
+    from app.blobs.retention import NAMES as DAYS
 
     with database_session(data) as (session, settings):
-        rows = limits.list_workspaces(session)
+        rows = list_workspaces(session)
     if as_json:
-        print_json([{"workspace": row.name} | {name: getattr(row, name) for name in limits.NAMES} for row in rows])
+        print_json([{"workspace": row.name} | {name: getattr(row, name) for name in (*NAMES, *DAYS)} for row in rows])
         return
-    columns = (
-        Column("workspace", flexible=True),
-        *(Column(name.replace("_", " "), right=True) for name in limits.NAMES),
-    )
-    print_table(columns, (_cells(row, settings.limits) for row in rows))
+    names, defaults = (DAYS, settings.retention) if retention else (NAMES, settings.limits)
+    columns = (Column("workspace", flexible=True), *(Column(name.replace("_", " "), right=True) for name in names))
+    lines = ((row.name, *(_cell(getattr(row, name), getattr(defaults, name)) for name in names)) for row in rows)
+    print_table(columns, lines)
 
 
 @app.command()
@@ -61,10 +62,28 @@ def limit(
     note(f"the limits of workspace {workspace} are set")
 
 
-def _cells(row: "WorkspaceRow", defaults: "LimitSettings") -> tuple[str, ...]:
-    from app.access.limits import NAMES
+@app.command()
+def retain(
+    workspace: Annotated[str, typer.Argument(help="The workspace's name.")],
+    models_days: DaysOption = None,
+    datasets_days: DaysOption = None,
+    artifacts_days: DaysOption = None,
+    reset: Annotated[bool, typer.Option("--reset", help="First give it back what holds for all.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Set for how many days a workspace keeps what it no longer uses. Housekeeping deletes it within minutes then."""
+    from app.access import service
+    from app.access.tables import Action
+    from app.blobs.retention import NAMES
 
-    return row.name, *(_cell(getattr(row, name), getattr(defaults, name)) for name in NAMES)
+    asked = dict(zip(NAMES, (models_days, datasets_days, artifacts_days), strict=True))
+    values = {name: value for name, value in asked.items() if reset or value is not None}
+    if not values:
+        fail("nothing to set: name a number of days, or --reset", ExitCode.USAGE)
+    with database_session(data) as (session, _):
+        if not service.set_limits(session, workspace, values, Action.RETENTION_CHANGED):
+            fail(f"there is no workspace `{workspace}`: `lathe workspaces list` shows them", ExitCode.REFUSED)
+    note(f"what workspace {workspace} keeps is set")
 
 
 def _cell(own: int | None, default: int) -> str:

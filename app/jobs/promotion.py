@@ -21,7 +21,10 @@ async def promote(session: AsyncSession, workspace_id: UUID, job_id: UUID, artif
     if JobState(state) not in TERMINAL:
         raise JobNotOver(f"The job {job_id} is {state}.", remedy="Wait for its end, or cancel it.")
     kind = await session.scalar(
-        select(ArtifactRow.kind).where(ArtifactRow.id == artifact_id, ArtifactRow.job_id == job_id)
+        select(ArtifactRow.kind)
+        .where(ArtifactRow.id == artifact_id, ArtifactRow.job_id == job_id)
+        # Held, so that it does not expire before the row that refers to it is written.
+        .with_for_update(read=True, key_share=True)
     )
     if kind is None:
         raise NotFound(f"The job {job_id} has no artifact {artifact_id}.", remedy="The job lists its artifacts.")

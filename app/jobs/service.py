@@ -80,7 +80,9 @@ async def get_job(session: AsyncSession, workspace_id: UUID, job_id: UUID) -> tu
     row = (await session.execute(ONE_JOB, {"job_id": job_id, "workspace_id": workspace_id})).one_or_none()
     if row is None:
         raise NotFound(f"There is no job {job_id}.")
-    return Job.model_validate(row._asdict()), f'"{row.version}.{row.queue_position or 0}.{row.promotion or 0}"'
+    job = Job.model_validate(row._asdict())
+    # What expires changes no row of the job, but what it lists.
+    return job, f'"{row.version}.{row.queue_position or 0}.{row.promotion or 0}.{len(job.artifacts)}"'
 
 
 async def list_jobs(

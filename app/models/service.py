@@ -14,7 +14,8 @@ TAR = "application/x-tar"
 
 
 def _jobs_of(model_id: UUID | ColumnElement[UUID]) -> Select[UUID]:
-    named = select(JobModelRow.job_id).where(JobModelRow.model_id == model_id)
+    # Correlated by hand: of a select within a select SQLAlchemy would add `models` to the inner one.
+    named = select(JobModelRow.job_id).where(JobModelRow.model_id == model_id).correlate(ModelRow)
     return select(JobRow.id).where((JobRow.model_id == model_id) | JobRow.id.in_(named))
 
 

@@ -94,6 +94,9 @@ def test_a_workspace_gets_limits_of_its_own_and_gives_them_back(bare_lathe: Lath
         "stored_bytes": 0,
         "queued_jobs": None,
         "running_jobs": None,
+        "models_days": None,
+        "datasets_days": None,
+        "artifacts_days": None,
     }
     table = bare_lathe("workspaces", "list", *data).stdout
     assert "(10000)" in table
@@ -107,3 +110,23 @@ def test_limits_that_cannot_be_set_are_refused(
     bare_lathe: LatheCommand, stack: Stack, arguments: list[str], code: int
 ) -> None:
     assert bare_lathe("workspaces", "limit", *arguments, "--data", stack.key_file.parent).code == code
+
+
+def test_a_workspace_keeps_things_for_days_of_its_own_and_gives_them_back(
+    bare_lathe: LatheCommand, stack: Stack
+) -> None:
+    data = ("--data", stack.key_file.parent)
+    bare_lathe("keys", "create", "--name", "x", "--workspace", "brief", *data)
+    assert bare_lathe("workspaces", "retain", "brief", "--models-days", "30", *data).code == 0
+
+    def shown() -> list[object]:
+        [row] = [row for row in bare_lathe("workspaces", "list", *data, "--json").json if row["workspace"] == "brief"]
+        return [row[name] for name in ("models_days", "datasets_days", "artifacts_days")]
+
+    assert shown() == [30, None, None]
+    table = bare_lathe("workspaces", "list", "--retention", *data).stdout
+    assert [line.split()[1:] for line in table.splitlines() if line.startswith("brief")] == [["30", "(none)", "(none)"]]
+    assert bare_lathe("workspaces", "retain", "brief", "--reset", *data).code == 0
+    assert shown() == [None, None, None]
+    assert bare_lathe("workspaces", "retain", "brief", *data).code == 2
+    assert bare_lathe("workspaces", "retain", "nobody", "--models-days", "1", *data).code == 4
