@@ -52,8 +52,9 @@ def test_a_dataset_that_was_uploaded_twice_is_divided_all_the_same(tmp_path: Pat
         datasets[role] = input_file(tmp_path / f"{role}.npz", f"my {role}", "application/x-npz")
     assert len({one.sha256 for one in datasets.values()}) == 1
     path = networks.save(networks.perceptron(), tmp_path / "model")
+    data = {role: str(uuid.uuid4()) for role in datasets}
     request = OptimizeRequest.model_validate(
-        {"model_id": str(uuid.uuid4()), "recipe": "auto", "data": {role: str(uuid.uuid4()) for role in datasets}}
+        {"model_id": str(uuid.uuid4()), "recipe": "auto", "data": data, "search": {"training": True}}
     )
     job = RunnerJob(
         kind=JobKind.OPTIMIZE,
@@ -64,9 +65,9 @@ def test_a_dataset_that_was_uploaded_twice_is_divided_all_the_same(tmp_path: Pat
         budget_seconds=60,
         memory_bytes=4 << 30,
     )
-    data = load_search_data(job, request, ModelFile(path), tmp_path, tmp_path / "scratch")
-    assert data.accepting.training is not None
-    feeds = [data.accepting.calibration, data.accepting.evaluation, data.selecting.evaluation]
-    feeds.append(data.accepting.training.feeds)
+    loaded = load_search_data(job, request, ModelFile(path), tmp_path, tmp_path / "scratch")
+    assert loaded.accepting.training is not None
+    feeds = [loaded.accepting.calibration, loaded.accepting.evaluation, loaded.selecting.evaluation]
+    feeds.append(loaded.accepting.training.feeds)
     seen = [hashlib.sha256(row.tobytes()).digest() for one in feeds for row in one.arrays["x"]]
     assert len(seen) == len(set(seen)) == 100
