@@ -5,6 +5,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -362,6 +363,43 @@ def test_a_housekeeper_that_died_between_sending_and_writing_it_down_is_made_up_
             late = outbox.Outcome(500, "late")
             assert outbox.record(session, taken, late, backoff_seconds=0.0, max_attempts=3) is None
     assert [row.state for row in deliveries(database)] == ["delivered"]
+
+
+@contextmanager
+def housekeeping(environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """The process itself, with settings under which this machine may be a receiver."""
+    names = {"ALLOW_PRIVATE": "1", "ALLOW_HTTP": "1", "TIMEOUT_SECONDS": "1", "LEASE_SECONDS": "2"}
+    own = {f"LATHE_WEBHOOKS_{name}": value for name, value in names.items()}
+    process = subprocess.Popen([sys.executable, "-m", "worker.housekeeping"], env=environment | own)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_a_process_that_is_killed_when_its_message_has_arrived_is_made_up_for_by_the_next(
+    database: Database, environment: dict[str, str], workspace_id: UUID
+) -> None:
+    with receiver() as receiving:
+        add_webhook(database, workspace_id, receiving.url)
+        end_a_job(database, workspace_id)
+        with housekeeping(environment) as first:
+
+            def kill_and_answer(handler: BaseHTTPRequestHandler) -> None:
+                first.kill()
+                first.wait(20)
+                status(204)(handler)
+
+            receiving.answer = kill_and_answer
+            wait(lambda: first.poll() is not None)
+        receiving.answer = status(204)
+        with housekeeping(environment) as second:
+            wait(lambda: settled(database))
+            assert second.poll() is None
+    assert [headers["webhook-id"] for headers, _ in receiving.messages] == [receiving.messages[0][0]["webhook-id"]] * 2
+    [row] = deliveries(database)
+    assert (row.state, row.attempts) == ("delivered", 2)
 
 
 @pytest.fixture
