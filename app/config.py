@@ -30,8 +30,10 @@ class ApiSettings(BaseSettings):
     port: int = 8000
     max_upload_bytes: int = Field(default=16 << 30, ge=1, description="An upload past this many bytes answers 413.")
     max_body_bytes: int = Field(default=MEBIBYTE, ge=1024, description="The same for JSON bodies.")
+    # Local storage is written in pieces of 8 MiB: at this rate one comes well within the hour after which the collector
+    # takes a file that nobody writes to.
     min_upload_bytes_per_second: int = Field(
-        default=1024, ge=0, description="An upload that arrives more slowly answers 408; 0: none is too slow."
+        default=4096, ge=0, description="An upload that arrives more slowly answers 408; 0: none is too slow."
     )
     slow_upload_grace_seconds: float = Field(default=60.0, gt=0, description="How long one may send nothing at all.")
     resumable_upload_seconds: float = Field(
