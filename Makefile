@@ -3,6 +3,7 @@
 #   make demo    do the main job once, for real: optimize a small CNN, through the service
 #   make serve   run the service on this machine, until Ctrl-C
 #   make test    every check: style, types, imports, tests
+#   make test-long   the same, and the tests that are marked long
 #   make lint    the first three of them
 #   make bench   measure the service against its floor
 #   make bench-peers   measure the passes against other tools; with digits: ARGS='--mnist FOLDER'
@@ -19,7 +20,7 @@ PINS := pyproject.toml constraints.txt
 RUN_EXTRAS := worker,embedded,demo
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test lint bench bench-peers bench-auto bench-compression clean
+.PHONY: help demo serve test test-long lint bench bench-peers bench-auto bench-compression clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -31,6 +32,9 @@ serve: $(VENV)/.stamp-demo
 	@$(BIN)/lathe serve
 
 test: lint
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
+
+test-long: lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.stamp-test

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 
 from app.client import Lathe
 from app.client.conversion import write_npz
-from tests.worker.engine.trainable.exported import Network
+from tests.worker.engine.trainable.exported import NETWORKS, Network
 
 SAMPLES, BATCH = 128, 32
 # What the tiny networks compute is arbitrary, their weights are drawn. With a third of the weights gone, distilled for
@@ -20,6 +21,14 @@ PRUNED: dict[str, Any] = {"pass": "prune_structured", "ratio": 0.3}
 PRUNED_WEIGHTS: dict[str, Any] = {"pass": "prune_unstructured", "sparsity": 0.3}
 DISTILLED: dict[str, Any] = {"pass": "distill", "epochs": 3, "batch_size": BATCH}
 QUANTIZED: dict[str, Any] = {"pass": "quantize_aware_training", "epochs": 1, "batch_size": BATCH}
+
+
+def half_of_them(*names: str) -> list[Any]:
+    """Every kind of network; those that are not named here travel in the long form alone."""
+    return [
+        pytest.param(network, id=network.name, marks=[] if network.name in names else [pytest.mark.long])
+        for network in NETWORKS
+    ]
 
 
 def travel(network: Network, exporter: str, lathe: Lathe, folder: Path) -> None:
