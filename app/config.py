@@ -125,6 +125,7 @@ class RunnerSettings(BaseSettings):
     inspect_seconds: float = Field(default=300.0, gt=0, description="Wall time of an inspection.")
     grace_seconds: float = Field(default=60.0, ge=0, description="Wall time beyond a job's budget before it is killed.")
     threads: int = Field(default=0, ge=0, description="Threads of a model, and the most it may ask for; 0: every core.")
+    timing_rounds: int = Field(default=9, ge=3, le=99, description="How often files are timed by turns, time allowing.")
 
 
 class WorkerSettings(BaseSettings):

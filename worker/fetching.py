@@ -89,6 +89,7 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
         datasets={role: fetched[row.id] for role, row in datasets.items()},
         request=request,
         threads=threads_for_models(settings),
+        timing_rounds=settings.runner.timing_rounds,
         budget_seconds=claim.budget_seconds,
         memory_bytes=affordable_bytes(settings.runner.memory_bytes),
         checkpoints=bring_checkpoints(database, storage, claim, folder),

@@ -27,7 +27,6 @@ from worker.runner.pacing import Pacing
 
 LEAST_SECONDS = 1.0
 KERNEL_SECONDS, FOOTPRINT_SECONDS, TURNS_SECONDS = 2.0, 10.0, 60.0
-ROUNDS = 9
 GRACE_SECONDS = 30.0
 # Rounds on an idle machine stay within a few per cent.
 NOISY_SPREAD = 1.5
@@ -80,6 +79,7 @@ class Laboratory:
     device: Device
     seed: int
     pacing: Pacing
+    timing_rounds: int
     confidence: float = 0.95
     """Of the bounds on the drop of the metric."""
     _store: ArrayStore = field(init=False)
@@ -107,9 +107,9 @@ class Laboratory:
             threads=self.threads,
             device=self.device,
             seconds=seconds,
-            rounds=ROUNDS,
+            rounds=self.timing_rounds,
         )
-        expected = START_SECONDS + min(seconds, ROUNDS * len(models) * USUAL_TURN_SECONDS)
+        expected = START_SECONDS + min(seconds, self.timing_rounds * len(models) * USUAL_TURN_SECONDS)
         return run_probe("latency", request, TurnsAnswer, self._bounds_within(share, "latency", expected))
 
     def compare(

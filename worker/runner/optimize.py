@@ -51,7 +51,9 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     opened = open_job(job, workdir, events)
     request, model, pacing, scratch = opened.request, opened.model, opened.pacing, opened.scratch
     data = load_data(job, request, model, workdir, scratch)
-    laboratory = Laboratory(scratch / "measuring", data, opened.threads, opened.device, request.seed, pacing)
+    laboratory = Laboratory(
+        scratch / "measuring", data, opened.threads, opened.device, request.seed, pacing, job.timing_rounds
+    )
 
     pacing.span(PREPARED, BASELINE)
     pacing.phase("baseline")

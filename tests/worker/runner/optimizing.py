@@ -10,6 +10,7 @@ import onnx
 
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
+from tests.conftest import TIMING_ROUNDS
 from worker.runner.contract import PIECE_FOLDER, InputFile, Piece, RunnerJob, RunnerResult
 from worker.runner.events import Events
 from worker.runner.optimize import run
@@ -68,6 +69,7 @@ def optimize(
         datasets=datasets,
         request=OptimizeRequest.model_validate(body),
         threads=1,
+        timing_rounds=TIMING_ROUNDS,
         budget_seconds=budget,
         memory_bytes=4 << 30,
         pieces=pieces or {},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from app.recipes.request import Metric
+from tests.conftest import TIMING_ROUNDS
 from tests.worker import networks
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
@@ -36,7 +37,7 @@ def laboratory(original: ModelFile, tmp_path: Path) -> Laboratory:
     feeds = match_arrays(inputs, {"image": images}, "my data")
     one = match_arrays(inputs, {"image": images[:1]}, "my data")
     data = JobData(feeds, feeds, one, batch=1, labels={}, words={})
-    return Laboratory(tmp_path / "measuring", data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS))
+    return Laboratory(tmp_path / "measuring", data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS), TIMING_ROUNDS)
 
 
 @pytest.fixture

@@ -128,8 +128,8 @@ def _stock(opened: OpenJob, max_drop: float | None) -> Stock:
 
 def _laboratory(opened: OpenJob, data: JobData, name: str, confidence: float = USUAL_CONFIDENCE) -> Laboratory:
     folder = opened.scratch / name
-    seed = opened.request.seed
-    return Laboratory(folder, data, opened.threads, opened.device, seed, opened.pacing, confidence)
+    seed, rounds = opened.request.seed, opened.job.timing_rounds
+    return Laboratory(folder, data, opened.threads, opened.device, seed, opened.pacing, rounds, confidence)
 
 
 def _ground(opened: OpenJob, data: SearchData, original: Subject) -> Ground:
