@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from app.recipes.request import Metric
+from tests.conftest import TIMING_ROUNDS
 from tests.worker import networks
 from tests.worker.engine.search.grounds import trial
 from worker.engine.evaluation.requests import TurnsAnswer
@@ -50,7 +51,7 @@ def laboratory(original: ModelFile, kind: type[Laboratory], folder: Path) -> Lab
     feeds = match_arrays(inputs, {"image": images}, "my data")
     one = match_arrays(inputs, {"image": images[:1]}, "my data")
     data = JobData(feeds, feeds, one, batch=1, labels={}, words={})
-    return kind(folder, data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS))
+    return kind(folder, data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS), TIMING_ROUNDS)
 
 
 def delivered(name: str, model: onnx.ModelProto, folder: Path) -> Delivered:
