@@ -23,7 +23,7 @@ DISTILLED: dict[str, Any] = {"pass": "distill", "epochs": 3, "batch_size": BATCH
 QUANTIZED: dict[str, Any] = {"pass": "quantize_aware_training", "epochs": 1, "batch_size": BATCH}
 
 
-def half_of_them(*names: str) -> list[Any]:
+def some_of_them(*names: str) -> list[Any]:
     """Every kind of network; those that are not named here travel in the long form alone."""
     return [
         pytest.param(network, id=network.name, marks=[] if network.name in names else [pytest.mark.long])

@@ -61,6 +61,7 @@ def test_the_next_search_says_what_it_did_not_build_again(
     assert "cached" not in lathe("report", job["id"]).stdout
 
 
+@pytest.mark.long
 def test_its_manifest_gives_the_same_bytes_again(lathe: LatheCommand, job: dict[str, Any], tmp_path: Path) -> None:
     downloaded = lathe("download", job["id"], tmp_path, "--kind", "manifest", "--json")
     again = lathe("replay", downloaded.json["path"], "--json")

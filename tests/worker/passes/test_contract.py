@@ -214,7 +214,10 @@ def test_a_pass_keeps_its_contract(name: str, network: Network, tmp_path: Path) 
     onnx.checker.check_model(result.model.path)
 
 
-@pytest.mark.parametrize("name", list(CATALOGUE))
+# One loop trains for three of them.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name == "fine_tune" else []) for name in CATALOGUE]
+)
 def test_the_same_seed_gives_the_same_bytes_in_another_process(name: str, tmp_path: Path) -> None:
     """Another process hashes strings otherwise: an order taken from a set would show."""
     hashes = set()

@@ -58,6 +58,7 @@ def test_a_smaller_file_within_the_contract_is_delivered(
     assert result.report.manifest["passes"][0]["replay"]["given"][0]["node"] == "wide"
 
 
+@pytest.mark.long
 def test_what_was_factored_is_quantized_as_well(
     digits: tuple[onnx.ModelProto, dict[str, dict[str, np.ndarray]]], tmp_path: Path
 ) -> None:

@@ -90,7 +90,10 @@ def test_a_candidate_of_the_front_comes_out_the_same_when_it_is_given(tmp_path: 
 
 @pytest.mark.parametrize(
     ("count", "outcome"),
-    [pytest.param(0, {"undecidable", "met"}, id="no data"), pytest.param(1, {"undecidable", "met"}, id="one sample")],
+    [
+        pytest.param(0, {"undecidable", "met"}, id="no data"),
+        pytest.param(1, {"undecidable", "met"}, id="one sample", marks=pytest.mark.long),
+    ],
 )
 def test_little_data_ends_well_and_in_words(tmp_path: Path, count: int, outcome: set[str]) -> None:
     data = {"evaluation": samples(count)} if count else {}
