@@ -84,7 +84,7 @@ def create_key(
     )
     session.add(row)
     session.flush()
-    session.add(_by_the_operator(row.workspace_id, Action.KEY_CREATED, row.id, prefix=row.prefix, scopes=scopes))
+    session.add(without_key(row.workspace_id, Action.KEY_CREATED, row.id, prefix=row.prefix, scopes=scopes))
     return row, new.text
 
 
@@ -106,7 +106,7 @@ def revoke_key(session: Session, prefix: str) -> bool:
     ).first()
     if row is None:
         return False
-    session.add(_by_the_operator(row.workspace_id, Action.KEY_REVOKED, row.id, prefix=prefix))
+    session.add(without_key(row.workspace_id, Action.KEY_REVOKED, row.id, prefix=prefix))
     return True
 
 
@@ -118,12 +118,12 @@ def set_limits(
     workspace_id = session.execute(changed).scalar_one_or_none()
     if workspace_id is None:
         return False
-    session.add(_by_the_operator(workspace_id, action, workspace_id, **values))
+    session.add(without_key(workspace_id, action, workspace_id, **values))
     return True
 
 
-def _by_the_operator(workspace_id: UUID, action: Action, object_id: UUID, **details: object) -> AuditRow:
-    """The entry of what was done on the database itself, without a key."""
+def without_key(workspace_id: UUID, action: Action, object_id: UUID, **details: object) -> AuditRow:
+    """The entry of what was done on the database itself, or by the service of its own accord."""
     return AuditRow(workspace_id=workspace_id, action=action, object_id=object_id, details=details)
 
 

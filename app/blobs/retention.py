@@ -8,10 +8,11 @@ Any number may run, beside uploads and submissions.
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, case, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, case, delete, exists, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app.access.tables import Action, AuditRow, WorkspaceRow
+from app.access.service import without_key
+from app.access.tables import Action, WorkspaceRow
 from app.artifacts.tables import ArtifactRow, PromotionRow
 from app.blobs.tables import BlobRow
 from app.blobs.uploads import UploadKind
@@ -98,12 +99,7 @@ def _in_batches(database: Database, expired: Expired, table: Any, action: Action
             held = session.execute(expired.with_for_update(of=table, skip_locked=True).limit(BATCH)).all()
             rows = session.execute(expired.where(table.id.in_([row.id for row in held]))).all()
             remove(session, [row.id for row in rows])
-            session.add_all(_entry(row, action) for row in rows)
+            session.add_all(without_key(row.workspace_id, action, row.id, reason="expired") for row in rows)
         removed += len(rows)
         if len(held) < BATCH or not rows:
             return removed
-
-
-def _entry(row: Row[UUID, UUID], action: Action) -> AuditRow:
-    """By nobody's key: by what was set for the workspace."""
-    return AuditRow(workspace_id=row.workspace_id, action=action, object_id=row.id, details={"reason": "expired"})

@@ -158,10 +158,10 @@ async def accept(
                 audit.record(session, caller, kind.created, accepted.row.id, name=arrival.name)
                 await quota.refuse_excess(session, caller.workspace_id, settings.limits)
     except LatheError:  # raised before the commit: a refusal
-        await _discard(storage, received.storage_key)
+        await discard(storage, received.storage_key)
         raise
     if blob_id != received.blob_id:
-        await _discard(storage, received.storage_key)
+        await discard(storage, received.storage_key)
     return accepted
 
 
@@ -219,12 +219,12 @@ async def delete(session: AsyncSession, kind: UploadKind[Row], caller: Caller, r
     audit.record(session, caller, kind.deleted, row_id)
 
 
-async def _discard(storage: Storage, key: str) -> None:
-    """What is committed is not undone by a second copy that stays: the collector finds it."""
+async def discard(storage: Storage, key: str) -> None:
+    """Remove bytes that no row names; those that storage does not let go of now are left to the collector."""
     try:
         await storage.delete(key)
     except LatheError as error:
-        log.warning("second_copy_left", key=key, error=error.detail)
+        log.warning("garbage_left", key=key, error=error.detail)
 
 
 async def _lost_copy(database: AsyncDatabase, storage: Storage, received: Received) -> UUID | None:

@@ -22,16 +22,23 @@ def connect() -> "Lathe":
     """
     import stamina.instrumentation
 
-    from app.client import DEFAULT_URL, Lathe, NotConfigured
-    from app.client.transport import is_local
+    from app.client import Lathe, NotConfigured
 
     stamina.instrumentation.set_on_retry_hooks([say_retry])
-    url = os.environ.get("LATHE_URL") or DEFAULT_URL
-    # The owner's key never goes to a service elsewhere.
-    key = os.environ.get("LATHE_KEY") or (owner_key() if is_local(url) else None)
+    url, key = url_and_key()
     if key is None:
         raise NotConfigured(f"No API key for {url}: set LATHE_KEY, or start a service here with `lathe serve`.")
     return Lathe(url, key, retry_seconds=RETRY_SECONDS)
+
+
+def url_and_key() -> tuple[str, str | None]:
+    """Of the service that is meant; no key where none is set, and this user is not the owner of one here."""
+    from app.client import DEFAULT_URL
+    from app.client.transport import is_local
+
+    url = os.environ.get("LATHE_URL") or DEFAULT_URL
+    # The owner's key never goes to a service elsewhere.
+    return url, os.environ.get("LATHE_KEY") or (owner_key() if is_local(url) else None)
 
 
 def say_retry(details: "RetryDetails") -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from app.cli.connection import url_and_key
 from app.cli.exits import ExitCode, fail
-from app.cli.local import DataOption, folder_of_a_service, owner_key, running_settings
+from app.cli.local import DataOption, folder_of_a_service, running_settings
 from app.cli.output import JsonOption, print_json, stdout
 
 if TYPE_CHECKING:
@@ -30,19 +31,15 @@ def doctor(data: DataOption = None, json: JsonOption = False) -> None:
     changed, but for a file that is stored and deleted again. Exits with 1 where there is a problem; warnings alone are
     no reason.
     """
-    from app.client import DEFAULT_URL
-    from app.client.transport import is_local
     from app.diagnosis import surroundings
     from app.diagnosis.installation import installation
 
-    url = os.environ.get("LATHE_URL") or DEFAULT_URL
-    key = os.environ.get("LATHE_KEY") or (owner_key() if is_local(url) else None)
     found = surroundings.unknown_variables(os.environ)
     settings, refused = _settings(data)
     found += refused
     if settings is not None:
         found += installation(settings)
-    found += surroundings.api(url, key)
+    found += surroundings.api(*url_and_key())
     if json:
         print_json(found)
     else:

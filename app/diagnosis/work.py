@@ -8,11 +8,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.blobs.uploads import OUR_FAULTS
 from app.diagnosis.finding import Finding, ok, problem, warning
-from app.errors import LatheError
-from app.health.service import LIVE_SECONDS, NEEDED_QUEUES
+from app.health.service import NEEDED_QUEUES, live_processes
 from app.health.tables import WorkerRow
-from app.jobs.lease import WORKER_LOST
 from app.jobs.states import JobState
 from app.jobs.tables import JobRow
 
@@ -26,8 +25,7 @@ FAULTS_SHOWN = 5
 
 def workers(session: Session) -> list[Finding]:
     """Whether somebody takes from every queue, trains, and keeps house; what of the sandbox does not hold."""
-    lately = WorkerRow.seen_at > func.now() - timedelta(seconds=LIVE_SECONDS)
-    rows = session.scalars(select(WorkerRow).where(lately).order_by(WorkerRow.name)).all()
+    rows = session.scalars(live_processes()).all()
     taking = [row for row in rows if row.queues]
     found = [_housekeeping(len(rows) - len(taking))]
     found += [_queue(queue, sum(queue in row.queues for row in taking)) for queue in NEEDED_QUEUES]
@@ -114,7 +112,7 @@ def _failures(session: Session) -> Finding:
     failed = select(JobRow.error["code"].astext).where(
         JobRow.state == JobState.FAILED,
         JobRow.finished_at > func.now() - LATELY,
-        JobRow.error["title"].astext.in_((LatheError.title, WORKER_LOST.title)),
+        JobRow.error["code"].astext.in_(OUR_FAULTS),
     )
     codes = Counter(session.scalars(failed))
     if not codes:

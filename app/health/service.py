@@ -6,7 +6,7 @@ from datetime import timedelta
 import anyio
 import anyio.to_thread
 import structlog
-from sqlalchemy import func, select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import AsyncDatabase
@@ -25,9 +25,14 @@ log = structlog.get_logger()
 
 async def live_workers(session: AsyncSession) -> Sequence[WorkerRow]:
     """Workers that announced themselves in the last minute, by name."""
-    lately = WorkerRow.seen_at > func.now() - timedelta(seconds=LIVE_SECONDS)
     takes_jobs = func.cardinality(WorkerRow.queues) > 0
-    return (await session.execute(select(WorkerRow).where(lately, takes_jobs).order_by(WorkerRow.name))).scalars().all()
+    return (await session.execute(live_processes().where(takes_jobs))).scalars().all()
+
+
+def live_processes() -> Select[WorkerRow]:
+    """Of those that announced themselves in the last minute, by name: workers, and housekeeping, which has no queue."""
+    lately = WorkerRow.seen_at > func.now() - timedelta(seconds=LIVE_SECONDS)
+    return select(WorkerRow).where(lately).order_by(WorkerRow.name)
 
 
 async def readiness(database: AsyncDatabase, queue: Queue, storage: Storage) -> Readiness:

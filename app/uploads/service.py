@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import structlog
 from fastapi import Request
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,7 +33,6 @@ from app.uploads.protocol import Checksum, InvalidUploadMetadata, read_metadata
 from app.uploads.tables import ResumableUploadRow, UploadPartRow, part_key
 
 KINDS: dict[str, UploadKind[Any]] = {"model": MODELS, "dataset": DATASETS}
-log = structlog.get_logger()
 
 
 class OffsetConflict(Conflict):
@@ -123,7 +121,7 @@ class ResumableUploads:
             part = await body.store_part(self.storage, row.offset_bytes, room_bytes, checksum)
             if part.end_bytes == row.size_bytes:
                 if await body.has_more():
-                    await self._discard(part.key)
+                    await uploads.discard(self.storage, part.key)
                     raise _overrun(row)
                 return await self._finish(row, part)
             row = await self._keep(row, part)
@@ -141,7 +139,7 @@ class ResumableUploads:
             files = await self._let_go(session, upload_id)
             await session.execute(delete(ResumableUploadRow).where(*gone))
         for file_id in files:
-            await self._discard(part_key(file_id))
+            await uploads.discard(self.storage, part_key(file_id))
 
     async def _keep(self, row: ResumableUploadRow, part: Part) -> ResumableUploadRow:
         """Let a part count. Raises OffsetConflict where another writer was faster, StorageQuotaExceeded."""
@@ -152,7 +150,7 @@ class ResumableUploads:
                 await session.flush()
                 await quota.refuse_excess(session, self.caller.workspace_id, self.settings.limits)
         except LatheError:  # raised before the commit; where that fails, it may have happened all the same
-            await self._discard(part.key)
+            await uploads.discard(self.storage, part.key)
             raise
         return row
 
@@ -184,14 +182,14 @@ class ResumableUploads:
                 along=become,
             )
         except LatheError as error:
-            await self._discard(last.key)
+            await uploads.discard(self.storage, last.key)
             if isinstance(error, ContentMissing):  # another request may have terminated or finished it meanwhile
                 present = await self.find(row.id)
                 if present.offset_bytes != last.start_bytes:
                     raise _conflict(present, last.start_bytes) from error
             raise
         for part in parts:
-            await self._discard(part.key)
+            await uploads.discard(self.storage, part.key)
         return Appended(whole, accepted.job)
 
     async def _advance(
@@ -243,13 +241,6 @@ class ResumableUploads:
         """The files that are garbage from now on."""
         statement = delete(UploadPartRow).where(UploadPartRow.upload_id == upload_id).returning(UploadPartRow.file_id)
         return list((await session.execute(statement)).scalars())
-
-    async def _discard(self, key: str) -> None:
-        """A file without a row that cannot be deleted now is left to the collector."""
-        try:
-            await self.storage.delete(key)
-        except LatheError as error:
-            log.warning("part_left", key=key, error=error.detail)
 
     def _patience(self) -> timedelta:
         return timedelta(seconds=self.settings.api.resumable_upload_seconds)

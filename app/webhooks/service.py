@@ -7,8 +7,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.access import audit
-from app.access.service import Caller
-from app.access.tables import Action, AuditRow, WorkspaceRow
+from app.access.service import Caller, without_key
+from app.access.tables import Action, WorkspaceRow
 from app.errors import NotFound, TooManyWebhooks
 from app.paging import cut, page_of
 from app.webhooks.schemas import WebhookDelivery
@@ -86,4 +86,4 @@ def _tell(session: Session, row: WebhookRow, action: Action, caller: Caller | No
     if caller is not None:
         audit.record(session, caller, action, row.id)
     else:
-        session.add(AuditRow(workspace_id=row.workspace_id, action=action, object_id=row.id, details={}))
+        session.add(without_key(row.workspace_id, action, row.id))
