@@ -17,6 +17,8 @@ from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import Database
 from app.embedded import Stack
+from app.jobs.search_cache import piece_key
+from app.jobs.tables import SearchCacheRow
 from app.storage import Storage
 from tests.worker import networks
 
@@ -95,6 +97,7 @@ class Service:
                 storage_key(UUID(str(workspace)), UUID(str(blob)))
                 for workspace, blob in session.execute(select(BlobRow.workspace_id, BlobRow.id))
             }
+            rows |= {piece_key(file) for file in session.scalars(select(SearchCacheRow.file_id))}
         database.dispose()
         files = {
             path.relative_to(self.storage_folder).as_posix()
