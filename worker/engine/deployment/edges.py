@@ -118,5 +118,9 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
 
-if __name__ == "__main__":
+def main() -> None:
     serve_probe(Edges, measure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
 """Probes run in processes of their own: a fresh process is the only honest place to measure memory and loading.
 
 A probe is a module `worker.engine.evaluation.<name>` with `main()`; it is told what to do by one JSON file and answers
-by another. It dies when the process that started it dies.
+by another. It dies when the process that started it dies. Those that measure neither memory nor loading are forked from
+a process that has their libraries: see `nursery`.
 """
 
 import json
@@ -13,12 +14,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from app.processes import die_with_parent, tied_command
+from worker.engine.evaluation import nursery
+from worker.engine.evaluation.nursery import the_nursery
 from worker.engine.faults import OutOfMemory, UserFault, is_out_of_memory
 
 SOURCE_ROOT = Path(__file__).resolve().parents[3]
@@ -82,9 +86,13 @@ def run_probe(
             longer than its limit (at least 30) or died otherwise, twice.
 
     """
-    command = [sys.executable, "-P", "-m", f"{package}.{name}"]
     environment = {**os.environ, **FEW_THREADS, "PYTHONPATH": str(SOURCE_ROOT)}
-    return _ask(name, (command, [str(os.getpid())], environment), (request, answer), bounds)
+    module = f"{package}.{name}"
+    if module in nursery.LOADED:
+        start = partial(_fork, module, environment)
+    else:
+        start = partial(_spawn, [sys.executable, "-P", "-m", module], [str(os.getpid())], environment)
+    return _ask(name, start, (request, answer), bounds)
 
 
 def run_script(script: Path, request: BaseModel, answer: type[Answer], bounds: Bounds) -> Answer:
@@ -97,15 +105,45 @@ def run_script(script: Path, request: BaseModel, answer: type[Answer], bounds: B
 
     """
     environment = {name: value for name, value in {**os.environ, **FEW_THREADS}.items() if name != "PYTHONPATH"}
-    command = tied_command([sys.executable, "-P", str(script)])
-    return _ask(script.stem, (command, [], environment), (request, answer), bounds)
+    start = partial(_spawn, tied_command([sys.executable, "-P", str(script)]), [], environment)
+    return _ask(script.stem, start, (request, answer), bounds)
 
 
-Start = tuple[list[str], list[str], dict[str, str]]
+class _Child(Protocol):
+    """A probe that runs: what is used here of `subprocess.Popen`."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
 
 
-def _ask(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]], bounds: Bounds) -> Answer:
-    """`start` is the command before the two files, what follows them, and the environment."""
+# From the two files, where the probe works, and the file for what it prints.
+_Start = Callable[[list[str], Path, Path], _Child]
+
+
+def _spawn(
+    command: list[str], after: list[str], environment: dict[str, str], files: list[str], folder: Path, output: Path
+) -> _Child:
+    with output.open("ab") as printed:
+        return subprocess.Popen(  # noqa: S603 - our own module, by an absolute interpreter
+            [*command, *files, *after],
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=printed,
+            cwd=folder,
+            env=environment,
+        )
+
+
+def _fork(module: str, environment: dict[str, str], files: list[str], folder: Path, output: Path) -> _Child:
+    own = the_nursery(environment)
+    try:
+        return own.start(module, files, folder, output)
+    except OSError as error:
+        raise ProbeDied(f"The process that starts probes ended: {error}", None) from error
+
+
+def _ask(name: str, start: _Start, exchanged: tuple[BaseModel, type[Answer]], bounds: Bounds) -> Answer:
     until = time.monotonic() + bounds.limit_seconds
     for _ in range(STARTS - 1):
         with suppress(ProbeDied):
@@ -114,28 +152,25 @@ def _ask(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]], bou
     return _ask_once(name, start, exchanged, bounds)
 
 
-def _ask_once(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]], bounds: Bounds) -> Answer:
+def _ask_once(name: str, start: _Start, exchanged: tuple[BaseModel, type[Answer]], bounds: Bounds) -> Answer:
     folder = bounds.folder
     folder.mkdir(parents=True, exist_ok=True)
     asked, answered = (folder / "request.json").resolve(), (folder / "answer.json").resolve()
+    output = (folder / "output.txt").resolve()
     request, answer = exchanged
     asked.write_text(request.model_dump_json())
-    before, after, environment = start
-    command = [*before, str(asked), str(answered), *after]
-    with (folder / "stderr.txt").open("wb") as errors:
-        child = subprocess.Popen(  # noqa: S603 - our own module, by an absolute interpreter
-            command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, cwd=folder, env=environment
-        )
-        with child:
-            try:
-                code = _wait(child, name, bounds)
-            except BaseException:
-                child.kill()  # whatever ends the waiting, nobody waits for the rest
-                raise
+    output.write_bytes(b"")
+    child = start([str(asked), str(answered)], folder.resolve(), output)
+    try:
+        code = _wait(child, name, bounds)
+    except BaseException:
+        child.kill()  # whatever ends the waiting, nobody waits for the rest
+        child.wait()
+        raise
     if code == -signal.SIGKILL:
         raise OutOfMemory(f"The process that measured ({name}) was killed.", "Give the worker more memory.")
     if not answered.exists():
-        tail = (folder / "stderr.txt").read_text(errors="replace")[-500:]
+        tail = output.read_text(errors="replace")[-500:]
         raise ProbeDied(f"Measuring ({name}) ended with status {code}: {tail}", None)
     content = json.loads(answered.read_text())
     if "fault" in content:
@@ -143,7 +178,7 @@ def _ask_once(name: str, start: Start, exchanged: tuple[BaseModel, type[Answer]]
     return answer.model_validate(content["answer"])
 
 
-def _wait(child: subprocess.Popen[bytes], name: str, bounds: Bounds) -> int:
+def _wait(child: _Child, name: str, bounds: Bounds) -> int:
     started = time.monotonic()
     limit = max(bounds.limit_seconds, SHORTEST_LIMIT_SECONDS)
     while True:

@@ -341,5 +341,9 @@ def _doubts(examination: Examination, original: list[Quality]) -> list[str]:
     return [words for one in of_the_job if (words := guessing(one, examination.scores.classes)) is not None]
 
 
-if __name__ == "__main__":
+def main() -> None:
     serve_probe(Comparison, compare)
+
+
+if __name__ == "__main__":
+    main()

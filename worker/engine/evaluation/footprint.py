@@ -61,5 +61,9 @@ def measure(request: OneCall) -> Footprint:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
     serve_probe(OneCall, measure)
+
+
+if __name__ == "__main__":
+    main()

@@ -69,5 +69,9 @@ def _kernels(spent: dict[tuple[str, Kind], Spent], total: float) -> Kernels:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
     serve_probe(OneCall, measure)
+
+
+if __name__ == "__main__":
+    main()

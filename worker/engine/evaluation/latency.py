@@ -60,5 +60,9 @@ def _latency(timing: Timing) -> Latency:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
     serve_probe(Turns, measure)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,14 +6,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from app.jobs.report import Latency
 from app.recipes.request import Metric
 from tests.worker import networks
 from worker.engine.evaluation.child import Bounds, MeasurementFailed, run_probe, run_script
 from worker.engine.evaluation.metrics import MetricMismatch
+from worker.engine.evaluation.nursery import the_nursery
 from worker.engine.evaluation.requests import (
     Comparison,
     ComparisonAnswer,
@@ -198,6 +201,35 @@ def test_a_probe_that_dies_is_started_once_more(tmp_path: Path, deaths: int) -> 
         with pytest.raises(MeasurementFailed, match="KeyboardInterrupt"):
             run_script(script, request, TurnsAnswer, bounds)
     assert len(list(tmp_path.glob("start-*"))) == min(1 + deaths, 2)
+
+
+def test_where_what_starts_probes_is_killed_the_next_probe_finds_another(tmp_path: Path) -> None:
+    model = _perceptron(tmp_path / "model")
+    before = _times(model, tmp_path)
+    nursery = the_nursery({})
+    os.kill(nursery.pid, signal.SIGKILL)
+    assert len(_times(model, tmp_path)) == len(before) == 1
+    assert the_nursery({}) is not nursery
+
+
+def test_a_probe_whose_nursery_is_killed_is_started_once_more(tmp_path: Path) -> None:
+    model = _perceptron(tmp_path / "model")
+    killed = []
+
+    def kill(_seconds: float) -> None:
+        if not killed:
+            killed.append(the_nursery({}).pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    # A second of turns, and the first look after half of one.
+    assert len(_times(model, tmp_path, waiting=kill, seconds=1.0)) == 1
+    assert killed
+
+
+def _times(model: ModelFile, folder: Path, seconds: float = 0.1, **bounds: Any) -> list[Latency]:
+    feed = _feeds(model).describe(ArrayStore(folder / f"store-{time.monotonic_ns()}"))
+    request = Turns(models=[str(model.path)], feeds=[feed], threads=1, seconds=seconds, rounds=9)
+    return run_probe("latency", request, TurnsAnswer, Bounds(folder / "probe", 60, **bounds)).latencies
 
 
 def test_a_probe_dies_with_its_parent(tmp_path: Path) -> None:
