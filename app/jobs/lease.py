@@ -173,16 +173,16 @@ def finish(
 
 def requeue(session: Session, held: Claim, *, wait_seconds: float, spend_attempt: bool, reason: str) -> bool:
     """Hand the job back, or end it where its cancel was asked for. False where the lease is not ours any more."""
-    if _end_cancelled(session, held):
-        return True
     row = session.execute(
         update(JobRow)
-        .where(_held(held))
+        .where(_held(held), JobRow.cancel_requested_at.is_(None))
         .values(_back_in_queue(_seconds(wait_seconds)) | ({} if spend_attempt else {"attempt": JobRow.attempt - 1}))
         .returning(JobRow.id)
     ).one_or_none()
     if row is None:
-        return False
+        # Asked for before, or while this waited for the row. The other way round a cancel that comes between the two
+        # statements would be forgotten by a job that goes back into the queue.
+        return _end_cancelled(session, held)
     _append(session, held.job_id, [state_event(JobState.QUEUED, reason=reason)])
     return True
 
