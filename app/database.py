@@ -5,11 +5,13 @@ The API is asynchronous and the worker is not, so there are two faces of the sam
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from app.config import Settings
@@ -35,6 +37,11 @@ CONNECT_ARGS = {
 }
 
 
+# Whom row security holds: it sees and changes rows of the workspace that the setting names, and without one none at
+# all. Whoever owns the tables is not held, and looks after all workspaces.
+REQUEST_ROLE = "lathe_request"
+WORKSPACE_SETTING = "lathe.workspace_id"
+
 # What a statement raises while the database is down, restarting or overrun: worth another try.
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -44,20 +51,15 @@ class Base(DeclarativeBase):
 
 
 class AsyncDatabase:
-    """The API's face. One `session_scope` is one transaction."""
+    """The API's face where it asks for nobody: it sees every workspace. One `session_scope` is one transaction."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine = create_async_engine(
-            settings.database_url.get_secret_value(),
-            pool_size=settings.database.pool_size,
-            max_overflow=settings.database.max_overflow,
-            pool_timeout=settings.database.pool_timeout_seconds,
-            pool_pre_ping=False,
-            connect_args=CONNECT_ARGS,
-            hide_parameters=True,  # errors are logged, and parameters are users' data
-        )
+        self.engine = self._make_engine(settings, CONNECT_ARGS)
+        # Connections that are never anything but the role of requests, and never write.
+        options = f"{CONNECT_ARGS['options']} -c role={REQUEST_ROLE} -c default_transaction_read_only=on"
+        self._reading_engine = self._make_engine(settings, CONNECT_ARGS | {"options": options})
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._readers = async_sessionmaker(self.engine.execution_options(isolation_level="AUTOCOMMIT"))
+        self._readers = async_sessionmaker(self._reading_engine.execution_options(isolation_level="AUTOCOMMIT"))
 
     @asynccontextmanager
     async def session_scope(self) -> AsyncIterator[AsyncSession]:
@@ -65,14 +67,62 @@ class AsyncDatabase:
         async with self._sessions() as session, session.begin():
             yield session
 
-    @asynccontextmanager
-    async def reading_scope(self) -> AsyncIterator[AsyncSession]:
-        """A session for reads that need no transaction: a statement is one round trip instead of three."""
-        async with self._readers() as session:
-            yield session
+    def of_workspace(self, workspace_id: UUID) -> "WorkspaceDatabase":
+        """What a request of this workspace is given."""
+        return WorkspaceDatabase(self._sessions, self._readers, workspace_id)
 
     async def dispose(self) -> None:
         await self.engine.dispose()
+        await self._reading_engine.dispose()
+
+    @staticmethod
+    def _make_engine(settings: Settings, connect_args: dict[str, Any]) -> AsyncEngine:
+        return create_async_engine(
+            settings.database_url.get_secret_value(),
+            pool_size=settings.database.pool_size,
+            max_overflow=settings.database.max_overflow,
+            pool_timeout=settings.database.pool_timeout_seconds,
+            pool_pre_ping=False,
+            connect_args=connect_args,
+            hide_parameters=True,  # errors are logged, and parameters are users' data
+        )
+
+
+class WorkspaceDatabase:
+    """The API's face for a caller: rows of one workspace, whatever a query forgets to ask for."""
+
+    def __init__(
+        self, sessions: async_sessionmaker[AsyncSession], readers: async_sessionmaker[AsyncSession], workspace_id: UUID
+    ) -> None:
+        self._sessions = sessions
+        self._readers = readers
+        self._workspace_id = workspace_id
+
+    @asynccontextmanager
+    async def session_scope(self) -> AsyncIterator[AsyncSession]:
+        """A session whose work is committed when the block ends, and rolled back when it raises.
+
+        Role and workspace are taken on by the transaction, and end with it.
+        """
+        async with self._sessions() as session, session.begin():
+            identity = f"SET LOCAL ROLE {REQUEST_ROLE}; SET LOCAL {WORKSPACE_SETTING} = '{self._workspace_id}'"
+            await (await session.connection()).exec_driver_sql(identity)
+            yield session
+
+    @asynccontextmanager
+    async def reading_scope(self) -> AsyncIterator[AsyncSession]:
+        """A session for reads that need no transaction: a statement is one round trip instead of four.
+
+        One more where the connection served another workspace before.
+        """
+        async with self._readers() as session:
+            connection = await session.connection()
+            kept: dict[str, object] = connection.sync_connection.info  # type: ignore[union-attr] # it has just begun
+            if kept.get(WORKSPACE_SETTING) != self._workspace_id:
+                kept.pop(WORKSPACE_SETTING, None)  # unknown, should this be interrupted
+                await connection.exec_driver_sql(f"SET {WORKSPACE_SETTING} = '{self._workspace_id}'")
+                kept[WORKSPACE_SETTING] = self._workspace_id
+            yield session
 
 
 class Database:

@@ -1,4 +1,4 @@
-"""What routes are given: the parts that the application holds.
+"""What routes are given: the parts that the application holds, and of the database the caller's workspace.
 
 Asynchronous although they wait for nothing: FastAPI would send each plain function through a thread, at every request.
 """
@@ -7,8 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.access.dependencies import authenticate
+from app.access.service import Caller
 from app.config import Settings
-from app.database import AsyncDatabase
+from app.database import AsyncDatabase, WorkspaceDatabase
 from app.queue import Queue
 from app.storage import Storage
 
@@ -18,9 +20,15 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
-async def _database(request: Request) -> AsyncDatabase:
+async def _whole_database(request: Request) -> AsyncDatabase:
     database: AsyncDatabase = request.app.state.database
     return database
+
+
+async def _database(
+    database: Annotated[AsyncDatabase, Depends(_whole_database)], caller: Annotated[Caller, Depends(authenticate)]
+) -> WorkspaceDatabase:
+    return database.of_workspace(caller.workspace_id)
 
 
 async def _storage(request: Request) -> Storage:
@@ -34,6 +42,7 @@ async def _queue(request: Request) -> Queue:
 
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
-DatabaseDep = Annotated[AsyncDatabase, Depends(_database)]
+DatabaseDep = Annotated[WorkspaceDatabase, Depends(_database)]
+WholeDatabaseDep = Annotated[AsyncDatabase, Depends(_whole_database)]
 StorageDep = Annotated[Storage, Depends(_storage)]
 QueueDep = Annotated[Queue, Depends(_queue)]

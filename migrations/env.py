@@ -3,7 +3,7 @@
 import os
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from app.schema import METADATA
 
@@ -13,7 +13,8 @@ MIGRATION_LOCK = 7_226_011_894
 
 def run() -> None:
     url = context.config.attributes.get("database_url") or os.environ["DATABASE_URL"]
-    engine = create_engine(url)
+    # No pool: whatever goes wrong, the connection ends and the lock with it.
+    engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
         # The new code runs beside the old: a migration that cannot get its lock fails instead of stopping the service.
@@ -24,7 +25,6 @@ def run() -> None:
             context.run_migrations()
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
         connection.commit()
-    engine.dispose()
 
 
 run()

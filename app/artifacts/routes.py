@@ -28,7 +28,7 @@ ArtifactId = Annotated[UUID, Path(description="The artifact.")]
 )
 async def get_artifact(artifact_id: ArtifactId, caller: Reader, database: DatabaseDep) -> Artifact:
     """What there is to know of a delivered file; a finished job lists the ids."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         return service.show(await service.find(session, caller.workspace_id, artifact_id))
 
 
@@ -44,7 +44,7 @@ async def get_artifact_content(
     artifact_id: ArtifactId, request: Request, caller: Reader, database: DatabaseDep, storage: StorageDep
 ) -> Response:
     """The file itself; `Range`, `If-Range` and `If-None-Match` are honoured."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         row = await service.find(session, caller.workspace_id, artifact_id)
     content = Content(
         workspace_id=row.workspace_id,

@@ -19,7 +19,7 @@ from app.blobs.receiving import Received, content_length, receive
 from app.blobs.service import keep, replace, stored_copy
 from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
-from app.database import AsyncDatabase
+from app.database import WorkspaceDatabase
 from app.datasets.tables import DatasetRow
 from app.errors import InUse, LatheError, NotFound, UnsupportedMediaType
 from app.jobs.states import JobKind, JobState
@@ -113,7 +113,7 @@ async def upload(
     *,
     caller: Caller,
     name: str,
-    database: AsyncDatabase,
+    database: WorkspaceDatabase,
     storage: Storage,
     settings: Settings,
 ) -> Accepted[Row]:
@@ -135,7 +135,7 @@ async def accept(
     arrival: Arrival,
     *,
     caller: Caller,
-    database: AsyncDatabase,
+    database: WorkspaceDatabase,
     storage: Storage,
     settings: Settings,
     along: Callable[[AsyncSession, UUID], Awaitable[None]] | None = None,
@@ -227,7 +227,7 @@ async def discard(storage: Storage, key: str) -> None:
         log.warning("garbage_left", key=key, error=error.detail)
 
 
-async def _lost_copy(database: AsyncDatabase, storage: Storage, received: Received) -> UUID | None:
+async def _lost_copy(database: WorkspaceDatabase, storage: Storage, received: Received) -> UUID | None:
     """The blob that should hold these bytes and does not. Keys are never used twice: one that is lost remains so."""
     async with database.reading_scope() as session:
         known = (await session.execute(stored_copy(received.workspace_id, received.sha256))).scalar_one_or_none()

@@ -36,6 +36,7 @@ def serve(
 
 def migrate() -> None:
     """Bring the database that DATABASE_URL names to the newest schema."""
+    from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.schema import migrate as run_migrations
@@ -45,6 +46,6 @@ def migrate() -> None:
         fail("DATABASE_URL is not set", ExitCode.USAGE)
     try:
         run_migrations(url)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, CommandError) as error:
         fail(f"the database cannot be migrated: {error}", ExitCode.FAILED)
     note("the schema is up to date")

@@ -77,7 +77,7 @@ async def list_datasets(
     name: NameFilter = None,
 ) -> Page[Dataset]:
     """The workspace's datasets, newest first."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         rows, next_cursor = await uploads.list_page(
             session, DATASETS, caller.workspace_id, limit=limit, cursor=cursor, status=status, name=name
         )
@@ -93,7 +93,7 @@ async def list_datasets(
 )
 async def get_dataset(dataset_id: DatasetId, caller: Reader, database: DatabaseDep) -> Dataset:
     """One dataset; ask again until its `status` is no longer `inspecting`."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         return show(await uploads.find(session, DATASETS, caller.workspace_id, dataset_id))
 
 

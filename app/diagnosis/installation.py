@@ -17,7 +17,8 @@ def installation(settings: Settings) -> list[Finding]:
     try:
         found = parts.postgres(database)
         if all(finding.level != "problem" for finding in found):
-            found += _asked(database, work.workers) + _asked(database, work.jobs)
+            for look in (parts.row_security, work.workers, work.jobs):
+                found += _asked(database, look)
     finally:
         database.dispose()
     return found + parts.broker(settings) + parts.storage(settings)

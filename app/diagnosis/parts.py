@@ -7,11 +7,12 @@ from pathlib import Path
 import redis
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app.blobs.collection import PREFIX
 from app.config import Settings
-from app.database import Database
+from app.database import REQUEST_ROLE, Database
 from app.diagnosis.finding import Finding, ok, problem, warning
 from app.errors import LatheError
 from app.queue import plain_url
@@ -22,6 +23,7 @@ LEAST_POSTGRES = 140000
 MOST_SKEW_SECONDS = 2.0
 CROWDED = 0.8
 REDIS_SECONDS = 2.0
+TAKE_ON = f"As a superuser: GRANT {REQUEST_ROLE} TO the user in DATABASE_URL."
 MIGRATE = "Run `lathe migrate`; with compose the service `migrate` does it."
 
 
@@ -92,6 +94,24 @@ def broker(settings: Settings) -> list[Finding]:
         words = f"It answers, and throws away what it likes past {most} bytes (maxmemory-policy {policy})."
         return [warning("redis", words, "Set maxmemory-policy to noeviction: a lost message delays its job.")]
     return [ok("redis", f"It answers; {memory.get('used_memory_human')} in use.")]
+
+
+def row_security(session: Session) -> list[Finding]:
+    """Whether workspaces are kept apart by Postgres as well, and the service itself is not held."""
+    if session.execute(text("SELECT row_security_active('jobs')")).scalar_one():
+        remedy = "Let DATABASE_URL name the user that ran `lathe migrate`."
+        return [problem("row security", "The tables are not this user's: it sees no rows of theirs.", remedy)]
+    try:
+        with session.begin_nested():
+            session.execute(text(f"SET LOCAL ROLE {REQUEST_ROLE}"))
+            seen = session.execute(text("SELECT count(*) FROM workspaces")).scalar_one()
+            session.execute(text("RESET ROLE"))
+    except SQLAlchemyError as error:
+        return [problem("row security", f"No request can take on its role: {_first_line(error)}", TAKE_ON)]
+    if seen:
+        remedy = f"See that {REQUEST_ROLE} is neither a superuser nor exempt: ALTER ROLE {REQUEST_ROLE} NOBYPASSRLS."
+        return [problem("row security", "A request sees rows of every workspace.", remedy)]
+    return [ok("row security", "Postgres shows a request rows of its own workspace alone.")]
 
 
 def storage(settings: Settings) -> list[Finding]:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import psycopg
 
+from app.database import REQUEST_ROLE
 from app.embedded.bundled import postgres_program
 from app.embedded.folder import DataFolder, EmbeddedError
 from app.embedded.managed_process import ManagedProcess
@@ -115,6 +116,10 @@ class Postgres(ManagedProcess):
         # Not a superuser: Postgres lets those run programs and read files.
         if link.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (ROLE,)).fetchone() is None:
             link.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
+        # It may make no roles either, so the one that requests take on is made for it.
+        if link.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (REQUEST_ROLE,)).fetchone() is None:
+            link.execute(f"CREATE ROLE {REQUEST_ROLE} NOLOGIN")
+        link.execute(f"GRANT {REQUEST_ROLE} TO {ROLE}")
         if link.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
             link.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.dependencies import DatabaseDep, QueueDep, StorageDep
+from app.dependencies import QueueDep, StorageDep, WholeDatabaseDep
 from app.health import metrics, service
 from app.health.schemas import Alive, Links, Readiness
 from app.problems import responses
@@ -43,7 +43,9 @@ async def get_health() -> Alive:
     responses=responses(key=False)
     | {503: {"model": Readiness, "description": "A component does not answer; `components` says which."}},
 )
-async def get_readiness(database: DatabaseDep, queue: QueueDep, storage: StorageDep, response: Response) -> Readiness:
+async def get_readiness(
+    database: WholeDatabaseDep, queue: QueueDep, storage: StorageDep, response: Response
+) -> Readiness:
     """Postgres, Redis, storage and live workers, each asked for two seconds at most; and how workers are confined."""
     found = await service.readiness(database, queue, storage)
     response.status_code = 200 if found.ready else 503
@@ -64,7 +66,7 @@ async def get_readiness(database: DatabaseDep, queue: QueueDep, storage: Storage
         }
     },
 )
-async def get_metrics(database: DatabaseDep) -> Response:
+async def get_metrics(database: WholeDatabaseDep) -> Response:
     """Requests and bytes of this process; jobs and live workers of the whole service.
 
     Of jobs: how many by state and by pass, how long they wait and run, the oldest queued one's age, those past their

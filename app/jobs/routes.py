@@ -14,7 +14,7 @@ from app.access.service import Caller
 from app.access.tables import Action
 from app.answers import JsonLine
 from app.config import Settings
-from app.database import AsyncDatabase
+from app.database import WorkspaceDatabase
 from app.dependencies import DatabaseDep, QueueDep, SettingsDep
 from app.errors import (
     DataMismatch,
@@ -263,7 +263,7 @@ async def get_events(
 
 
 async def _stream(
-    database: AsyncDatabase, settings: Settings, caller: Caller, job_id: UUID, after: int, stopping: anyio.Event
+    database: WorkspaceDatabase, settings: Settings, caller: Caller, job_id: UUID, after: int, stopping: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
     """Every event after the given one, as it comes; ends with the job, or whole events before it when the API stops.
 

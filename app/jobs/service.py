@@ -7,27 +7,26 @@ from uuid import UUID
 from sqlalchemy import JSON, Integer, Select, bindparam, case, cast, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from app.artifacts.tables import ArtifactRow, PromotionRow
 from app.errors import NoReport, NotFound, ReportNotReady
 from app.jobs.routing import TRAINING
 from app.jobs.schemas import Job, JobEvent
 from app.jobs.states import TERMINAL, JobKind, JobState
-from app.jobs.tables import JobEventRow, JobRow, ReportRow
+from app.jobs.tables import WAITING, JobEventRow, JobRow, ReportRow
 from app.paging import cut, page_of
 
 
 def _jobs() -> Select[Any]:
     """Jobs as the API shows them, each with the queued jobs before it and what it delivered, in one statement."""
-    other = aliased(JobRow)
+    other = WAITING.c
     # Who can train takes from both queues of a device, so those that wait in one are before those in the other.
     device_queue = func.replace(JobRow.queue, TRAINING, "")
     mine = other.workspace_id == JobRow.workspace_id
     before = func.count().filter(mine, tuple_(other.priority, other.id) < tuple_(JobRow.priority, JobRow.id))
     waiting = (
         select(mine.label("mine"), func.count().label("jobs"), func.max(before).over().label("before"))
-        .where(other.state == JobState.QUEUED, other.queue.in_([device_queue, device_queue + TRAINING]))
+        .where(other.queue.in_([device_queue, device_queue + TRAINING]))
         .group_by(other.workspace_id)
         .correlate(JobRow)
         .subquery()

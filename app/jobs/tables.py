@@ -17,7 +17,9 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     Uuid,
+    column,
     func,
+    table,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -77,6 +79,16 @@ class JobRow(Base):
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     verdict: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     summary: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+
+
+# A view: where queued jobs stand is all that row security lets a workspace know of others', for the place in the queue.
+WAITING = table(
+    "waiting_jobs",
+    column("id", Uuid()),
+    column("workspace_id", Uuid()),
+    column("queue", Text()),
+    column("priority", SmallInteger()),
+)
 
 
 class JobDatasetRow(Base):

@@ -78,7 +78,7 @@ async def list_models(
     name: NameFilter = None,
 ) -> Page[Model]:
     """The workspace's models, newest first."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         rows, next_cursor = await uploads.list_page(
             session, MODELS, caller.workspace_id, limit=limit, cursor=cursor, status=status, name=name
         )
@@ -94,7 +94,7 @@ async def list_models(
 )
 async def get_model(model_id: ModelId, caller: Reader, database: DatabaseDep) -> Model:
     """One model; ask again until its `status` is no longer `inspecting`."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         return show(await uploads.find(session, MODELS, caller.workspace_id, model_id))
 
 
@@ -123,7 +123,7 @@ async def get_model_content(
     model_id: ModelId, request: Request, caller: Reader, database: DatabaseDep, storage: StorageDep
 ) -> Response:
     """The original bytes, whatever inspection made of them; `Range`, `If-Range` and `If-None-Match` are honoured."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         row = await uploads.find(session, MODELS, caller.workspace_id, model_id)
         content = Content(
             workspace_id=row.workspace_id,

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/passes", tags=["passes"])
 @router.get("", response_model=Passes, summary="List passes", operation_id="list_passes", responses=responses())
 async def list_passes(_: Reader, database: DatabaseDep) -> Passes:
     """Every optimization pass: what it does, what it needs, its arguments, and whether a live worker can run it."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         workers = await live_workers(session)
     return Passes(items=[_describe(entry, workers) for entry in CATALOGUE.values()])
 

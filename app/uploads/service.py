@@ -22,7 +22,7 @@ from app.blobs import quota, uploads
 from app.blobs.receiving import body_of, content_length, refuse_empty, take_in, too_large
 from app.blobs.uploads import OCTET_STREAM, Arrival, UploadKind
 from app.config import Settings
-from app.database import AsyncDatabase
+from app.database import WorkspaceDatabase
 from app.datasets.service import DATASETS
 from app.errors import Conflict, LatheError, NotFound, TooLarge
 from app.jobs.tables import JobRow
@@ -60,7 +60,7 @@ class ResumableUploads:
     """The resumable uploads of one workspace."""
 
     caller: Caller
-    database: AsyncDatabase
+    database: WorkspaceDatabase
     storage: Storage
     settings: Settings
 

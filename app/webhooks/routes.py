@@ -64,7 +64,7 @@ async def list_webhooks(
     caller: Administrator, database: DatabaseDep, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[Webhook]:
     """The workspace's webhooks, newest first."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         rows, next_cursor = await session.run_sync(
             lambda plain: service.list_page(plain, caller.workspace_id, limit=limit, cursor=cursor)
         )
@@ -80,7 +80,7 @@ async def list_webhooks(
 )
 async def get_webhook(webhook_id: WebhookId, caller: Administrator, database: DatabaseDep) -> Webhook:
     """One webhook; its secret was shown when it was made."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         return Webhook.model_validate(await session.run_sync(service.find, caller.workspace_id, webhook_id))
 
 
@@ -128,7 +128,7 @@ async def list_webhook_deliveries(
     cursor: Cursor = None,
 ) -> Page[WebhookDelivery]:
     """The messages of a webhook and what became of them, newest first; those that are over are kept for some days."""
-    async with database.session_scope() as session:
+    async with database.reading_scope() as session:
         deliveries, next_cursor = await session.run_sync(
             lambda plain: service.list_deliveries(
                 plain, caller.workspace_id, webhook_id, state=state, limit=limit, cursor=cursor

@@ -14,10 +14,12 @@ import psutil
 import psycopg
 import pytest
 import redis
+from alembic.util import CommandError
 from kombu import Connection
 from sqlalchemy import create_engine, text
 
 from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices, Stack, default_folder
+from app.schema import migrate
 
 PATIENCE_SECONDS = 30
 SLEEPER = ["sleep", "600"]
@@ -82,6 +84,16 @@ def test_the_service_is_no_superuser(services: EmbeddedServices) -> None:
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         link.execute("COPY (SELECT 1) TO PROGRAM 'true'")
+
+
+def test_whoever_may_not_have_the_role_of_requests_is_told_what_helps(services: EmbeddedServices) -> None:
+    superuser = {"host": str(services.folder.runtime), "user": "postgres", "dbname": "lathe", "autocommit": True}
+    with psycopg.connect(**superuser) as link:
+        link.execute("REVOKE lathe_request FROM lathe")
+        with pytest.raises(CommandError, match="CREATE ROLE lathe_request NOLOGIN; GRANT lathe_request TO"):
+            migrate(services.environment["DATABASE_URL"])
+        assert tables(services) == []
+        link.execute("GRANT lathe_request TO lathe")
 
 
 def test_redis_comes_back_empty(services: EmbeddedServices) -> None:

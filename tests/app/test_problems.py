@@ -125,7 +125,7 @@ async def test_a_fault_of_ours_tells_nothing_of_the_inside(
     app: FastAPI, client: httpx.AsyncClient, reader: Headers
 ) -> None:
     class Broken:
-        def session_scope(self) -> None:
+        def of_workspace(self, _: object) -> None:
             raise RuntimeError("the password is swordfish")
 
     working, app.state.database = app.state.database, Broken()
