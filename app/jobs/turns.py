@@ -7,7 +7,21 @@ thousand jobs gives way after each of them, and no wake-up is lost on a job that
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, ScalarSelect, Subquery, and_, func, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    ScalarSelect,
+    Select,
+    Subquery,
+    Text,
+    and_,
+    cast,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.selectable import LateralFromClause
 
@@ -18,6 +32,8 @@ from app.jobs.tables import JobRow
 
 # Of each workspace so many jobs are looked at: more workers than that do not ask at the same moment.
 HEADS = 32
+# Advisory locks of this kind: one a workspace, held by a claim that its limit on running jobs counts.
+CLAIMS = 7_226
 
 
 def takeable(threads: int | None, can_train: bool) -> ColumnElement[bool]:
@@ -62,14 +78,42 @@ def next_in_queue(
     The workspace of which least runs in this queue comes first, of equal ones that which was served longest ago. Who
     asks at the same time gets the next one: a job counts as running for those behind it.
     """
+    choice = _choice(job_id, takeable(threads, can_train), default_running_jobs)
+    # Each time anew: of a workspace that was found full, the next look sees as many running as may.
+    while (chosen := session.execute(choice).one_or_none()) is not None:
+        counts = chosen.most and chosen.kind == JobKind.OPTIMIZE
+        if not counts or _has_room(session, chosen.workspace_id, chosen.most):
+            break
+    return None if chosen is None else chosen.id
+
+
+def _has_room(session: Session, workspace_id: UUID, most: int) -> bool:
+    """Whether fewer run than may; if so, nobody else takes a job of this workspace before this transaction ends.
+
+    Of claims from several queues at one moment, none sees what the others are about to take: so they go one by one.
+    """
+    attempt = session.begin_nested()
+    session.execute(select(func.pg_advisory_xact_lock(CLAIMS, func.hashtext(cast(workspace_id, Text)))))
+    running = select(func.count()).where(
+        JobRow.workspace_id == workspace_id, JobRow.state == JobState.RUNNING, JobRow.kind == JobKind.OPTIMIZE
+    )
+    if session.execute(running).scalar_one() < most:
+        attempt.commit()
+        return True
+    attempt.rollback()  # which lets go of the lock: who holds one must not wait for another's
+    return False
+
+
+def _choice(job_id: UUID, condition: ColumnElement[bool], default_running_jobs: int) -> Select[UUID, UUID, str, int]:
+    """The job whose turn it is in the queue of `job_id`, with its workspace, its kind, and the limit that holds."""
     queue = select(JobRow.queue).where(JobRow.id == job_id).scalar_subquery()
-    waiting, busy = _heads(queue, takeable(threads, can_train)), _running(queue)
+    waiting, busy = _heads(queue, condition), _running(queue)
     most = func.coalesce(WorkspaceRow.running_jobs, default_running_jobs)
     room = or_(
         JobRow.kind != JobKind.OPTIMIZE, most == 0, func.coalesce(busy.c.optimizing, 0) + waiting.c.place <= most
     )
-    chosen = (
-        select(JobRow.id)
+    return (
+        select(JobRow.id, JobRow.workspace_id, JobRow.kind, most.label("most"))
         .select_from(WorkspaceRow)
         .join(waiting, true())
         .join(JobRow, JobRow.id == waiting.c.id)
@@ -80,7 +124,6 @@ def next_in_queue(
         .limit(1)
         .with_for_update(of=JobRow, key_share=True, skip_locked=True)
     )
-    return session.execute(chosen).scalar_one_or_none()
 
 
 def call_again(session: Session, job_id: UUID, default_running_jobs: int) -> None:

@@ -1,18 +1,22 @@
 """Whose turn it is: workspaces take turns, priorities count within one, and no more of one run than may."""
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from uuid_utils.compat import uuid7
 
 from app.access.service import ensure_workspace, set_limits
 from app.database import Database
 from app.jobs import lease, turns
 from app.jobs.lease import Claim
+from app.jobs.routing import TRAINING_QUEUES
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobRow
 from tests.app.jobs.factories import add_job, read_job
@@ -150,6 +154,49 @@ def test_no_more_of_a_workspace_run_than_may(database: Database, names: dict[UUI
         assert set_limits(session, "large", {"running_jobs": 4})
     assert take(database, jobs[0], most=3) is not None
     assert take(database, jobs[0], most=3) is None
+
+
+def test_claims_from_all_queues_at_once_keep_the_limit(database: Database, names: dict[UUID, str]) -> None:
+    queues = ("cpu", "gpu", *TRAINING_QUEUES)
+    for most in (1, 2, 3):
+        jobs = [add(database, names, "large", queue=queue) for queue in queues for _ in range(2)]
+        with ThreadPoolExecutor(8) as threads:
+            claims = [claim for claim in threads.map(partial(take, database, most=most), jobs) if claim]
+        assert len(claims) == most
+        for claim in claims:
+            end(database, claim)
+
+
+def test_who_finds_a_workspace_full_meanwhile_serves_another(database: Database, names: dict[UUID, str]) -> None:
+    """A claim that is not committed yet counts in other queues as well: they wait for it, and then choose again."""
+    first, second = add(database, names, "large", queue="cpu"), add(database, names, "large", queue="gpu")
+    other = add(database, names, "small", queue="gpu")
+    with ThreadPoolExecutor(1) as threads:
+        with database.session_scope() as session:
+            chosen = turns.next_in_queue(session, first, threads=None, can_train=True, default_running_jobs=1)
+            assert chosen == first
+            assert lease.claim(session, first, "test", 45.0)
+            meanwhile = threads.submit(take, database, second, most=1)
+            wait_for(lambda: somebody_waits(database))
+        claim = meanwhile.result()
+    assert claim is not None
+    assert claim.job_id == other
+    assert take(database, second, most=1) is None
+
+
+def somebody_waits(database: Database) -> bool:
+    """For an advisory lock, in this database."""
+    own = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    with database.session_scope() as session:
+        waiting = text(f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {own}")  # noqa: S608 - ours
+        return session.execute(waiting).first() is not None
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_job_that_was_held_back_is_called_again_as_soon_as_it_may_run(
