@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import httpx
@@ -29,6 +30,9 @@ from app.main import create_app, lifespan_of
 from app.schema import METADATA, migrate
 from app.storage import Storage
 from tests.app.documented import undocumented_headers
+
+if TYPE_CHECKING:
+    from app.embedded import Stack
 
 # Whole services that tests start time by fewer turns than they would for a user, who wants narrow intervals; and give a
 # model one thread, as tests that run beside each other would else wait for each other's spinning threads.
@@ -79,6 +83,20 @@ def services(servers: Services) -> Iterator[Services]:
     with server.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     server.dispose()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stack"]:
+    """The whole service, as `lathe serve` runs it, for tests that do it no harm."""
+    from app.embedded import Stack  # noqa: PLC0415 - as above
+
+    whole = Stack(tmp_path_factory.mktemp("stack") / "data", port=0)
+    try:
+        whole.start()
+        whole.wait_ready()
+        yield whole
+    finally:
+        whole.stop()
 
 
 @pytest.fixture

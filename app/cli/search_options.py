@@ -23,6 +23,12 @@ AllowOption = Annotated[
 MaxCandidatesOption = Annotated[
     int | None, typer.Option(min=1, max=1_000, help="With --auto: how many candidates are built at most.")
 ]
+ReuseOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--reuse/--no-reuse", help="With --auto: whether it goes on from what earlier searches finished. It does."
+    ),
+]
 MaxDropOption = Annotated[
     float | None, typer.Option(min=0, max=1, help="Contract: largest loss of the metric; 0.01 is a point.")
 ]
@@ -39,13 +45,18 @@ ObjectiveOption = Annotated[
 
 
 def search_of(
-    *, auto: bool, train: bool | None, allow: list[str] | None, max_candidates: int | None
+    *,
+    auto: bool,
+    train: bool | None,
+    allow: list[str] | None,
+    max_candidates: int | None,
+    reuse: bool | None,
 ) -> dict[str, Any] | None:
     """Raises typer.Exit where it is told of a search that there will not be."""
-    given = {"training": train, "passes": allow or None, "max_candidates": max_candidates}
+    given = {"training": train, "passes": allow or None, "max_candidates": max_candidates, "reuse": reuse}
     stated = {name: value for name, value in given.items() if value is not None}
     if stated and not auto:
-        fail("--train, --allow and --max-candidates say what --auto may do: give it as well", ExitCode.USAGE)
+        fail("--train, --allow, --max-candidates and --reuse say what --auto may do: give it as well", ExitCode.USAGE)
     return stated or None
 
 

@@ -20,6 +20,7 @@ from app.cli.search_options import (
     MaxCandidatesOption,
     MaxDropOption,
     ObjectiveOption,
+    ReuseOption,
     TrainOption,
     contract_of,
     objective_of,
@@ -93,6 +94,7 @@ def optimize(
     train: TrainOption = None,
     allow: AllowOption = None,
     max_candidates: MaxCandidatesOption = None,
+    reuse: ReuseOption = None,
     target: TargetOption = Device.CPU,
     threads: ThreadsOption = None,
     batch: BatchOption = None,
@@ -108,7 +110,7 @@ def optimize(
 ) -> None:
     """Submit a job. Models and datasets are ids, or files, which are uploaded first."""
     chain = _recipe(passes, recipe, auto=auto)
-    search = search_of(auto=auto, train=train, allow=allow, max_candidates=max_candidates)
+    search = search_of(auto=auto, train=train, allow=allow, max_candidates=max_candidates, reuse=reuse)
     contract, wanted = contract_of(max_drop, floor, confidence), objective_of(objective)
     if metric is None and (output or labels):
         fail("--output and --labels say where a metric is measured: name it with --metric", ExitCode.USAGE)

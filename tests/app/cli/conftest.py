@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,6 @@ class Outcome:
 
 
 LatheCommand = Callable[..., Outcome]
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Postgres, Redis, API, workers and housekeeping; started once."""
-    whole = Stack(tmp_path_factory.mktemp("stack") / "data", port=0)
-    whole.start()
-    try:
-        whole.wait_ready()
-        yield whole
-    finally:
-        whole.stop()
 
 
 @pytest.fixture(scope="session")

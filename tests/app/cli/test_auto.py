@@ -62,6 +62,16 @@ def test_the_next_search_says_what_it_did_not_build_again(
 
 
 @pytest.mark.long
+def test_a_search_builds_all_anew_where_it_is_told_to(
+    lathe: LatheCommand, job: dict[str, Any], files: dict[str, Path]
+) -> None:
+    judged = ["--evaluation", files["evaluation"], "--metric", "top1", "--labels", "label"]
+    again = lathe("optimize", job["model_id"], *ARGUMENTS, *judged, "--no-reuse", "--watch", "--json").json
+    attempts = lathe("report", again["id"], "--json").json["search"]["attempts"]
+    assert {one["cached"] for one in attempts} == {False}
+
+
+@pytest.mark.long
 def test_its_manifest_gives_the_same_bytes_again(lathe: LatheCommand, job: dict[str, Any], tmp_path: Path) -> None:
     downloaded = lathe("download", job["id"], tmp_path, "--kind", "manifest", "--json")
     again = lathe("replay", downloaded.json["path"], "--json")

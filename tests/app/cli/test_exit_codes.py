@@ -93,10 +93,11 @@ def test_a_key_that_opens_nothing(lathe: LatheCommand, monkeypatch: pytest.Monke
         pytest.param(["optimize", "m.onnx", "--pass", "a", "--recipe", "b"], "--recipe", id="two recipes"),
         pytest.param(["optimize", "m.onnx", "--recipe", "absent.json"], "absent.json", id="missing recipe"),
         pytest.param(["optimize", "m.onnx", "--pass", "a", "--labels", "y"], "--metric", id="labels without a metric"),
-        pytest.param(["optimize", "m.onnx", "--recipe", "auto"], "auto: No such file", id="no automatic search yet"),
+        pytest.param(["optimize", "m.onnx", "--recipe", "auto"], "auto: No such file", id="auto is no file"),
         pytest.param(["optimize", "nofile.onnx", "--pass", "a"], "lathe models", id="neither an id nor a file"),
         pytest.param(["optimize", str(UNKNOWN), "--pass", "a", "--training", "no.npz"], "no.npz", id="missing dataset"),
         pytest.param(["optimize", "m.onnx", "--pass", "a", "--max-drop", "7"], "--max-drop", id="impossible contract"),
+        pytest.param(["optimize", "m.onnx", "--pass", "a", "--no-reuse"], "--auto", id="a search's option without one"),
         pytest.param(["watch", "7"], "UUID", id="not an id"),
     ],
 )
