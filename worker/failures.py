@@ -16,10 +16,11 @@ UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under th
 class JobFailed(Exception):
     """The attempt failed; `retryable` where another could end otherwise."""
 
-    def __init__(self, fault: Fault, *, retryable: bool) -> None:
+    def __init__(self, fault: Fault, *, retryable: bool, peak_memory_bytes: int | None = None) -> None:
         super().__init__(fault.detail)
         self.fault = fault
         self.retryable = retryable
+        self.peak_memory_bytes = peak_memory_bytes
 
 
 class ResultNotStored(Exception):

@@ -132,6 +132,7 @@ def publish(
         verdict=as_json(result.verdict) if result.verdict else None,
         summary=as_json(result.summary) if result.summary else None,
         runner_seconds=runner_seconds,
+        peak_memory_bytes=result.peak_memory_bytes,
     )
     # Behind the end: nothing can take this place once the job is over.
     session.execute(delete(ArtifactRow).where(provisional(claim.job_id)))

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import DATABASE_AWAY, Database
-from app.errors import Fault, LatheError
+from app.errors import LatheError
 from app.jobs import lease, turns
 from app.jobs.checkpoints import checkpoints_of
 from app.jobs.lease import Claim, Progress
@@ -141,7 +141,7 @@ class Supervisor:
             )
             log.info("attempt_handed_back")
         except JobFailed as failure:
-            self._fail(claim, failure.fault, retryable=failure.retryable)
+            self._fail(claim, failure)
         except ResultNotStored as unstored:
             log.warning("result_not_stored", error=repr(unstored.__cause__))
             self._repeat(claim, unstored.__cause__)
@@ -150,7 +150,8 @@ class Supervisor:
             if is_shortage(error):
                 self._defer(claim, error)
                 return
-            self._fail(claim, ours("internal_error", f"The attempt broke: {type(error).__name__}."), retryable=True)
+            fault = ours("internal_error", f"The attempt broke: {type(error).__name__}.")
+            self._fail(claim, JobFailed(fault, retryable=True))
 
     def _attempt(self, claim: Claim, folder: Path, heart: Heart) -> None:
         try:
@@ -174,7 +175,7 @@ class Supervisor:
             if result.retryable:
                 log.warning("runner_failed", stderr=errors)
             fault = result.fault or ours("internal_error", "The runner gave no reason.")
-            raise JobFailed(fault, retryable=result.retryable)
+            raise JobFailed(fault, retryable=result.retryable, peak_memory_bytes=result.peak_memory_bytes)
         self._publish(claim, result, folder, heart, runner_seconds)
 
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> tuple[int, str]:
@@ -294,8 +295,9 @@ class Supervisor:
         self._write(find)
         return without_bytes(self.storage, claim, copies)
 
-    def _fail(self, claim: Claim, fault: Fault, *, retryable: bool) -> None:
-        if retryable and claim.attempt < claim.max_attempts:
+    def _fail(self, claim: Claim, failure: JobFailed) -> None:
+        fault, memory = failure.fault, failure.peak_memory_bytes
+        if failure.retryable and claim.attempt < claim.max_attempts:
             wait = lease.backoff(self.settings.jobs.backoff_seconds, claim.attempt)
             self._write(
                 lambda session: lease.requeue(
@@ -304,7 +306,9 @@ class Supervisor:
             )
             log.warning("attempt_failed", code=fault.code, detail=fault.detail, again_in_seconds=wait)
         else:
-            self._write(lambda session: lease.finish(session, claim, JobState.FAILED, error=fault))
+            self._write(
+                lambda session: lease.finish(session, claim, JobState.FAILED, error=fault, peak_memory_bytes=memory),
+            )
             log.warning("job_failed", code=fault.code, detail=fault.detail)
 
     def _defer(self, claim: Claim, error: Exception) -> None:

@@ -1,11 +1,13 @@
-"""Figures of jobs as the database has them: how many, of which passes, how old, how long they waited and ran."""
+"""Figures of jobs as the database has them: how many, of which passes, how old, how long they waited and ran, and what
+memory that took.
+"""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, case, column, func, literal_column, select
+from sqlalchemy import case, column, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,6 +15,7 @@ from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobRow
 
 BOUNDS_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
+BOUNDS_BYTES = tuple((128 << 20) << doubled for doubled in range(10))  # 128 MiB to 64 GiB
 SEARCH = "auto"
 
 
@@ -34,17 +37,26 @@ async def read_job_figures(session: AsyncSession) -> JobFigures:
             await _by_pass(session),
             await _oldest_queued(session),
             await _past_lease(session),
-            await _durations(
+            await _histogram(
                 session,
                 "lathe_job_waiting_seconds",
                 "From a job's submission until its last attempt began, in seconds.",
-                JobRow.started_at - JobRow.created_at,
+                func.extract("epoch", JobRow.started_at - JobRow.created_at),
+                BOUNDS_SECONDS,
             ),
-            await _durations(
+            await _histogram(
                 session,
                 "lathe_job_running_seconds",
                 "Of jobs that are over, the last attempt, in seconds.",
-                JobRow.finished_at - JobRow.started_at,
+                func.extract("epoch", JobRow.finished_at - JobRow.started_at),
+                BOUNDS_SECONDS,
+            ),
+            await _histogram(
+                session,
+                "lathe_runner_peak_memory_bytes",
+                "Of jobs that are over, the peak resident memory of the largest process that their runner was or had.",
+                JobRow.peak_memory_bytes,
+                BOUNDS_BYTES,
             ),
         ]
     )
@@ -98,20 +110,19 @@ async def _past_lease(session: AsyncSession) -> Metric:
     return GaugeMetricFamily("lathe_jobs_past_lease", words, value=count)
 
 
-async def _durations(session: AsyncSession, name: str, words: str, length: ColumnElement[Any]) -> Metric:
-    """By kind. Jobs that were deleted count no more."""
-    seconds = func.extract("epoch", length)
-    within = [func.count().filter(seconds <= bound) for bound in BOUNDS_SECONDS]
-    lengths = (
-        select(JobRow.kind, func.count(), func.sum(seconds), *within).where(length.is_not(None)).group_by(JobRow.kind)
+async def _histogram(session: AsyncSession, name: str, words: str, value: Any, bounds: Sequence[float]) -> Metric:
+    """By kind, of jobs that have the value. Jobs that were deleted count no more."""
+    within = [func.count().filter(value <= bound) for bound in bounds]
+    figures = (
+        select(JobRow.kind, func.count(), func.sum(value), *within).where(value.is_not(None)).group_by(JobRow.kind)
     )
     histogram = HistogramMetricFamily(name, words, labels=("kind",))
-    for kind, count, total, *counts in await session.execute(lengths):
-        histogram.add_metric((kind,), list(_buckets(counts, count)), float(total))
+    for kind, count, total, *counts in await session.execute(figures):
+        histogram.add_metric((kind,), list(_buckets(bounds, counts, count)), float(total))
     return histogram
 
 
-def _buckets(counts: Iterable[int], count: int) -> Iterator[tuple[str, float]]:
-    for bound, below in zip(BOUNDS_SECONDS, counts, strict=True):
+def _buckets(bounds: Sequence[float], counts: Iterable[int], count: int) -> Iterator[tuple[str, float]]:
+    for bound, below in zip(bounds, counts, strict=True):
         yield f"{float(bound)}", below
     yield "+Inf", count

@@ -69,8 +69,8 @@ async def get_readiness(
 async def get_metrics(database: WholeDatabaseDep) -> Response:
     """Requests and bytes of this process; jobs and live workers of the whole service.
 
-    Of jobs: how many by state and by pass, how long they wait and run, the oldest queued one's age, those past their
-    lease.
+    Of jobs: how many by state and by pass, how long they wait and run and what memory their runners take, the oldest
+    queued one's age, those past their lease.
     """
     async with database.session_scope() as session:
         text = await metrics.render(session)

@@ -149,6 +149,7 @@ def finish(
     verdict: dict[str, Any] | None = None,
     summary: dict[str, Any] | None = None,
     runner_seconds: float | None = None,
+    peak_memory_bytes: int | None = None,
 ) -> bool:
     """End the job. False where the lease is not ours any more: the caller must then roll everything back."""
     row = session.execute(
@@ -161,6 +162,7 @@ def finish(
                 "error": error.model_dump() if error else None,
                 "verdict": verdict,
                 "summary": summary,
+                "peak_memory_bytes": peak_memory_bytes,
             }
         )
         .returning(JobRow.id)

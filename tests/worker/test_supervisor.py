@@ -33,6 +33,9 @@ from worker.listener import MAX_EVENTS
 from worker.memory import affordable_bytes
 from worker.supervisor import Supervisor
 
+# What a Python process without any model has at the least.
+RUNNER_FLOOR_BYTES = 8 << 20
+
 
 def runners(supervisor: Supervisor) -> list[psutil.Process]:
     """The processes of its runners, outermost first: launcher, process 1 of the namespace, the runner, its children."""
@@ -66,6 +69,7 @@ def test_an_inspection_rejects_what_is_no_model(supervisor: Supervisor, database
     row, job = read_model(database, model), read_job(database, job_id)
     assert (job.state, job.attempt, row.status) == (JobState.FAILED, 1, "rejected")
     assert job.error is not None and row.problem == job.error
+    assert job.peak_memory_bytes is not None and RUNNER_FLOOR_BYTES < job.peak_memory_bytes < 1 << 30
 
 
 def test_a_job_delivers_its_artifact_its_report_and_its_figures(
@@ -90,6 +94,7 @@ def test_a_job_delivers_its_artifact_its_report_and_its_figures(
     job = read_job(database, job_id)
     assert job.state == JobState.SUCCEEDED, job.error
     assert (job.progress, job.verdict and job.verdict["outcome"]) == (1.0, "no_contract")
+    assert job.peak_memory_bytes is not None and RUNNER_FLOOR_BYTES < job.peak_memory_bytes < 4 << 30
     with database.session_scope() as session:
         artifacts = session.scalars(select(ArtifactRow).where(ArtifactRow.job_id == job_id)).all()
         assert {each.kind for each in artifacts} == {"model", "manifest"}

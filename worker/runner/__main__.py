@@ -4,6 +4,7 @@ Reads `job.json`, leaves `result.json`. The exit code is 0 where a result was wr
 """
 
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     workdir = Path(arguments[0])
     job = RunnerJob.model_validate_json((workdir / JOB_FILE).read_bytes())
-    result = run_job(job, workdir, Events())
+    result = run_job(job, workdir, Events()).model_copy(update={"peak_memory_bytes": peak_memory_bytes()})
     try:
         write_result(result, workdir)
     except OSError as error:
@@ -46,6 +47,11 @@ def run_job(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
         return RunnerResult(outcome="failed", fault=error.fault())
     except Exception as error:
         return _broken(error, job, workdir)
+
+
+def peak_memory_bytes() -> int:
+    """Of this process, or of that child of its own which took more."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
 
 
 def write_result(result: RunnerResult, workdir: Path) -> None:

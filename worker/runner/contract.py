@@ -113,6 +113,9 @@ class RunnerResult(Strict):
     outcome: Literal["succeeded", "failed"]
     fault: Fault | None = None
     retryable: bool = Field(default=False, description="True only where another attempt could end otherwise.")
+    peak_memory_bytes: int | None = Field(
+        default=None, ge=0, lt=2**63, description="Peak resident memory of the largest process of the runner."
+    )
     model: ModelInspection | None = None
     dataset: DatasetInspection | None = None
     artifacts: list[OutputFile] = Field(default_factory=list, max_length=64)

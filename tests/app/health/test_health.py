@@ -137,7 +137,8 @@ async def test_metrics_tell_passes_leases_and_how_long_jobs_take(client: httpx.A
     chain = {"recipe": [{"pass": "prune_structured"}, {"pass": "quantize_static"}]}
     past = {"created_at": now - timedelta(seconds=100), "started_at": now - timedelta(seconds=80)}
     add_job(database, request=chain)
-    add_job(database, request={"recipe": "auto"}, state="succeeded", finished_at=now - timedelta(seconds=40), **past)
+    over = {"state": "succeeded", "finished_at": now - timedelta(seconds=40), "peak_memory_bytes": 300 << 20}
+    add_job(database, request={"recipe": "auto"}, **over, **past)
     add_job(database, request=chain, state="running", lease_expires_at=now - timedelta(seconds=1), **past)
     found = await samples(client)
 
@@ -152,6 +153,10 @@ async def test_metrics_tell_passes_leases_and_how_long_jobs_take(client: httpx.A
     assert value("lathe_job_running_seconds_sum", kind="optimize") == pytest.approx(40)
     assert value("lathe_job_running_seconds_bucket", kind="optimize", le="30.0") == 0
     assert value("lathe_job_running_seconds_bucket", kind="optimize", le="60.0") == 1
+    assert value("lathe_runner_peak_memory_bytes_count", kind="optimize") == 1
+    assert value("lathe_runner_peak_memory_bytes_sum", kind="optimize") == 300 << 20
+    assert value("lathe_runner_peak_memory_bytes_bucket", kind="optimize", le=f"{float(256 << 20)}") == 0
+    assert value("lathe_runner_peak_memory_bytes_bucket", kind="optimize", le=f"{float(512 << 20)}") == 1
 
 
 async def test_metrics_count_the_bytes_of_uploads(client: httpx.AsyncClient, writer: Headers) -> None:
@@ -170,6 +175,9 @@ async def test_metrics_count_requests_by_template(client: httpx.AsyncClient, rea
         await client.get(f"/v1/models/00000000-0000-0000-0000-00000000000{last}", headers=reader)
     after = await samples(client)
     assert after["lathe_http_requests_total", labels] - before == 3
+    timed = frozenset({"method": "GET", "route": "/v1/models/{model_id}"}.items())
+    assert after["lathe_http_request_seconds_count", timed] >= 3
+    assert after["lathe_http_request_seconds_sum", timed] > 0
     assert not any("00000000" in value for _, labels in after for _, value in labels)
 
 
