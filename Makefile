@@ -71,7 +71,7 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-venv $(PINS)
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-venv $(PINS)
 	@echo "Installing what the checks need into $(VENV), torch among it: once"
-	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),training,dev]'
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),training,tracing,dev]'
 	@touch $@ $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-venv $(PINS)

@@ -4,6 +4,7 @@
 """
 
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -144,6 +145,12 @@ class Settings(BaseSettings):
     secret_key: SecretStr = Field(
         default=SecretStr(""), description="Keys the hashes of API keys; at least 32 characters, kept out of backups."
     )
+    # The variables of OpenTelemetry's SDK are read by itself; this one says whether there is any tracing.
+    otlp_endpoint: str = Field(
+        default="",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="Where traces go, by OTLP over HTTP.",
+    )
     embedded: bool = Field(default=False, description="Set by `lathe serve`: one machine, bundled Postgres and Redis.")
     work_folder: Path = Field(default=Path("/tmp/lathe-work"), description="Where runners get their folders.")  # noqa: S108 - each runner's folder inside is made 0700
     log_json: bool = False
@@ -156,6 +163,16 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     runner: RunnerSettings = Field(default_factory=RunnerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+
+    @model_validator(mode="after")
+    def refuse_traces_that_nothing_can_send(self) -> Self:
+        """Raises ValueError: an endpoint without the extra would be traces that silently never come."""
+        if self.otlp_endpoint and not (_installed("opentelemetry.sdk") and _installed("opentelemetry.exporter.otlp")):
+            raise ValueError(
+                "OTEL_EXPORTER_OTLP_ENDPOINT is set, and what sends traces is not installed: "
+                "`pip install 'lathe[tracing]'`, or unset it"
+            )
+        return self
 
     @model_validator(mode="after")
     def refuse_missing_urls_and_default_secrets(self) -> Self:
@@ -175,6 +192,13 @@ class Settings(BaseSettings):
             if password is not None and password.lower() in KNOWN_DEFAULT_SECRETS:
                 raise ValueError(f"{name} holds a well-known default password")
         return self
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package around it is missing
+        return False
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI
 
 from app.access.dependencies import Authenticator
@@ -24,6 +25,7 @@ from app.queue import Queue
 from app.recipes.routes import router as passes
 from app.storage import Storage
 from app.surface import Api, refuse_unknown_query
+from app.tracing import tracing_of
 from app.uploads.routes import router as uploads
 from app.webhooks.routes import router as webhooks
 
@@ -45,7 +47,9 @@ def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
         app.state.queue = Queue(settings)
         app.state.authenticator = Authenticator(app.state.database, settings)
         app.state.rate_limiter = RateLimiter(settings)
+        app.state.tracing = tracing_of(settings, "lathe-api")
         yield
+        await to_thread.run_sync(app.state.tracing.close)
         await app.state.rate_limiter.close()
         app.state.queue.close()
         await app.state.database.dispose()
@@ -64,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         dependencies=[Depends(refuse_unknown_query)],
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},  # see `tracing`
     )
     install_problems(app)
     install_observation(app)

@@ -5,6 +5,8 @@ Plain ASGI: nothing here buffers a body, so that uploads, downloads and event st
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +19,7 @@ from app.errors import TooLarge
 from app.health.metrics import RECEIVED_BYTES, REQUEST_COUNT, REQUEST_SECONDS, SENT_BYTES
 from app.problems import internal_problem, problem_response
 from app.surface import surface_of
+from app.tracing import Tracing
 from app.uploads.protocol import TusLayer, is_upload_path
 
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -25,6 +28,8 @@ STREAMED = frozenset({"/v1/models", "/v1/datasets"})
 # Polls would drown what matters: they are counted, and logged only when they fail or take long.
 READING = frozenset({"GET", "HEAD"})
 SLOW_SECONDS = 1.0
+# Asked every few seconds by what watches over the service.
+UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -55,7 +60,11 @@ class Observation:
         state["request_id"] = given if SANE_ID.fullmatch(given) else uuid4().hex
         state["headers"] = SECURITY_HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
         exchange = _Exchange(state, receive, send)
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+        route = surface_of(self._application).template(scope["path"]) or "other"
+        with (
+            structlog.contextvars.bound_contextvars(request_id=exchange.request_id),
+            self._trace(scope, route, exchange),
+        ):
             try:
                 await self._app(scope, exchange.receive, exchange.send)
             except Exception:
@@ -64,11 +73,29 @@ class Observation:
                     raise  # the answer has begun: only a broken connection can tell the client
                 await internal_problem()(scope, receive, exchange.send)
             finally:
-                self._note(scope, exchange)
+                self._note(scope, route, exchange)
 
-    def _note(self, scope: Scope, exchange: "_Exchange") -> None:
+    @contextmanager
+    def _trace(self, scope: Scope, route: str, exchange: "_Exchange") -> Iterator[None]:
+        """A span that others may be the parents of; what it tells is no more than the log does, without addresses."""
+        if route in UNTRACED:
+            yield
+            return
+        tracing: Tracing = self._application.state.tracing
+        about = {"http.request.method": scope["method"], "http.route": route, "lathe.request_id": exchange.request_id}
+        parent = Headers(scope=scope).get("traceparent")
+        name = f"{scope['method']} {route}"
+        with tracing.span(name, parent=parent, kind="server", attributes=about) as span:
+            try:
+                yield
+            finally:
+                status = exchange.status or 499
+                span.note({"http.response.status_code": status})
+                if status >= 500:
+                    span.fail(str(status))
+
+    def _note(self, scope: Scope, route: str, exchange: "_Exchange") -> None:
         method, path, status = scope["method"], scope["path"], exchange.status or 499
-        route = surface_of(self._application).template(path) or "other"
         REQUEST_COUNT.labels(method, route, str(status)).inc()
         REQUEST_SECONDS.labels(method, route).observe(exchange.began_after_seconds)
         RECEIVED_BYTES.labels(method, route).inc(exchange.received_bytes)

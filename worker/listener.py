@@ -20,6 +20,7 @@ from worker.runner.contract import MAX_EVENT_BYTES, Best, Event, Piece
 # Beyond this an attempt shows its progress and nothing else; a runner could fill the disk with what it says. What a
 # search tried is counted apart: a day of progress must not take its place.
 MAX_EVENTS = 5000
+MAX_PHASES = 1000
 FLUSH_SECONDS = 0.5
 # The job's row follows every value; the list of events keeps those that a reader would notice.
 VISIBLE_PROGRESS = 0.01
@@ -52,6 +53,8 @@ class Listener:
         self._kept: Counter[bool] = Counter()  # by whether they tell of what was found
         self._noted = (-1.0, 0.0)  # progress, and when it became an event
         self._flushed = time.monotonic()
+        self.phases: list[tuple[str, int]] = []
+        """Each phase that was heard of, and when it began: nanoseconds since 1970."""
         self._thread = threading.Thread(target=self._listen, name=f"listener-{claim.job_id}", daemon=True)
         self._thread.start()
 
@@ -104,6 +107,8 @@ class Listener:
             if event.piece is not None:
                 self._on_piece(event.piece)
             return
+        if event.phase is not None and len(self.phases) < MAX_PHASES:
+            self.phases.append((event.phase, time.time_ns()))
         with self._lock:
             before = self._progress
             self._progress = Progress(

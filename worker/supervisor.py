@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from app.jobs.checkpoints import checkpoints_of
 from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobKind, JobState
 from app.storage import Storage
+from app.tracing import Span, Tracing
 from worker import sandbox
 from worker.abilities import can_train
 from worker.checkpoints import Keeper
@@ -73,6 +75,7 @@ FREE_REPEATS = 3
 RESULT_NOT_STORED = "result_not_stored"
 # Beyond a job's time, for bringing its files and taking them away.
 TRANSFER_SECONDS = 3600.0
+OUTCOME = "lathe.outcome"
 PUBLISHING = {"type": "phase", "phase": "publishing"}
 log = structlog.get_logger()
 
@@ -97,19 +100,33 @@ class Supervisor:
     database: Database
     storage: Storage
     stopping: threading.Event
+    tracing: Tracing = field(default_factory=Tracing)
 
     def run(self, job_id: UUID) -> None:
         """Run one attempt at the job whose turn it is in this one's queue, if there is one to be taken."""
+        began_ns = time.time_ns()
         claim = self._claim(job_id)
         if claim is None:
             return
-        with structlog.contextvars.bound_contextvars(
-            job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt
+        with (
+            structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt),
+            self.tracing.span(
+                f"attempt {claim.kind}",
+                parent=claim.traceparent,
+                since_ns=began_ns,
+                kind="consumer",
+                attributes={
+                    "lathe.job_id": str(claim.job_id),
+                    "lathe.attempt": claim.attempt,
+                    "lathe.fence": claim.fence,
+                },
+            ) as span,
         ):
+            self.tracing.past("claim", began_ns, time.time_ns())
             log.info("attempt_started", kind=claim.kind)
             until = claim.budget_seconds + self.settings.runner.grace_seconds + TRANSFER_SECONDS
             with Heart(self.database, claim, self.settings.jobs, until) as heart:
-                self._run_claimed(claim, heart)
+                self._run_claimed(claim, heart, span)
 
     def _claim(self, job_id: UUID) -> Claim | None:
         holder = f"{socket.gethostname()}:{os.getpid()}"
@@ -123,16 +140,19 @@ class Supervisor:
             lease_seconds = self.settings.jobs.lease_seconds
             return lease.claim(session, chosen, holder, lease_seconds, threads=threads, can_train=trains)
 
-    def _run_claimed(self, claim: Claim, heart: Heart) -> None:
+    def _run_claimed(self, claim: Claim, heart: Heart, span: Span) -> None:
         try:
             with work_folder(self.settings.work_folder) as folder:
                 self._attempt(claim, folder, heart)
             log.info("attempt_succeeded")
+            span.note({OUTCOME: "succeeded"})
         except LeaseLost:
             log.warning("lease_lost")
+            span.note({OUTCOME: "lease_lost"})
         except Cancelled:
             self._write(lambda session: lease.finish(session, claim, JobState.CANCELLED))
             log.info("attempt_cancelled")
+            span.note({OUTCOME: "cancelled"})
         except Stopping:
             self._write(
                 lambda session: lease.requeue(
@@ -140,12 +160,16 @@ class Supervisor:
                 ),
             )
             log.info("attempt_handed_back")
+            span.note({OUTCOME: "handed_back"})
         except JobFailed as failure:
+            span.fail(failure.fault.code)
             self._fail(claim, failure)
         except ResultNotStored as unstored:
+            span.fail("result_not_stored")
             log.warning("result_not_stored", error=repr(unstored.__cause__))
             self._repeat(claim, unstored.__cause__)
         except Exception as error:  # the attempt ends here, whatever it was; the log keeps the trace
+            span.fail(type(error).__name__)
             log.exception("attempt_broke")
             if is_shortage(error):
                 self._defer(claim, error)
@@ -155,12 +179,14 @@ class Supervisor:
 
     def _attempt(self, claim: Claim, folder: Path, heart: Heart) -> None:
         try:
-            job = fetch(self.database, self.storage, self.settings, claim, folder)
+            with self.tracing.span("fetch"):
+                job = fetch(self.database, self.storage, self.settings, claim, folder)
         except UnreadableInput as unreadable:
             fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
             raise JobFailed(fault, retryable=True) from unreadable
         started, kills = time.monotonic(), out_of_memory_kills()
-        status, errors = self._run_child(claim, job, folder, heart)
+        with self.tracing.span("runner"):
+            status, errors = self._run_child(claim, job, folder, heart)
         runner_seconds = round(time.monotonic() - started, 3)
         try:
             result = read_result(folder, claim.kind)
@@ -176,7 +202,8 @@ class Supervisor:
                 log.warning("runner_failed", stderr=errors)
             fault = result.fault or ours("internal_error", "The runner gave no reason.")
             raise JobFailed(fault, retryable=result.retryable, peak_memory_bytes=result.peak_memory_bytes)
-        self._publish(claim, result, folder, heart, runner_seconds)
+        with self.tracing.span("publish"):
+            self._publish(claim, result, folder, heart, runner_seconds)
 
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> tuple[int, str]:
         """Run the child to its end. Returns its exit status and the tail of what it said on stderr."""
@@ -206,9 +233,15 @@ class Supervisor:
                 nominations.close()
                 pieces.close()
                 listener.flush(self.database, force=True)
+                self._trace_phases(listener.phases)
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
             stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - STDERR_TAIL_BYTES))
             return process.returncode, stderr.read(STDERR_TAIL_BYTES).decode(errors="replace")
+
+    def _trace_phases(self, phases: list[tuple[str, int]]) -> None:
+        """Each until the next began, and the last until now."""
+        for (name, began_ns), (_, end_ns) in pairwise([*phases, ("", time.time_ns())]):
+            self.tracing.past(name, began_ns, end_ns)
 
     def _attend(self, process: subprocess.Popen[bytes], listener: Listener, heart: Heart, job: RunnerJob) -> None:
         """Wait for the child's end. Raises what must end it before."""

@@ -13,6 +13,7 @@ from app.database import Database
 from app.jobs.routing import queues_served
 from app.queue import RUN_JOB
 from app.storage import Storage
+from app.tracing import tracing_of
 from worker.abilities import can_train
 from worker.presence import Presence
 from worker.supervisor import Supervisor
@@ -25,7 +26,8 @@ stopping = threading.Event()
 @lru_cache(maxsize=1)
 def supervisor() -> Supervisor:
     settings = get_settings()
-    return Supervisor(settings, Database(settings), Storage(settings), stopping)
+    tracing = tracing_of(settings, "lathe-worker")
+    return Supervisor(settings, Database(settings), Storage(settings), stopping, tracing)
 
 
 def run_job(job_id: str) -> None:

@@ -24,6 +24,8 @@ def serve(
     data: DataOption = None,
 ) -> None:
     """Run the whole service on this machine until it is interrupted: Postgres, Redis, API, workers, housekeeping."""
+    from pydantic import ValidationError
+
     try:
         from app.embedded import EmbeddedError, Stack, default_folder
     except ImportError as error:
@@ -32,6 +34,8 @@ def serve(
         Stack(data or default_folder(), host=host, port=port, say=typer.echo).run_forever()
     except EmbeddedError as error:
         fail(str(error), ExitCode.FAILED)
+    except ValidationError as error:
+        fail("; ".join(item["msg"] for item in error.errors()), ExitCode.USAGE)
 
 
 def migrate() -> None:

@@ -47,6 +47,7 @@ class Claim:
     budget_seconds: float
     attempt: int
     max_attempts: int
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def claim(
             JobRow.budget_seconds,
             JobRow.attempt,
             JobRow.max_attempts,
+            JobRow.traceparent,
         )
     ).one_or_none()
     if row is None:

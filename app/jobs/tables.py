@@ -30,6 +30,7 @@ from app.access.tables import WorkspaceRow
 from app.database import Base
 from app.datasets.tables import DatasetRow
 from app.models.tables import ModelRow
+from app.tracing import current_traceparent
 
 
 class JobRow(Base):
@@ -77,6 +78,8 @@ class JobRow(Base):
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     version: Mapped[int] = mapped_column(BigInteger, default=0)
+    # The span of the request that submitted it, where requests are traced: attempts at it belong to the same trace.
+    traceparent: Mapped[str | None] = mapped_column(Text, default=current_traceparent)
 
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     verdict: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
