@@ -6,6 +6,7 @@
 #   make test-long   the same, and the tests that are marked long
 #   make lint    the first three of them
 #   make bench   measure the service against its floor
+#   make bench-faults  kill, stop and starve the service under a load: ARGS='--jobs 10000 --faults 500'
 #   make bench-peers   measure the passes against other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-auto    measure the search against the best of other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-compression   measure pruning, low rank and training on digits: ARGS='--mnist FOLDER'
@@ -20,7 +21,7 @@ PINS := pyproject.toml constraints.txt
 RUN_EXTRAS := worker,embedded,demo
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test test-long lint bench bench-peers bench-auto bench-compression clean
+.PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +46,9 @@ lint: $(VENV)/.stamp-test
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.service
+
+bench-faults: $(VENV)/.stamp-bench
+	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 bench-peers: $(VENV)/.stamp-bench-peers
 	$(BIN)/python -m benchmarks.peers $(ARGS)

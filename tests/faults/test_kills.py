@@ -8,8 +8,11 @@ import os
 import signal
 
 import psutil
+import pytest
 
 from tests.faults.service import Service
+
+pytestmark = pytest.mark.long  # storms do the same to more jobs at once
 
 
 def test_a_killed_runner_is_run_again(service: Service, model: str) -> None:

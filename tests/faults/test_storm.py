@@ -1,0 +1,53 @@
+"""A short storm: jobs run while one fault of many a kind strikes. `python -m benchmarks.faults` is the long form."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.storm.plan import Mix
+from tests.faults.storm.storm import Outcome, Plan, Storm
+from tests.faults.storm.strikes import FAULTS
+
+# Short leases, so that nobody need wait for the real ones.
+SHORT = {
+    "LATHE_JOBS_LEASE_SECONDS": "4",
+    "LATHE_JOBS_HEARTBEAT_SECONDS": "1",
+    "LATHE_JOBS_REPUBLISH_SECONDS": "3",
+    "LATHE_JOBS_BACKOFF_SECONDS": "0.3",
+}
+QUICK = [
+    "kill -9 of a runner",
+    "kill -9 of a supervisor",
+    "kill -9 of the API",
+    "Redis killed and wiped",
+    "Postgres restarted immediately",
+    "answers to commits lost: accept",
+    "answers to commits lost: claim",
+    "answers to commits lost: finish",
+    "a message delivered 100 times",
+    "forged messages",
+]
+
+
+def storm(folder: Path, names: list[str], jobs: int, *, lean: bool = False) -> Outcome:
+    mix = Mix(success=15, own_fault=70, cancel=15)
+    plan = Plan(jobs, len(names), names=names, mix=mix, depth=4, settings=SHORT, lean=lean)
+    return Storm(plan, folder).run()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_nothing_that_must_hold_is_broken_by_any_of_these_faults(tmp_path: Path) -> None:
+    outcome = storm(tmp_path, QUICK, jobs=8, lean=True)
+    assert outcome.complaints == []
+    assert {strike.fault for strike in outcome.strikes} == set(QUICK)
+    assert {"succeeded", "cancelled"} < set(outcome.ends)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nor_by_any_other(tmp_path: Path) -> None:
+    names = [name for name in FAULTS if name not in QUICK]
+    outcome = storm(tmp_path, names, jobs=40)
+    assert outcome.complaints == []
