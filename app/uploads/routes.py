@@ -28,7 +28,7 @@ from app.uploads.protocol import (
     read_checksum,
     speak_tus,
 )
-from app.uploads.service import Appended, OffsetConflict, ResumableUploads, UploadExpired, UploadOverrun
+from app.uploads.service import Appended, OffsetConflict, ResumableUploads, TooManyParts, UploadExpired, UploadOverrun
 from app.uploads.tables import ResumableUploadRow
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
@@ -115,7 +115,7 @@ async def get_upload_options(_: Writer, settings: SettingsDep) -> Response:
     responses=_success(
         201, "The upload can be sent to `Location`.", "Location", "Upload-Offset", "Upload-Expires", "Upload-Result"
     )
-    | responses(*APPENDING, InvalidUploadMetadata, UploadOverrun),
+    | responses(*APPENDING, InvalidUploadMetadata, UploadOverrun, TooManyParts),
     openapi_extra=_body(required=False),
 )
 async def create_upload(
@@ -182,7 +182,7 @@ async def get_upload(upload_id: UploadId, uploads: UploadsDep, _: Annotated[None
     summary="Go on with a resumable upload",
     operation_id="append_to_upload",
     responses=_success(204, "The bytes are kept, durably.", "Upload-Offset", "Upload-Expires", "Upload-Result")
-    | responses(*APPENDING, NotFound, UploadExpired, OffsetConflict, UploadOverrun),
+    | responses(*APPENDING, NotFound, UploadExpired, OffsetConflict, UploadOverrun, TooManyParts),
     openapi_extra=_body(required=True),
 )
 async def append_to_upload(

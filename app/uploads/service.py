@@ -24,7 +24,7 @@ from app.blobs.uploads import OCTET_STREAM, Arrival, UploadKind
 from app.config import Settings
 from app.database import WorkspaceDatabase
 from app.datasets.service import DATASETS
-from app.errors import Conflict, LatheError, NotFound, TooLarge
+from app.errors import Conflict, LatheError, NotFound, TooLarge, Unprocessable
 from app.jobs.tables import JobRow
 from app.models.service import MODELS
 from app.storage import ContentMissing, Storage
@@ -32,6 +32,9 @@ from app.uploads.parts import Body, Part, joined
 from app.uploads.protocol import Checksum, InvalidUploadMetadata, read_metadata
 from app.uploads.tables import ResumableUploadRow, UploadPartRow, part_key
 
+# Each request leaves one at least, a row and a file. Where parts end by time (`PART_SECONDS`), so many take three days;
+# where they end by size, the largest upload that is taken by default has 256.
+MOST_PARTS = 10_000
 KINDS: dict[str, UploadKind[Any]] = {"model": MODELS, "dataset": DATASETS}
 
 
@@ -41,6 +44,10 @@ class OffsetConflict(Conflict):
 
 class UploadOverrun(TooLarge):
     code, title = "upload_overrun", "More bytes came than the upload was said to have"
+
+
+class TooManyParts(Unprocessable):
+    code, title = "too_many_parts", "The upload came in too many pieces"
 
 
 class UploadExpired(LatheError):
@@ -105,8 +112,8 @@ class ResumableUploads:
         """Keep what the request's body brings, which the client says begins at `offset_bytes`.
 
         Whatever ends it early, what came before is kept, unless there is a checksum: then it is all or nothing. Raises
-        OffsetConflict, UploadOverrun, ChecksumMismatch, IncompleteUpload, TooSlow, UnsupportedMediaType, StorageFull,
-        StorageQuotaExceeded, NotFound, UploadExpired, Unavailable.
+        OffsetConflict, UploadOverrun, TooManyParts, ChecksumMismatch, IncompleteUpload, TooSlow, UnsupportedMediaType,
+        StorageFull, StorageQuotaExceeded, NotFound, UploadExpired, Unavailable.
         """
         if offset_bytes != row.offset_bytes:
             raise _conflict(row, offset_bytes)
@@ -142,12 +149,16 @@ class ResumableUploads:
             await uploads.discard(self.storage, part_key(file_id))
 
     async def _keep(self, row: ResumableUploadRow, part: Part) -> ResumableUploadRow:
-        """Let a part count. Raises OffsetConflict where another writer was faster, StorageQuotaExceeded."""
+        """Let a part count.
+
+        Raises OffsetConflict where another writer was faster, TooManyParts, StorageQuotaExceeded.
+        """
         try:
             async with self.database.session_scope() as session:
                 row = await self._advance(session, row, part)
                 session.add(part.row(row.id))
                 await session.flush()
+                await self._refuse_another_part(session, row.id)
                 await quota.refuse_excess(session, self.caller.workspace_id, self.settings.limits)
         except LatheError:  # raised before the commit; where that fails, it may have happened all the same
             await uploads.discard(self.storage, part.key)
@@ -230,6 +241,16 @@ class ResumableUploads:
                 remedy="Begin a new one: POST /v1/uploads.",
             )
         return row
+
+    async def _refuse_another_part(self, session: AsyncSession, upload_id: UUID) -> None:
+        """Raises TooManyParts where with the one that was just added there are more than may be."""
+        count = select(func.count()).select_from(UploadPartRow).where(UploadPartRow.upload_id == upload_id)
+        if (await session.execute(count)).scalar_one() > MOST_PARTS:
+            raise TooManyParts(
+                f"The upload {upload_id} consists of {MOST_PARTS} parts, and has to become whole with the next one.",
+                remedy="Send all that is left in one request with an `Upload-Checksum`, or begin a new upload and send "
+                "more bytes a request.",
+            )
 
     async def _parts(self, row: ResumableUploadRow) -> list[Part]:
         async with self.database.reading_scope() as session:

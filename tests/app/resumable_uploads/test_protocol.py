@@ -17,6 +17,7 @@ from app.blobs.collection import collect_garbage
 from app.config import Settings
 from app.database import Database
 from app.storage import Storage
+from app.uploads import service
 from app.uploads.expiry import delete_expired
 from app.uploads.protocol import OFFSET_OCTETS
 from app.uploads.tables import ResumableUploadRow, UploadPartRow
@@ -238,6 +239,26 @@ async def test_more_bytes_than_were_said_are_refused(
     problem(await patch(client, writer, address, 0, bytes(101) if announced else pieces()), 413, "upload_overrun")
     stands = await head(client, writer, address)
     assert (stands.headers["upload-offset"], "upload-result" in stands.headers) == ("0", False)
+
+
+async def test_an_upload_in_too_many_pieces_has_to_become_whole_with_the_next(
+    client: httpx.AsyncClient,
+    writer: Headers,
+    database: Database,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "MOST_PARTS", 3)
+    address = await begin(client, writer)
+    for offset in range(3):
+        assert (await patch(client, writer, address, offset, CONTENT[offset : offset + 1])).status_code == 204
+    refused = problem(await patch(client, writer, address, 3, CONTENT[3:4]), 422, "too_many_parts")
+    assert "Upload-Checksum" in refused["remedy"]
+    assert (await head(client, writer, address)).headers["upload-offset"] == "3"
+    assert (count(database, UploadPartRow), len(files(storage))) == (3, 3)
+    digest = base64.b64encode(hashlib.sha256(CONTENT[3:]).digest()).decode()
+    last = await patch(client, writer, address, 3, CONTENT[3:], **{"Upload-Checksum": f"sha256 {digest}"})
+    assert (last.status_code, last.headers["upload-offset"]) == (204, str(len(CONTENT)))
 
 
 @pytest.mark.parametrize(
