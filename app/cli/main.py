@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import doctor, jobs, keys, replay, server, submission, uploads, webhooks, workspaces
+from app.cli import audit, doctor, jobs, keys, replay, server, submission, uploads, webhooks, workspaces
 from app.cli.exits import HELP, errors_as_exit_codes
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ uploads.register(app)
 submission.register(app)
 jobs.register(app)
 replay.register(app)
+audit.register(app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(webhooks.app, name="webhooks")

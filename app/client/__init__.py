@@ -15,12 +15,13 @@ from app.client.errors import (
     WaitTimeout,
 )
 from app.client.lathe import DEFAULT_URL, Lathe
-from app.client.shapes import Artifact, Dataset, Job, JobArtifact, JobEvent, JobState, Model, Pass
+from app.client.shapes import Artifact, AuditEntry, Dataset, Job, JobArtifact, JobEvent, JobState, Model, Pass
 from app.jobs.report import Report
 
 __all__ = [
     "DEFAULT_URL",
     "Artifact",
+    "AuditEntry",
     "Dataset",
     "DownloadCorrupt",
     "ExportFailed",

@@ -16,7 +16,19 @@ from pydantic import BaseModel
 from app.client import conversion, submission, transfer, uploading
 from app.client.candidates import is_id, model_called
 from app.client.errors import NotConfigured, NothingDelivered, UploadRejected, WaitTimeout
-from app.client.shapes import Artifact, Dataset, Job, JobArtifact, JobEvent, JobEvents, JobState, Model, Page, Pass
+from app.client.shapes import (
+    Artifact,
+    AuditEntry,
+    Dataset,
+    Job,
+    JobArtifact,
+    JobEvent,
+    JobEvents,
+    JobState,
+    Model,
+    Page,
+    Pass,
+)
 from app.client.submission import DatasetLike, Document, ModelLike, RecipeLike, id_of
 from app.client.transfer import Progress
 from app.client.transport import OUTAGE_SECONDS, Transport, read
@@ -261,6 +273,12 @@ class Lathe:
     def jobs(self, *, state: JobState | str | None = None, model: ModelLike | None = None) -> Iterator[Job]:
         """Jobs, newest first; pages are fetched as they are needed."""
         return self._list(Job, "/v1/jobs", state=state, model=None if model is None else id_of(model))
+
+    def audit(self, *, action: str | None = None, object_id: UUID | str | None = None) -> Iterator[AuditEntry]:
+        """Who did what in the workspace, the latest first; pages are fetched as they are needed. Takes `admin`."""
+        return self._list(
+            AuditEntry, "/v1/audit", action=action, object_id=None if object_id is None else str(object_id)
+        )
 
     def wait(
         self,

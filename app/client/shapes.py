@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from app.access.schemas import AuditEntry
 from app.client.errors import NothingDelivered
 from app.datasets.inspection import ArraySpec
 from app.errors import Fault
@@ -20,6 +21,7 @@ from app.recipes.schemas import PassDescription
 
 __all__ = [
     "Artifact",
+    "AuditEntry",
     "Dataset",
     "Job",
     "JobArtifact",
