@@ -120,6 +120,11 @@ class RunnerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LATHE_RUNNER_")
 
+    sandbox: str = Field(
+        default="best",
+        pattern=r"^[a-z_]+(,[a-z_]+)*$",
+        description="`best`: whatever holds here. `required`, or names of layers: without them no worker starts.",
+    )
     memory_bytes: int = Field(default=16 << 30, ge=256 * MEBIBYTE)
     file_bytes: int = Field(default=32 << 30, ge=MEBIBYTE)
     processes: int = Field(default=256, ge=16, description="Processes and threads of the child and its children.")

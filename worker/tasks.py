@@ -16,6 +16,7 @@ from app.storage import Storage
 from app.tracing import tracing_of
 from worker.abilities import can_train
 from worker.presence import Presence
+from worker.sandbox import AS_GOOD_AS_IT_GETS, confinement, unmet
 from worker.supervisor import Supervisor
 
 LOOK_SECONDS = 0.1
@@ -44,10 +45,18 @@ def register(celery: Celery) -> None:
     """Bind the task, and the worker's presence to the worker's life."""
     celery.task(run_job, name=RUN_JOB, ignore_result=True)
 
+    signals.celeryd_init.connect(_demand_sandbox, weak=False)
     signals.celeryd_after_setup.connect(_take_training, weak=False)
     signals.worker_ready.connect(_announce, weak=False)
     signals.worker_ready.connect(_look_often, weak=False)
     signals.worker_shutting_down.connect(_hand_back, weak=False)
+
+
+def _demand_sandbox(**_: object) -> None:
+    """End before anything is taken from a queue where the sandbox lacks a layer that the operator demands."""
+    demand = get_settings().runner.sandbox
+    if demand != AS_GOOD_AS_IT_GETS and (reason := unmet(demand, confinement())):
+        raise SystemExit(reason)
 
 
 def _take_training(instance: Any, **_: object) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.blobs.uploads import OUR_FAULTS
 from app.diagnosis.finding import Finding, ok, problem, warning
+from app.health.confinement import open_layers, remedy
 from app.health.service import NEEDED_QUEUES, live_processes
 from app.health.tables import WorkerRow
 from app.jobs.states import JobState
@@ -19,7 +20,10 @@ from app.jobs.tables import JobRow
 OVERDUE = timedelta(seconds=15)
 LONG_WAIT = timedelta(minutes=10)
 LATELY = timedelta(days=1)
-START_WORKER = "Start one: `lathe serve` has them, with compose the services `worker` and `worker-training`."
+START_WORKER = (
+    "Start one: `lathe serve` has them, with compose the services `worker` and `worker-training`. One that ends at "
+    "once says why in its log: LATHE_RUNNER_SANDBOX may demand what its host does not give."
+)
 FAULTS_SHOWN = 5
 
 
@@ -57,12 +61,11 @@ def _training(count: int) -> Finding:
 
 
 def _confined(row: WorkerRow) -> Finding:
-    open_layers = sorted(layer for layer, holds in row.confinement.items() if holds is not True)
-    if not open_layers:
-        return ok("sandbox", f"{row.name}: every layer holds.")
-    words = f"{row.name}: these layers do not hold against a model that tries to break out: {', '.join(open_layers)}."
-    remedy = "Run the worker where it may make namespaces (as root, or with unprivileged user namespaces allowed)."
-    return warning("sandbox", words, remedy)
+    missing = open_layers(row.confinement)
+    if not missing:
+        return ok("sandbox", f"{row.name}: every layer holds ({', '.join(sorted(row.confinement))}).")
+    words = f"{row.name}: these layers do not hold against a model that tries to break out: {', '.join(missing)}."
+    return warning("sandbox", words, remedy(missing))
 
 
 def _versions(rows: Sequence[WorkerRow]) -> list[Finding]:

@@ -27,7 +27,9 @@ class WorkerStatus(BaseModel):
     passes: list[str] = Field(description="The passes it can run.")
     trains: bool = Field(description="Whether it takes jobs that train.")
     threads: int | None = Field(description="The most threads it gives a model; null where it does not say.")
-    confinement: dict[str, Any] = Field(description="What holds in the process that opens untrusted models, by layer.")
+    confinement: dict[str, Any] = Field(
+        description="By layer of the sandbox, whether it held against a real attempt to break out of it."
+    )
     versions: dict[str, Any] = Field(description="Versions of Python and of the libraries that matter.")
     seen_at: datetime = Field(description="When it last said that it lives.")
 

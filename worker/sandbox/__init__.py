@@ -1,10 +1,11 @@
 """How the process that opens untrusted files is confined.
 
 `spawn` starts it, `kill_group` and `terminate` end it with everything it started, `confinement` says which layers this
-machine really holds. What the layers are stands in `launcher`.
+machine really holds, `unmet` whether that is what an operator demands. What the layers are stands in `launcher`.
 """
 
 from worker.sandbox.child import Limits, kill_group, spawn, terminate
 from worker.sandbox.confinement import confinement
+from worker.sandbox.demand import AS_GOOD_AS_IT_GETS, unmet
 
-__all__ = ["Limits", "confinement", "kill_group", "spawn", "terminate"]
+__all__ = ["AS_GOOD_AS_IT_GETS", "Limits", "confinement", "kill_group", "spawn", "terminate", "unmet"]

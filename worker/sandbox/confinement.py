@@ -18,6 +18,7 @@ from worker.sandbox.probe import ATTEMPTS
 PROBE_LIMITS = Limits(memory_bytes=256 << 20, file_bytes=1 << 20, processes=16)
 PATIENCE_SECONDS = 20.0
 DEATH_SECONDS = 2.0
+NAMESPACES = ("net", "ipc", "pid", "mnt")
 
 
 @functools.cache
@@ -26,6 +27,7 @@ def confinement() -> dict[str, bool]:
 
     `network`: no TCP, UDP or Unix socket reaches out. `filesystem`: nothing outside the work folder and the libraries
     is read, nothing outside the work folder written. `secrets`: neither environment nor memory of the supervisor shows.
+    `namespaces`, `landlock`, `system_calls`: each of these is in force, whatever the others keep already.
     `memory`, `file_size`, `processes`: the limits hold. `dies_with_supervisor`: after a kill -9 of the supervisor
     neither the child nor a process that it detached is left.
     """
@@ -57,6 +59,7 @@ def _attempt(folder: Path) -> dict[str, bool]:
             "unix": str(folder / "unix"),
             "outside": str(outside),
             "supervisor": os.getpid(),
+            "namespaces": {kind: str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in NAMESPACES},
             "memory_bytes": PROBE_LIMITS.memory_bytes,
             "file_bytes": PROBE_LIMITS.file_bytes,
         }

@@ -58,6 +58,28 @@ def secrets(targets: dict[str, Any]) -> bool:
     return True
 
 
+def namespaces(targets: dict[str, Any]) -> bool:
+    """Whether network, IPC, processes and mounts are others than the supervisor's."""
+    return all(Path(f"/proc/self/ns/{kind}").readlink() != Path(name) for kind, name in targets["namespaces"].items())
+
+
+def landlock(targets: dict[str, Any]) -> bool:
+    """Whether the root folder, which belongs to nothing that is allowed, cannot be listed."""
+    del targets
+    with contextlib.suppress(PermissionError):
+        list(Path("/").iterdir())
+        return False
+    return True
+
+
+def system_calls(targets: dict[str, Any]) -> bool:
+    """Whether a socket cannot even be made, of whichever family."""
+    del targets
+    with contextlib.suppress(PermissionError), socket.socket(socket.AF_UNIX):
+        return False
+    return True
+
+
 def memory(targets: dict[str, Any]) -> bool:
     """Whether more memory than the limit is refused."""
     try:
@@ -97,7 +119,8 @@ def processes(targets: dict[str, Any]) -> bool:
 
 
 ATTEMPTS: dict[str, Callable[[dict[str, Any]], bool]] = {
-    attempt.__name__: attempt for attempt in (network, filesystem, secrets, memory, file_size, processes)
+    attempt.__name__: attempt
+    for attempt in (network, filesystem, secrets, namespaces, landlock, system_calls, memory, file_size, processes)
 }
 
 
