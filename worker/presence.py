@@ -13,7 +13,7 @@ from app.health.tables import WorkerRow
 from worker.abilities import passes_served
 from worker.cores import threads_for_models
 from worker.engine.versions import versions
-from worker.sandbox import confinement
+from worker.sandbox import confinement, memory_groups
 from worker.work_folders import sweep
 
 ANNOUNCE_SECONDS = 10.0
@@ -47,6 +47,7 @@ class Presence:
             try:
                 self._announce()
                 sweep(self._settings.work_folder)
+                memory_groups.sweep()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("announcement_failed", error=str(error))
             if self._stop.wait(ANNOUNCE_SECONDS):

@@ -92,6 +92,17 @@ class Stopping(Exception):
     """The worker is being stopped: the job goes back and the attempt is not counted."""
 
 
+@dataclass(frozen=True)
+class End:
+    """How a runner ended: its exit status, the tail of what it said on stderr, and whether the kernel ended one of its
+    processes for lack of memory.
+    """
+
+    status: int
+    errors: str
+    lacked_memory: bool
+
+
 @dataclass
 class Supervisor:
     """Runs attempts; one instance a worker process, called from many threads."""
@@ -184,43 +195,45 @@ class Supervisor:
         except UnreadableInput as unreadable:
             fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
             raise JobFailed(fault, retryable=True) from unreadable
-        started, kills = time.monotonic(), out_of_memory_kills()
+        started = time.monotonic()
         with self.tracing.span("runner"):
-            status, errors = self._run_child(claim, job, folder, heart)
+            end = self._run_child(claim, job, folder, heart)
         runner_seconds = round(time.monotonic() - started, 3)
         try:
             result = read_result(folder, claim.kind)
         except RunnerBroken as broken:
             raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
         if result is None:
-            log.warning("runner_died", status=status, stderr=errors)
-            if status == -signal.SIGKILL and out_of_memory_kills() > kills:
+            log.warning("runner_died", status=end.status, stderr=end.errors)
+            if end.lacked_memory:
                 raise JobFailed(out_of_memory(job.memory_bytes), retryable=False)
-            raise JobFailed(death(status), retryable=True)
+            raise JobFailed(death(end.status), retryable=True)
         if result.outcome == "failed":
             if result.retryable:
-                log.warning("runner_failed", stderr=errors)
+                log.warning("runner_failed", stderr=end.errors)
             fault = result.fault or ours("internal_error", "The runner gave no reason.")
             raise JobFailed(fault, retryable=result.retryable, peak_memory_bytes=result.peak_memory_bytes)
         with self.tracing.span("publish"):
             self._publish(claim, result, folder, heart, runner_seconds)
 
-    def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> tuple[int, str]:
-        """Run the child to its end. Returns its exit status and the tail of what it said on stderr."""
+    def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> End:
+        """Run the child to its end."""
         read_fd, write_fd = os.pipe()
         keeper = Keeper(self.database, self.storage, claim, folder)
         nominations = Nominations(self.database, self.storage, claim, folder)
         pieces = Pieces(self.settings, self.database, self.storage, claim, folder)
         listener = Listener(claim, read_fd, keeper.offer, nominations.offer, pieces.offer)
-        with (folder.parent / "stderr").open("w+b") as stderr:
+        limits, kills = self._limits(claim), out_of_memory_kills()
+        with sandbox.memory_group(limits.memory_bytes) as group, (folder.parent / "stderr").open("w+b") as stderr:
             try:
                 process = sandbox.spawn(
                     [*RUNNER, str(folder)],
                     workdir=folder,
-                    limits=self._limits(claim),
+                    limits=limits,
                     event_fd=write_fd,
                     env={EVENT_FD_VARIABLE: str(write_fd)},
                     stderr=stderr,
+                    group=None if group is None else group.folder,
                 )
             finally:
                 os.close(write_fd)
@@ -236,7 +249,13 @@ class Supervisor:
                 self._trace_phases(listener.phases)
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
             stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - STDERR_TAIL_BYTES))
-            return process.returncode, stderr.read(STDERR_TAIL_BYTES).decode(errors="replace")
+            errors = stderr.read(STDERR_TAIL_BYTES).decode(errors="replace")
+            if group is None:
+                lacked_memory = process.returncode == -signal.SIGKILL and out_of_memory_kills() > kills
+            else:
+                lacked_memory = group.kills() > 0
+                log.info("runner_ended", status=process.returncode, peak_bytes=group.peak_bytes())
+            return End(process.returncode, errors, lacked_memory)
 
     def _trace_phases(self, phases: list[tuple[str, int]]) -> None:
         """Each until the next began, and the last until now."""

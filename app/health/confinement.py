@@ -9,6 +9,10 @@ NAMESPACES = (
 )
 LANDLOCK = "Run it on Linux 5.13 or newer with `landlock` among its security modules (the kernel's parameter `lsm`)."
 SYSTEM_CALLS = "Run it on x86-64 or 64-bit ARM, on a kernel with seccomp filters."
+MEMORY_GROUP = (
+    "Run the worker where it may make control groups: as a service of systemd with `Delegate=memory`, or in a "
+    "container whose /sys/fs/cgroup is writable."
+)
 OTHERWISE = "See the worker's log, and whether a container or a security module forbids what the sandbox asks for."
 REMEDIES = {
     "namespaces": NAMESPACES,
@@ -18,6 +22,7 @@ REMEDIES = {
     "filesystem": LANDLOCK,
     "secrets": LANDLOCK,
     "processes": NAMESPACES,
+    "memory_group": MEMORY_GROUP,
 }
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -14,8 +14,11 @@ import pytest
 from app.database import Database
 from app.jobs.states import JobKind, JobState
 from tests.app.jobs.factories import add_job, read_job
+from tests.worker.attempts import inspect
 from worker import control_groups
 from worker.memory import EVENT_FILES
+from worker.sandbox import memory_groups
+from worker.supervisor import Supervisor
 
 # The runner's own limit is that of the group, of which the supervisor takes a part: the kernel comes first.
 GROUP_BYTES = 384 << 20
@@ -69,3 +72,27 @@ def test_a_runner_that_the_kernel_ended_is_out_of_memory_and_not_tried_again(
     job = read_job(database, job_id)
     assert (job.state, job.attempt) == (JobState.FAILED, 1)
     assert job.error is not None and job.error["code"] == "out_of_memory"
+
+
+# Less than the limit each, and more than it together.
+TOGETHER = """
+pid = os.fork()
+eaten = bytearray(160 << 20)
+pid and os.waitpid(pid, 0)
+time.sleep(60)
+"""
+
+
+def test_processes_of_a_runner_that_hold_too_much_together_are_out_of_memory(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    home = memory_groups.home_of_groups()
+    if home is None:
+        pytest.skip("no control group can be made here")
+    supervisor.settings.runner.memory_bytes = 256 << 20
+    runner(TOGETHER)
+    job_id = inspect(supervisor, database, model)
+    job = read_job(database, job_id)
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert job.error is not None and job.error["code"] == "out_of_memory"
+    assert list(home.glob(f"{memory_groups.PREFIX}{os.getpid()}-*")) == []

@@ -143,7 +143,7 @@ def test_an_escape_is_refused(
 def test_this_machine_holds_every_layer_or_says_so() -> None:
     held = confinement()
     expected = {"network", "filesystem", "secrets", "memory", "file_size", "processes", "dies_with_supervisor"}
-    expected |= {"namespaces", "landlock", "system_calls"}
+    expected |= {"namespaces", "landlock", "system_calls", "memory_group"}
     assert set(held) == expected
     assert held["memory"]
     assert held["file_size"]

@@ -7,5 +7,16 @@ machine really holds, `unmet` whether that is what an operator demands. What the
 from worker.sandbox.child import Limits, kill_group, spawn, terminate
 from worker.sandbox.confinement import confinement
 from worker.sandbox.demand import AS_GOOD_AS_IT_GETS, unmet
+from worker.sandbox.memory_groups import MemoryGroup, memory_group
 
-__all__ = ["AS_GOOD_AS_IT_GETS", "Limits", "confinement", "kill_group", "spawn", "terminate", "unmet"]
+__all__ = [
+    "AS_GOOD_AS_IT_GETS",
+    "Limits",
+    "MemoryGroup",
+    "confinement",
+    "kill_group",
+    "memory_group",
+    "spawn",
+    "terminate",
+    "unmet",
+]

@@ -49,12 +49,14 @@ def spawn(
     event_fd: int | None,
     env: dict[str, str],
     stderr: IO[bytes] | int,
+    group: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` confined to `workdir`, in a session of its own, with `env` and next to nothing of ours.
 
     The child gets SIGKILL when the calling *thread* ends (prctl(2), PR_SET_PDEATHSIG): call this from the thread that
     waits for it. `event_fd` stays open in the child under its number; the caller closes its own copy.
-    What the child prints goes to `stderr`. The returned process ends as the child ended, by a signal too.
+    What the child prints goes to `stderr`. With `group`, the folder of a control group, all of it runs in there.
+    The returned process ends as the child ended, by a signal too.
 
     Raises OSError where no process can be started.
     """
@@ -66,6 +68,7 @@ def spawn(
         "workdir": str(workdir),
         "limits": asdict(limits),
         "event_fd": event_fd,
+        "group": None if group is None else str(group),
         "supervisor": os.getpid(),
         "libraries": _libraries(),
         "project": str(PROJECT_FOLDER),

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from app.processes import isolated_python
 from worker.sandbox.child import Limits, kill_group, spawn
+from worker.sandbox.memory_groups import memory_group
 from worker.sandbox.probe import ATTEMPTS
 
 PROBE_LIMITS = Limits(memory_bytes=256 << 20, file_bytes=1 << 20, processes=16)
+GROUP_BYTES = 64 << 20
 PATIENCE_SECONDS = 20.0
 DEATH_SECONDS = 2.0
 NAMESPACES = ("net", "ipc", "pid", "mnt")
@@ -28,15 +30,19 @@ def confinement() -> dict[str, bool]:
     `network`: no TCP, UDP or Unix socket reaches out. `filesystem`: nothing outside the work folder and the libraries
     is read, nothing outside the work folder written. `secrets`: neither environment nor memory of the supervisor shows.
     `namespaces`, `landlock`, `system_calls`: each of these is in force, whatever the others keep already.
-    `memory`, `file_size`, `processes`: the limits hold. `dies_with_supervisor`: after a kill -9 of the supervisor
+    `memory`, `file_size`, `processes`: the limits hold. `memory_group`: the kernel ends a child that holds more than a
+    control group allows, though less than its own limit. `dies_with_supervisor`: after a kill -9 of the supervisor
     neither the child nor a process that it detached is left.
     """
     with tempfile.TemporaryDirectory(prefix="lathe-probe-") as folder:
         try:
-            return _attempt(Path(folder)) | {"dies_with_supervisor": _dies_with_supervisor(Path(folder))}
+            return _attempt(Path(folder)) | {
+                "memory_group": _memory_group(Path(folder)),
+                "dies_with_supervisor": _dies_with_supervisor(Path(folder)),
+            }
         except (OSError, ValueError, subprocess.SubprocessError):
             # A child that cannot be started or heard proves nothing.
-            return dict.fromkeys((*ATTEMPTS, "dies_with_supervisor"), False)
+            return dict.fromkeys((*ATTEMPTS, "memory_group", "dies_with_supervisor"), False)
 
 
 def _attempt(folder: Path) -> dict[str, bool]:
@@ -78,6 +84,29 @@ def _attempt(folder: Path) -> dict[str, bool]:
                 kill_group(process)
     held = json.loads(answer)
     return {name: held.get(name) is True for name in ATTEMPTS}
+
+
+def _memory_group(folder: Path) -> bool:
+    """Have a child take more than its group may hold."""
+    workdir = folder / "group"
+    workdir.mkdir()
+    command = isolated_python("worker.sandbox.probe", "overeat", "0", str(2 * GROUP_BYTES))
+    with memory_group(GROUP_BYTES) as group:
+        if group is None:
+            return False
+        process = spawn(
+            command,
+            workdir=workdir,
+            limits=PROBE_LIMITS,
+            event_fd=None,
+            env={},
+            stderr=subprocess.DEVNULL,
+            group=group.folder,
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SECONDS)
+        kill_group(process)
+        return group.kills() > 0
 
 
 def _dies_with_supervisor(folder: Path) -> bool:

@@ -6,9 +6,9 @@
                `kill_group` kills: the launcher's end is its sign
     command    gives up privileges, takes limits, Landlock and seccomp upon itself, and executes `argv`
 
-The layers, outermost first: namespaces (network, IPC, processes, mounts), resource limits, no new privileges and no
-capabilities, Landlock, seccomp. Where the kernel or a container refuses one, the others still hold, and
-`confinement` finds out what that leaves. PR_SET_DUMPABLE is left alone: an exec sets it anew.
+The layers, outermost first: a control group's memory, namespaces (network, IPC, processes, mounts), resource limits, no
+new privileges and no capabilities, Landlock, seccomp. Where the kernel or a container refuses one, the others still
+hold, and `confinement` finds out what that leaves. PR_SET_DUMPABLE is left alone: an exec sets it anew.
 
 All of it runs on the standard library alone, in processes of one thread.
 """
@@ -42,6 +42,8 @@ def main() -> None:
     """`worker.sandbox.launcher SPECIFICATION`, as `spawn` writes it."""
     specification = json.loads(sys.argv[3])
     die_with_parent(specification["supervisor"])
+    if specification["group"] is not None:
+        Path(specification["group"], "cgroup.procs").write_text(str(os.getpid()))
     # A request to stop goes to the whole group; these two wait until the command has answered it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -97,6 +99,7 @@ def _become(specification: dict[str, Any], first: int, own_users: bool, private_
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         set_capabilities(0)
         die_with_parent(first)
+        _go_first()
         landlock.restrict(_reachable_files(specification, workdir, private_memory))
         system_calls.restrict()
         for number in range(1, signal.NSIG):
@@ -128,6 +131,12 @@ def _limit(limits: dict[str, Any], own_users: bool) -> None:
         # SIGXCPU at the bound lets the command say why; SIGKILL a second later is for one that will not.
         last = bound + 1 if kind == resource.RLIMIT_CPU and bound != ceiling else bound
         resource.setrlimit(kind, (bound, last))
+
+
+def _go_first() -> None:
+    """Where memory is short, of the machine or of a group, the kernel ends this one rather than what it works for."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _tasks_of(user: int) -> int:

@@ -140,12 +140,14 @@ def _linger(write_end: int) -> None:
 
 
 def main() -> None:
-    """`probe attempt|supervise|linger DESCRIPTOR [ARGUMENT]`."""
+    """`probe attempt|supervise|linger|overeat DESCRIPTOR [ARGUMENT]`."""
     action, descriptor = sys.argv[3], int(sys.argv[4])
     if action == "supervise":
         _supervise(descriptor, sys.argv[5])
     elif action == "linger":
         _linger(descriptor)
+    elif action == "overeat":
+        bytearray(int(sys.argv[5]))
     else:
         targets = json.loads(sys.argv[5])
         held = {name: attempt(targets) for name, attempt in ATTEMPTS.items()}
