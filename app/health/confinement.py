@@ -16,6 +16,8 @@ MEMORY_GROUP = (
 OTHERWISE = "See the worker's log, and whether a container or a security module forbids what the sandbox asks for."
 REMEDIES = {
     "namespaces": NAMESPACES,
+    "private_root": NAMESPACES,
+    "signals": NAMESPACES,
     "landlock": LANDLOCK,
     "system_calls": SYSTEM_CALLS,
     "network": SYSTEM_CALLS,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from app.config import RunnerSettings
+from tests.worker.escapes import WITHOUT_NAMESPACES, namespaces_can_be_refused
 from worker.sandbox import unmet
 
 HELD = {"network": True, "filesystem": True, "namespaces": False, "processes": False}
@@ -47,13 +48,8 @@ def test_what_is_no_demand_is_refused_with_the_settings(demand: str) -> None:
         RunnerSettings(sandbox=demand)
 
 
-# namespaces(7): how many there may be is bound for each user namespace on its own, and zero can be written within one.
-WITHOUT_NAMESPACES = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$0" "$@"'
-
-
 def test_a_worker_does_not_start_without_a_layer_that_is_required() -> None:
-    in_its_own_users = ["unshare", "--user", "--map-root-user", "sh", "-c", WITHOUT_NAMESPACES]
-    if subprocess.run([*in_its_own_users, "true"], capture_output=True, check=False).returncode != 0:
+    if not namespaces_can_be_refused():
         pytest.skip("no user namespace can be made here")
     worker = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker", "--pool", "threads", "-Q", "cpu"]
     # Nobody answers at these addresses: the worker ends before it asks.
@@ -66,7 +62,7 @@ def test_a_worker_does_not_start_without_a_layer_that_is_required() -> None:
         "LATHE_RUNNER_SANDBOX": "required",
     }
     ended = subprocess.run(
-        [*in_its_own_users, *worker], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [*WITHOUT_NAMESPACES, *worker], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 1, ended.stderr
     assert "LATHE_RUNNER_SANDBOX=required" in ended.stderr

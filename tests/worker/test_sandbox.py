@@ -5,7 +5,6 @@ import os
 import platform
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.processes import PROJECT_FOLDER, isolated_python
-from worker.sandbox import Limits, confinement, kill_group, landlock, spawn, system_calls, terminate
+from worker.sandbox import Limits, confinement, kill_group, spawn, system_calls, terminate
 
 LIMITS = Limits(memory_bytes=1 << 30, file_bytes=1 << 20, processes=32, cpu_seconds=60)
 PATIENCE_SECONDS = 20
@@ -78,72 +77,15 @@ def wait_for_line(path: Path) -> str:
     return path.read_text().strip()
 
 
-@dataclass(frozen=True)
-class Escape:
-    """Source that tries to get out, and the refusal it must end with."""
-
-    layer: str
-    source: str
-    refusal: str
-
-
-ESCAPES = [
-    Escape("memory", "x = bytearray(2 << 30)", "MemoryError"),
-    Escape(
-        "file_size", "open('large', 'wb').write(bytes(2 << 20)) and open('large', 'ab').write(b'x')", "File too large"
-    ),
-    Escape(
-        "processes",
-        "import os, signal\nfor _ in range(400):\n    os.fork() or signal.pause()",
-        "Resource temporarily unavailable",
-    ),
-    Escape("network", "import socket; socket.create_connection(('127.0.0.1', {port}), 2)", "Operation not permitted"),
-    Escape("network", "import socket; socket.socket(socket.AF_UNIX).connect('{socket}')", "Operation not permitted"),
-    Escape("network", "import socket; socket.getaddrinfo('localhost', {port})", "socket.gaierror"),
-    Escape("secrets", "open('/proc/{supervisor}/environ').read()", "Error"),
-    Escape("secrets", "import os; os.environ['LATHE_TEST_SECRET']", "KeyError"),
-    Escape("filesystem", "open('{outside}/made', 'w')", "Permission denied"),
-    Escape("filesystem", "open('{outside}/secret').read()", "Permission denied"),
-    Escape("filesystem", "import os; os.symlink('{outside}/secret', 'link'); open('link').read()", "Permission denied"),
-    Escape("filesystem", "open('/etc/passwd').read()", "Permission denied"),
-    Escape("filesystem", "open('/proc/sys/kernel/core_pattern', 'w')", "Permission denied"),
-    Escape(
-        "namespaces", "import os, subprocess; subprocess.run(['unshare', '-Ur', 'true'], check=True)", "exit status"
-    ),
-    Escape("signals", "import os; os.kill({supervisor}, 0)", "Error"),
-    Escape("cpu", "while True: pass", ""),
-]
-
-
-@pytest.mark.parametrize("escape", ESCAPES, ids=lambda escape: f"{escape.layer}: {escape.source[:40]!r}")
-def test_an_escape_is_refused(
-    escape: Escape, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not confinement().get(escape.layer, True):
-        pytest.skip(f"this machine does not hold the layer {escape.layer}")
-    if escape.layer in {"namespaces", "signals"} and landlock.version() < landlock.SCOPE_SINCE:
-        pytest.skip("this kernel's Landlock does not confine signals")
-    monkeypatch.setenv("LATHE_TEST_SECRET", "hunter2")
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "secret").write_text("hunter2")
-    limits = Limits(1 << 30, 1 << 20, 32, cpu_seconds=1) if escape.layer == "cpu" else LIMITS
-    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
-        unix.bind(str(tmp_path / "s"))
-        unix.listen()
-        names = {"port": tcp.getsockname()[1], "socket": tmp_path / "s", "outside": outside, "supervisor": os.getpid()}
-        code, printed = sandbox.run(escape.source.format(**names), limits=limits)
-    assert code != 0
-    assert escape.refusal in printed
-    assert not (outside / "made").exists()
-    if escape.layer == "cpu":
-        assert code == -signal.SIGXCPU
+def test_processor_time_is_bound(sandbox: Sandbox) -> None:
+    code, _ = sandbox.run("while True: pass", limits=Limits(1 << 30, 1 << 20, 32, cpu_seconds=1))
+    assert code == -signal.SIGXCPU
 
 
 def test_this_machine_holds_every_layer_or_says_so() -> None:
     held = confinement()
     expected = {"network", "filesystem", "secrets", "memory", "file_size", "processes", "dies_with_supervisor"}
-    expected |= {"namespaces", "landlock", "system_calls", "memory_group"}
+    expected |= {"signals", "namespaces", "private_root", "landlock", "system_calls", "memory_group"}
     assert set(held) == expected
     assert held["memory"]
     assert held["file_size"]

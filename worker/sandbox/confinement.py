@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.processes import isolated_python
@@ -29,7 +30,8 @@ def confinement() -> dict[str, bool]:
 
     `network`: no TCP, UDP or Unix socket reaches out. `filesystem`: nothing outside the work folder and the libraries
     is read, nothing outside the work folder written. `secrets`: neither environment nor memory of the supervisor shows.
-    `namespaces`, `landlock`, `system_calls`: each of these is in force, whatever the others keep already.
+    `signals`: no process outside gets one. `namespaces`, `private_root`, `landlock`, `system_calls`: each of these is
+    in force, whatever the others keep already.
     `memory`, `file_size`, `processes`: the limits hold. `memory_group`: the kernel ends a child that holds more than a
     control group allows, though less than its own limit. `dies_with_supervisor`: after a kill -9 of the supervisor
     neither the child nor a process that it detached is left.
@@ -55,6 +57,7 @@ def _attempt(folder: Path) -> dict[str, bool]:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
         socket.socket(socket.AF_UNIX) as unix,
         (folder / "stderr").open("wb") as stderr,
+        _victim() as victim,
     ):
         udp.bind(("127.0.0.1", 0))
         unix.bind(str(folder / "unix"))
@@ -65,6 +68,7 @@ def _attempt(folder: Path) -> dict[str, bool]:
             "unix": str(folder / "unix"),
             "outside": str(outside),
             "supervisor": os.getpid(),
+            "victim": victim,
             "namespaces": {kind: str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in NAMESPACES},
             "memory_bytes": PROBE_LIMITS.memory_bytes,
             "file_bytes": PROBE_LIMITS.file_bytes,
@@ -84,6 +88,17 @@ def _attempt(folder: Path) -> dict[str, bool]:
                 kill_group(process)
     held = json.loads(answer)
     return {name: held.get(name) is True for name in ATTEMPTS}
+
+
+@contextlib.contextmanager
+def _victim() -> Iterator[int]:
+    """A process that nobody would miss, by its number."""
+    waiting = subprocess.Popen(isolated_python("worker.sandbox.probe", "wait", "0", str(2 * int(PATIENCE_SECONDS))))  # noqa: S603 - our own module
+    try:
+        yield waiting.pid
+    finally:
+        waiting.kill()
+        waiting.wait()
 
 
 def _memory_group(folder: Path) -> bool:

@@ -6,9 +6,10 @@
                `kill_group` kills: the launcher's end is its sign
     command    gives up privileges, takes limits, Landlock and seccomp upon itself, and executes `argv`
 
-The layers, outermost first: a control group's memory, namespaces (network, IPC, processes, mounts), resource limits, no
-new privileges and no capabilities, Landlock, seccomp. Where the kernel or a container refuses one, the others still
-hold, and `confinement` finds out what that leaves. PR_SET_DUMPABLE is left alone: an exec sets it anew.
+The layers, outermost first: a control group's memory, namespaces (network, IPC, processes, mounts), a root folder of
+its own, resource limits, no new privileges and no capabilities, Landlock, seccomp. Where the kernel or a container
+refuses one, the others still hold, and `confinement` finds out what that leaves. PR_SET_DUMPABLE is left alone: an exec
+sets it anew.
 
 All of it runs on the standard library alone, in processes of one thread.
 """
@@ -32,7 +33,8 @@ PR_SET_NO_NEW_PRIVS = 38
 COULD_NOT_CONFINE = 126
 OPEN_FILES = 4096
 
-SYSTEM_LIBRARIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime")
+SYSTEM_LIBRARIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime",
+                    "/etc/alternatives")  # fmt: skip
 SYSTEM_FACTS = ("/proc", "/sys/devices/system", "/sys/fs/cgroup")
 PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 GPU_FACTS = ("/sys/bus/pci", "/sys/devices", "/sys/module", "/etc/OpenCL", "/etc/vulkan", "/opt/nvidia")
@@ -69,7 +71,8 @@ def _supervise_inside(specification: dict[str, Any], status: int, isolated: bool
         else:
             _adopt_orphans()
         _end_if_nobody_listens(status)
-        private_memory = isolated and namespaces.settle(specification["limits"]["processes"])
+        _go_first()
+        private_memory = isolated and _settle(specification)
         me, group = os.getpid(), os.getppid()
         command = os.fork()
         if command == 0:
@@ -90,6 +93,13 @@ def _supervise_inside(specification: dict[str, Any], status: int, isolated: bool
         os._exit(code)
 
 
+def _settle(specification: dict[str, Any]) -> bool:
+    workdir = Path(specification["workdir"])
+    rights = _reachable_files(specification, workdir, private_memory=False)
+    readable = [path for path, allowed in rights.items() if allowed & landlock.READ_FILE and path != workdir]
+    return namespaces.settle(specification["limits"]["processes"], readable, workdir)
+
+
 def _become(specification: dict[str, Any], first: int, own_users: bool, private_memory: bool) -> NoReturn:
     try:
         workdir = Path(specification["workdir"])
@@ -99,7 +109,6 @@ def _become(specification: dict[str, Any], first: int, own_users: bool, private_
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         set_capabilities(0)
         die_with_parent(first)
-        _go_first()
         landlock.restrict(_reachable_files(specification, workdir, private_memory))
         system_calls.restrict()
         for number in range(1, signal.NSIG):
@@ -158,7 +167,7 @@ def _reachable_files(specification: dict[str, Any], workdir: Path, private_memor
         allowed |= {Path(path): landlock.READ_FILE | landlock.READ_DIR for path in GPU_FACTS}
         allowed |= dict.fromkeys(Path("/dev").glob("nvidia*"), landlock.DEVICE | landlock.READ_DIR)
     if private_memory:
-        allowed[Path("/dev/shm")] = landlock.WORK  # noqa: S108 - the system's own name; see namespaces.settle
+        allowed[namespaces.SHARED_MEMORY] = landlock.WORK
     allowed[workdir] = landlock.WORK
     return allowed
 

@@ -4,7 +4,11 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
+
+from worker.sandbox import mounting, private_root
+from worker.sandbox.mounting import NODEV, NOEXEC, NOSUID, PRIVATE, RECURSIVE, mount
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
@@ -13,8 +17,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 ISOLATED = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
-
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the system's own name
 SHARED_MEMORY_BYTES = 64 << 20
 # RESERVED_PIDS of kernel/pid.c: numbers up to here are given out once, and never again after the first 300 processes.
 RESERVED_NUMBERS = 300
@@ -42,27 +45,32 @@ def enter() -> tuple[bool, bool]:
     return True, True
 
 
-def settle(process_bound: int) -> bool:
-    """As the first process inside: a /proc of this namespace alone, private shared memory, a process bound.
+def settle(process_bound: int, readable: Iterable[Path], workdir: Path) -> bool:
+    """As the first process inside: a root of its own, a /proc of this namespace alone, private shared memory, a bound.
 
     Each where the kernel allows it: a container hides parts of /proc, and then no other may be mounted over it.
     Returns whether the shared memory is private.
+
+    Raises OSError where the old root stays within reach of the new one.
     """
-    if not _mount(None, "/", None, MS_REC | MS_PRIVATE, None):
+    try:
+        mount(None, Path("/"), None, RECURSIVE | PRIVATE)
+    except OSError:
         return False
-    _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
-    private = _mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"size={SHARED_MEMORY_BYTES}")  # noqa: S108 - the system's own name
+    if not private_root.enter(workdir / "tmp", readable, workdir):
+        with contextlib.suppress(OSError):
+            mount("proc", Path("/proc"), "proc", NOSUID | NODEV | NOEXEC)
     if kernel_version() >= OWN_PROCESS_BOUND_SINCE:
         with contextlib.suppress(OSError):
             Path("/proc/sys/kernel/pid_max").write_text(str(RESERVED_NUMBERS + process_bound))
-    return private
+    with contextlib.suppress(OSError):
+        mounting.restrict(Path("/proc"), mounting.READ_ONLY, recursive=True)
+    with contextlib.suppress(OSError):
+        mount("shm", SHARED_MEMORY, "tmpfs", NOSUID | NODEV | NOEXEC, f"size={SHARED_MEMORY_BYTES}")
+        return True
+    return False
 
 
 def kernel_version() -> tuple[int, int]:
     major, minor = platform.release().split(".")[:2]
     return int(major), int("".join(filter(str.isdigit, minor)) or 0)
-
-
-def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None) -> bool:
-    encoded = [None if text is None else text.encode() for text in (source, target, kind)]
-    return int(_LIBC.mount(*encoded, ctypes.c_ulong(flags), None if data is None else data.encode())) == 0

@@ -63,6 +63,14 @@ def namespaces(targets: dict[str, Any]) -> bool:
     return all(Path(f"/proc/self/ns/{kind}").readlink() != Path(name) for kind, name in targets["namespaces"].items())
 
 
+def private_root(targets: dict[str, Any]) -> bool:
+    """Whether a file outside is not there at all."""
+    with contextlib.suppress(FileNotFoundError):
+        Path(targets["outside"]).stat()
+        return False
+    return True
+
+
 def landlock(targets: dict[str, Any]) -> bool:
     """Whether the root folder, which belongs to nothing that is allowed, cannot be listed."""
     del targets
@@ -76,6 +84,14 @@ def system_calls(targets: dict[str, Any]) -> bool:
     """Whether a socket cannot even be made, of whichever family."""
     del targets
     with contextlib.suppress(PermissionError), socket.socket(socket.AF_UNIX):
+        return False
+    return True
+
+
+def signals(targets: dict[str, Any]) -> bool:
+    """Whether a process outside cannot be sent a signal."""
+    with contextlib.suppress(OSError):
+        os.kill(targets["victim"], signal.SIGKILL)
         return False
     return True
 
@@ -120,7 +136,19 @@ def processes(targets: dict[str, Any]) -> bool:
 
 ATTEMPTS: dict[str, Callable[[dict[str, Any]], bool]] = {
     attempt.__name__: attempt
-    for attempt in (network, filesystem, secrets, namespaces, landlock, system_calls, memory, file_size, processes)
+    for attempt in (
+        network,
+        filesystem,
+        secrets,
+        signals,
+        namespaces,
+        private_root,
+        landlock,
+        system_calls,
+        memory,
+        file_size,
+        processes,
+    )
 }
 
 
@@ -140,12 +168,14 @@ def _linger(write_end: int) -> None:
 
 
 def main() -> None:
-    """`probe attempt|supervise|linger|overeat DESCRIPTOR [ARGUMENT]`."""
+    """`probe attempt|supervise|linger|wait|overeat DESCRIPTOR [ARGUMENT]`."""
     action, descriptor = sys.argv[3], int(sys.argv[4])
     if action == "supervise":
         _supervise(descriptor, sys.argv[5])
     elif action == "linger":
         _linger(descriptor)
+    elif action == "wait":
+        time.sleep(int(sys.argv[5]))
     elif action == "overeat":
         bytearray(int(sys.argv[5]))
     else:

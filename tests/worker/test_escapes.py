@@ -1,0 +1,41 @@
+"""Every way out of the sandbox that we know is tried from within: with all layers, and where namespaces are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.worker.escapes import WAYS, WITHOUT_NAMESPACES, Attempted, attempt, namespaces_can_be_refused
+from worker.sandbox import confinement, landlock
+
+# Bounds on what root holds are set by namespaces alone.
+ONLY_BY_NAMESPACES = {"bounds: forks", "bounds: threads"}
+
+
+def tried(folder: Path, prefix: tuple[str, ...] = ()) -> Attempted:
+    if not confinement()["system_calls"] or landlock.version() < landlock.SCOPE_SINCE:
+        pytest.skip("this machine lacks seccomp, or a Landlock that confines signals")
+    return attempt(folder, prefix)
+
+
+def led_out(attempted: Attempted) -> set[str]:
+    return {name for name, outcome in attempted.outcomes.items() if outcome == "led out"}
+
+
+def test_no_way_leads_out(tmp_path: Path) -> None:
+    if not confinement()["namespaces"]:
+        pytest.skip("this machine lets no namespaces be made")
+    attempted = tried(tmp_path)
+    assert led_out(attempted) == set()
+    assert attempted.damage == []
+    # What is barred is barred, and not misspelt.
+    assert not [name for name, outcome in attempted.outcomes.items() if outcome.startswith(("NameError", "TypeError"))]
+    assert len(attempted.outcomes) > len(WAYS) / 2
+
+
+def test_no_way_leads_out_where_namespaces_are_refused(tmp_path: Path) -> None:
+    """As in a container with the usual seccomp profile: Landlock, seccomp and limits are left."""
+    if not namespaces_can_be_refused():
+        pytest.skip("no user namespace can be made here")
+    attempted = tried(tmp_path, WITHOUT_NAMESPACES)
+    assert led_out(attempted) - ONLY_BY_NAMESPACES == set()
+    assert attempted.damage == []
