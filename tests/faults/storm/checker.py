@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
+from app.jobs.states import EDGES, TERMINAL
 from tests.faults.storm.evidence import Evidence, StateEvent
 from tests.faults.storm.plan import Fate
 
-OVER = frozenset({"succeeded", "failed", "cancelled", "expired"})
 # How a job may end that nothing is wrong with: the service lost its worker on every attempt, or the time that the user
 # gave went by while its processes stood still.
 GIVEN_UP = frozenset({"worker_lost", "runner_crashed", "measurement_failed", "time_limit", "budget_exhausted"})
@@ -30,8 +30,8 @@ def what_was_accepted_ended_once(found: Evidence) -> Complaints:
             if job_id not in {str(known) for known in of_number.get(sent.number, [])}:
                 yield f"job {job_id} was accepted and is not there"
     for job in found.jobs.values():
-        ends = [event.state for event in found.events.get(job.id, []) if event.state in OVER]
-        if job.state not in OVER or ends != [job.state]:
+        ends = [event.state for event in found.events.get(job.id, []) if event.state in TERMINAL]
+        if job.state not in TERMINAL or ends != [job.state]:
             yield f"job {job.id} is {job.state}, and its events tell of these ends: {ends}"
 
 
@@ -69,7 +69,7 @@ def states_followed_each_other(found: Evidence) -> Complaints:
     for job in found.jobs.values():
         state = "queued"
         for event in found.events.get(job.id, []):
-            if (state, event.state) not in STEPS:
+            if (state, event.state) not in EDGES:
                 yield f"job {job.id} went from {state} to {event.state}"
             state = event.state
 
@@ -175,13 +175,6 @@ INVARIANTS: tuple[Callable[[Evidence], Complaints], ...] = (
     what_was_over_never_changed,
     nothing_is_left_over,
 )
-STEPS = {
-    ("queued", "running"),
-    ("queued", "cancelled"),
-    ("queued", "expired"),
-    ("running", "queued"),
-    *(("running", over) for over in OVER - {"expired"}),
-}
 
 
 def _of_number(found: Evidence) -> dict[int, list[UUID]]:

@@ -44,9 +44,14 @@ class Interposer:
     def fail_syncs(self, pid: int) -> None:
         self._write(sync_pid=pid)
 
+    @property
+    def failed(self) -> int:
+        """How many syncs have failed since it was told to have them fail."""
+        return int(LAYOUT.unpack(self._switches.read_bytes()[: LAYOUT.size])[3])
+
     def relent(self) -> int:
         """All is as it was; how many syncs have failed."""
-        failed = int(LAYOUT.unpack(self._switches.read_bytes()[: LAYOUT.size])[3])
+        failed = self.failed
         self._write()
         return failed
 

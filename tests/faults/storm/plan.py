@@ -2,9 +2,8 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class Fate(StrEnum):
@@ -68,7 +67,3 @@ def planned_strikes(seed: int, faults: Sequence[str], count: int, jobs: int) -> 
     last = max(1, int(jobs * 0.9))
     moments = sorted(drawn.randrange(last) for _ in range(count))
     return [Strike(number, name, after) for number, (name, after) in enumerate(zip(names, moments, strict=False))]
-
-
-def as_json(strikes: Sequence[Strike]) -> list[dict[str, Any]]:
-    return [asdict(strike) for strike in strikes]

@@ -16,7 +16,9 @@ from tests.faults.storm.strikes.site import INTERPOSER, SMALL_DISKS, Broken, Fau
 from tests.worker.networks import perceptron
 
 PAGE_BYTES = 4096
-FULL_SECONDS = (3.0, 12.0)
+FULL_SECONDS = (8.0, 25.0)
+SYNC_SECONDS = 90.0
+"""Until a worker has something to deliver."""
 STEP_SECONDS = 3600
 # Beyond the wait of a job whose worker lacked something, and the attempts that follow.
 OVER_SECONDS = 300.0
@@ -52,9 +54,11 @@ def fail_syncs_of_worker(site: Site) -> str:
     """What it delivers is not durable, and must not be called delivered."""
     worker = site.drawn.choice(WORKERS)
     interposer, pid = _interposer(site), site.installation.pid(worker)
+    for model in site.load.models:
+        site.submit(model.good, "success", site.load.models.index(model))
     site.struck()
     interposer.fail_syncs(pid or -1)
-    time.sleep(site.drawn.uniform(*FULL_SECONDS))
+    site.watch.wait(lambda: interposer.failed or site.installation.pid(worker) != pid, SYNC_SECONDS)
     return f"{interposer.relent()} of {worker}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from app.jobs.states import TERMINAL
 from tests.faults.storm.installation import Installation
 from tests.faults.storm.journal import ACCEPTED, Journal
 from tests.faults.storm.load import BUDGET_SECONDS, OUTAGE_SECONDS, RECIPE, RETRIED, Load, connect
@@ -16,7 +17,6 @@ from tests.faults.storm.watching import Watch
 
 # What faults need of the installation.
 SMALL_DISKS, INTERPOSER = "small disks", "interposer"
-OVER = frozenset({"succeeded", "failed", "cancelled", "expired"})
 FIRST_NUMBER = 1_000_000
 """Of jobs that faults submit themselves."""
 
@@ -86,7 +86,7 @@ class Site:
                     job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
                 except (httpx.HTTPError, ValueError):
                     continue
-                if job.get("state") in OVER:
+                if job.get("state") in TERMINAL:
                     return job
                 time.sleep(0.2)
         raise Broken(f"job {job_id} was not over within {seconds:.0f} s")
