@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app import links
 from app.blobs.pace import TooSlow
 from app.blobs.receiving import DigestMismatch, EmptyUpload, IncompleteUpload
 from app.errors import LatheError, StorageFull, StorageQuotaExceeded, TooLarge, UnsupportedMediaType
@@ -40,15 +41,18 @@ def upload_body(media_types: tuple[str, ...], description: str) -> dict[str, Any
     }
 
 
-def upload_replies(noun: str, schema: str) -> dict[int | str, dict[str, Any]]:
-    """The successes of such a route."""
-    link = described("Location")
+def upload_replies(noun: str, schema: str, *also_linked: str) -> dict[int | str, dict[str, Any]]:
+    """The successes of such a route; `also_linked` are operations on what was uploaded, beside reading it."""
+    there = {
+        "headers": described("Location"),
+        "links": links.to(f"{noun}_id", f"get_{noun}", *also_linked),
+    }
     shape = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return {
         200: {
             "description": f"The same bytes were here already: this is their {noun}.",
             "content": shape,
-            "headers": link,
-        },
-        201: {"description": f"The {noun} is stored, and its inspection queued.", "headers": link},
+        }
+        | there,
+        201: {"description": f"The {noun} is stored, and its inspection queued."} | there,
     }

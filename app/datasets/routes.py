@@ -27,7 +27,7 @@ DatasetId = Annotated[UUID, Path(description="The dataset.")]
     response_model=Dataset,
     summary="Upload a dataset",
     operation_id="upload_dataset",
-    responses=upload_replies("dataset", "Dataset") | responses(*UPLOAD_ERRORS),
+    responses=upload_replies("dataset", "Dataset", "delete_dataset") | responses(*UPLOAD_ERRORS),
     openapi_extra=upload_body(
         DATASETS.media_types,
         "A `.npz` or `.safetensors` file: one array per model input, by name, first axis = samples; labels beside.",

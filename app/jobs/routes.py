@@ -8,6 +8,7 @@ import anyio
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from app import links
 from app.access import audit
 from app.access.dependencies import Reader, Writer
 from app.access.service import Caller
@@ -91,7 +92,13 @@ JOB_HEADERS = ("ETag", "Retry-After")
         IdempotencyKeyReused,
         body=True,
     )
-    | {202: {"description": "The job is accepted.", "headers": described("Location", *JOB_HEADERS)}},
+    | {
+        202: {
+            "description": "The job is accepted.",
+            "headers": described("Location", *JOB_HEADERS),
+            "links": links.to("job_id", "get_job", "get_events", "get_report", "cancel_job"),
+        }
+    },
 )
 async def submit_job(
     body: Annotated[OptimizeRequest, Body(openapi_examples=SUBMISSIONS)],
@@ -175,7 +182,13 @@ async def get_job(
     summary="Cancel a job",
     operation_id="cancel_job",
     responses=responses(NotFound, JobOver)
-    | {202: {"description": "The job is cancelled, or was asked to stop.", "headers": described(*JOB_HEADERS)}},
+    | {
+        202: {
+            "description": "The job is cancelled, or was asked to stop.",
+            "headers": described(*JOB_HEADERS),
+            "links": links.to("job_id", "get_job", "get_events"),
+        }
+    },
 )
 async def cancel_job(job_id: JobId, caller: Writer, database: DatabaseDep, response: Response) -> Job:
     """Cancel a queued job at once; ask a running one to stop."""

@@ -29,7 +29,7 @@ ModelId = Annotated[UUID, Path(description="The model.")]
     response_model=Model,
     summary="Upload a model",
     operation_id="upload_model",
-    responses=upload_replies("model", "Model") | responses(*UPLOAD_ERRORS),
+    responses=upload_replies("model", "Model", "get_model_content", "delete_model") | responses(*UPLOAD_ERRORS),
     openapi_extra=upload_body(
         MODELS.media_types, "One ONNX file, or a tar of one ONNX file and its external-data files, not compressed."
     ),

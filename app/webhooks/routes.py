@@ -6,6 +6,7 @@ from uuid import UUID
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Response
 
+from app import links
 from app.access.dependencies import Administrator
 from app.dependencies import DatabaseDep, SettingsDep
 from app.errors import AddressRefused, InvalidCursor, NotFound, TooManyWebhooks
@@ -32,7 +33,13 @@ StateFilter = Annotated[
     summary="Create a webhook",
     operation_id="create_webhook",
     responses=responses(AddressRefused, TooManyWebhooks, body=True)
-    | {201: {"description": "The webhook, with its secret.", "headers": described("Location")}},
+    | {
+        201: {
+            "description": "The webhook, with its secret.",
+            "headers": described("Location"),
+            "links": links.to("webhook_id", "get_webhook", "list_webhook_deliveries", "test_webhook", "delete_webhook"),
+        }
+    },
 )
 async def create_webhook(
     body: WebhookRequest, caller: Administrator, database: DatabaseDep, settings: SettingsDep, response: Response

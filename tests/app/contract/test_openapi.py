@@ -6,6 +6,7 @@ operation that all of them take seconds.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -36,6 +37,14 @@ from tests.conftest import MakeKey, bearer
 
 Headers = dict[str, str]
 EXAMPLES = 12
+WALKS, STEPS = 8, 8
+BOUNDS = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 NAMES = (
     "not_a_server_error",
     "status_code_conformance",
@@ -60,7 +69,7 @@ def key(make_key: MakeKey) -> Headers:
 @pytest.fixture
 def address(settings: Settings, database: Database) -> Iterator[str]:
     """The API under uvicorn, in a thread of this process, without a limit on requests, and beside a live worker."""
-    add_worker(database)
+    add_worker(database, silent_seconds=-3600)  # live however long the test takes
     unlimited = settings.limits.model_copy(update={"requests_per_minute": 0})
     app = create_app(settings.model_copy(update={"limits": unlimited}))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
@@ -123,17 +132,43 @@ def test_every_operation_keeps_what_the_document_says_of_it(
     assert len(walked) == sum(len(item) for item in routed.openapi()["paths"].values())
 
 
+def test_where_answers_lead_to_is_there_until_it_is_deleted(
+    address: str, routed: FastAPI, key: Headers, known: dict[str, str]
+) -> None:
+    """Sequences of requests along the document's links, from what one answer made to what may be done with it."""
+    followed: Counter[tuple[str, int]] = Counter()
+    # What is refused makes nothing that leads on: a model is there, and the address needs no name server.
+    bodies: dict[str, Any] = {
+        "/v1/jobs": {"model_id": known["model_id"], "recipe": [{"pass": "optimize_graph"}]},
+        "/v1/webhooks": {"url": "https://93.184.215.14/hook"},
+    }
+    document = schemathesis.openapi.from_dict(without_keys(routed.openapi()), config=CONFIG)
+    checks = CHECKS.get_by_names((*NAMES, "use_after_free", "ensure_resource_availability"))
+
+    class Walk(document.as_state_machine()):  # type: ignore[misc] # made at run time
+        def before_call(self, case: Case) -> None:
+            if case.method == "POST" and case.path in bodies:
+                case.body = bodies[case.path]
+
+        def get_call_kwargs(self, case: Case) -> dict[str, Any]:
+            return {"base_url": address, "headers": key, "timeout": 20}
+
+        def after_call(self, response: Any, case: Case) -> None:
+            super().after_call(response, case)
+            followed[f"{case.method} {case.path}", response.status_code] += 1
+
+        def validate_response(self, response: Any, case: Case, **more: Any) -> None:
+            case.validate_response(response, checks=checks, transport_kwargs=more, recorder=self.recorder)
+
+    Walk.run(settings=settings(BOUNDS, max_examples=WALKS, stateful_step_count=STEPS))
+    found = [asked for (asked, status) in followed if asked.startswith("GET") and "{" in asked and status == 200]
+    assert found, f"no link was followed to what it names: {followed}"
+
+
 def hold(operation: APIOperation, send: Any, known: dict[str, str]) -> None:
     """Send requests that fit the document and ones that do not, half of them to what exists."""
 
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(BOUNDS, max_examples=EXAMPLES)
     @given(case=st.one_of(*(operation.as_strategy(mode) for mode in GenerationMode)), exists=st.booleans())
     def send_one(case: Case, exists: bool) -> None:
         if exists:
