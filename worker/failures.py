@@ -10,6 +10,10 @@ from worker.engine.faults import OutOfMemory
 SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SHORTAGES = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO}
+# By a library that lost its way in a file; SIGKILL comes from elsewhere.
+CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
+)
 UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under the same id."
 
 
@@ -71,7 +75,22 @@ def out_of_memory(memory_bytes: int) -> Fault:
     ).fault()
 
 
-def death(status: int) -> Fault:
-    """What the end of a runner without a result says."""
+def death(kind: JobKind, status: int) -> tuple[Fault, bool]:
+    """What the end of a runner without a result says, and whether another attempt could end otherwise.
+
+    An inspection does nothing but read the file, and reads it the same each time.
+    """
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    return ours("runner_crashed", f"The runner ended without a result ({how}).")
+    if kind is not JobKind.OPTIMIZE and -status in CRASHES:
+        return _crashed(kind, how), False
+    return ours("runner_crashed", f"The runner ended without a result ({how})."), True
+
+
+def _crashed(kind: JobKind, how: str) -> Fault:
+    subject, read_by = ("model", "onnxruntime") if kind is JobKind.INSPECT_MODEL else ("dataset", "numpy")
+    return Fault(
+        code=f"{subject}_crashes_reader",
+        title=f"The {subject} makes the libraries that read it crash",
+        detail=f"The process that inspected the {subject} was ended by {how}, in a library that read it.",
+        remedy=f"Open the file with {read_by} yourself, make it anew where that fails as well, and upload that one.",
+    )

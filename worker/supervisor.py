@@ -207,7 +207,8 @@ class Supervisor:
             log.warning("runner_died", status=end.status, stderr=end.errors)
             if end.lacked_memory:
                 raise JobFailed(out_of_memory(job.memory_bytes), retryable=False)
-            raise JobFailed(death(end.status), retryable=True)
+            fault, retryable = death(claim.kind, end.status)
+            raise JobFailed(fault, retryable=retryable)
         if result.outcome == "failed":
             if result.retryable:
                 log.warning("runner_failed", stderr=end.errors)

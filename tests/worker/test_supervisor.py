@@ -141,7 +141,7 @@ MISDEEDS = [
     Misdeed("stderr-is-huge", "os.ftruncate(2, 1 << 34); os.lseek(2, 0, 0)", "runner_crashed"),
     Misdeed(
         "folder-is-closed",
-        "os.mkdir(folder / 'x'); (folder / 'x' / 'y').touch(); os.chmod(folder / 'x', 0); os.chmod(folder, 0)",
+        "os.mkdir(folder / 'x', 0); os.umask(0o777); os.makedirs(folder / 'y')",
         "runner_crashed",
     ),
     Misdeed("says-nothing", "sys.exit(0)", "runner_crashed"),
@@ -184,6 +184,18 @@ def test_a_broken_runner_is_tried_again_and_then_named(
     with database.session_scope() as session:
         assert session.scalar(select(func.count()).select_from(ArtifactRow)) == 0
         assert session.scalar(select(func.count()).select_from(BlobRow)) == 1  # the model's own
+
+
+def test_a_file_that_crashes_its_reader_is_refused_at_once(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    """An inspection reads the same file the same way each time: another attempt would only end a second runner."""
+    runner("os.kill(os.getpid(), 11)")
+    job = read_job(database, inspect(supervisor, database, model, max_attempts=3))
+    assert (job.state, job.attempt, read_model(database, model).status) == (JobState.FAILED, 1, "rejected")
+    assert job.error is not None and job.error["code"] == "model_crashes_reader"
+    assert "SIGSEGV" in job.error["detail"]
+    assert job.error["code"] not in OUR_FAULTS
 
 
 def test_noise_on_the_event_pipe_harms_nothing(

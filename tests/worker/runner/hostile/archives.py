@@ -52,6 +52,18 @@ def _claiming(size: int, compress: bool) -> bytes:
     return gzip.compress(header) if compress else header
 
 
+def _renamed(name: str) -> Callable[[Path], object]:
+    """A model whose name in the header is plain, and another one in the extended header before it (PAX)."""
+
+    def write(path: Path) -> None:
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+            member, content = plain("a.onnx", MODEL)
+            member.pax_headers = {"path": name}
+            archive.addfile(member, io.BytesIO(content))
+
+    return write
+
+
 def _case(name: str, code: str, write: Callable[[Path], object], names: str = "") -> Hostile:
     return Hostile(f"tar-{name}", code, write, TAR, names)
 
@@ -88,6 +100,19 @@ ARCHIVES = [
     _case("hard-link", "archive_unsafe_member", _archive(special("a.onnx", tarfile.LNKTYPE, "/etc/passwd"))),
     _case("pipe", "archive_unsafe_member", _archive(special("a.onnx", tarfile.FIFOTYPE))),
     _case("device", "archive_unsafe_member", _archive(special("a.onnx", tarfile.CHRTYPE))),
+    _case("block-device", "archive_unsafe_member", _archive(special("a.onnx", tarfile.BLKTYPE))),
+    _case("parent-by-extended-header", "archive_unsafe_member", _renamed("../a.onnx"), names="../a.onnx"),
+    _case(
+        "data-then-link",
+        "archive_unsafe_member",
+        _external("w.bin", plain("w.bin", bytes(1024)), special("w.bin", tarfile.SYMTYPE, "/etc/passwd")),
+    ),
+    _case(
+        "data-twice",
+        "archive_duplicate_member",
+        _external("w.bin", plain("w.bin", bytes(1024)), plain("w.bin", bytes(1024))),
+    ),
+    _case("data-is-memory-address", "external_data_elsewhere", _external("*/_ORT_MEM_ADDR_/*")),
     _case("overlong-name", "archive_unsafe_member", _archive(plain("m" * 300 + ".onnx", MODEL))),
     _case("truncated", "archive_corrupt", _bytes(pack(plain("model.onnx", MODEL))[:900])),
     _case("truncated-gzip", "archive_corrupt", _bytes(pack(plain("model.onnx", MODEL), mode="w:gz")[:-600])),

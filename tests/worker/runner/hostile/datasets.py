@@ -119,6 +119,20 @@ def tensor(dtype: str, shape: list[int], start: int, end: int) -> dict[str, Any]
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
+def _large_header(path: Path) -> None:
+    """As long as it claims, and nothing but holes."""
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 100 << 20) + b"{")
+        file.truncate(8 + (100 << 20))
+
+
+def _many_arrays(path: Path) -> None:
+    """More of a header than is read, honest in all that it says."""
+    count, name = 9_000, "x" * 1_000
+    entries = {f"{name}{one}": tensor("F32", [1], 4 * one, 4 * one + 4) for one in range(count)}
+    safetensors(entries, bytes(4 * count))(path)
+
+
 def _case(name: str, code: str, write: Callable[[Path], object], names: str = "") -> Hostile:
     return Hostile(f"npz-{name}", code, write, NPZ, names)
 
@@ -164,6 +178,7 @@ NPZ_FILES = [
     _case("dates", "dataset_unsupported_dtype", npz(x=np.zeros(4, "datetime64[s]"))),
     _case("format-3", "dataset_unsupported_dtype", archive(("x.npy", raw_header("{}", version=b"\x03\x00")))),
     _case("duplicate", "dataset_duplicate_array", _duplicate, names="x.npy"),
+    _case("twenty-thousand-members", "dataset_too_large", archive(*[(f"{one}.npy", X[1]) for one in range(20_000)])),
     _case("foreign-member", "dataset_not_array", archive(X, ("README.txt", b"hello")), names="README.txt"),
     _case("member-of-text", "dataset_not_array", archive(("x.npy", b"hello"))),
     _case("encrypted", "dataset_compression", _encrypted, names="encrypted"),
@@ -202,6 +217,14 @@ SAFETENSORS_FILES = [
     ),
     _safetensors(
         "header-past-the-end", "dataset_corrupt", lambda path: path.write_bytes(struct.pack("<Q", 99) + b"{}")
+    ),
+    _safetensors("header-of-100-mib", "dataset_corrupt", _large_header, names="104,857,600"),
+    _safetensors("many-arrays", "dataset_corrupt", _many_arrays),
+    _safetensors(
+        "size-overflowing", "dataset_corrupt", safetensors({"x": tensor("F32", [1 << 62, 4], 0, 16)}, bytes(16))
+    ),
+    _safetensors(
+        "offset-overflowing", "dataset_corrupt", safetensors({"x": tensor("F32", [4], (1 << 64) - 1, 15)}, bytes(16))
     ),
     _safetensors("unknown-dtype", "dataset_corrupt", safetensors({"x": tensor("Q17", [4], 0, 16)}, bytes(16))),
     _safetensors(

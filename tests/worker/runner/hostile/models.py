@@ -134,6 +134,25 @@ def _deeply_nested(path: Path) -> None:
     path.write_bytes(b"\x08\x08" + _field(7, graph) + _field(8, b"\x10\x11"))
 
 
+def _deep_type(path: Path) -> None:
+    """An input that is a sequence of sequences of sequences..."""
+    kind = b""
+    for _ in range(1500):
+        kind = _field(4, _field(1, kind))
+    node = _field(1, b"x") + _field(2, b"y") + _field(4, b"Identity")
+    graph = (
+        _field(1, node) + _field(2, b"g") + _field(11, _field(1, b"x") + _field(2, kind)) + _field(12, _field(1, b"y"))
+    )
+    path.write_bytes(b"\x08\x08" + _field(7, graph) + _field(8, b"\x10\x11"))
+
+
+def _huge_input() -> ModelProto:
+    model = networks.perceptron()
+    for axis in model.graph.input[0].type.tensor_type.shape.dim:
+        axis.dim_value = 1 << 62
+    return model
+
+
 def _name_not_utf8(path: Path) -> None:
     content = networks.perceptron().SerializeToString()
     path.write_bytes(content.replace(b"first.weight", b"fir\xff\xfe.weight"))
@@ -165,6 +184,8 @@ FORMATS = [
     Hostile("name-not-utf8", "model_corrupt", _name_not_utf8, names="UTF-8"),
     Hostile("over-2-gib", "model_over_2gib", _over_two_gibibytes),
     Hostile("subgraphs-200-deep", "model_nested_too_deep", _deeply_nested),
+    Hostile("types-1500-deep", "model_nested_too_deep", _deep_type),
+    Hostile("groups-100000-deep", "model_corrupt", _bytes(b"\x08\x08" + b"\x0b" * 100_000)),
 ]
 
 GRAPHS = [
@@ -206,6 +227,8 @@ TENSORS = [
     Hostile("weight-of-overflowing-size", "model_corrupt", _model(_first_weight(dims=[1 << 62, 1 << 62]))),
     Hostile("weight-of-negative-size", "model_corrupt", _model(_first_weight(dims=[-8, -32]))),
     Hostile("weight-of-unknown-type", "model_corrupt", _model(_first_weight(data_type=999)), names="999"),
+    Hostile("input-of-overflowing-size", "model_not_loadable", _model(_huge_input)),
+    Hostile("weight-of-100000-axes", "model_not_loadable", _model(_first_weight(dims=[1] * 100_000 + [256]))),
     Hostile("sparse-terabyte", "model_expands_too_far", _model(_sparse_terabyte)),
     Hostile("external-missing", "external_data_missing", _model(external("w.bin")), names="w.bin"),
     Hostile("external-parent", "external_data_elsewhere", _model(external("../job.json")), names="../job.json"),

@@ -166,3 +166,33 @@ PROGRAMS: dict[str, Callable[[], ModelProto]] = {
     ),
     "index-out-of-range": lambda: behind(node("Gather", "h i", "y", axis=1), i=[99], outputs={"y": (FLOAT, ["N", 1])}),
 }
+
+
+def _resized() -> ModelProto:
+    scales = np.array([1, 1e12], np.float32)
+    return immense(node("Resize", "h  s", "c", mode="nearest"), s=scales)
+
+
+def _doubling() -> ModelProto:
+    """A value that a loop joins with itself in each of its 40 rounds."""
+    body = helper.make_graph(
+        [node("Identity", "c_in", "c_out"), node("Concat", "v_in v_in", "v_out", axis=1)],
+        "body",
+        [
+            helper.make_tensor_value_info("i", INT64, []),
+            helper.make_tensor_value_info("c_in", BOOL, []),
+            helper.make_tensor_value_info("v_in", FLOAT, None),
+        ],
+        [helper.make_tensor_value_info("c_out", BOOL, []), helper.make_tensor_value_info("v_out", FLOAT, None)],
+    )
+    return immense(node("Loop", "n t h", "c", body=body), n=np.int64(40), t=np.bool_(True))
+
+
+BOMBS: dict[str, Callable[[], ModelProto]] = {
+    **{name: PROGRAMS[name] for name in (
+        "constant-of-shape", "expand", "tile", "range", "one-hot", "pad", "outer-product", "unread", "shape-alone",
+    )},
+    "resize": _resized,
+    "doubling-loop": _doubling,
+    "endless-loop": lambda: _loop(IMMENSE),
+}  # fmt: skip
