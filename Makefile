@@ -10,6 +10,7 @@
 #   make bench-peers   measure the passes against other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-auto    measure the search against the best of other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-compression   measure pruning, low rank and training on digits: ARGS='--mnist FOLDER'
+#   make bench-hostile     hold hostile files and ways out of the sandbox against runners: ARGS='--mutations 5000'
 #   make clean   remove what these targets made
 
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
@@ -21,7 +22,7 @@ PINS := pyproject.toml constraints.txt
 RUN_EXTRAS := worker,embedded,demo
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression clean
+.PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-hostile clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -58,6 +59,9 @@ bench-auto: $(VENV)/.stamp-bench-peers
 
 bench-compression: $(VENV)/.stamp-bench-peers
 	$(BIN)/python -m benchmarks.compression $(ARGS)
+
+bench-hostile: $(VENV)/.stamp-test
+	$(BIN)/python -m benchmarks.hostile $(ARGS)
 
 clean:
 	rm -rf $(VENV) benchmarks/out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -94,13 +94,14 @@ class Stopping(Exception):
 
 @dataclass(frozen=True)
 class End:
-    """How a runner ended: its exit status, the tail of what it said on stderr, and whether the kernel ended one of its
-    processes for lack of memory.
+    """How a runner ended: its exit status, the tail of what it said on stderr, whether the kernel ended one of its
+    processes for lack of memory, and the most that they held together, where a control group counted.
     """
 
     status: int
     errors: str
     lacked_memory: bool
+    peak_bytes: int | None = None
 
 
 @dataclass
@@ -205,10 +206,11 @@ class Supervisor:
             raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
         if result is None:
             log.warning("runner_died", status=end.status, stderr=end.errors)
-            if end.lacked_memory:
-                raise JobFailed(out_of_memory(job.memory_bytes), retryable=False)
             fault, retryable = death(claim.kind, end.status)
-            raise JobFailed(fault, retryable=retryable)
+            if end.lacked_memory:
+                fault, retryable = out_of_memory(job.memory_bytes), False
+            # It did not live to say what it took.
+            raise JobFailed(fault, retryable=retryable, peak_memory_bytes=end.peak_bytes)
         if result.outcome == "failed":
             if result.retryable:
                 log.warning("runner_failed", stderr=end.errors)
@@ -251,12 +253,10 @@ class Supervisor:
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
             stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - STDERR_TAIL_BYTES))
             errors = stderr.read(STDERR_TAIL_BYTES).decode(errors="replace")
-            if group is None:
-                lacked_memory = process.returncode == -signal.SIGKILL and out_of_memory_kills() > kills
-            else:
-                lacked_memory = group.kills() > 0
-                log.info("runner_ended", status=process.returncode, peak_bytes=group.peak_bytes())
-            return End(process.returncode, errors, lacked_memory)
+            if group is not None:
+                return End(process.returncode, errors, group.kills() > 0, group.peak_bytes())
+            killed = process.returncode == -signal.SIGKILL
+            return End(process.returncode, errors, killed and out_of_memory_kills() > kills)
 
     def _trace_phases(self, phases: list[tuple[str, int]]) -> None:
         """Each until the next began, and the last until now."""

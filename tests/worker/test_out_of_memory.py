@@ -74,12 +74,11 @@ def test_a_runner_that_the_kernel_ended_is_out_of_memory_and_not_tried_again(
     assert job.error is not None and job.error["code"] == "out_of_memory"
 
 
-# Less than the limit each, and more than it together.
+# Less than the limit each, and more than it together; whichever the kernel ends, the runner leaves no result.
 TOGETHER = """
 pid = os.fork()
 eaten = bytearray(160 << 20)
-pid and os.waitpid(pid, 0)
-time.sleep(60)
+os.waitpid(pid, 0) if pid else time.sleep(60)
 """
 
 
@@ -95,4 +94,5 @@ def test_processes_of_a_runner_that_hold_too_much_together_are_out_of_memory(
     job = read_job(database, job_id)
     assert (job.state, job.attempt) == (JobState.FAILED, 1)
     assert job.error is not None and job.error["code"] == "out_of_memory"
+    assert job.peak_memory_bytes is None or 200 << 20 < job.peak_memory_bytes <= 256 << 20
     assert list(home.glob(f"{memory_groups.PREFIX}{os.getpid()}-*")) == []
