@@ -13,8 +13,12 @@ from worker.engine.sessions import open_session, session_options
 ORT_SUFFIX = ".ort"
 
 
-def write_optimized(model: ModelFile, target: Path, threads: int, level: Any) -> ModelFile:
+def write_optimized(
+    model: ModelFile, target: Path, threads: int, level: Any, constants_apart: bool = False
+) -> ModelFile:
     """The graph at `level`, in a new folder; the suffix of `target`, .onnx or .ort, chooses the format.
+
+    With `constants_apart` an .onnx has its constants beside it, as it has them anyway where one file cannot hold them.
 
     Raises:
         ModelFails: the runtime refuses the model, or cannot write it.
@@ -25,7 +29,7 @@ def write_optimized(model: ModelFile, target: Path, threads: int, level: Any) ->
     options.optimized_model_filepath = str(target)
     if target.suffix == ORT_SUFFIX:
         options.add_session_config_entry("session.save_model_format", "ORT")
-    elif model.size_bytes() > MAX_SINGLE_FILE_BYTES:
+    elif constants_apart or model.size_bytes() > MAX_SINGLE_FILE_BYTES:
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{target.name}.data"
         )

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from worker.engine.calibration.as_executed import expose
 from worker.engine.calibration.histogram import Histogram
 from worker.engine.calibration.summaries import Summarizer, Summary
 from worker.engine.model_file import ModelFile, save_model
@@ -87,7 +88,7 @@ def exposed_calls(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The named tensors of every call, by name; but for these the model runs as its user would run it."""
     exposed = model.load()
-    _expose(exposed, tensors)
+    expose(exposed, tensors)
     file = save_model(exposed, context.scratch / folder)
     del exposed
     inputs = {value.name for value in model.structure().graph.input}
@@ -96,10 +97,3 @@ def exposed_calls(
     for call in context.feeds.calls(1, samples):
         made = dict(zip(names, run_session(session, call.feed, names), strict=True)) if names else {}
         yield {name: made[name] if name in made else call.feed[name] for name in tensors}
-
-
-def _expose(model: onnx.ModelProto, tensors: dict[str, int]) -> None:
-    declared = {value.name for value in [*model.graph.output, *model.graph.input]}
-    for name, element_type in tensors.items():
-        if name not in declared:
-            model.graph.output.append(helper.make_tensor_value_info(name, element_type, None))

@@ -7,30 +7,31 @@ and the buffers of what was summarized are reused as ever.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from worker.engine.model_file import ModelFile, save_model
+from worker.engine.calibration.as_executed import BLOCKED_DOMAIN, MOST_LANES, AsExecuted, as_executed
+from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
-from worker.engine.sessions import Feed, open_session, run_session
+from worker.engine.sessions import NONE, Feed, open_session, run_session, session_options
 
 # Of a tensor of unknown size the first element alone is handed out.
 ONLY_THE_FIRST = 1 << 31
 PREFIX = "lathe_summary"
-# ReduceMin and ReduceMax of ONNX Runtime lose NaN now and then. The sum of magnitudes never does, and is NaN for no
-# other reason: what overflows becomes infinite.
-REDUCTIONS = ("ReduceMin", "ReduceMax", "ReduceL1")
-NO_ELEMENTS = np.zeros(0, np.float32)
+# ReduceMin, ReduceMax and GlobalMaxPool of ONNX Runtime lose NaN now and then. The sum of magnitudes never does, and is
+# NaN for no other reason: what overflows becomes infinite.
+LOW, HIGH, NORM, SHAPE, SAMPLE = "ReduceMin", "ReduceMax", "ReduceL1", "Shape", "Slice"
+ZERO, NO_ELEMENTS = np.zeros(1, np.float32), np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
 class Summary:
     """Of one tensor in one call: exact extremes, and elements `(n,)` float32 at a prime stride, in their order.
 
-    The lower extreme of an empty tensor lies above the upper. Where `has_nan`, they mean nothing.
+    Of a tensor in blocks of channels they are 16 neighbours of a block at a time, in the order of the blocks. Behind a
+    rectifier `low` is 0. That of an empty tensor lies above `high`. Where `has_nan`, neither means anything.
     """
 
     low: float
@@ -50,15 +51,14 @@ class Summarizer:
 
         """
         self._names = list(tensors)
-        self._operators = [*REDUCTIONS, *(("Shape", "Slice") if sampled_elements else ())]
-        self._outputs = [_name(operator, number) for operator in self._operators for number in range(len(tensors))]
         self._sampled_elements = sampled_elements
         self._strides = [ONLY_THE_FIRST] * len(tensors) if sampled_elements else []
-        loaded = model.load()
-        _append(loaded.graph, tensors, self._operators)
-        file = save_model(loaded, context.scratch / "summarized")
-        del loaded
-        self._session = open_session(file.path, context.threads)
+        executed = as_executed(model, tensors, context)
+        self._lanes = [MOST_LANES if name in executed.blocked else 1 for name in tensors]
+        self._outputs = _append(executed, tensors, bool(sampled_elements))
+        path = executed.folder / "summarized.onnx"
+        path.write_bytes(executed.model.SerializeToString())
+        self._session = open_session(path, context.threads, session_options(context.threads, NONE))
 
     def summaries(self, feed: Feed) -> dict[str, Summary]:
         """By name, from one call; from two where tensors are of other sizes than in the call before.
@@ -69,23 +69,27 @@ class Summarizer:
         """
         found = self._run(feed)
         if self._strides:
-            wanted = [stride_of(int(shape[1]), self._sampled_elements) for shape in found["Shape"]]
+            wanted = [
+                stride_of(math.prod(found[_name(SHAPE, number)].tolist()) // lanes, self._sampled_elements // lanes)
+                for number, lanes in enumerate(self._lanes)
+            ]
             if wanted != self._strides:
                 self._strides = wanted
                 found = self._run(feed)
-        samples = found.get("Slice", [NO_ELEMENTS] * len(self._names))
         return {
-            name: Summary(low.item(), high.item(), math.isnan(norm.item()), sample.reshape(-1))
-            for name, low, high, norm, sample in zip(
-                self._names, *(found[operator] for operator in REDUCTIONS), samples, strict=True
+            name: Summary(
+                low=found.get(_name(LOW, number), ZERO).item(),
+                high=found[_name(HIGH, number)].item(),
+                has_nan=math.isnan(found[_name(NORM, number)].item()),
+                sample=found.get(_name(SAMPLE, number), NO_ELEMENTS).reshape(-1),
             )
+            for number, name in enumerate(self._names)
         }
 
-    def _run(self, feed: Feed) -> dict[str, list[np.ndarray]]:
-        """What each of the operators made of each of the tensors."""
+    def _run(self, feed: Feed) -> dict[str, np.ndarray]:
+        """What each of the operators made of each of the tensors, by the name of that output."""
         strides = {_name("stride", number): np.array([stride]) for number, stride in enumerate(self._strides)}
-        found = iter(run_session(self._session, feed | strides, self._outputs))
-        return {operator: list(islice(found, len(self._names))) for operator in self._operators}
+        return dict(zip(self._outputs, run_session(self._session, feed | strides, self._outputs), strict=True))
 
 
 @lru_cache(maxsize=4096)
@@ -100,29 +104,56 @@ def stride_of(size: int, most: int) -> int:
     return max(1, wanted)
 
 
-def _append(graph: onnx.GraphProto, tensors: dict[str, int], operators: list[str]) -> None:
-    """Every operator on every tensor as one row, each with an output of its own.
+def _append(executed: AsExecuted, tensors: dict[str, int], sampled: bool) -> list[str]:
+    """Every operator on every tensor, each with an output of its own; their names.
 
     The runtime computes the outputs whose nodes come last in the file first, with what they need. So the first tensor's
     come last: each tensor is summarized as soon as it is there, while it lies in the cache, and then let go of.
     """
-    bounds = (("first", 0), ("end", np.iinfo(np.int64).max), ("axis", 1)) if "Slice" in operators else ()
-    for name, value in bounds:
-        graph.initializer.append(helper.make_tensor(_name(name), TensorProto.INT64, [1], [value]))
+    graph, outputs = executed.model.graph, []
     for number, (tensor, element_type) in reversed(list(enumerate(tensors.items()))):
-        source, row = tensor, _name("row", number)
-        if element_type != TensorProto.FLOAT:
-            source = _name("float", number)
-            graph.node.append(helper.make_node("Cast", [tensor], [source], to=TensorProto.FLOAT))
-        graph.node.append(helper.make_node("Flatten", [source], [row], axis=0))
-        for operator in operators:
-            inputs, kind = [row], TensorProto.INT64 if operator == "Shape" else TensorProto.FLOAT
-            if operator == "Slice":
-                stride = _name("stride", number)
-                graph.input.append(helper.make_tensor_value_info(stride, TensorProto.INT64, [1]))
-                inputs += [_name("first"), _name("end"), _name("axis"), stride]
-            graph.node.append(helper.make_node(operator, inputs, [_name(operator, number)]))
-            graph.output.append(helper.make_tensor_value_info(_name(operator, number), kind, None))
+        row, stride, blocked = _name("row", number), _name("stride", number), executed.blocked.get(tensor)
+        graph.node.extend(_as_lines(blocked, row) if blocked else _as_row(tensor, element_type, row))
+        highest = row
+        if blocked:
+            # In blocks it is the faster one; the other way round it is the slower.
+            highest = _name("highest", number)
+            graph.node.append(helper.make_node("GlobalMaxPool", [blocked], [highest], domain=BLOCKED_DOMAIN))
+        inputs = {HIGH: [highest], NORM: [row]}
+        if tensor not in executed.rectified:
+            inputs[LOW] = [row]
+        if sampled:
+            graph.input.append(helper.make_tensor_value_info(stride, TensorProto.INT64, [1]))
+            axis = _name("lines" if blocked else "columns")
+            inputs |= {SHAPE: [row], SAMPLE: [row, _name("first"), _name("end"), axis, stride]}
+        for operator, names in inputs.items():
+            made, kind = _name(operator, number), TensorProto.INT64 if operator == SHAPE else TensorProto.FLOAT
+            graph.node.append(helper.make_node(operator, names, [made]))
+            graph.output.append(helper.make_tensor_value_info(made, kind, None))
+            outputs.append(made)
+    end = np.iinfo(np.int64).max
+    constants = {"first": [0], "end": [end], "lines": [0], "columns": [1], "lanes": [-1, MOST_LANES]}
+    read = {name for node in graph.node for name in node.input}
+    for name, values in constants.items():
+        # In files of the oldest kind the runtime knows no constant that nobody reads.
+        if _name(name) in read:
+            graph.initializer.append(helper.make_tensor(_name(name), TensorProto.INT64, [len(values)], values))
+    return outputs
+
+
+def _as_lines(blocked: str, lines: str) -> list[onnx.NodeProto]:
+    """`(n / 16, 16)` of blocks of channels."""
+    return [helper.make_node("Reshape", [blocked, _name("lanes")], [lines])]
+
+
+def _as_row(tensor: str, element_type: int, row: str) -> list[onnx.NodeProto]:
+    """`(1, n)` in float32."""
+    if element_type == TensorProto.FLOAT:
+        return [helper.make_node("Flatten", [tensor], [row], axis=0)]
+    return [
+        helper.make_node("Cast", [tensor], [f"{row}_float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", [f"{row}_float"], [row], axis=0),
+    ]
 
 
 def _name(what: str, number: int | None = None) -> str:
