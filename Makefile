@@ -20,6 +20,8 @@ BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 RUN_EXTRAS := worker,embedded,demo
+# Half as many again as cores: tests of whole services wait for a third of their time.
+WORKERS ?= $(shell expr $$(nproc) + $$(nproc) / 2)
 export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-hostile clean
@@ -34,10 +36,10 @@ serve: $(VENV)/.stamp-demo
 	@$(BIN)/lathe serve
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long"
 
 test-long: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
