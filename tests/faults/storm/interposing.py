@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("interposer.c")
-LAYOUT = struct.Struct("iiii")
+LAYOUT = struct.Struct("iiiii")
 
 
 class Interposer:
@@ -41,13 +41,13 @@ class Interposer:
     def step_clock(self, pid: int, seconds: int) -> None:
         self._write(clock_pid=pid, clock_seconds=seconds)
 
-    def fail_syncs(self, pid: int) -> None:
-        self._write(sync_pid=pid)
+    def fail_syncs(self, pid: int, other_pid: int = 0) -> None:
+        self._write(sync_pids=(pid, other_pid))
 
     @property
     def failed(self) -> int:
         """How many syncs have failed since it was told to have them fail."""
-        return int(LAYOUT.unpack(self._switches.read_bytes()[: LAYOUT.size])[3])
+        return int(LAYOUT.unpack(self._switches.read_bytes()[: LAYOUT.size])[-1])
 
     def relent(self) -> int:
         """All is as it was; how many syncs have failed."""
@@ -55,6 +55,6 @@ class Interposer:
         self._write()
         return failed
 
-    def _write(self, clock_pid: int = 0, clock_seconds: int = 0, sync_pid: int = 0) -> None:
+    def _write(self, clock_pid: int = 0, clock_seconds: int = 0, sync_pids: tuple[int, int] = (0, 0)) -> None:
         with self._switches.open("r+b") as file:
-            file.write(LAYOUT.pack(clock_pid, clock_seconds, sync_pid, 0))
+            file.write(LAYOUT.pack(clock_pid, clock_seconds, *sync_pids, 0))

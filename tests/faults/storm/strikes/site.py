@@ -12,11 +12,12 @@ import httpx
 from app.jobs.states import TERMINAL
 from tests.faults.storm.installation import Installation
 from tests.faults.storm.journal import ACCEPTED, Journal
-from tests.faults.storm.load import BUDGET_SECONDS, OUTAGE_SECONDS, RECIPE, RETRIED, Load, connect
+from tests.faults.storm.load import OUTAGE_SECONDS, RECIPE, RETRIED, Load, connect
 from tests.faults.storm.watching import Watch
 
 # What faults need of the installation.
 SMALL_DISKS, INTERPOSER = "small disks", "interposer"
+PATIENT_BUDGET_SECONDS = 40
 FIRST_NUMBER = 1_000_000
 """Of jobs that faults submit themselves."""
 
@@ -59,7 +60,8 @@ class Site:
     def submit(self, model_id: str, fate: str, workspace: int = 0) -> str:
         """A job beside the load, as sure as one can be that it is accepted, and once."""
         number = self.unique()
-        body = {"model_id": model_id, "recipe": RECIPE, "budget_seconds": BUDGET_SECONDS, "seed": number}
+        body = {"model_id": model_id, "recipe": RECIPE, "budget_seconds": PATIENT_BUDGET_SECONDS, "seed": number}
+        body["priority"] = "high"  # a fault waits for it
         deadline = time.monotonic() + OUTAGE_SECONDS
         with connect(self.installation, self.installation.keys[workspace]) as client:
             while time.monotonic() < deadline:
