@@ -10,6 +10,7 @@ import pytest
 ROWS = ("size", "latency p50", "throughput", "peak memory", "top1", "agreement", "time in int8")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_demo_does_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     ended = subprocess.run(

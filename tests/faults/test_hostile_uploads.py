@@ -26,6 +26,7 @@ CASES = [("models", case) for case in one_a_code(list(chain(MODELS, ARCHIVES)))]
 ]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(170)
 def test_each_kind_is_refused_with_its_own_code_and_the_worker_lives_on(service: Service, tmp_path: Path) -> None:
     before = service.stack.pid("inspector")

@@ -22,6 +22,7 @@ REQUEST: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_nothing_that_its_search_had_found(service: Service, model: str) -> None:
     with Lathe(service.stack.url, service.stack.key) as client:
         data = client.upload_dataset({"image": networks.normal(400, 3, 16, 16)})

@@ -23,6 +23,7 @@ def _epochs(lathe: Lathe, job: Job) -> list[str]:
     return [message.split("Epoch ")[1].split(":")[0] for message in messages if "Epoch " in message]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_training_goes_on_from_its_checkpoint_and_ends_with_the_same_file(service: Service, tmp_path: Path) -> None:
     model = networks.normalized_perceptron()

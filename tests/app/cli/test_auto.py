@@ -50,6 +50,7 @@ def test_the_report_shows_the_front_why_it_won_and_what_was_tried(lathe: LatheCo
     assert "auto" in lathe("jobs").stdout
 
 
+@pytest.mark.long
 def test_the_next_search_says_what_it_did_not_build_again(
     lathe: LatheCommand, job: dict[str, Any], files: dict[str, Path]
 ) -> None:
