@@ -6,6 +6,7 @@ import signal
 from typing import Any
 
 import psutil
+import pytest
 
 from app.client import Lathe
 from tests.faults.service import Service
