@@ -74,7 +74,8 @@ class JobRow(Base):
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    # Resident, of the largest process of the last attempt's runner; null where it left no result.
+    # Resident, of the largest process of the last attempt's runner; of one that did not live to say so, all that its
+    # control group counted, where it had one.
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     version: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app.errors import Fault
 from app.jobs.states import JobKind
+from worker.engine.evaluation.nursery import close_nursery
 from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_out_of_memory
 from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, RESULT_FILE, RunnerJob, RunnerResult
 from worker.runner.disk import disk_full, is_full, is_oversized, make_room, oversized_file
@@ -50,7 +51,8 @@ def run_job(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
 
 
 def peak_memory_bytes() -> int:
-    """Of this process, or of that child of its own which took more."""
+    """Of this process, or of that child of its own which took more, forked probes included."""
+    close_nursery()
     return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
 
 

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn, cast
 
@@ -103,7 +104,8 @@ class ForkedProbe:
 
     def kill(self) -> None:
         """Wait for it behind this."""
-        os.kill(self._pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(self._pid, signal.SIGKILL)
 
 
 _NURSERIES: list[Nursery] = []
@@ -120,7 +122,10 @@ def the_nursery(environment: dict[str, str]) -> Nursery:
 
 @atexit.register
 def close_nursery() -> None:
-    """End it, where there is one, with the probe that it may have."""
+    """End it, where there is one, with the probe that it may have.
+
+    What its probes took is counted as that of this process's children from then on, not before.
+    """
     while _NURSERIES:
         _NURSERIES.pop().close()
 

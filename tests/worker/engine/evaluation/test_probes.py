@@ -226,6 +226,30 @@ def test_a_probe_whose_nursery_is_killed_is_started_once_more(tmp_path: Path) ->
     assert killed
 
 
+# Of a process of its own, so that it has no other children.
+# A quarter of a gigabyte, well above what numpy, onnx and ONNX Runtime take by themselves.
+SPREAD_ROWS = 1 << 23
+TAKEN = """
+import sys
+from pathlib import Path
+from tests.worker.engine.evaluation import test_probes
+from worker.engine.model_file import ModelFile
+from worker.runner.__main__ import peak_memory_bytes
+test_probes._times(ModelFile(Path(sys.argv[1])), Path(sys.argv[2]))
+print(peak_memory_bytes())
+"""
+
+
+def test_what_a_forked_probe_took_counts_as_taken_by_its_runner(tmp_path: Path) -> None:
+    text = "agraph (float[N, 8] x) => (float[8] y) { s = Expand(x, wide) y = ReduceMax <axes = [0], keepdims = 0> (s) }"
+    spread = networks.prepared(text, wide=np.array([SPREAD_ROWS, 8]))
+    model = networks.save(spread, tmp_path / "model")
+    command = [sys.executable, "-c", TAKEN, str(model), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > SPREAD_ROWS * 8 * 4
+
+
 def _times(model: ModelFile, folder: Path, seconds: float = 0.1, **bounds: Any) -> list[Latency]:
     feed = _feeds(model).describe(ArrayStore(folder / f"store-{time.monotonic_ns()}"))
     request = Turns(models=[str(model.path)], feeds=[feed], threads=1, seconds=seconds, rounds=9)
