@@ -30,12 +30,20 @@ def physical_bytes() -> int:
 
 def out_of_memory_kills(root: Path = Path("/")) -> int:
     """How often the kernel ended a process for lack of memory: in the group of this one, or else on the machine."""
-    groups = [folder / name for folder in control_groups.folders("memory", root) for name in EVENT_FILES]
-    for path in (*groups, root / "proc/vmstat"):
-        for name, _, count in (line.partition(" ") for line in control_groups.read(path).splitlines()):
-            if name == "oom_kill":
-                return int(count)
-    return 0
+    groups = (kills_in(folder) for folder in control_groups.folders("memory", root))
+    counted = next((kills for kills in groups if kills is not None), _kills_told_by(root / "proc/vmstat"))
+    return counted or 0
+
+
+def kills_in(group: Path) -> int | None:
+    """How often the kernel ended a process of this control group for lack of memory; None where it does not count."""
+    told = (_kills_told_by(group / name) for name in EVENT_FILES)
+    return next((kills for kills in told if kills is not None), None)
+
+
+def _kills_told_by(path: Path) -> int | None:
+    lines = (line.partition(" ") for line in control_groups.read(path).splitlines())
+    return next((int(count) for name, _, count in lines if name == "oom_kill"), None)
 
 
 def control_group_limits(root: Path = Path("/")) -> Iterator[int]:

@@ -177,7 +177,7 @@ class Supervisor:
             span.fail(failure.fault.code)
             self._fail(claim, failure)
         except ResultNotStored as unstored:
-            span.fail("result_not_stored")
+            span.fail(RESULT_NOT_STORED)
             log.warning("result_not_stored", error=repr(unstored.__cause__))
             self._repeat(claim, unstored.__cause__)
         except Exception as error:  # the attempt ends here, whatever it was; the log keeps the trace

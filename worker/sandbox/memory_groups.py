@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker import control_groups
+from worker.memory import kills_in
 
 PREFIX = "lathe-runner-"
 # Where version 2 has the processes of a group whose memory is divided among others.
@@ -26,7 +27,6 @@ VERSION_2 = ("memory.max",)
 # No swap, which would be more than memory; and of a group that has too little, all end at once.
 CONSTANTS = {"memory.swappiness": "0", "memory.swap.max": "0", "memory.oom.group": "1"}
 PEAKS = ("memory.peak", "memory.max_usage_in_bytes")
-EVENTS = ("memory.events", "memory.oom_control")
 MOVING_ROUNDS = 5
 REMOVAL_SECONDS = 2.0
 _numbers = itertools.count()
@@ -40,8 +40,7 @@ class MemoryGroup:
 
     def kills(self) -> int:
         """How many of its processes the kernel ended for lack of memory."""
-        lines = [line for name in EVENTS for line in control_groups.read(self.folder / name).splitlines()]
-        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+        return kills_in(self.folder) or 0
 
     def peak_bytes(self) -> int | None:
         """The most that its processes held together, files in the cache included; None where nobody counts."""

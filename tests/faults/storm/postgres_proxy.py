@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from enum import StrEnum
 
-from tests.faults.storm.proxy import Proxy
+from tests.faults.storm.proxy import CHUNK_BYTES, Proxy
 
 PROTOCOL_3 = 3  # the major version in a startup message; requests for encryption bear another number
 
@@ -117,7 +117,7 @@ class PostgresProxy(Proxy):
 
     async def _read(self, client: asyncio.StreamReader, answers: "asyncio.Task[None]") -> bytes:
         """What the client says next; nothing once either has gone."""
-        reading = asyncio.ensure_future(client.read(1 << 16))
+        reading = asyncio.ensure_future(client.read(CHUNK_BYTES))
         await asyncio.wait([reading, answers], return_when=asyncio.FIRST_COMPLETED)
         if reading.done():
             return reading.result()
