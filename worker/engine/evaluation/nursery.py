@@ -10,12 +10,10 @@ import importlib
 import json
 import os
 import selectors
-import signal
 import struct
 import subprocess
 import sys
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn, cast
 
@@ -23,8 +21,8 @@ from app.processes import die_with_parent
 
 # What they import, and what they do not share.
 LOADED = tuple(f"worker.engine.evaluation.{name}" for name in ("comparison", "kernels", "latency"))
-# Process numbers and exit statuses, as they pass through the pipe.
-NUMBER = struct.Struct("q")
+# As it passes through the pipe.
+STATUS = struct.Struct("q")
 # Of a probe whose nursery died: nobody knows how it ended.
 UNKNOWN_STATUS = 1
 
@@ -38,7 +36,7 @@ class Nursery:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment
         )
         self._orders = cast("IO[bytes]", self._process.stdin)
-        self._numbers = cast("IO[bytes]", self._process.stdout)
+        self._statuses = cast("IO[bytes]", self._process.stdout)
 
     def start(self, module: str, arguments: list[str], folder: Path, output: Path) -> "ForkedProbe":
         """`main()` of a module, told `arguments` as a command would be, with all that it prints added to `output`.
@@ -48,11 +46,15 @@ class Nursery:
 
         """
         asked = {"module": module, "arguments": arguments, "folder": str(folder), "output": str(output)}
-        self._orders.write(json.dumps(asked).encode() + b"\n")
-        return ForkedProbe(self, self.read(None))
+        try:
+            self._orders.write(json.dumps(asked).encode() + b"\n")
+        except BaseException:
+            self.close()  # one that was killed counts as alive until somebody has waited for it
+            raise
+        return ForkedProbe(self)
 
     def read(self, timeout: float | None) -> int:
-        """The next number it sends.
+        """The exit status of the probe that it started.
 
         Raises:
             OSError: the nursery is dead.
@@ -60,14 +62,14 @@ class Nursery:
 
         """
         with selectors.DefaultSelector() as selector:
-            selector.register(self._numbers, selectors.EVENT_READ)
+            selector.register(self._statuses, selectors.EVENT_READ)
             if not selector.select(timeout):
                 raise subprocess.TimeoutExpired(self._process.args, timeout or 0.0)
-        sent = self._numbers.read(NUMBER.size)
+        sent = self._statuses.read(STATUS.size)
         if not sent:
             raise BrokenPipeError("the process that starts probes ended")
-        (number,) = NUMBER.unpack(sent)
-        return int(number)
+        (status,) = STATUS.unpack(sent)
+        return int(status)
 
     @property
     def pid(self) -> int:
@@ -86,8 +88,8 @@ class Nursery:
 class ForkedProbe:
     """One probe that runs, as `subprocess.Popen` would have it."""
 
-    def __init__(self, nursery: Nursery, pid: int) -> None:
-        self._nursery, self._pid = nursery, pid
+    def __init__(self, nursery: Nursery) -> None:
+        self._nursery = nursery
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit status, negative where a signal ended it.
@@ -96,6 +98,8 @@ class ForkedProbe:
             subprocess.TimeoutExpired: it still runs.
 
         """
+        if not self._nursery.alive():
+            return UNKNOWN_STATUS
         try:
             return self._nursery.read(timeout)
         except OSError:
@@ -103,9 +107,8 @@ class ForkedProbe:
             return UNKNOWN_STATUS
 
     def kill(self) -> None:
-        """Wait for it behind this."""
-        with suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(self._pid, signal.SIGKILL)
+        """End it, and its nursery: whoever was interrupted may have lost its status on the way."""
+        self._nursery.close()
 
 
 _NURSERIES: list[Nursery] = []
@@ -141,13 +144,8 @@ def main() -> None:
         pid = os.fork()
         if not pid:
             _be_probe(parent=here, **json.loads(line))
-        _send(pid)
         _, status = os.waitpid(pid, 0)
-        _send(os.waitstatus_to_exitcode(status))
-
-
-def _send(number: int) -> None:
-    os.write(sys.stdout.fileno(), NUMBER.pack(number))
+        os.write(sys.stdout.fileno(), STATUS.pack(os.waitstatus_to_exitcode(status)))
 
 
 def _be_probe(parent: str, module: str, arguments: list[str], folder: str, output: str) -> NoReturn:

@@ -226,6 +226,17 @@ def test_a_probe_whose_nursery_is_killed_is_started_once_more(tmp_path: Path) ->
     assert killed
 
 
+def test_the_next_forked_probe_is_told_nothing_of_one_that_was_cut_off(tmp_path: Path) -> None:
+    model = _perceptron(tmp_path / "model")
+
+    def interrupt(_seconds: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        _times(model, tmp_path, waiting=interrupt, seconds=5.0)
+    assert len(_times(model, tmp_path)) == 1
+
+
 # Of a process of its own, so that it has no other children.
 # A quarter of a gigabyte, well above what numpy, onnx and ONNX Runtime take by themselves.
 SPREAD_ROWS = 1 << 23

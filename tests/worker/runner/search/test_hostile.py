@@ -27,8 +27,9 @@ NONSENSE: list[dict[str, Any]] = [
 ]
 
 
-# The alarm that ends a candidate may ring between the opening of a file and its `with`; it is closed all the same.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+# The alarm that ends a candidate may ring where nothing can be raised, in a callback of the collector, or between the
+# opening of a file and its `with`: the first rings again, the other is closed all the same.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow  # measured as every search is; most of it is one second a file
 def test_as_many_recipes_of_nonsense_as_there_may_be_end_in_reasons(tmp_path: Path) -> None:
     given = [[NONSENSE[number % len(NONSENSE)]] for number in range(64)]
