@@ -42,10 +42,10 @@ def measure_costs(run: Run) -> list[Cost]:
     for plan in (plan for plan in PLANS if plan.name in calibration_cost.MODELS):
         try:
             subject = prepare_subject(plan, OUT, run.scale, None, lambda line: say(f"  {line}"))
-            folder = subject.folder / "cost"
+            folder, timed = subject.folder / "cost", calibration_cost.MODELS[plan.name]
             costs.append(
                 measure_calibration(
-                    plan.title, subject.model, run.threads, run.quick, folder, lambda line: say(f"  {line}")
+                    plan.title, subject.model, timed, run.threads, run.quick, folder, lambda line: say(f"  {line}")
                 )
             )
         except (NotThere, ChildFailed) as error:
