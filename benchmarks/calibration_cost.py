@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.children import run_in_child
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.feeds import Feeds
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import tensors_to_calibrate
 from worker.engine.int8.eligible import eligible
 from worker.engine.int8.units import units_of
@@ -106,7 +107,7 @@ def prepare_model(model: str, rows: str, threads: int, target: str) -> dict[str,
 def observe(model: str, rows: str, threads: int, samples: int) -> dict[str, Any]:
     """Calibrate as `quantize_static` does. `passes` is how often every sample was read."""
     file, source = ModelFile(Path(model)), RowsOfFile(rows, samples)
-    tensors = tensors_to_calibrate(eligible(units_of(file.graph()), False, None, []))
+    tensors = tensors_to_calibrate(eligible(units_of(read_graph(file)), False, None, []))
     scratch = Path.cwd() / "scratch"
     scratch.mkdir()
     context = PassContext(scratch, _feeds(source), 0, threads)

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -21,8 +22,23 @@ class TensorFace:
     shape: tuple[Dimension, ...] | None
 
 
+class OfOperator(Protocol):
+    """A node, of onnx or of onnx-ir."""
+
+    @property
+    def op_type(self) -> str: ...
+
+    @property
+    def domain(self) -> str: ...
+
+
 class UnsupportedValue(ValueError):
     """An input or output is no tensor."""
+
+
+def qualified(node: OfOperator) -> str:
+    """Its operator: `Conv`, or `com.microsoft.Gelu` outside the standard domain."""
+    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
 def inputs_of(model: onnx.ModelProto) -> list[TensorFace]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 # Protocol buffers stop at 2 GiB; past this much a model's tensors go into a file beside it.
 MAX_SINGLE_FILE_BYTES = 1_900_000_000
@@ -30,10 +28,6 @@ class ModelFile:
     def load(self) -> onnx.ModelProto:
         """The whole model, external data included, in memory."""
         return onnx.load(str(self.path))
-
-    def graph(self) -> ir.Model:
-        """The whole model as an onnx-ir graph in memory, to be rewritten and written elsewhere."""
-        return ir.external_data.load_to_model(ir.load(self.path))
 
     def structure(self) -> onnx.ModelProto:
         """The graph without external data: small even where the model is large."""
@@ -66,17 +60,6 @@ def save_model(model: onnx.ModelProto, folder: Path, name: str = "model") -> Mod
         convert_attribute=False,
     )
     return ModelFile(path)
-
-
-def save_graph(model: ir.Model, folder: Path, name: str = "model") -> ModelFile:
-    """As `save_model`, without the constants and nodes that nothing reads any more."""
-    RemoveUnusedNodesPass()(model)
-    return save_model(whole_proto(model), folder, name)
-
-
-def whole_proto(model: ir.Model) -> onnx.ModelProto:
-    """The graph with all of its constants: none is left in the file beside the one that it was read from."""
-    return ir.to_proto(ir.external_data.load_to_model(model))
 
 
 def tensor_bytes(graph: onnx.GraphProto) -> int:

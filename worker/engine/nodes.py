@@ -1,7 +1,6 @@
 """What is asked of the nodes and values of an onnx-ir graph, and how one node is put in the place of another."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from worker.engine.graph import STANDARD_DOMAINS, unused_name
@@ -14,11 +13,6 @@ TAKEN_NAMES = "names taken"
 def opset(model: ir.Model) -> int:
     """Version of the standard operators; 0 where the model uses none."""
     return max((version for domain, version in model.opset_imports.items() if domain in STANDARD_DOMAINS), default=0)
-
-
-def qualified(node: ir.Node | onnx.NodeProto) -> str:
-    """Its operator: `Conv`, or `com.microsoft.Gelu` outside the standard domain."""
-    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:

@@ -26,7 +26,8 @@ from worker.engine.graph import (
     opset_of,
     restore_face,
 )
-from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes, whole_proto
+from worker.engine.graph_file import read_graph, whole_proto
+from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes
 from worker.engine.optimized import write_optimized
 from worker.engine.profiling import origin_of
 from worker.engine.quiet import quiet
@@ -152,7 +153,7 @@ def _folded(model: ModelFile, folder: Path, threads: int) -> ModelFile:
 
 
 def _rewritten(model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int]) -> ModelFile | None:
-    graph = model.graph()
+    graph = read_graph(model)
     return save_restored(whole_proto(graph), model, folder / "done") if rewrite(graph) else None
 
 

@@ -15,8 +15,9 @@ from worker.engine.calibration import Settings, calibrate
 from worker.engine.float16.constants import LARGEST, nodes_beyond
 from worker.engine.float16.conversion import to_float16
 from worker.engine.graph import inputs_of, nodes_of
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.kinds import is_quantized
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import prepare, save_restored
 from worker.engine.sessions import Feed, ModelFails, open_session, run_session
@@ -48,7 +49,7 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
     unknown = sorted(set(config.keep_float32) - {node.name for node in nodes_of(prepared.structure().graph)})
     if unknown:
         notes.append(f"`keep_float32` names nodes that the prepared graph does not have: {_some(unknown)}.")
-    graph = prepared.graph()
+    graph = read_graph(prepared)
     conversion = to_float16(graph, kept, config.keep_io_types)
     if not conversion.changed:
         return PassResult(model, False, [*notes, "No node of the model can compute in float16; nothing was changed."])
@@ -117,7 +118,7 @@ def _wide_nodes(prepared: ModelFile, context: PassContext) -> list[str]:
         for name, range_ in calibration.ranges.items()
         if max(abs(range_.low), abs(range_.high)) * HEADROOM > LARGEST
     }
-    return nodes_beyond(prepared.graph(), wide)
+    return nodes_beyond(read_graph(prepared), wide)
 
 
 def _has_float32(model: ModelFile) -> bool:

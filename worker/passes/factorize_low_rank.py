@@ -12,6 +12,7 @@ from typing import Any
 
 from app.recipes.factorization import FactorizeLowRank, GivenFactors
 from worker.engine.fidelity import Answers, Floor
+from worker.engine.graph_file import read_graph
 from worker.engine.kinds import is_quantized
 from worker.engine.low_rank import account
 from worker.engine.low_rank.forms import Shape, fits, shape_of, shapes_of
@@ -53,7 +54,7 @@ def apply(model: ModelFile, config: FactorizeLowRank, context: PassContext) -> P
     if is_quantized(model.structure()):
         return PassResult(model, False, ["The model computes in 8 bits already: nothing was factored."])
     named = normalise(model, context.scratch / "named")
-    found = find_places(named.graph(), config.operators, config.exclude)
+    found = find_places(read_graph(named), config.operators, config.exclude)
     work = _work(named, found, config)
     nothing = _nothing_to_do(work, config, context)
     if nothing is not None:

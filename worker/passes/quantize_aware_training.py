@@ -15,6 +15,7 @@ import numpy as np
 
 from app.recipes.aware import QuantizeAwareTraining
 from worker.engine.fidelity import Floor, measure_fidelity
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import Numbers
 from worker.engine.int8.delivery import deliver
 from worker.engine.int8.eligible import reasons_in_words
@@ -69,7 +70,7 @@ def _trained(
     numbers = form.numbers
     if numbers is None:
         return post_training
-    units = Placement.of(units_of(form.prepared.graph()), form.placement.quantized).in_int8
+    units = Placement.of(units_of(read_graph(form.prepared)), form.placement.quantized).in_int8
     weights = _gridded([unit for unit in units if unit.role is Role.WEIGHTED], numbers, form, config, notes)
     start = Start(form.prepared, form.placement, numbers, weights)
     try:
@@ -89,7 +90,7 @@ def _gridded(
     weighted: list[Unit], numbers: Numbers, form: StaticForm, config: QuantizeAwareTraining, notes: list[str]
 ) -> dict[str, GriddedWeight]:
     """Weights by unit on the grids that were asked for; those at the ends, which lose most, in 8 bits."""
-    ends = ends_of(form.prepared.graph().graph)
+    ends = ends_of(read_graph(form.prepared).graph)
     few = {unit.name for unit in weighted if unit.name not in ends and config.weight_bits != 8}
     if config.weight_bits != 8:
         notes.extend(_few_bits_in_words(weighted, few, form, config))

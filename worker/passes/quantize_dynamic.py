@@ -12,6 +12,7 @@ from typing import Any
 from app.recipes.quantization import QuantizeDynamic
 from worker.engine.dynamic.placement import everything_dynamic, faster_dynamic
 from worker.engine.dynamic.writing import dynamic_builder
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.choosing import MEASURING_SECONDS, Choice, choose_placement, placement_of_recipe
 from worker.engine.int8.eligible import reasons_in_words
 from worker.engine.int8.fidelity import layer_sqnr_db
@@ -92,7 +93,7 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
 def _prepared(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Work:
     preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
     keep_sums_apart(preparation, context.device)
-    everything = everything_dynamic(preparation.model.graph(), config.operators, config.exclude)
+    everything = everything_dynamic(read_graph(preparation.model), config.operators, config.exclude)
     reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
     return Work(preparation, everything, Rounding(unsaturated=reduce_range, per_channel=config.per_channel))
 

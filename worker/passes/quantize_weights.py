@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from app.recipes.quantization import QuantizeWeights
+from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import keep_sums_apart, operator_counts, prepare, save_restored, unknown_nodes
@@ -30,7 +31,7 @@ def apply(model: ModelFile, config: QuantizeWeights, context: PassContext) -> Pa
     preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
     keep_sums_apart(preparation, context.device)
     structure, notes = preparation.model.structure(), list(preparation.notes)
-    found = find_places(preparation.model.graph(), config.minimum_elements, config.exclude)
+    found = find_places(read_graph(preparation.model), config.minimum_elements, config.exclude)
     notes.extend(unknown_nodes(config.exclude, structure))
     notes.extend(_left_in_words(found))
     if not found.places:

@@ -14,13 +14,14 @@ import onnx_ir as ir
 from worker.engine.dynamic.forms import MASK, PAST, matrix_of, row_of, units_of
 from worker.engine.dynamic.placement import CONVERSION, DynamicPlacement, readers_of
 from worker.engine.graph import RUNTIME_DOMAIN
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.choosing import Build
 from worker.engine.int8.fused_products import Quantized, integer_product
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_addition, bias_of
 from worker.engine.int8.rounding import Rounding, codes_of
 from worker.engine.int8.units import Unit
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.nodes import add_initializer, constant, free_name, integer, is_operator, number, replace
 
 # No bias is quantized, so none asks for a scale that holds it.
@@ -141,7 +142,7 @@ def dynamic_builder(prepared: ModelFile, rounding: Rounding) -> Build:
     """A function that writes a placement of the prepared model into a folder."""
 
     def build(placement: Placement, folder: Path) -> ModelFile:
-        model = prepared.graph()
+        model = read_graph(prepared)
         units, _ = units_of(model)
         write_dynamic(model, DynamicPlacement.of(units, placement.quantized), rounding)
         return save_graph(model, folder)

@@ -5,10 +5,10 @@ from collections import Counter
 from onnx import ModelProto, NodeProto
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
+from worker.engine.graph import qualified
 from worker.engine.inspection import walk
 from worker.engine.inspection.reading import DEFAULT_DOMAINS
 from worker.engine.model_faults import ExcessiveExpansion, ExcessiveNesting, UnknownOperators
-from worker.engine.nodes import qualified
 
 # The largest exports known have some ten thousand nodes; ten functions that call each other ten times have 10^10.
 MAX_EXPANDED_NODES = 1_000_000

@@ -9,13 +9,14 @@ import numpy as np
 from worker.engine.affine import Affine, unsigned
 from worker.engine.calibration import Calibration
 from worker.engine.calibration.observing import FLOAT
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.fused_products import fuse_products
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_of, write_placement
 from worker.engine.int8.rounding import Rounding, bias_shift, codes_of
 from worker.engine.int8.units import Role, Unit, units_of
 from worker.engine.int8.weights import Codes, least_scale
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.moments.moments import Moments
 from worker.engine.moments.reading import input_moments
 from worker.engine.pass_contract import PassContext
@@ -100,7 +101,7 @@ def builder(prepared: ModelFile, numbers: Callable[[Placement], Numbers]) -> Cal
     """A function that writes a placement of the prepared model into a folder."""
 
     def build(placement: Placement, folder: Path) -> ModelFile:
-        model = prepared.graph()
+        model = read_graph(prepared)
         own = Placement.of(units_of(model), placement.quantized)
         found = numbers(placement)
         write_placement(model, own, found.maps, found.codes, found.biases)

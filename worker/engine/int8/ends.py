@@ -10,7 +10,7 @@ weights is not enough: along the residual sums of a transformer that is fed vect
 
 import onnx_ir as ir
 
-from worker.engine.nodes import qualified
+from worker.engine.graph import qualified
 from worker.engine.trainable.weights import OPERANDS, sources_of
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.grids import Grid
 from worker.engine.int8.weights import Codes
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.weight_only.stored import Unpacking
 
 BYTE = 8
@@ -26,7 +27,7 @@ def bits_of(grid: Grid) -> int:
 
 def pack_weights(made: ModelFile, codes: Mapping[str, Codes], grids: Mapping[str, Grid], folder: Path) -> ModelFile:
     """The int8 file with the weights of `grids`' units in as few bits as their grids need; found by what they hold."""
-    model = made.graph()
+    model = read_graph(made)
     wanted = {_content(codes[unit].codes): grid for unit, grid in grids.items() if bits_of(grid) < BYTE}
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value

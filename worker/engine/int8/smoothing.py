@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from worker.engine.affine import signed, unsigned
 from worker.engine.calibration.observing import FLOAT, exposed_calls
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.units import Role, Unit, units_of
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.nodes import add_initializer, constant, is_operator
 from worker.engine.pass_contract import PassContext
 
@@ -45,7 +46,7 @@ def smooth(model: ModelFile, context: PassContext, samples: int) -> tuple[ModelF
         ModelFails: a call fails.
 
     """
-    graph = model.graph()
+    graph = read_graph(model)
     joints = joints_of(graph)
     if not joints:
         return model, {}

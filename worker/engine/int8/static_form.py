@@ -15,6 +15,7 @@ import onnx_ir as ir
 from app.recipes.quantization import StaticOptions
 from worker.engine.calibration import Calibration, Method, Settings, calibrate_by
 from worker.engine.fidelity import Floor
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.building import (
     Accuracy,
     Numbers,
@@ -42,7 +43,7 @@ from worker.engine.int8.shared_scale import sharing
 from worker.engine.int8.smoothing import smooth
 from worker.engine.int8.units import units_of
 from worker.engine.kinds import is_transformer
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import Preparation, keep_sums_apart, prepare, unknown_nodes
 from worker.engine.processor import needs_reduced_range
@@ -147,7 +148,7 @@ def _prepared(model: ModelFile, config: StaticOptions, context: PassContext) -> 
         smoothed, strengths = smooth(preparation.model, context, samples)
         if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
             strengths = {}
-    graph = preparation.model.graph()
+    graph = read_graph(preparation.model)
     units = units_of(graph)
     notes = [*preparation.notes, *unknown_nodes(config.exclude, preparation.model.structure())]
     if strengths:
@@ -263,7 +264,7 @@ def _unless_slower(kept: Rescue, work: Work, context: PassContext) -> Rescue:
 
 
 def _equalized(model: ModelFile, folder: Path) -> ModelFile | None:
-    graph = model.graph()
+    graph = read_graph(model)
     return save_graph(graph, folder / "done") if equalize(graph) else None
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.grids import GriddedWeight
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_addition, bias_of
 from worker.engine.int8.units import Unit, units_of
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.nodes import add_initializer, constant
 
 BIAS = 2
@@ -27,7 +28,7 @@ def trainee(
 
     Names stay, but for those of constants that other nodes read as well.
     """
-    model = prepared.graph()
+    model = read_graph(prepared)
     for unit in Placement.of(units_of(model), placement.quantized).in_int8:
         if unit.name in weights:
             latent = weights[unit.name].latent(unit.weight_values)

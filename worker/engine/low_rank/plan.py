@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from worker.engine.calibration.observing import FLOAT, exposed_calls
+from worker.engine.graph_file import read_graph, whole_proto
 from worker.engine.low_rank.factoring import Factoring, factor
 from worker.engine.low_rank.forms import Shape
 from worker.engine.low_rank.places import Place
 from worker.engine.low_rank.writing import write_factors
-from worker.engine.model_file import ModelFile, save_model, whole_proto
+from worker.engine.model_file import ModelFile, save_model
 from worker.engine.moments.moments import Moments
 from worker.engine.moments.reading import ROWS_A_TERM, input_moments
 from worker.engine.nodes import integers
@@ -50,7 +51,7 @@ class Plan:
         self, chosen: Mapping[str, Shape], folder: Path, last: Mapping[str, np.ndarray] | None = None
     ) -> ModelFile:
         """The model with these nodes factored; `last` holds last factors that were fitted anew, by node."""
-        graph = self.model.graph()
+        graph = read_graph(self.model)
         made = {}
         for name, shape in chosen.items():
             factors = self.factorings[name].factors(shape)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import scipy.linalg
 
+from worker.engine.graph_file import read_graph
 from worker.engine.low_rank.forms import Shape
 from worker.engine.low_rank.places import weight_of
 from worker.engine.low_rank.plan import Plan
@@ -35,7 +36,7 @@ def refit_last(
         ModelFails: a call fails.
 
     """
-    nodes = {node.name: node for node in factored.graph().graph}
+    nodes = {node.name: node for node in read_graph(factored).graph}
     pairs, places = [], {}
     for name, shape in chosen.items():
         node = nodes[factor_names(name, shape.form)[-1]]

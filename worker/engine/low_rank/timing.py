@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from worker.engine.graph_file import read_graph
 from worker.engine.low_rank.forms import Shape
 from worker.engine.low_rank.places import Place
 from worker.engine.low_rank.plan import Plan
@@ -42,7 +43,7 @@ def place_times(places: list[Place], times: list[NodeTime]) -> dict[str, float]:
 
 def factor_times(factored: ModelFile, chosen: Mapping[str, Shape], times: list[NodeTime]) -> dict[str, float]:
     """Milliseconds of all factors of a node together, by the node that they stand for."""
-    nodes = {node.name: node for node in factored.graph().graph}
+    nodes = {node.name: node for node in read_graph(factored).graph}
     return {
         name: sum(_time_of(nodes[factor], times) for factor in factor_names(name, shape.form))
         for name, shape in chosen.items()

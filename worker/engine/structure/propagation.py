@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.graph import STANDARD_DOMAINS, constants_to_initializers, name_nodes
+from worker.engine.graph import STANDARD_DOMAINS, constants_to_initializers, name_nodes, qualified
 from worker.engine.model_file import ModelFile
-from worker.engine.nodes import is_operator, qualified
+from worker.engine.nodes import is_operator
 from worker.engine.structure.carrying import CARRIERS
 from worker.engine.structure.dimensions import TRACED, Dimension
 from worker.engine.structure.products import convolution, gemm, matmul, transposed_convolution

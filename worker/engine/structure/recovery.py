@@ -18,6 +18,7 @@ import numpy as np
 
 from worker.engine.calibration.observing import FLOAT, exposed_calls
 from worker.engine.fidelity import measure_fidelity
+from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.moments.fitting import fit_rows
 from worker.engine.moments.products import as_rows, from_rows
@@ -55,7 +56,7 @@ def recovered(original: ModelFile, pruned: ModelFile, kept: Kept, context: PassC
     started = time.monotonic()
     samples = _fitted_samples(context)
     fitting = _Fitting(original, kept, context, samples)
-    fitted, current = fitting.waves(find_sites(original.graph(), pruned.graph()), pruned)
+    fitted, current = fitting.waves(find_sites(read_graph(original), read_graph(pruned)), pruned)
     if not fitted:
         return Recovery(pruned, ["No layer behind a cut could be fitted to the original's."])
     before, after = (measure_fidelity(original, one, context, judged_samples(context)) for one in (pruned, current))

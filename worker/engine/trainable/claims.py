@@ -5,9 +5,8 @@
 
 from onnx import ModelProto, NodeProto, TensorProto, defs
 
-from worker.engine.graph import STANDARD_DOMAINS
+from worker.engine.graph import STANDARD_DOMAINS, qualified
 from worker.engine.inspection import walk
-from worker.engine.nodes import qualified
 
 # Versions of operators that are newer are unknown here, whatever their names.
 NEWEST_OPSET = 28

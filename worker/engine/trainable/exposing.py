@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from worker.engine.model_file import ModelFile, save_model, whole_proto
+from worker.engine.graph_file import whole_proto
+from worker.engine.model_file import ModelFile, save_model
 from worker.engine.trainable.importing import plain_graph
 
 

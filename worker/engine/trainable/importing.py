@@ -7,8 +7,8 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import InlinePass
 
+from worker.engine.graph import qualified
 from worker.engine.model_file import ModelFile
-from worker.engine.nodes import qualified
 from worker.engine.trainable.arrays import NotTrainable, tensor_from
 from worker.engine.trainable.module import Step, TrainableGraph
 from worker.engine.trainable.operators import TABLE

@@ -25,8 +25,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx import GraphProto, TensorProto
 
+from worker.engine.graph import qualified
 from worker.engine.model_file import ModelFile
-from worker.engine.nodes import free_name, qualified
+from worker.engine.nodes import free_name
 from worker.engine.trainable.weights import (
     MOVES,
     OPERANDS,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.graph import STANDARD_DOMAINS
-from worker.engine.nodes import qualified
+from worker.engine.graph import STANDARD_DOMAINS, qualified
 
 TRAINED_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 FLOATS = (*TRAINED_TYPES, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

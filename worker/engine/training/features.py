@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from worker.engine.faults import UserFault
-from worker.engine.nodes import qualified
+from worker.engine.graph import qualified
 
 # Pairs that are taken without being named: a few, spread over the depth, carry what all would.
 MOST_PAIRS = 4

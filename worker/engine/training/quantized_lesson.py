@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from app.recipes.training import TeachingOptions
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import Numbers, builder
 from worker.engine.int8.grids import Grid, GriddedWeight
 from worker.engine.int8.packing import BYTE, bits_of, pack_weights
@@ -86,7 +87,7 @@ def learn_form(start: Start, teacher: ModelFile, options: TeachingOptions, conte
 
 def _written(start: Start, first: ModelFile, simulation: Int8Simulation, weights: Tensors, scratch: Path) -> ModelFile:
     float_file = write_back(first, weights, scratch / "learned")
-    units = Placement.of(units_of(float_file.graph()), start.placement.quantized).in_int8
+    units = Placement.of(units_of(read_graph(float_file)), start.placement.quantized).in_int8
     values = {unit.name: unit.weight_values for unit in units if unit.role is Role.WEIGHTED}
     numbers = Numbers(start.numbers.maps | simulation.maps(), simulation.codes(values))
     made = builder(float_file, lambda _placement: numbers)(start.placement, scratch / "learned-int8")

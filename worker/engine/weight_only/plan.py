@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.graph_file import read_graph, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.nodes import constant
 from worker.engine.weight_only.blocks import Blocks, block_quantize
 from worker.engine.weight_only.packed import write_packed
@@ -35,7 +36,7 @@ class Plan:
 
     def write(self, packed: Collection[str], folder: Path) -> ModelFile:
         """The model with all weights stored; the places named in `packed` as MatMulNBits."""
-        model = self.prepared.graph()
+        model = read_graph(self.prepared)
         for place in self.places:
             values = constant(model.graph.initializers[place.name])
             if values is None:

@@ -25,6 +25,7 @@ from worker.engine.dynamic.forms import (
 )
 from worker.engine.dynamic.placement import everything_dynamic
 from worker.engine.dynamic.writing import dynamic_builder
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.rounding import Rounding
 from worker.engine.model_file import ModelFile
 from worker.engine.sessions import open_session, run_session
@@ -47,7 +48,7 @@ class Written:
 
 def _write(model: onnx.ModelProto, feed: dict[str, np.ndarray], folder: Path, per_channel: bool = True) -> Written:
     file = ModelFile(networks.save(model, folder / "model"))
-    everything = everything_dynamic(file.graph(), OPERATORS, [])
+    everything = everything_dynamic(read_graph(file), OPERATORS, [])
     made = dynamic_builder(file, Rounding(unsaturated=True, per_channel=per_channel))(everything, folder / "made")
     onnx.checker.check_model(str(made.path))
     answers = [run_session(open_session(one.path, 1), feed) for one in (file, made)]
@@ -189,6 +190,6 @@ LEFT = {
 
 @pytest.mark.parametrize(("model", "reason"), LEFT.values(), ids=LEFT)
 def test_what_has_no_form_is_left_with_its_reason(model: onnx.ModelProto, reason: str, tmp_path: Path) -> None:
-    everything = everything_dynamic(ModelFile(networks.save(model, tmp_path)).graph(), OPERATORS, [])
+    everything = everything_dynamic(read_graph(ModelFile(networks.save(model, tmp_path))), OPERATORS, [])
     assert not everything.quantized
     assert list(everything.reasons.values()) == [reason]

@@ -16,7 +16,8 @@ from tests.worker.networks import normal, prepared
 from worker.engine.float16.conversion import to_float16
 from worker.engine.float16.signatures import Half, half_of
 from worker.engine.graph import nodes_of
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.graph_file import read_graph, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.sessions import open_session, run_session
 
 # 11 bits of significand: 66 dB a rounding, of which there are a few.
@@ -49,7 +50,7 @@ def _convert(
     model: onnx.ModelProto, feed: dict[str, np.ndarray], folder: Path, kept: Collection[str] = (), keep_io: bool = True
 ) -> Converted:
     file = ModelFile(networks.save(model, folder / "model"))
-    graph = file.graph()
+    graph = read_graph(file)
     to_float16(graph, kept, keep_io)
     made = save_graph(graph, folder / "made")
     onnx.checker.check_model(str(made.path), full_check=True)

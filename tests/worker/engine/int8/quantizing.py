@@ -9,12 +9,13 @@ import onnx_ir as ir
 
 from tests.worker import networks
 from worker.engine.calibration import Settings, calibrate
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.building import maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import write_placement
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.units import units_of
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.optimized import write_optimized
 from worker.engine.pass_contract import PassContext
 from worker.engine.sessions import ALL, open_session, run_session
@@ -52,11 +53,11 @@ class Quantized:
 def quantized(model: onnx.ModelProto, context: PassContext, without: frozenset[str] = frozenset()) -> Quantized:
     """Every unit in int8 but for those of the operators in `without`; ranges are those of the context's data."""
     file = ModelFile(networks.save(model, context.scratch / "prepared"))
-    units = units_of(file.graph())
+    units = units_of(read_graph(file))
     everything = Placement.of(units, [unit.name for unit in units if unit.node.op_type not in without])
     calibration = calibrate(file, Settings("minmax"), context, lambda _share: None, tensors_to_calibrate(everything))
     numbers = plain_numbers(everything, maps_of(everything, calibration), ROUNDING)
-    graph = file.graph()
+    graph = read_graph(file)
     own = Placement.of(units_of(graph), everything.quantized)
     write_placement(graph, own, numbers.maps, numbers.codes)
     made = save_graph(graph, context.scratch / "made")

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration import Settings, calibrate
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.choosing import ROUNDS, Choice, choose_placement, minimum_cut
 from worker.engine.int8.eligible import eligible
@@ -42,7 +43,7 @@ def _choose(side: int, saved: Callable[..., ModelFile], context: SamplesContext)
     model = _convolutions(side)
     file = saved(model)
     given = context(model, x=np.random.default_rng(1).standard_normal((2, 32, side, side)).astype(np.float32))
-    everything = eligible(units_of(file.graph()), False, None, [])
+    everything = eligible(units_of(read_graph(file)), False, None, [])
     calibration = calibrate(file, Settings("minmax"), given, lambda _share: None, tensors_to_calibrate(everything))
     maps = maps_of(everything, calibration)
 
@@ -78,7 +79,7 @@ def test_quantizing_an_input_of_the_graph_is_paid_for(saved: Callable[..., Model
     image = "float[1,64,56,56]"
     model = networks.parse(f"network ({image} x, {image} z) => ({image} y) {{ y = Add(x, z) }}")
     model.graph.node[0].name = "sum"
-    units = units_of(saved(model).graph())
+    units = units_of(read_graph(saved(model)))
     everything = Placement.of(units, ["sum"])
     profiled = [NodeTime("y_QuantizeLinear", "QuantizeLinear", "conversion", 0.1, 64 * 56 * 56)]
     kept = minimum_cut(everything, {"sum": (0.06, 0.05)}, [], profiled)

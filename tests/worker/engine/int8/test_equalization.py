@@ -7,8 +7,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from tests.worker import networks
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.equalization import equalize
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.sessions import open_session, run_session
 
 CHANNELS = 8
@@ -36,7 +37,7 @@ def _pair(activation: str) -> onnx.ModelProto:
 
 def _ranges(model: ModelFile) -> np.ndarray:
     """Largest weight of each output channel of the first convolution."""
-    graph = model.graph().graph
+    graph = read_graph(model).graph
     weight = next(node for node in graph if node.name == "first_conv").inputs[1]
     assert weight is not None
     assert weight.const_value is not None
@@ -45,7 +46,7 @@ def _ranges(model: ModelFile) -> np.ndarray:
 
 def test_channels_spread_alike_and_the_answer_stays(saved: Callable[..., ModelFile], tmp_path: object) -> None:
     file = saved(_pair("Relu"))
-    graph = file.graph()
+    graph = read_graph(file)
     assert equalize(graph) == 2
     made = save_graph(graph, file.path.parent.parent / "equalized")
     x = {"x": np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)}
@@ -56,4 +57,4 @@ def test_channels_spread_alike_and_the_answer_stays(saved: Callable[..., ModelFi
 
 
 def test_only_relu_lets_a_factor_through(saved: Callable[..., ModelFile]) -> None:
-    assert equalize(saved(_pair("Sigmoid")).graph()) == 1
+    assert equalize(read_graph(saved(_pair("Sigmoid")))) == 1

@@ -8,6 +8,7 @@ import onnx
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration import Settings, calibrate
+from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.building import maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.eligible import eligible
 from worker.engine.int8.fused_products import fuse_products
@@ -15,7 +16,7 @@ from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import write_placement
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.units import units_of
-from worker.engine.model_file import ModelFile, save_graph
+from worker.engine.model_file import ModelFile
 from worker.engine.profiling import profile
 from worker.engine.sessions import open_session, run_session
 
@@ -33,13 +34,13 @@ def test_the_bias_goes_into_the_kernel(saved: Callable[..., ModelFile], context:
     model = _products()
     file = saved(model)
     given = context(model, x=np.random.default_rng(0).standard_normal((8, 5, 8)).astype(np.float32))
-    everything = eligible(units_of(file.graph()), True, None, [])
+    everything = eligible(units_of(read_graph(file)), True, None, [])
     calibration = calibrate(file, Settings(), given, lambda _share: None, tensors_to_calibrate(everything))
     numbers = plain_numbers(everything, maps_of(everything, calibration), Rounding(unsaturated=True))
-    graph = file.graph()
+    graph = read_graph(file)
     write_placement(graph, Placement.of(units_of(graph), everything.quantized), numbers.maps, numbers.codes)
     apart = save_graph(graph, given.scratch / "apart")
-    graph = apart.graph()
+    graph = read_graph(apart)
     assert fuse_products(graph) == 1
     fused = save_graph(graph, given.scratch / "fused")
     onnx.checker.check_model(str(fused.path))

@@ -11,6 +11,7 @@ import pytest
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration import Calibration, Method, Range, Settings, calibrate
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.eligible import eligible
 from worker.engine.int8.range_choice import RangeChoice, most_faithful
@@ -28,7 +29,7 @@ def choose(saved: Callable[..., ModelFile], context: SamplesContext) -> Choose:
     given = context(
         networks.convnet(), image=np.random.default_rng(1).standard_normal((16, 3, 16, 16)).astype(np.float32)
     )
-    everything = eligible(units_of(file.graph()), False, None, [])
+    everything = eligible(units_of(read_graph(file)), False, None, [])
     exact = calibrate(file, Settings("minmax"), given, lambda _share: None, tensors_to_calibrate(everything))
 
     def build(calibration: Calibration, folder: Path) -> ModelFile:

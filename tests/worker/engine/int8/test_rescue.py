@@ -13,6 +13,7 @@ from tests.worker.engine.conftest import SamplesContext
 from worker.engine.affine import unsigned
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.fidelity import Floor, measure_fidelity
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.eligible import eligible
 from worker.engine.int8.fidelity import layer_sqnr_db
@@ -51,7 +52,7 @@ def spoiled(
     model = _chain()
     file = saved(model)
     given = context(model, x=np.random.default_rng(1).standard_normal((32, 16)).astype(np.float32))
-    everything = eligible(units_of(file.graph()), False, None, [])
+    everything = eligible(units_of(read_graph(file)), False, None, [])
     calibration = calibrate(file, Settings("minmax"), given, lambda _share: None, tensors_to_calibrate(everything))
     maps = maps_of(everything, calibration)
     maps["active"] = unsigned(0.0, calibration.ranges["active"].high / 100)

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from tests.worker.networks import normal, prepared
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.shared_scale import sharing
 from worker.engine.int8.units import units_of
 from worker.engine.model_file import ModelFile
@@ -42,7 +43,7 @@ CASES = [
 def test_products_of_few_rows_share_where_channels_spread_alike(
     case: Case, saved: Callable[[onnx.ModelProto], ModelFile]
 ) -> None:
-    graph = saved(prepared(f"network {case.body}", w=case.weight)).graph()
+    graph = read_graph(saved(prepared(f"network {case.body}", w=case.weight)))
     found = sharing(units_of(graph), graph.graph.inputs, {"x": np.zeros(case.shape, np.float32)})
     assert bool(found) is case.shares
 
@@ -50,5 +51,5 @@ def test_products_of_few_rows_share_where_channels_spread_alike(
 def test_rows_of_unknown_number_share_nothing(saved: Callable[[onnx.ModelProto], ModelFile]) -> None:
     """Behind a selection nobody knows how many rows there are."""
     body = "(float[N,64] x) => (float[M,32] y) { z = NonZero(x) s = Transpose(z) f = Cast<to=1>(s) y = MatMul(f, w) }"
-    graph = saved(prepared(f"network {body}", w=normal(2, 32))).graph()
+    graph = read_graph(saved(prepared(f"network {body}", w=normal(2, 32))))
     assert not sharing(units_of(graph), graph.graph.inputs, {"x": np.ones((1, 64), np.float32)})

@@ -9,6 +9,7 @@ import pytest
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
 from worker.engine.fidelity import Answers
+from worker.engine.graph_file import read_graph
 from worker.engine.low_rank.forms import Form, shape_of
 from worker.engine.low_rank.places import OPERATORS, find_places
 from worker.engine.low_rank.plan import Plan, fit, read_inputs
@@ -50,7 +51,7 @@ def test_outputs_keep_more_on_samples_that_were_not_fitted_to(
     count = COUNT if kind == "gemm" else COUNT // 8
     x = normal(count, *((24,) if kind == "gemm" else (12, 8, 8)), seed=20) + np.float32(0.3)
     given = context(model, x=x)
-    found = find_places(file.graph(), OPERATORS, ()).places
+    found = find_places(read_graph(file), OPERATORS, ()).places
     shapes = {place.name: shape_of(place, form, ranks) for place in found}
     fitted = count * 3 // 4
     reading = read_inputs(file, found, given, fitted)

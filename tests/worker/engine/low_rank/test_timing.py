@@ -7,6 +7,7 @@ import numpy as np
 
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
+from worker.engine.graph_file import read_graph
 from worker.engine.low_rank.factoring import factor
 from worker.engine.low_rank.forms import Form, shape_of
 from worker.engine.low_rank.places import OPERATORS, find_places
@@ -42,7 +43,7 @@ def test_every_product_and_all_of_its_factors_have_a_time(
     model = prepared(TEXT, **CONSTANTS)
     file = saved(model)
     given = context(model, x=normal(4, 16, 64, 64))
-    places = find_places(file.graph(), OPERATORS, ()).places
+    places = find_places(read_graph(file), OPERATORS, ()).places
     assert len(places) == 6
     times = profile(file, given.timed_feed(), 1, tmp_path, 0.5)
     assert place_times(places, times).keys() == {place.name for place in places}

@@ -7,6 +7,7 @@ import onnx
 
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
+from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.moments.moments import Moments
 from worker.engine.moments.products import Product
@@ -15,7 +16,7 @@ from worker.engine.moments.reading import LEAST_ROWS, cross_moments, input_momen
 
 def _products(model: ModelFile) -> list[Product]:
     """Of every node with a constant matrix or filter."""
-    nodes = [node for node in model.graph().graph if len(node.inputs) > 1 and node.inputs[1] is not None]
+    nodes = [node for node in read_graph(model).graph if len(node.inputs) > 1 and node.inputs[1] is not None]
     return [Product(node, tuple(node.inputs[1].const_value.shape.numpy())) for node in nodes]
 
 

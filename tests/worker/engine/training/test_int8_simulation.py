@@ -12,6 +12,7 @@ from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
 from worker.engine.calibration import Settings, calibrate
+from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import Numbers, builder, maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.grids import in_8_bits, in_fewer_bits
 from worker.engine.int8.placement import Placement
@@ -85,7 +86,7 @@ class Simulated:
 def simulated(model: onnx.ModelProto, context: PassContext, bits: WeightBits = 8) -> Simulated:
     """Everything in int8 that has a kernel."""
     file = ModelFile(networks.save(model, context.scratch / "prepared"))
-    units = units_of(file.graph())
+    units = units_of(read_graph(file))
     placement = Placement.of(units, [unit.name for unit in units])
     calibration = calibrate(file, Settings("minmax"), context, lambda _share: None, tensors_to_calibrate(placement))
     maps = maps_of(placement, calibration)

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.worker import networks
-from worker.engine.model_file import save_graph
+from worker.engine.graph_file import save_graph
 from worker.engine.weight_only.blocks import Blocks, block_quantize, pack, unpack
 from worker.engine.weight_only.packed import write_packed
 from worker.engine.weight_only.places import find_places
