@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.tasks import arrays_in, samples_of
 from worker.engine.evaluation.metrics import agreement, broken_samples, classes, signal_and_noise
+from worker.engine.fidelity import Power, typical_db
 from worker.engine.sessions import open_session, run_session
 from worker.engine.turns import Conditions, take_turns
 
@@ -25,6 +26,8 @@ def reference(model: str, held_out: str, labels: str | None, target: str, thread
 def fidelity(model: str, held_out: str, labels: str | None, expected: str, threads: int) -> dict[str, Any]:
     """SQNR in dB (None: not a bit differs), the share of samples with the same top class, and accuracy.
 
+    Where few samples would hide that most are noise, SQNR is that of the usual one.
+
     Raises:
         ModelFails: the file does not load or run.
         Broken: it returns NaN or infinity.
@@ -34,9 +37,10 @@ def fidelity(model: str, held_out: str, labels: str | None, expected: str, threa
     broken = int(broken_samples(left, right).sum())
     if broken:
         raise Broken(f"NaN or infinity for {broken} of {len(left)} samples")
-    signal, noise = (float(part.sum()) for part in signal_and_noise(left, right))
+    signal, noise = signal_and_noise(left, right)
+    samples = [Power(*powers) for powers in zip(signal.tolist(), noise.tolist(), strict=True)]
     return {
-        "sqnr_db": float(10 * np.log10(signal / noise)) if noise else None,
+        "sqnr_db": typical_db(samples) if noise.any() else None,
         "agreement": float(agreement(left, right).mean()),
         "accuracy": _accuracy(right, labels),
     }

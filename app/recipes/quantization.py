@@ -81,8 +81,8 @@ class StaticOptions(BaseModel):
         default=10.0,
         ge=-100,
         le=100,
-        description="Least signal to quantization noise ratio at the model's outputs: at 10 dB a tenth of the power is "
-        "noise.",
+        description="Least signal to quantization noise ratio at the model's outputs, over all samples and of the one "
+        "in the middle: at 10 dB a tenth of the power is noise.",
     )
     operators: list[str] | None = Field(
         default=None,

@@ -1,5 +1,6 @@
 """How much of the original is left in a changed file, at its outputs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -40,6 +41,17 @@ class Power:
         return float(np.clip(10 * np.log10(self.signal / self.noise), -LARGEST_DB, LARGEST_DB))
 
 
+def typical_db(samples: Sequence[Power]) -> float:
+    """Of an output: over all samples, or of the one in the middle where that is less.
+
+    Few loud samples would otherwise speak for all: what they hide may be noise from end to end. Silent ones, without a
+    signal, have no ratio of their own.
+    """
+    pooled = Power(sum(one.signal for one in samples), sum(one.noise for one in samples))
+    each = [one.db for one in samples if one.signal]
+    return min(pooled.db, float(np.median(each))) if each else pooled.db
+
+
 @dataclass(frozen=True)
 class Floor:
     """What a file must keep of its original on calibration samples."""
@@ -55,8 +67,8 @@ class Floor:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """`sqnr_db` is that of the worst output; `agreement` the share of samples with the same top class, where classes
-    are what the outputs hold.
+    """`sqnr_db` is that of the worst output, as `typical_db` has it; `agreement` the share of samples with the same top
+    class, where classes are what the outputs hold.
     """
 
     sqnr_db: float
@@ -100,15 +112,17 @@ class Answers:
 
         """
         session = open_session(made.path, self.context.threads)
-        powers: dict[int, Power] = {}
+        powers: dict[int, list[Power]] = {}
         same: list[bool] = []
         for call, exact in zip(self.context.feeds.calls(1, self.samples), self.outputs, strict=True):
             for index, (left, right) in enumerate(zip(exact, run_session(session, call.feed), strict=True)):
                 if isinstance(left, np.ndarray) and left.dtype.kind == "f":
-                    powers.setdefault(index, Power()).add(left, right)
+                    power = Power()
+                    power.add(left, right)
+                    powers.setdefault(index, []).append(power)
                     if looks_like_scores(left):
                         same.extend(_same_classes(left, right))
-        worst = min((power.db for power in powers.values()), default=LARGEST_DB)
+        worst = min((typical_db(samples) for samples in powers.values()), default=LARGEST_DB)
         return Fidelity(worst, sum(same) / len(same) if same else None)
 
 
