@@ -12,24 +12,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
-import stamina
 import structlog
 from sqlalchemy.orm import Session
 
 from app.blobs.tables import storage_key
 from app.config import Settings
-from app.database import DATABASE_AWAY, Database
+from app.database import Database
 from app.errors import LatheError
 from app.jobs import lease, turns
 from app.jobs.checkpoints import checkpoints_of
 from app.jobs.lease import Claim, Progress
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobKind
 from app.storage import Storage
 from app.tracing import Span, Tracing
 from worker import sandbox
@@ -42,13 +40,13 @@ from worker.failures import (
     ResultNotStored,
     death,
     is_shortage,
-    not_stored,
     ours,
     out_of_memory,
     out_of_time,
 )
 from worker.fetching import UnreadableInput, fetch
 from worker.heart import Heart
+from worker.held import RESULT_NOT_STORED, Held, LeaseLost
 from worker.listener import Listener
 from worker.memory import affordable_bytes, out_of_memory_kills
 from worker.provisional import Nominations
@@ -69,19 +67,11 @@ from worker.work_folders import work_folder
 RUNNER = (sys.executable, "-P", "-m", "worker.runner")
 WATCH_SECONDS = 0.1
 STDERR_TAIL_BYTES = 4096
-SHORTAGE_SECONDS = 60.0
-# How often a job is run anew for nothing before that costs an attempt.
-FREE_REPEATS = 3
-RESULT_NOT_STORED = "result_not_stored"
 # Beyond a job's time, for bringing its files and taking them away.
 TRANSFER_SECONDS = 3600.0
 OUTCOME = "lathe.outcome"
 PUBLISHING = {"type": "phase", "phase": "publishing"}
 log = structlog.get_logger()
-
-
-class LeaseLost(Exception):
-    """Somebody else holds the job, or may: nothing may be written."""
 
 
 class Cancelled(Exception):
@@ -138,7 +128,7 @@ class Supervisor:
             log.info("attempt_started", kind=claim.kind)
             until = claim.budget_seconds + self.settings.runner.grace_seconds + TRANSFER_SECONDS
             with Heart(self.database, claim, self.settings.jobs, until) as heart:
-                self._run_claimed(claim, heart, span)
+                self._run_claimed(Held(claim, self.database, self.settings.jobs), heart, span)
 
     def _claim(self, job_id: UUID) -> Claim | None:
         holder = f"{socket.gethostname()}:{os.getpid()}"
@@ -152,44 +142,41 @@ class Supervisor:
             lease_seconds = self.settings.jobs.lease_seconds
             return lease.claim(session, chosen, holder, lease_seconds, threads=threads, can_train=trains)
 
-    def _run_claimed(self, claim: Claim, heart: Heart, span: Span) -> None:
+    def _run_claimed(self, held: Held, heart: Heart, span: Span) -> None:
         try:
             with work_folder(self.settings.work_folder) as folder:
-                self._attempt(claim, folder, heart)
+                self._attempt(held, folder, heart)
             log.info("attempt_succeeded")
             span.note({OUTCOME: "succeeded"})
         except LeaseLost:
             log.warning("lease_lost")
             span.note({OUTCOME: "lease_lost"})
         except Cancelled:
-            self._write(lambda session: lease.finish(session, claim, JobState.CANCELLED))
+            held.cancel()
             log.info("attempt_cancelled")
             span.note({OUTCOME: "cancelled"})
         except Stopping:
-            self._write(
-                lambda session: lease.requeue(
-                    session, claim, wait_seconds=0, spend_attempt=False, reason="worker_stopped"
-                ),
-            )
+            held.hand_back()
             log.info("attempt_handed_back")
             span.note({OUTCOME: "handed_back"})
         except JobFailed as failure:
             span.fail(failure.fault.code)
-            self._fail(claim, failure)
+            held.fail(failure)
         except ResultNotStored as unstored:
             span.fail(RESULT_NOT_STORED)
             log.warning("result_not_stored", error=repr(unstored.__cause__))
-            self._repeat(claim, unstored.__cause__)
+            held.repeat(unstored.__cause__)
         except Exception as error:  # the attempt ends here, whatever it was; the log keeps the trace
             span.fail(type(error).__name__)
             log.exception("attempt_broke")
             if is_shortage(error):
-                self._defer(claim, error)
+                held.defer(error)
                 return
             fault = ours("internal_error", f"The attempt broke: {type(error).__name__}.")
-            self._fail(claim, JobFailed(fault, retryable=True))
+            held.fail(JobFailed(fault, retryable=True))
 
-    def _attempt(self, claim: Claim, folder: Path, heart: Heart) -> None:
+    def _attempt(self, held: Held, folder: Path, heart: Heart) -> None:
+        claim = held.claim
         try:
             with self.tracing.span("fetch"):
                 job = fetch(self.database, self.storage, self.settings, claim, folder)
@@ -217,7 +204,7 @@ class Supervisor:
             fault = result.fault or ours("internal_error", "The runner gave no reason.")
             raise JobFailed(fault, retryable=result.retryable, peak_memory_bytes=result.peak_memory_bytes)
         with self.tracing.span("publish"):
-            self._publish(claim, result, folder, heart, runner_seconds)
+            self._publish(held, result, folder, heart, runner_seconds)
 
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> End:
         """Run the child to its end."""
@@ -296,12 +283,13 @@ class Supervisor:
             address_space=not cuda,
         )
 
-    def _publish(self, claim: Claim, result: RunnerResult, folder: Path, heart: Heart, runner_seconds: float) -> None:
+    def _publish(self, held: Held, result: RunnerResult, folder: Path, heart: Heart, runner_seconds: float) -> None:
+        claim = held.claim
         if claim.kind is JobKind.OPTIMIZE:
             phase = Progress(phase="publishing")
-            if not self._write(lambda session: lease.record(session, claim, phase, [PUBLISHING]) is not None):
+            if not held.write(lambda session: lease.record(session, claim, phase, [PUBLISHING]) is not None):
                 raise LeaseLost
-        stored, lost = self._store(claim, result, folder)
+        stored, lost = self._store(held, result, folder)
         if heart.lost.is_set():
             raise LeaseLost
         garbage: list[str] = []
@@ -312,17 +300,17 @@ class Supervisor:
             garbage[:] = checkpoints + [storage_key(claim.workspace_id, blob_id) for blob_id in duplicates or ()]
             return duplicates is not None
 
-        if not self._write(publish_all):
+        if not held.write(publish_all):
             # Ours may be the commit whose answer was lost: the files stay, and the collector knows if a row has them.
             raise LeaseLost
         for key in garbage:
             self._discard(key)
 
-    def _store(self, claim: Claim, result: RunnerResult, folder: Path) -> tuple[list[StoredOutput], set[UUID]]:
+    def _store(self, held: Held, result: RunnerResult, folder: Path) -> tuple[list[StoredOutput], set[UUID]]:
         """The outputs, stored, and the blobs in whose place they come. Raises JobFailed, ResultNotStored."""
         try:
-            stored = store_outputs(self.storage, claim, result, folder)
-            return stored, self._lost_copies(claim, stored)
+            stored = store_outputs(self.storage, held.claim, result, folder)
+            return stored, self._lost_copies(held, stored)
         except (RunnerBroken, FileNotFoundError) as broken:
             raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
         except (LatheError, OSError) as error:
@@ -337,65 +325,13 @@ class Supervisor:
         except LatheError as error:
             log.warning("garbage_left", key=key, error=error.detail)
 
-    def _lost_copies(self, claim: Claim, stored: list[StoredOutput]) -> set[UUID]:
+    def _lost_copies(self, held: Held, stored: list[StoredOutput]) -> set[UUID]:
         """Blobs that should hold the bytes of an output, and do not."""
         copies: dict[UUID, int] = {}
 
         def find(session: Session) -> bool:
-            copies.update(find_copies(session, claim, stored))
+            copies.update(find_copies(session, held.claim, stored))
             return True
 
-        self._write(find)
-        return without_bytes(self.storage, claim, copies)
-
-    def _fail(self, claim: Claim, failure: JobFailed) -> None:
-        fault, memory = failure.fault, failure.peak_memory_bytes
-        if failure.retryable and claim.attempt < claim.max_attempts:
-            wait = lease.backoff(self.settings.jobs.backoff_seconds, claim.attempt)
-            self._write(
-                lambda session: lease.requeue(
-                    session, claim, wait_seconds=wait, spend_attempt=True, reason=fault.detail
-                ),
-            )
-            log.warning("attempt_failed", code=fault.code, detail=fault.detail, again_in_seconds=wait)
-        else:
-            self._write(
-                lambda session: lease.finish(session, claim, JobState.FAILED, error=fault, peak_memory_bytes=memory),
-            )
-            log.warning("job_failed", code=fault.code, detail=fault.detail)
-
-    def _defer(self, claim: Claim, error: Exception) -> None:
-        """Nothing is wrong with the job, and another worker may have what this one lacks; it expires in its time."""
-        reason = f"The worker lacked storage ({type(error).__name__})."
-        self._write(
-            lambda session: lease.requeue(
-                session, claim, wait_seconds=SHORTAGE_SECONDS, spend_attempt=False, reason=reason
-            )
-        )
-
-    def _repeat(self, claim: Claim, cause: BaseException | None) -> None:
-        """As `_defer`, but what was lost is a whole run: after a few, each is an attempt, and they come to an end."""
-
-        def hand_on(session: Session) -> bool:
-            spend = lease.count_requeues(session, claim, RESULT_NOT_STORED) >= FREE_REPEATS
-            if spend and claim.attempt >= claim.max_attempts:
-                return lease.finish(session, claim, JobState.FAILED, error=not_stored(cause))
-            return lease.requeue(
-                session, claim, wait_seconds=SHORTAGE_SECONDS, spend_attempt=spend, reason=RESULT_NOT_STORED
-            )
-
-        self._write(hand_on)
-
-    def _write(self, work: Callable[[Session], bool]) -> bool:
-        """One transaction, tried until it happened or the lease is over. Whether it was ours to make."""
-        for attempt in stamina.retry_context(
-            on=DATABASE_AWAY, attempts=None, timeout=self.settings.jobs.lease_seconds, wait_max=2.0
-        ):
-            with attempt:
-                try:
-                    with self.database.session_scope() as session:
-                        if not work(session):
-                            raise LeaseLost
-                except LeaseLost:
-                    return False
-        return True
+        held.write(find)
+        return without_bytes(self.storage, held.claim, copies)

@@ -19,7 +19,8 @@ from app.models.tables import ModelRow
 from app.storage import Storage
 from tests.app.jobs.factories import add_job, read_job
 from tests.worker.attempts import add_optimization, inspect, read_model
-from worker.supervisor import FREE_REPEATS, Supervisor
+from worker.held import FREE_REPEATS, LONGEST_SHORTAGE_SECONDS
+from worker.supervisor import Supervisor
 
 DELIVERY = """
 facts = dict(inputs=[], outputs=[], opset=17, ir_version=9, domains={}, parameter_count=0, mac_count=None,
@@ -76,6 +77,24 @@ def test_a_worker_without_storage_hands_its_job_on_unrun_and_spends_no_attempt(
     assert (job.state, job.attempt, job.error) == (JobState.QUEUED, 0, None)
     assert job.due_at > job.created_at
     assert "phase" not in events_of(database, job_id)
+
+
+def test_a_job_waits_longer_each_time_that_it_meets_the_same_shortage(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    runner(DELIVERY)
+    supervisor.storage = StorageThatFills(supervisor.settings)
+    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model)
+    supervisor.settings.jobs.backoff_seconds = 10.0
+    waits = []
+    for _ in range(4):
+        with database.session_scope() as session:
+            session.execute(update(JobRow).values(due_at=func.now()))
+        supervisor.run(job_id)
+        with database.session_scope() as session:
+            left = session.scalars(select(JobRow.due_at - func.clock_timestamp()).where(JobRow.id == job_id)).one()
+        waits.append(left.total_seconds())
+    assert waits == pytest.approx([10, 20, 40, LONGEST_SHORTAGE_SECONDS], abs=5)
 
 
 def events_of(database: Database, job_id: UUID) -> set[str]:
