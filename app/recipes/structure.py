@@ -50,7 +50,10 @@ class GivenBlock(BaseModel):
 
 
 class PruneStructured(PassConfig):
-    """Channels, hidden units, attention heads and residual blocks taken out whole: a smaller, faster model."""
+    """Channels, hidden units, attention heads and residual blocks taken out whole: a smaller, faster model.
+
+    Hidden units are those of MLPs and of recurrent layers (LSTM, GRU, RNN).
+    """
 
     model_config = ConfigDict(json_schema_extra=exactly_one(RULES))
 

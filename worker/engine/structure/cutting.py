@@ -16,6 +16,7 @@ from worker.engine.nodes import integer
 from worker.engine.overwriting import constants_of
 from worker.engine.structure.carrying import slice_bounds
 from worker.engine.structure.groups import Structure
+from worker.engine.structure.recurrence import GATES, STATES, is_zero
 from worker.engine.structure.reshaping import corrects_itself, new_operand
 from worker.engine.structure.wiring import Wiring
 from worker.engine.structure.writing import drop_unread, write
@@ -91,6 +92,18 @@ class Cut:
         if groups > 1 and filters is not None:
             left = int(self.kept(filters).reshape(groups, -1)[:, 0].sum())
             next(attribute for attribute in proto.attribute if attribute.name == "group").i = left
+
+    def correct_units(self, node: ir.Node, proto: NodeProto) -> None:
+        """A recurrent layer has as many hidden units as are left, and zeros to begin with need not be given to it."""
+        left = self.shrunk(node.inputs[2]).get(2)
+        if left is None:
+            return
+        kept = [attribute for attribute in proto.attribute if attribute.name != "hidden_size"]
+        replace_field(proto.attribute, [*kept, helper.make_attribute("hidden_size", left)])
+        for index in STATES:
+            state = node.inputs[index] if index < len(node.inputs) else None
+            if state is not None and is_zero(state):
+                proto.input[index] = ""
 
     def correct_shape(self, node: ir.Node, proto: NodeProto) -> None:
         """The numbers of a Reshape that name what got shorter."""
@@ -175,6 +188,7 @@ CORRECTIONS: dict[str, Callable[[Cut, ir.Node, NodeProto], None]] = {
     "Reshape": Cut.correct_shape,
     "Split": Cut.correct_split,
     "Slice": Cut.correct_slice,
+    **dict.fromkeys(GATES, Cut.correct_units),
 }
 
 

@@ -50,8 +50,9 @@ class Group:
 
     @property
     def rows_a_unit(self) -> float:
-        """Positions of the first producer's axis that a unit holds: more than one of a head."""
-        return float((self.producers[0].units >= 0).sum()) / self.width
+        """Positions that a unit holds of what the first producer makes: more than one of a head."""
+        first = self.producers[0]
+        return float((first.units >= 0).sum()) / self.width / first.slot.copies
 
 
 @dataclass(frozen=True)

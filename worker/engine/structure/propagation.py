@@ -16,6 +16,7 @@ from worker.engine.nodes import is_operator
 from worker.engine.structure.carrying import CARRIERS
 from worker.engine.structure.dimensions import TRACED, Dimension
 from worker.engine.structure.products import convolution, gemm, matmul, transposed_convolution
+from worker.engine.structure.recurrence import GATES, recurrent
 from worker.engine.structure.reshaping import reshape
 from worker.engine.structure.sizes import Sizes
 from worker.engine.structure.wiring import Wiring
@@ -29,6 +30,7 @@ MOST_ROUNDS = 6
 
 RULES: dict[str, Callable[[ir.Node, Wiring], None]] = {
     **CARRIERS,
+    **dict.fromkeys(GATES, recurrent),
     "Conv": convolution,
     "ConvTranspose": transposed_convolution,
     "Gemm": gemm,

@@ -37,12 +37,16 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """One axis of a weight: `atoms` `(size,)` lie along it. `axis` counts as the node reads the weight."""
+    """One axis of a weight: `atoms` `(size,)` lie along it. `axis` counts as the node reads the weight.
+
+    `copies`: as many times over, once a gate of a recurrent layer.
+    """
 
     node: ir.Node
     weight: Weight
     axis: int
     atoms: np.ndarray
+    copies: int = 1
 
 
 @dataclass

@@ -303,7 +303,7 @@ CASES = [
         ),
         [], {"a": "operator DepthToSpace reads it", "d": RESULT},
     ),
-    Case("recurrent", networks.recurrent(), []),
+    Case("recurrent", networks.recurrent(), [], {"R": RESULT}),
     Case(
         "read-in-a-sum-with-the-input",
         _net("g (float[N,8] x) => (float[N,4] y) { h = MatMul(x, m) s = Add(h, x) y = MatMul(s, p) }",

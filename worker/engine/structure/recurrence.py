@@ -1,0 +1,78 @@
+"""How recurrent layers wire their operands.
+
+A hidden unit has a row and a bias in every gate, a column that feeds it back, a state to begin with, and its place in
+what the layer makes.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from worker.engine.nodes import integer, is_operator
+from worker.engine.structure.wiring import FIXED, Slot, Wiring
+from worker.engine.trainable.weights import constant_tensor
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+PEEPHOLES = 3
+STATES = (5, 6)
+# What shapes of a state are made by.
+SHAPING = ("Expand", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+
+
+def recurrent(node: ir.Node, wiring: Wiring) -> None:
+    """X (T, N, I), W (D, gates x H, I), R (D, gates x H, H), B (D, 2 x gates x H), states (D, N, H), P (D, 3 x H).
+
+    I in, H out; of several directions D each keeps the same.
+    """
+    gates = GATES[node.op_type]
+    source, kernel, feedback = (_operand(node, index) for index in range(3))
+    if source is None or kernel is None or feedback is None or integer(node, "layout", 0):
+        raise NotImplementedError
+    read, fed_back = wiring.weight(kernel), wiring.weight(feedback)
+    units = wiring.of(feedback)[2]
+    if read is None or fed_back is None or units is None:
+        raise NotImplementedError
+    wiring.freeze(source, FIXED, [0, 1])
+    rows = [(kernel, gates), (feedback, gates), (_operand(node, 3), 2 * gates), (_operand(node, 7), PEEPHOLES)]
+    for value, copies in rows:
+        if value is not None:
+            wiring.freeze(value, FIXED, [0])
+            _tie(wiring, np.tile(units, copies), wiring.of(value)[1])
+    for state in (_operand(node, index) for index in STATES):
+        if state is not None and not is_zero(state):
+            _tie(wiring, units, wiring.of(state)[2])
+    entering, summed = wiring.of(source)[2], wiring.of(kernel)[2]
+    if entering is not None and summed is not None:
+        wiring.atoms.unite(entering, summed)
+        wiring.consumers.append(Slot(node, read, 2, summed))
+    for atoms in (entering, summed):
+        if atoms is not None and (entering is None or summed is None):
+            wiring.atoms.freeze(atoms, FIXED)
+    made = np.tile(units, gates)
+    wiring.producers += [Slot(node, weight, 1, made, copies=gates) for weight in (read, fed_back)]
+    wiring.consumers.append(Slot(node, fed_back, 2, units))
+    for output, rank in zip(node.outputs, (4, 3, 3), strict=False):
+        wiring.axes[output] = [*[None] * (rank - 1), units]
+
+
+def is_zero(value: ir.Value) -> bool:
+    """Whether a state is nothing but zeros, as exporters write them: what a layer begins with that is given none."""
+    tensor = None if value.is_graph_input() else constant_tensor(value)
+    if tensor is not None:
+        return not tensor.numpy().any()
+    node = value.producer()
+    if node is not None and is_operator(node, "ConstantOfShape"):
+        filling = node.attributes.get("value")
+        return filling is None or not filling.as_tensor().numpy().any()
+    source = node.inputs[0] if node is not None and is_operator(node, *SHAPING) else None
+    return source is not None and is_zero(source)
+
+
+def _operand(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _tie(wiring: Wiring, units: np.ndarray, own: np.ndarray | None) -> None:
+    if own is None:
+        wiring.atoms.freeze(units, FIXED)
+    else:
+        wiring.atoms.unite(units, own)
