@@ -24,6 +24,11 @@ def verdict_on(trial: Trial, winner: Trial | None, front: Sequence[Trial], allow
         return f"{_capital(figures(trial))}: it gains most of those that keep the contract."
     if not trial.holds:
         return f"{_capital(figures(trial))}: beyond the {_number(allowed)} allowed."
+    if not trial.likely:
+        return (
+            f"{_capital(figures(trial))}: within the {_number(allowed)} allowed, and too near to it for the samples "
+            "for accepting to show that it is."
+        )
     if any(trial.name == one.name for one in front):
         return f"{_capital(figures(trial))}: nothing is better in speed, size and quality at once."
     better = _better(trial, winner)

@@ -7,7 +7,7 @@ from worker.engine.search.proposals import Trial
 
 # Ratios that differ by less are the same: timings on an idle machine spread as much.
 SAME = 1.02
-MOST_GAINING, MOST_OTHERS, MOST_BROKEN = 4, 2, 1
+MOST_LIKELY, MOST_GAINING, MOST_OTHERS, MOST_BROKEN = 3, 4, 2, 1
 PLAIN = frozenset({"graph", "static", "dynamic", "weights", "float16"})
 
 
@@ -28,13 +28,14 @@ def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
 def finalists(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]:
     """Those that are measured once more, on samples of their own: a few that hold, and the nearest that gain more.
 
-    Beside the front, the ones that gain most and the best of the plain methods: what beat them on the samples for
-    choosing may fail on the others, and then they are there.
+    Beside the front, the ones that gain most, first of those that are likely to be accepted, and the best of the plain
+    methods: what beat them on the samples for choosing may fail on the others, and then they are there.
     """
     by_gain = sorted((one for one in trials if one.measured), key=lambda one: -one.ratios.gain(weights))
     holding = [one for one in by_gain if one.holds and one.drop is not None]
     front = {one.name for one in pareto_front(trials)}
-    chosen = holding[:MOST_GAINING]
+    chosen = [one for one in holding if one.likely][:MOST_LIKELY]
+    chosen += [one for one in holding if one not in chosen][: MOST_GAINING - len(chosen)]
     chosen += [one for one in holding if one.proposal.family in PLAIN and one not in chosen][:1]
     chosen += [one for one in holding if one.name in front and one not in chosen][:MOST_OTHERS]
     best = holding[0].ratios.gain(weights) if holding else 0.0

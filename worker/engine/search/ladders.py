@@ -1,7 +1,8 @@
 """How far structure can be cut: by bisection, a rung at a time, on what the contract says of the last one.
 
 What a cut costs in accuracy cannot be told beforehand, but grows with it: so the first rung is a half, a rung that
-holds is followed by a deeper one, and one that does not by one between it and the deepest that did.
+holds is followed by a deeper one, and one that does not by one between it and the deepest that did. To hold means here
+that it is likely to be accepted: what holds by a hair is not.
 """
 
 import math
@@ -44,7 +45,7 @@ class Tail:
 
 def rungs(trials: Sequence[Trial], family: Family) -> float | None:
     """The next share of multiply-accumulates to leave; None where the ladder ends."""
-    tried = [(float(trial.proposal.settings["left"]), trial.holds) for trial in find(trials, family)]
+    tried = [(float(trial.proposal.settings["left"]), trial.likely) for trial in find(trials, family)]
     if not tried:
         return _first_rung(trials)
     held = min((left for left, holds in tried if holds), default=1.0)
@@ -56,7 +57,7 @@ def rungs(trials: Sequence[Trial], family: Family) -> float | None:
 
 def _first_rung(trials: Sequence[Trial]) -> float:
     """A half; with training below what did without, since what that reached is had already."""
-    without = min((float(one.proposal.settings["left"]) for one in find(trials, "pruned") if one.holds), default=1.0)
+    without = min((float(one.proposal.settings["left"]) for one in find(trials, "pruned") if one.likely), default=1.0)
     return round(min(FIRST_RUNG, without * DEEPER), 3)
 
 
@@ -132,7 +133,7 @@ def aware_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: float
         return
     for trial in find(trials, "static", "taught"):
         last = trial.proposal.recipe[-1]
-        if trial.holds or trial.ratios.latency <= 1 or not isinstance(last, QuantizeStatic):
+        if trial.likely or trial.ratios.latency <= 1 or not isinstance(last, QuantizeStatic):
             continue
         aware = QuantizeAwareTraining(**{"pass": "quantize_aware_training", "epochs": epochs})
         yield Proposal(

@@ -78,6 +78,8 @@ class Trial:
     drop: float | None = None
     holds: bool = False
     """The drop on the samples for choosing is within the contract."""
+    likely: bool = False
+    """And by so much that the samples for accepting can be expected to show it."""
     notes: Sequence[str] = ()
     cached: bool = False
     """It was built and measured by an earlier search; `seconds` is what it took there."""
@@ -97,9 +99,10 @@ class Trial:
 
 
 def best_of(trials: Sequence[Trial], weights: ObjectiveWeights) -> Trial | None:
-    """Of those that hold, the one with the largest gain; the earlier of equals."""
+    """Of those that are likely to be accepted, or else that hold, the one that gains most; the earlier of equals."""
     holding = [trial for trial in trials if trial.measured and trial.holds]
-    return max(holding, key=lambda trial: trial.ratios.gain(weights), default=None)
+    likely = [trial for trial in holding if trial.likely]
+    return max(likely or holding, key=lambda trial: trial.ratios.gain(weights), default=None)
 
 
 def find(trials: Sequence[Trial], *families: Family) -> list[Trial]:

@@ -40,7 +40,7 @@ class Tuner:
             return
         number, options = self._sample()
         best = max((trial.ratios.latency for trial in find(trials, "static", "tuned")), default=1.0)
-        speed = max(ground.static_speed if not default.holds else default.ratios.latency * 1.03, best)
+        speed = max(ground.static_speed if not default.likely else default.ratios.latency * 1.03, best)
         yield Proposal(
             name=f"int8, static, sample {number + 1}",
             family="tuned",
@@ -76,7 +76,7 @@ class Tuner:
         if not trial.measured or trial.drop is None:
             return BROKEN
         gain = trial.ratios.gain(self._weights)
-        return gain if trial.holds else min(gain, 0.0) - trial.drop
+        return gain if trial.likely else min(gain, 0.0) - trial.drop
 
 
 def _options(trial: optuna.Trial) -> dict[str, Any]:

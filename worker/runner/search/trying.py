@@ -57,6 +57,8 @@ class Bench:
     original: Subject
     metric: Metric
     allowed: float
+    sure: float
+    """The drop up to which a candidate is likely to be accepted."""
     weights: ObjectiveWeights
     measuring_seconds: float
     """What both models need to be timed and compared."""
@@ -122,7 +124,8 @@ class Bench:
             size_bytes=standing.size_bytes,
             value=compared.metric_candidate,
             drop=compared.drop,
-            holds=self._holds(compared.drop),
+            holds=_within(compared.drop, self.allowed),
+            likely=_within(compared.drop, self.sure),
             notes=_notes(outcome),
         )
         if in_full:
@@ -153,13 +156,11 @@ class Bench:
             size_bytes=outcome.model.size_bytes(),
             value=found.value,
             drop=found.drop,
-            holds=self._holds(found.drop),
+            holds=_within(found.drop, self.allowed),
+            likely=_within(found.drop, self.sure),
             notes=_notes(outcome),
             cached=True,
         )
-
-    def _holds(self, drop: float | None) -> bool:
-        return drop is not None and drop <= self.allowed + ROUNDING
 
     @property
     def _with_memory(self) -> bool:
@@ -171,6 +172,10 @@ class Bench:
             footprint = self.laboratory.examine(outcome.model).footprint
             memory = self.original.footprint.peak_memory_bytes / max(1, footprint.peak_memory_bytes)
         return Ratios(latency, self.original.size_bytes / max(1, standing.size_bytes), memory)
+
+
+def _within(drop: float | None, bound: float) -> bool:
+    return drop is not None and drop <= bound + ROUNDING
 
 
 def _notes(outcome: Outcome) -> list[str]:

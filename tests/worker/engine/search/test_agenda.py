@@ -18,7 +18,8 @@ Measure = Callable[[Proposal], Trial]
 
 
 def measured(proposal: Proposal, latency: float, drop: float = 0.0, size: float = 1.0) -> Trial:
-    return Trial(proposal, proposal.seconds, ratios=Ratios(latency, size), drop=drop, holds=drop <= 0.01)
+    bounds = {"holds": drop <= 0.01, "likely": drop <= 0.003}
+    return Trial(proposal, proposal.seconds, ratios=Ratios(latency, size), drop=drop, **bounds)
 
 
 def searched(measure: Measure, search: Search | None = None, ground: Ground = CONVOLUTIONAL) -> list[Trial]:
@@ -153,6 +154,24 @@ def test_a_candidate_is_tried_once_however_many_epochs_there_is_time_for() -> No
     names = [one.name for one in trials]
     assert len(set(names)) == len(names)
     assert sum(one.proposal.family == "aware" for one in trials) >= 1
+
+
+def test_what_holds_by_a_hair_is_no_ground_to_go_on_from() -> None:
+    """On other samples it would hardly be accepted, and nor would anything deeper."""
+
+    def as_deeper_cuts_lose_more(proposal: Proposal) -> Trial:
+        left = proposal.settings.get("left")
+        if left is None:
+            return as_cnns_are(proposal)
+        return measured(proposal, 3.0 / (0.2 + 0.8 * left), drop=0.002 / left)
+
+    trials = searched(as_deeper_cuts_lose_more)
+    rungs = [one.proposal.settings["left"] for one in trials if one.proposal.family == "pruned"]
+    assert rungs[0] == 0.5  # a drop of 0.004, where 0.01 is allowed
+    assert min(rungs[1:]) > 0.5
+    best = best_of(trials, LATENCY)
+    assert best is not None
+    assert best.likely
 
 
 def test_rungs_that_lie_close_have_names_of_their_own() -> None:

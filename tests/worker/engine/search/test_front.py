@@ -53,6 +53,13 @@ def test_what_the_best_beat_on_few_samples_is_there_should_it_fail_on_others() -
     assert [one.name for one in finalists(trials, LATENCY)] == ["a third", "a half", "static"]
 
 
+def test_however_many_are_bolder_the_best_that_is_likely_to_be_accepted_is_there() -> None:
+    bold = [trial(f"bold {number}", 5.0 + number, drop=0.009, family="pruned") for number in range(4)]
+    trials = [trial("static", 2.0), trial("a half", 3.0, drop=0.001, family="pruned"), *bold]
+    names = [one.name for one in finalists(trials, LATENCY)]
+    assert names[:4] == ["a half", "static", "bold 3", "bold 2"]
+
+
 def test_what_breaks_the_contract_and_gains_nothing_is_no_finalist() -> None:
     trials = [trial("static", 3.0, 4.0), trial("4 bits", 1.0, 7.0, 0.5)]
     assert [one.name for one in finalists(trials, LATENCY)] == ["static"]
