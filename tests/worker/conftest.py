@@ -47,3 +47,10 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], N
         monkeypatch.setattr(supervising, "RUNNER", (sys.executable, "-P", "-c", script))
 
     return replace
+
+
+@pytest.fixture
+def inner(settings: Settings) -> Settings:
+    """Settings under which this machine may be a receiver."""
+    own = {"allow_private": True, "allow_http": True, "backoff_seconds": 0.0, "timeout_seconds": 5.0}
+    return settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update=own)})

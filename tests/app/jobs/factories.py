@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
@@ -14,6 +15,19 @@ from app.blobs.tables import BlobRow
 from app.database import Database
 from app.jobs.states import JobKind
 from app.jobs.tables import JobEventRow, JobRow
+from app.models.tables import ModelRow
+
+INSPECTION = {
+    "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 4]}],
+    "outputs": [{"name": "y", "dtype": "float32", "shape": ["N", 2]}],
+    "opset": 17,
+    "ir_version": 9,
+    "domains": {},
+    "parameter_count": 8,
+    "mac_count": 8,
+    "operators": {"Gemm": 1},
+    "trainable": True,
+}
 
 
 def add_job(database: Database, **columns: Any) -> UUID:
@@ -71,3 +85,30 @@ def add_artifact(database: Database, workspace_id: UUID, job_id: UUID, **columns
         row = ArtifactRow(**(defaults | columns))
         session.add(row)
     return row.id
+
+
+def add_model(database: Database, workspace_id: UUID, **columns: Any) -> UUID:
+    """A model that was inspected and found ready; `columns` override."""
+    with database.session_scope() as session:
+        blob = add_blob(session, workspace_id)
+        known: dict[str, Any] = {
+            "id": uuid7(),
+            "workspace_id": workspace_id,
+            "blob_id": blob.id,
+            "name": "model",
+            "media_type": "application/octet-stream",
+            "sha256": blob.sha256,
+            "size_bytes": 3,
+            "status": "ready",
+            "inspection": INSPECTION,
+        }
+        row = ModelRow(**(known | columns))
+        session.add(row)
+    return row.id
+
+
+async def submit(client: httpx.AsyncClient, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+    answer = await client.post("/v1/jobs", json=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    return job

@@ -9,7 +9,7 @@ import pytest
 
 from app.database import Database
 from tests.app.health.factories import add_worker
-from tests.app.jobs.test_routes import add_model
+from tests.app.jobs.factories import add_model
 
 Headers = dict[str, str]
 

@@ -1,8 +1,6 @@
 """`/v1/jobs` as a client meets it."""
 
 import asyncio
-import json
-import signal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,55 +19,10 @@ from app.jobs.lease import Progress
 from app.jobs.service import TRIED
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobRow, ReportRow
-from app.models.tables import ModelRow
-from tests.app.jobs.factories import add_blob, add_job, read_job
-from tests.conftest import LiveApi
+from tests.app.jobs.factories import add_job, add_model, read_job, submit
 
 pytestmark = pytest.mark.anyio
 Headers = dict[str, str]
-INSPECTION = {
-    "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 4]}],
-    "outputs": [{"name": "y", "dtype": "float32", "shape": ["N", 2]}],
-    "opset": 17,
-    "ir_version": 9,
-    "domains": {},
-    "parameter_count": 8,
-    "mac_count": 8,
-    "operators": {"Gemm": 1},
-    "trainable": True,
-}
-
-
-def add_model(database: Database, workspace_id: UUID, **columns: Any) -> UUID:
-    """A model that was inspected and found ready; `columns` override."""
-    with database.session_scope() as session:
-        blob = add_blob(session, workspace_id)
-        known: dict[str, Any] = {
-            "id": uuid7(),
-            "workspace_id": workspace_id,
-            "blob_id": blob.id,
-            "name": "model",
-            "media_type": "application/octet-stream",
-            "sha256": blob.sha256,
-            "size_bytes": 3,
-            "status": "ready",
-            "inspection": INSPECTION,
-        }
-        row = ModelRow(**(known | columns))
-        session.add(row)
-    return row.id
-
-
-@pytest.fixture
-def body(database: Database, workspace_id: UUID) -> dict[str, Any]:
-    return {"model_id": str(add_model(database, workspace_id)), "recipe": [{"pass": "optimize_graph"}]}
-
-
-async def submit(client: httpx.AsyncClient, body: dict[str, Any], headers: Headers) -> dict[str, Any]:
-    answer = await client.post("/v1/jobs", json=body, headers=headers)
-    assert answer.status_code == 202, answer.text
-    job: dict[str, Any] = answer.json()
-    return job
 
 
 async def test_a_submitted_job_is_queued_with_every_default_filled_in(
@@ -253,12 +206,6 @@ async def test_the_queue_position_counts_those_that_train_for_the_same_device(
     assert [answer.json()["queue_position"] for answer in answers] == [0, 1, 0, 2, 0, 3, 1]
 
 
-@pytest.mark.parametrize("last", ["9223372036854775808", "79449348157970661848", "-1", "x"])
-async def test_an_event_that_cannot_be_is_refused(client: httpx.AsyncClient, writer: Headers, last: str) -> None:
-    answer = await client.get(f"/v1/jobs/{uuid4()}/events", headers=writer | {"Last-Event-ID": last})
-    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
-
-
 async def test_lists_are_paged_newest_first_and_filtered(
     client: httpx.AsyncClient, body: dict[str, Any], writer: Headers
 ) -> None:
@@ -380,72 +327,6 @@ async def test_a_job_that_succeeded_names_its_artifacts(
     job = answer.json()
     assert (job["state"], job["progress"], "retry-after" in answer.headers) == ("succeeded", 1.0, False)
     assert [(each["file_name"], each["sha256"]) for each in job["artifacts"]] == [("m.onnx", (b"s" * 32).hex())]
-
-
-def parse_stream(content: str) -> list[dict[str, str]]:
-    """Server-sent events as dictionaries of their fields."""
-    blocks = [block for block in content.replace("\r\n", "\n").split("\n\n") if block and not block.startswith(":")]
-    return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
-
-
-async def run_to_its_end(database: Database, job_id: UUID, messages: int) -> None:
-    def run() -> None:
-        with database.session_scope() as session:
-            held = lease.claim(session, job_id, "test", 45.0)
-            assert held is not None
-        for number in range(messages):
-            with database.session_scope() as session:
-                lease.record(session, held, Progress(), [{"type": "log", "message": str(number)}])
-        with database.session_scope() as session:
-            lease.finish(session, held, JobState.SUCCEEDED)
-
-    await asyncio.to_thread(run)
-
-
-async def test_a_stream_brings_every_event_once_and_ends_with_the_job(
-    client: httpx.AsyncClient, body: dict[str, Any], writer: Headers, database: Database
-) -> None:
-    job_id = UUID((await submit(client, body, writer))["id"])
-    stream, _ = await asyncio.gather(
-        client.get(f"/v1/jobs/{job_id}/events", headers=writer, timeout=30), run_to_its_end(database, job_id, 20)
-    )
-    events = parse_stream(stream.text)
-    assert stream.headers["content-type"].startswith("text/event-stream")
-    ids = [int(event["id"]) for event in events]
-    assert ids == sorted(set(ids)) and len(ids) == 22
-    assert [json.loads(events[at]["data"])["data"]["state"] for at in (0, -1)] == ["running", "succeeded"]
-
-    middle = {"Last-Event-ID": events[9]["id"]}
-    resumed = await client.get(f"/v1/jobs/{job_id}/events", headers=writer | middle, timeout=30)
-    assert parse_stream(resumed.text) == events[10:]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
-def test_a_stream_ends_whole_when_the_api_stops(
-    number: signal.Signals, live_api: LiveApi, database: Database, writer: Headers
-) -> None:
-    """A client tells an end from a connection that broke; httpx raises where the last chunk is missing."""
-    job_id = add_job(database)
-    with database.session_scope() as session:
-        assert lease.claim(session, job_id, "test", 45.0) is not None
-    with live_api.client() as client, client.stream("GET", f"/v1/jobs/{job_id}/events", headers=writer) as stream:
-        lines = stream.iter_lines()
-        assert next(lines).startswith("id: ")
-        live_api.process.send_signal(number)
-        assert [line for line in lines if line.startswith("data: ")]
-    live_api.process.wait(timeout=20)
-
-
-async def test_events_are_a_list_where_json_is_asked_for(
-    client: httpx.AsyncClient, body: dict[str, Any], writer: Headers, database: Database
-) -> None:
-    job_id = UUID((await submit(client, body, writer))["id"])
-    await run_to_its_end(database, job_id, 3)
-    headers = writer | {"Accept": "application/json"}
-    page = (await client.get(f"/v1/jobs/{job_id}/events", params={"limit": 2}, headers=headers)).json()
-    assert [event["type"] for event in page["items"]] == ["state", "log"]
-    rest = (await client.get(f"/v1/jobs/{job_id}/events", params={"after": page["next_after"]}, headers=headers)).json()
-    assert [event["type"] for event in rest["items"]] == ["log", "log", "state"]
 
 
 async def test_a_submission_wakes_a_worker(
