@@ -11,6 +11,7 @@
 #   make bench-auto    measure the search against the best of other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-compression   measure pruning, low rank and training on digits: ARGS='--mnist FOLDER'
 #   make bench-hostile     hold hostile files and ways out of the sandbox against runners: ARGS='--mutations 5000'
+#   make bench-endurance   an hour of mixed load: what grows that should not
 #   make clean   remove what these targets made
 
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
@@ -24,7 +25,7 @@ RUN_EXTRAS := worker,embedded,demo
 WORKERS ?= $(shell expr $$(nproc) + $$(nproc) / 2)
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-hostile clean
+.PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-hostile bench-endurance clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -64,6 +65,9 @@ bench-compression: $(VENV)/.stamp-bench-peers
 
 bench-hostile: $(VENV)/.stamp-test
 	$(BIN)/python -m benchmarks.hostile $(ARGS)
+
+bench-endurance: $(VENV)/.stamp-bench
+	$(BIN)/python -m benchmarks.endurance $(ARGS)
 
 clean:
 	rm -rf $(VENV) benchmarks/out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
