@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
 from worker.engine.sessions import Device, Feed
+
+if TYPE_CHECKING:
+    from worker.engine.preparation import Preparations
 
 ExtraKind = Literal["ort"]
 
@@ -83,6 +86,8 @@ class PassContext:
     """What the passes that train learn from."""
     original: ModelFile | None = None
     """The model as it was uploaded, before any pass; None: the one that the pass is given."""
+    preparations: "Preparations | None" = None
+    """Those of `original` that the passes of one job share."""
     others: Mapping[str, ModelFile] = field(default_factory=dict)
     """Other uploaded models that the recipe names, by id."""
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
@@ -119,7 +124,9 @@ def share_of(context: PassContext, start: float, end: float) -> PassContext:
 
 @dataclass(frozen=True)
 class PassResult:
-    """`model` lies in the pass's scratch folder, or is the input where `modified` is false."""
+    """`model` lies in the pass's scratch folder, or among the job's preparations; where `modified` is false it is the
+    input.
+    """
 
     model: ModelFile
     modified: bool

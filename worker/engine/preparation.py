@@ -5,8 +5,10 @@ left out and said in the notes. Files are saved at ONNX Runtime's BASIC level: h
 model's.
 """
 
+import shutil
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -29,6 +31,7 @@ from worker.engine.graph import (
 from worker.engine.graph_file import read_graph, whole_proto
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes
 from worker.engine.optimized import write_optimized
+from worker.engine.pass_contract import PassContext
 from worker.engine.profiling import origin_of
 from worker.engine.quiet import quiet
 from worker.engine.rewrites import REWRITES, residual_sum
@@ -84,9 +87,51 @@ class Preparation:
         self.applied.append(name)
         return True
 
+    def branch(self, scratch: Path) -> "Preparation":
+        """The same so far: what goes on from it, in `scratch`, leaves this one as it is."""
+        return replace(self, scratch=scratch, notes=list(self.notes), applied=list(self.applied))
+
     def _without_paths(self, text: str) -> str:
         """Where a worker keeps its files tells a user nothing."""
         return text.replace(f"{self.scratch}/", "")
+
+
+@dataclass
+class Preparations:
+    """Those of the model that a job is about: made once, and every pass of every candidate begins with one of them."""
+
+    model: ModelFile
+    folder: Path
+    _made: dict[tuple[int | None, bool], Preparation] = field(default_factory=dict)
+
+    def of(self, context: PassContext, opset: int | None, sums_apart: bool) -> Preparation:
+        """Of what it took to make it, the last file alone is kept."""
+        key = opset, sums_apart
+        if key not in self._made:
+            folder = self.folder / f"{opset}-{sums_apart}"
+            if sums_apart:
+                made = self.of(context, opset, sums_apart=False).branch(folder)
+                keep_sums_apart(made, context.device)
+            else:
+                made = prepare(self.model, next(context.feeds.calls(1)).feed, folder, context.threads, opset)
+            for step in folder.glob("step-*"):
+                if not made.model.path.is_relative_to(step):
+                    shutil.rmtree(step)
+            self._made[key] = made
+        return self._made[key]
+
+
+def prepared(
+    model: ModelFile, context: PassContext, opset: int | None = None, *, sums_apart: bool = True
+) -> Preparation:
+    """`prepare` for a pass, and last of all `keep_sums_apart`, unless the pass comes to that itself."""
+    shared = context.preparations
+    if shared is not None and shared.model == model:
+        return shared.of(context, opset, sums_apart).branch(context.scratch)
+    made = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads, opset)
+    if sums_apart:
+        keep_sums_apart(made, context.device)
+    return made
 
 
 def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: int | None = None) -> Preparation:
@@ -100,8 +145,9 @@ def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: in
     _fold(preparation, threads)
     if not preparation.attempt("symbolic shape inference", _infer_symbolic):
         preparation.attempt("shape inference", _infer)
+    untouched: dict[ModelFile, ir.Model] = {}
     for name, rewrite in REWRITES.items():
-        preparation.attempt(name, lambda file, to, rewrite=rewrite: _rewritten(file, to, rewrite))  # type: ignore[misc]
+        preparation.attempt(name, partial(_rewritten, rewrite=rewrite, untouched=untouched))
     return preparation
 
 
@@ -113,7 +159,7 @@ def keep_sums_apart(preparation: Preparation, device: Device) -> None:
     if device == "cpu":
         preparation.attempt(
             "keeping sums apart from LayerNormalization",
-            lambda file, to: _rewritten(file, to, residual_sum.keep_sums_apart),
+            partial(_rewritten, rewrite=residual_sum.keep_sums_apart, untouched={}),
         )
 
 
@@ -152,9 +198,15 @@ def _folded(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     return save_restored(made, model, folder / "done")
 
 
-def _rewritten(model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int]) -> ModelFile | None:
-    graph = read_graph(model)
-    return save_restored(whole_proto(graph), model, folder / "done") if rewrite(graph) else None
+def _rewritten(
+    model: ModelFile, folder: Path, rewrite: Callable[[ir.Model], int], untouched: dict[ModelFile, ir.Model]
+) -> ModelFile | None:
+    """A graph in which one rewrite found nothing is `untouched`, and need not be read again for the next."""
+    graph = untouched.pop(model, None) or read_graph(model)
+    if rewrite(graph):
+        return save_restored(whole_proto(graph), model, folder / "done")
+    untouched[model] = graph
+    return None
 
 
 def _convert(model: ModelFile, folder: Path, opset: int) -> ModelFile | None:

@@ -19,7 +19,7 @@ from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import prepare, save_restored
+from worker.engine.preparation import prepared, save_restored
 from worker.engine.sessions import Feed, ModelFails, open_session, run_session
 
 # A range seen on some samples is not the largest there is.
@@ -38,18 +38,18 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
         return PassResult(model, False, [note])
     if not _has_float32(model):
         return PassResult(model, False, ["The model holds no float32; nothing was changed."])
-    preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
-    prepared, notes = preparation.model, preparation.notes
+    preparation = prepared(model, context, sums_apart=False)
+    float_model, notes = preparation.model, preparation.notes
     context.progress(0.4)
     context.phase("converting")
-    wide = _wide_nodes(prepared, context)
+    wide = _wide_nodes(float_model, context)
     if wide:
         notes.append(f"{len(wide)} nodes stay in float32, their values leave float16's range: {_some(wide)}.")
     kept = [*config.keep_float32, *wide]
-    unknown = sorted(set(config.keep_float32) - {node.name for node in nodes_of(prepared.structure().graph)})
+    unknown = sorted(set(config.keep_float32) - {node.name for node in nodes_of(float_model.structure().graph)})
     if unknown:
         notes.append(f"`keep_float32` names nodes that the prepared graph does not have: {_some(unknown)}.")
-    graph = read_graph(prepared)
+    graph = read_graph(float_model)
     conversion = to_float16(graph, kept, config.keep_io_types)
     if not conversion.changed:
         return PassResult(model, False, [*notes, "No node of the model can compute in float16; nothing was changed."])
@@ -59,9 +59,9 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
             f"{sum(raised.values())} values in {len(raised)} constants were too close to 0 for float16 and became its "
             f"smallest, 6e-08: {_some(sorted(raised))}."
         )
-    made = _finished(graph, prepared, config, context)
+    made = _finished(graph, float_model, config, context)
     try:
-        overflow = _overflow(prepared, made, context)
+        overflow = _overflow(float_model, made, context)
     except RefusedFloat16 as error:
         return PassResult(model, False, [*notes, f"ONNX Runtime does not run it in float16: {str(error)[:300]}"])
     if overflow:

@@ -13,7 +13,7 @@ from app.recipes.graph import OptimizeGraph
 from worker.engine.graph import computes_the_same
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import changes, keep_sums_apart, operator_counts, prepare, save_restored
+from worker.engine.preparation import changes, keep_sums_apart, operator_counts, prepared, save_restored
 from worker.engine.sessions import Device
 
 # Without one of these no transformer pattern can match.
@@ -23,8 +23,7 @@ TRANSFORMER_SIGNS = frozenset({"Softmax", "Erf", "Tanh", "LayerNormalization", "
 def apply(model: ModelFile, config: OptimizeGraph, context: PassContext) -> PassResult:
     """Notes say what was folded and fused, and what was tried and left out."""
     context.phase("optimizing")
-    feed = next(context.feeds.calls(1)).feed
-    preparation = prepare(model, feed, context.scratch, context.threads, config.opset)
+    preparation = prepared(model, context, config.opset, sums_apart=False)
     context.progress(0.5)
     counts = operator_counts(preparation.model.structure())
     if config.fuse_transformers and "MatMul" in counts and TRANSFORMER_SIGNS & counts.keys():

@@ -25,9 +25,8 @@ from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import (
     Preparation,
-    keep_sums_apart,
     operator_counts,
-    prepare,
+    prepared,
     save_restored,
     unknown_nodes,
 )
@@ -91,8 +90,7 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
 
 
 def _prepared(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Work:
-    preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
-    keep_sums_apart(preparation, context.device)
+    preparation = prepared(model, context)
     everything = everything_dynamic(read_graph(preparation.model), config.operators, config.exclude)
     reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
     return Work(preparation, everything, Rounding(unsaturated=reduce_range, per_channel=config.per_channel))

@@ -13,7 +13,7 @@ from app.recipes.quantization import QuantizeWeights
 from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import keep_sums_apart, operator_counts, prepare, save_restored, unknown_nodes
+from worker.engine.preparation import operator_counts, prepared, save_restored, unknown_nodes
 from worker.engine.profiling import profile
 from worker.engine.weight_only.choosing import Kernels, choose_kernels
 from worker.engine.weight_only.places import Found, Use, find_places
@@ -28,8 +28,7 @@ BITS_WITH_KERNELS = (4, 8)
 def apply(model: ModelFile, config: QuantizeWeights, context: PassContext) -> PassResult:
     """Notes say how many weights of which operators are kept in which form, and what stays in float32 and why."""
     context.phase("preparing")
-    preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
-    keep_sums_apart(preparation, context.device)
+    preparation = prepared(model, context)
     structure, notes = preparation.model.structure(), list(preparation.notes)
     found = find_places(read_graph(preparation.model), config.minimum_elements, config.exclude)
     notes.extend(unknown_nodes(config.exclude, structure))

@@ -12,6 +12,7 @@ from app.recipes.base import PassConfig
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, ExtraKind, PassContext, TrainingData
+from worker.engine.preparation import Preparations
 from worker.engine.sessions import Device
 from worker.passes.registry import load_pass
 from worker.runner.checkpoints import StepCheckpoints
@@ -69,6 +70,7 @@ class Circumstances:
     max_drop: float | None
     device: Device
     original: ModelFile
+    preparations: Preparations
     others: Mapping[str, ModelFile]
     training: TrainingData | None
     workdir: Path
@@ -91,6 +93,7 @@ class Circumstances:
             device=self.device,
             training=self.training,
             original=self.original,
+            preparations=self.preparations,
             others=self.others,
             checkpoints=self._checkpoints(number, scratch),
             log=lambda message: self.pacing.events.log(f"{name}: {message}"),

@@ -9,6 +9,7 @@ from worker.engine.evaluation.acceptance import COUNTING
 from worker.engine.faults import UserFault
 from worker.engine.graph import UnsupportedValue, inputs_of
 from worker.engine.model_file import ModelFile
+from worker.engine.preparation import Preparations
 from worker.engine.sessions import Device, require_device
 from worker.runner.chain import Circumstances
 from worker.runner.contract import InputFile, RunnerJob
@@ -66,6 +67,7 @@ class OpenJob:
             max_drop=bounded_drop(self.request, metric),
             device=self.device,
             original=self.model,
+            preparations=Preparations(self.model, self.scratch / "prepared"),
             others={name: open_model(file, self.workdir, f"model-{name}") for name, file in self.job.others.items()},
             training=data.training,
             workdir=self.workdir,

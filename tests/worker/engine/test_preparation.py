@@ -1,5 +1,6 @@
 """Preparing a graph: a step that fails is left out; a lack of memory and a model that fails are not its business."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.worker import networks
+from tests.worker.engine.conftest import SamplesContext
 from worker.engine.faults import OutOfMemory
 from worker.engine.graph import computes_the_same
 from worker.engine.model_file import ModelFile
-from worker.engine.preparation import Preparation, prepare
+from worker.engine.preparation import Preparation, Preparations, prepare, prepared
 from worker.engine.sessions import ModelFails
 
 # Expands to as many elements as `x` says.
@@ -97,3 +99,31 @@ def test_a_model_without_standard_operators_is_not_converted_and_not_changed(tmp
     prepared = prepare(file, X, tmp_path / "scratch", threads=1)
     assert not any("opset" in note for note in prepared.notes)
     assert computes_the_same(file.structure(), prepared.model.structure())
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["as it is", "sums kept apart"])
+def test_passes_of_one_job_begin_with_one_preparation(apart: bool, tmp_path: Path, context: SamplesContext) -> None:
+    proto = networks.attention_block()
+    model = ModelFile(networks.save(proto, tmp_path / "model"))
+    alone = context(proto, tokens=np.ones((2, 6), np.int64))
+    job = replace(alone, preparations=Preparations(model, tmp_path / "shared"))
+    wanted = prepared(model, alone, sums_apart=apart)
+    first = prepared(model, job, sums_apart=apart)
+    first.notes.append("of the first pass")
+    assert not first.attempt("a step of its own", lambda _file, _folder: None)
+    (job.scratch / "second").mkdir()
+    second = prepared(model, replace(job, scratch=job.scratch / "second"), sums_apart=apart)
+    assert second.model == first.model
+    assert second.model.path.read_bytes() == wanted.model.path.read_bytes()
+    assert (second.notes, second.applied) == (wanted.notes, wanted.applied)
+    # Whatever it took to make it, a model of gigabytes lies there once for each form.
+    assert len(list((tmp_path / "shared").rglob("*.onnx"))) <= 1 + apart
+
+
+def test_another_model_of_the_job_is_prepared_by_itself(tmp_path: Path, context: SamplesContext) -> None:
+    proto = networks.perceptron()
+    original, pruned = (ModelFile(networks.save(proto, tmp_path / name)) for name in ("original", "pruned"))
+    job = replace(context(proto, **X), preparations=Preparations(original, tmp_path / "shared"))
+    made = prepared(pruned, job)
+    assert made.model.path.is_relative_to(job.scratch)
+    assert not (tmp_path / "shared").exists()

@@ -45,7 +45,7 @@ from worker.engine.int8.units import units_of
 from worker.engine.kinds import is_transformer
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
-from worker.engine.preparation import Preparation, keep_sums_apart, prepare, unknown_nodes
+from worker.engine.preparation import Preparation, prepared, unknown_nodes
 from worker.engine.processor import needs_reduced_range
 
 # Shares of the way to a form.
@@ -136,8 +136,7 @@ def static_form(model: ModelFile, config: StaticOptions, context: PassContext) -
 
 
 def _prepared(model: ModelFile, config: StaticOptions, context: PassContext) -> Work:
-    preparation = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads)
-    keep_sums_apart(preparation, context.device)
+    preparation = prepared(model, context)
     transformer = is_transformer(preparation.model.structure())
     if config.equalization:
         preparation.attempt("equalizing the channels between convolutions", _equalized)

@@ -51,6 +51,8 @@ class Searcher:
     span: tuple[float, float]
     best: BestSoFar
     started: float = field(default_factory=time.monotonic)
+    measured: int = 0
+    """Trials that may become finalists."""
 
     def run(self) -> Found:
         """Raises OSError: the disk is full."""
@@ -62,6 +64,7 @@ class Searcher:
             seconds = min(max(least, OVERRUN * chosen.proposal.seconds), self.seconds_left())
             tried = self.bench.attempt(chosen.proposal, seconds)
             found.trials.append(tried.trial)
+            self.measured += tried.trial.measured
             if tried.outcome is not None and tried.trial.measured:
                 found.outcomes[tried.trial.name] = tried.outcome
             attempt = _while_running(tried.trial)
@@ -72,11 +75,11 @@ class Searcher:
         return found
 
     def seconds_left(self) -> float:
-        """Of the search: what measuring the finalists will take is not its own."""
+        """Of the search: what measuring the finalists will take is not its own, with the one that is tried next."""
         budget = self.pacing.budget_seconds
         ground = self.ground
         calls = 4 * ground.call_seconds * ground.selection_samples
-        reserve = FINALISTS * (FINALIST_SECONDS + min(calls, 20.0))
+        reserve = min(FINALISTS, self.measured + 1) * (FINALIST_SECONDS + min(calls, 20.0))
         checking = CHECKING * budget if self.request.deployment_check else 0.0
         measuring = min(MOST_RESERVE * budget, max(LEAST_RESERVE * budget, reserve))
         return self.pacing.seconds_left() - measuring - checking
