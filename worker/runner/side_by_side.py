@@ -14,7 +14,7 @@ from app.recipes.request import Metric
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.faults import UserFault, is_out_of_memory
 from worker.engine.model_file import ModelFile
-from worker.engine.turns import least_turn_seconds
+from worker.engine.turns import LEAST_ROUNDS, least_turn_seconds
 from worker.runner.disk import disk_full, is_full, is_oversized, oversized_file
 from worker.runner.measuring import START_SECONDS, TURNS_SECONDS, Laboratory, Share, Subject, noise_warnings
 
@@ -88,7 +88,10 @@ class _Bench:
         names = list(files)
         fitting = names[: max(0, int(allowed / turn) - 1)]
         if fitting:
-            self._take_turns({name: files[name] for name in fitting}, standings, allowed, share)
+            # Short of five rounds turns may take twice the time that they are given.
+            whole = LEAST_ROUNDS * (1 + len(fitting)) * turn / LEAST_ROUNDS_FOR_SPREAD
+            seconds = allowed if whole <= allowed else allowed / 2
+            self._take_turns({name: files[name] for name in fitting}, standings, seconds, share)
         for name in names[len(fitting) :]:
             reason = self._no_time((START_SECONDS + 2 * turn) / share)
             standings[name].unmeasured.append(f"Latency was not measured: {reason}")

@@ -67,7 +67,7 @@ class Agenda:
         # One name is one candidate: that less time is left for its epochs makes it no other.
         named = {trial.name for trial in trials}
         proposals = chain(
-            first_proposals(self._ground),
+            first_proposals(trials, self._ground),
             smaller_proposals(trials, self._ground),
             low_rank_proposals(trials, self._ground),
             pruned_proposals(trials, self._ground),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.jobs.report import KernelTime
+from worker.engine.turns import LEAST_ROUNDS
 
 # Kernels by what a pass does to them; names as ONNX Runtime executes them.
 CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
@@ -12,6 +13,8 @@ WITH_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 # How many times as fast such kernels were in int8 on the machines of the benchmarks; conversions not counted.
 INT8_SPEED = {True: 3.5, False: 1.5}
 DYNAMIC_SPEED = {True: 2.5, False: 1.2}
+# A model is read and written about ten times until it is prepared.
+PREPARED_BYTES_A_SECOND = 15e6
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Ground:
     """Times in seconds; shares of the time of a call, 0 to 1."""
 
     call_seconds: float
+    load_seconds: float
     size_bytes: int
     convolution_share: float
     product_share: float
@@ -38,14 +42,19 @@ class Ground:
         return amdahl(self.product_share, DYNAMIC_SPEED[self.has_vnni])
 
     @property
+    def preparing_seconds(self) -> float:
+        """What the first candidate takes beyond its own pass; the others begin with the same preparation."""
+        return self.size_bytes / PREPARED_BYTES_A_SECOND
+
+    @property
     def forward_seconds(self) -> float:
         """What one run over the samples that calibrate takes."""
         return self.call_seconds * min(256, self.calibration_samples)
 
     @property
     def measuring_seconds(self) -> float:
-        """Turns by the clock, and both models over the samples for choosing."""
-        return 5.0 + 2 * self.call_seconds * self.selection_samples
+        """Turns by the clock, each round of which loads both models, and both over the samples for choosing."""
+        return 5.0 + 2 * LEAST_ROUNDS * self.load_seconds + 2 * self.call_seconds * self.selection_samples
 
     def epoch_seconds(self) -> float:
         """Forward and backward, in torch, which takes about twice the time of ONNX Runtime for either."""

@@ -18,16 +18,17 @@ def allowed(recipe: Sequence[AnyPass], search: Search, device: str) -> bool:
     return all(search.allows(str(one.pass_)) and device in CATALOGUE[str(one.pass_)].devices for one in recipe)
 
 
-def first_proposals(ground: Ground) -> Iterator[Proposal]:
+def first_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
     """One a method; the order in which they are tried is not decided here."""
     megabytes = ground.size_bytes / 1e6
+    around = ground.measuring_seconds + (0.0 if trials else ground.preparing_seconds)
     yield Proposal(
         name="optimized graph",
         family="graph",
         recipe=(OptimizeGraph(**{"pass": "optimize_graph"}),),
         expected=Ratios(latency=1.02),
         chance=1.0,
-        seconds=1.0 + megabytes / 50 + ground.measuring_seconds,
+        seconds=1.0 + megabytes / 50 + around,
         always=True,
     )
     yield Proposal(
@@ -36,7 +37,7 @@ def first_proposals(ground: Ground) -> Iterator[Proposal]:
         recipe=(QuantizeStatic(**{"pass": "quantize_static"}),),
         expected=Ratios(latency=ground.static_speed, size=INT8_SIZE, memory=2.0),
         chance=0.7,
-        seconds=8.0 + 6 * ground.forward_seconds + ground.measuring_seconds,
+        seconds=8.0 + 6 * ground.forward_seconds + around,
         always=True,
     )
     yield Proposal(
@@ -45,7 +46,7 @@ def first_proposals(ground: Ground) -> Iterator[Proposal]:
         recipe=(QuantizeDynamic(**{"pass": "quantize_dynamic"}),),
         expected=Ratios(latency=ground.dynamic_speed, size=INT8_SIZE if ground.product_share else 1.0, memory=2.0),
         chance=0.8,
-        seconds=4.0 + ground.measuring_seconds,
+        seconds=4.0 + around,
         always=True,
     )
     for bits, size in ((8, INT8_SIZE), (4, INT4_SIZE)):
@@ -55,7 +56,7 @@ def first_proposals(ground: Ground) -> Iterator[Proposal]:
             recipe=(QuantizeWeights(**{"pass": "quantize_weights", "bits": bits}),),
             expected=Ratios(latency=1.0, size=size),
             chance=0.9 if bits == 8 else 0.4,
-            seconds=4.0 + megabytes / 20 + ground.measuring_seconds,
+            seconds=4.0 + megabytes / 20 + around,
             always=bits == 8,
             settings={"bits": bits},
         )
@@ -65,7 +66,7 @@ def first_proposals(ground: Ground) -> Iterator[Proposal]:
         recipe=(ConvertFloat16(**{"pass": "convert_float16"}),),
         expected=Ratios(latency=1.8 if ground.device == "cuda" else 0.6, size=2.0, memory=1.5),
         chance=0.95,
-        seconds=2.0 + megabytes / 50 + ground.measuring_seconds,
+        seconds=2.0 + megabytes / 50 + around,
         always=True,
     )
 

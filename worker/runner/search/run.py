@@ -139,6 +139,7 @@ def _ground(opened: OpenJob, data: SearchData, original: Subject) -> Ground:
     training = data.accepting.training
     return Ground(
         call_seconds=original.footprint.call_ms / 1e3 / max(1, data.accepting.batch),
+        load_seconds=original.footprint.load_ms / 1e3,
         size_bytes=original.size_bytes,
         convolution_share=of_time["convolutions"],
         product_share=of_time["products"],

@@ -11,6 +11,7 @@ LATENCY = ObjectiveWeights(latency=1.0)
 SIZE = ObjectiveWeights(size=1.0)
 CONVOLUTIONAL = Ground(
     call_seconds=0.005,
+    load_seconds=0.0,
     size_bytes=10_000_000,
     convolution_share=0.9,
     product_share=0.02,

@@ -174,6 +174,16 @@ def test_what_holds_by_a_hair_is_no_ground_to_go_on_from() -> None:
     assert best.likely
 
 
+def test_the_first_candidate_has_the_time_to_prepare_a_large_model_and_the_others_find_it_prepared() -> None:
+    ground = replace(CONVOLUTIONAL, size_bytes=330_000_000, load_seconds=1.0)
+    agenda = Agenda(ground, Search(), LATENCY, seed=0)
+    first = agenda.following([], PLENTY)
+    assert first is not None
+    assert first.proposal.seconds > ground.preparing_seconds + ground.measuring_seconds
+    alike = [one for one in agenda.open([measured(first.proposal, 1.0)], PLENTY) if one.family == "graph"]
+    assert alike[0].seconds < ground.preparing_seconds + ground.measuring_seconds
+
+
 def test_rungs_that_lie_close_have_names_of_their_own() -> None:
     def at(left: float, holds: bool) -> Trial:
         return trial(f"{left}", family="pruned", drop=0.0 if holds else 0.3, settings={"left": left})
