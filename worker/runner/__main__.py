@@ -15,10 +15,13 @@ from app.errors import Fault
 from app.jobs.states import JobKind
 from worker.engine.evaluation.nursery import close_nursery
 from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_out_of_memory
+from worker.engine.model_faults import ExcessiveNesting
 from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, RESULT_FILE, RunnerJob, RunnerResult
 from worker.runner.disk import disk_full, is_full, is_oversized, make_room, oversized_file
 from worker.runner.events import Events
 
+LONG_CHAINS = "Chains of nodes in the model, or of what its shapes are computed from, are longer than can be followed."
+SHORTER_CHAINS = "Simplify it first, for example with the pass `optimize_graph`."
 MORE_MEMORY = "Use a smaller model or fewer samples, or give the service's runners more memory."
 
 
@@ -46,6 +49,9 @@ def run_job(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
         return _dispatch(job, workdir, events)
     except UserFault as error:
         return RunnerResult(outcome="failed", fault=error.fault())
+    except RecursionError as error:
+        traceback.print_exception(error)
+        return RunnerResult(outcome="failed", fault=ExcessiveNesting(LONG_CHAINS, SHORTER_CHAINS).fault())
     except Exception as error:
         return _broken(error, job, workdir)
 

@@ -56,6 +56,20 @@ def optimize(
 
     `pieces` are what earlier searches left, by key; `events` is told what this one leaves.
     """
+    job = prepare_job(workdir, model, data, budget, pieces=pieces, **request)
+    return (search if job.request and job.request.recipe == "auto" else run)(job, workdir, events or Events())
+
+
+def prepare_job(
+    workdir: Path,
+    model: onnx.ModelProto,
+    data: dict[str, dict[str, np.ndarray]],
+    budget: float = BUDGET_SECONDS,
+    *,
+    pieces: dict[str, str] | None = None,
+    **request: Any,
+) -> RunnerJob:
+    """Such a job, its files in `workdir`."""
     (workdir / PIECE_FOLDER).mkdir(parents=True, exist_ok=True)
     (workdir / "upload").write_bytes(model.SerializeToString())
     datasets = {}
@@ -63,7 +77,7 @@ def optimize(
         np.savez(workdir / f"{role}.npz", allow_pickle=False, **arrays)
         datasets[role] = input_file(workdir / f"{role}.npz", f"my {role}", "application/x-npz")
     body = {"model_id": str(uuid.uuid4()), "data": {role: str(uuid.uuid4()) for role in data}, **request}
-    job = RunnerJob(
+    return RunnerJob(
         kind=JobKind.OPTIMIZE,
         model=input_file(workdir / "upload", "my model.onnx", "application/octet-stream"),
         datasets=datasets,
@@ -75,4 +89,3 @@ def optimize(
         pieces=pieces or {},
         piece_bytes=1 << 30,
     )
-    return (search if job.request and job.request.recipe == "auto" else run)(job, workdir, events or Events())

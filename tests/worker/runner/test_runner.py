@@ -18,6 +18,7 @@ from tests.worker import networks
 from tests.worker.runner.hostile.archives import Mode, pack, plain
 from tests.worker.runner.hostile.case import NPZ, OCTETS, TAR
 from tests.worker.runner.jobs import INPUT, prepare, run_child, run_here, start
+from tests.worker.runner.optimizing import prepare_job
 from worker.runner import inspect_dataset
 from worker.runner.__main__ import run_job, write_result
 from worker.runner.contract import MAX_RESULT_BYTES, RESULT_FILE, Event, RunnerResult
@@ -258,3 +259,15 @@ def test_starting_imports_nothing_heavy() -> None:
     source = IMPORTED.format(heavy=["numpy", "onnx", "onnxruntime", "torch", "scipy", "safetensors"])
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_chains_that_nobody_can_follow_are_the_models_fault(tmp_path: Path) -> None:
+    """Tried again it would end no better."""
+    links = " ".join(f"s{number + 1} = Identity(s{number})" for number in range(1500))
+    body = f"h = MatMul(x, w) s0 = Shape(h) {links} r = Reshape(h, s1500) y = MatMul(r, v)"
+    text = f"g (float[N,8] x) => (float[N,4] y) {{ {body} }}"
+    model = networks.prepared(text, 17, w=networks.normal(8, 16), v=networks.normal(16, 4))
+    recipe = [{"pass": "prune_structured", "ratio": 0.5}]
+    result = run_job(prepare_job(tmp_path, model, {}, recipe=recipe), tmp_path, Events())
+    assert result.fault is not None
+    assert (result.outcome, result.fault.code, result.retryable) == ("failed", "model_nested_too_deep", False)

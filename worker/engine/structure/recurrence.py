@@ -56,15 +56,15 @@ def recurrent(node: ir.Node, wiring: Wiring) -> None:
 
 def is_zero(value: ir.Value) -> bool:
     """Whether a state is nothing but zeros, as exporters write them: what a layer begins with that is given none."""
-    tensor = None if value.is_graph_input() else constant_tensor(value)
-    if tensor is not None:
-        return not tensor.numpy().any()
-    node = value.producer()
-    if node is not None and is_operator(node, "ConstantOfShape"):
-        filling = node.attributes.get("value")
-        return filling is None or not filling.as_tensor().numpy().any()
-    source = node.inputs[0] if node is not None and is_operator(node, *SHAPING) else None
-    return source is not None and is_zero(source)
+    source: ir.Value | None = value
+    while source is not None and (source.is_graph_input() or constant_tensor(source) is None):
+        node = source.producer()
+        if node is not None and is_operator(node, "ConstantOfShape"):
+            filling = node.attributes.get("value")
+            return filling is None or not filling.as_tensor().numpy().any()
+        source = node.inputs[0] if node is not None and is_operator(node, *SHAPING) else None
+    tensor = None if source is None else constant_tensor(source)
+    return tensor is not None and not tensor.numpy().any()
 
 
 def _operand(node: ir.Node, index: int) -> ir.Value | None:

@@ -128,18 +128,19 @@ class Wiring:
 
     def weight(self, value: ir.Value) -> Weight | None:
         """The constant behind a value that transpositions alone lie before."""
-        rank = self.rank(value)
-        if constant_tensor(value) is not None and not value.is_graph_input():
-            return Weight(value.name or "", tuple(range(rank)))
-        node = value.producer()
-        if node is None or not is_operator(node, "Identity", "Transpose") or node.inputs[0] is None:
-            return None
-        behind = self.weight(node.inputs[0])
-        if behind is None or node.op_type == "Identity":
-            return behind
-        order = node.attributes.get("perm")
-        moved = list(order.as_ints()) if order is not None else list(reversed(range(rank)))
-        return Weight(behind.name, tuple(behind.order[axis] for axis in moved))
+        transpositions, source = list[ir.Node](), value
+        while constant_tensor(source) is None or source.is_graph_input():
+            node = source.producer()
+            if node is None or not is_operator(node, "Identity", "Transpose") or node.inputs[0] is None:
+                return None
+            transpositions += [node] if node.op_type == "Transpose" else []
+            source = node.inputs[0]
+        order = tuple(range(self.rank(source)))
+        for node in reversed(transpositions):
+            permutation = node.attributes.get("perm")
+            moved = reversed(range(len(order))) if permutation is None else permutation.as_ints()
+            order = tuple(order[axis] for axis in moved)
+        return Weight(source.name or "", order)
 
     def read(self) -> np.ndarray:
         """The sets of atoms that some product reads."""
