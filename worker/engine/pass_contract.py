@@ -2,10 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from worker.engine.preparation import Preparations
 
 ExtraKind = Literal["ort"]
+Finding = TypeVar("Finding")
 
 
 class BudgetExhausted(UserFault):
@@ -88,6 +89,8 @@ class PassContext:
     """The model as it was uploaded, before any pass; None: the one that the pass is given."""
     preparations: "Preparations | None" = None
     """Those of `original` that the passes of one job share."""
+    findings: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
+    """What the passes of one job found out, by what it rests on beside the job's data and seed: see `once`."""
     others: Mapping[str, ModelFile] = field(default_factory=dict)
     """Other uploaded models that the recipe names, by id."""
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
@@ -97,6 +100,13 @@ class PassContext:
     def timed_feed(self) -> Feed:
         """The call that speed is measured on."""
         return next((self.target or self.feeds).calls(1)).feed
+
+    def once(self, key: tuple[Hashable, ...], find: Callable[[], Finding]) -> Finding:
+        """What `find` answers, which another pass of the job may have asked before: it must not depend on the time."""
+        if key not in self.findings:
+            self.findings[key] = find()
+        found: Finding = self.findings[key]
+        return found
 
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()

@@ -276,7 +276,11 @@ def _scores(work: Work, rest: Rest) -> Scores:
     if not rest.structure.groups:
         return {}
     if config.importance == "obs":
-        return obs_scores(rest.structure, rest.model, context, config.calibration_samples)
+        samples = config.calibration_samples
+        # They take longest of all, and are the same however much is to go.
+        blocks, excluded = tuple(step.block.name for step in rest.steps), frozenset(config.exclude)
+        key = "obs", work.subject.model, blocks, excluded, samples
+        return context.once(key, lambda: obs_scores(rest.structure, rest.model, context, samples))
     if config.importance == "fisher":
         # Here and not above: the other three do without torch.
         from worker.engine.training.fisher import gradient_products  # noqa: PLC0415

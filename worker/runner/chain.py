@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Circumstances:
     workdir: Path
     checkpoints: Mapping[int, str]
     """By step, where in `workdir` an earlier attempt's lie."""
+    findings: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
 
     def context(self, number: int, name: str) -> PassContext:
         scratch = self.folder / f"{number}-{name}"
@@ -94,6 +95,7 @@ class Circumstances:
             training=self.training,
             original=self.original,
             preparations=self.preparations,
+            findings=self.findings,
             others=self.others,
             checkpoints=self._checkpoints(number, scratch),
             log=lambda message: self.pacing.events.log(f"{name}: {message}"),

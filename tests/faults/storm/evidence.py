@@ -117,8 +117,8 @@ def gather(installation: Installation, watch: Watch, told: Told, marks: dict[str
     """`marks` are the words that only one workspace's files hold, by workspace."""
     found = Evidence(told, tuple(marks))
     _read_rows(installation.database, found)
-    found.first_digests = dict(watch.digests)
-    found.last_digests = frozen_rows(installation.database, [])
+    found.first_digests = {job_id: one.digest for job_id, one in watch.frozen.items()}
+    found.last_digests = {job_id: one.digest for job_id, one in frozen_rows(installation.database).items()}
     found.files = files_in(installation.storage_folder, marks)
     found.processes = [" ".join(process.cmdline())[-200:] for process in installation.runners()]
     found.folders = [path.name for path in installation.work_folder.glob("[!.]*")]

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.database import Database
 
 POLL_SECONDS = 0.25
+EVER = datetime.min.replace(tzinfo=UTC)
+# A row that is over may be seen so much later than it says: its transaction waited, and Postgres was away.
+OVERLAP = timedelta(minutes=10)
 # All that must never change again, the files that it delivered among it.
 FROZEN = text(
-    "SELECT j.id, md5(j::text || coalesce((SELECT string_agg(a.id || encode(a.sha256, 'hex'), ',' ORDER BY a.id)"
+    "SELECT j.id, j.finished_at, md5(j::text"
+    " || coalesce((SELECT string_agg(a.id || encode(a.sha256, 'hex'), ',' ORDER BY a.id)"
     " FROM artifacts a WHERE a.job_id = j.id), '') || coalesce((SELECT r.body::text FROM reports r"
     " WHERE r.job_id = j.id), '')) AS digest"
-    " FROM jobs j WHERE j.state NOT IN ('queued', 'running') AND j.id <> ALL(:known)"
+    " FROM jobs j WHERE j.state NOT IN ('queued', 'running') AND j.finished_at >= :since AND j.id <> ALL(:known)"
 )
 COUNTS = text(
     "SELECT count(*) FILTER (WHERE state NOT IN ('queued', 'running') AND kind = 'optimize') AS over,"
@@ -27,10 +32,19 @@ COUNTS = text(
 RUNNING = text("SELECT id, fence FROM jobs WHERE state = 'running'")
 
 
-def frozen_rows(database: Database, known: list[UUID]) -> dict[UUID, str]:
-    """A digest of every job that is over and not `known`, with all that belongs to it."""
+@dataclass(frozen=True)
+class Frozen:
+    """A job that is over: since when, and a digest of its row with all that belongs to it."""
+
+    at: datetime
+    digest: str
+
+
+def frozen_rows(database: Database, since: datetime = EVER, known: Collection[UUID] = ()) -> dict[UUID, Frozen]:
+    """Of every job that is over `since` then and not `known`."""
     with database.session_scope() as session:
-        return {row.id: row.digest for row in session.execute(FROZEN, {"known": known})}
+        rows = session.execute(FROZEN, {"since": since, "known": list(known)})
+        return {row.id: Frozen(row.finished_at, row.digest) for row in rows}
 
 
 @dataclass
@@ -40,9 +54,11 @@ class Watch:
     database: Database
     over: int = 0
     unfinished: int = 0
-    digests: dict[UUID, str] = field(default_factory=dict)
+    frozen: dict[UUID, Frozen] = field(default_factory=dict)
+    """Each as it was when it was first seen to be over."""
     fences: dict[UUID, int] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
+    _recent: dict[UUID, Frozen] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
@@ -70,7 +86,13 @@ class Watch:
                 continue  # Postgres is being restarted
 
     def look(self) -> None:
-        self.digests |= frozen_rows(self.database, list(self.digests))
+        # Of ten thousand jobs a look asks for the last ones alone.
+        since = max((one.at for one in self._recent.values()), default=EVER + OVERLAP) - OVERLAP
+        self._recent = {job_id: one for job_id, one in self._recent.items() if one.at >= since}
+        found = frozen_rows(self.database, since, self._recent)
+        self._recent |= found
+        for job_id, one in found.items():
+            self.frozen.setdefault(job_id, one)
         with self.database.session_scope() as session:
             counts = session.execute(COUNTS).one()
             for job_id, fence in session.execute(RUNNING):

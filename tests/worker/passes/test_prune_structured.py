@@ -40,10 +40,12 @@ def run(tmp_path: Path) -> Run:
     model = ModelFile(save(prepared(NETWORK, **_constants()), tmp_path / "model"))
     feeds = match_arrays(inputs_of(model.structure()), {"x": normal(SAMPLES, 4, 8, 8, seed=3)}, "data")
 
-    def prune(folder: str = "scratch", **arguments: Any) -> PassResult:
+    def prune(folder: str = "scratch", findings: dict[Any, Any] | None = None, **arguments: Any) -> PassResult:
         (tmp_path / folder).mkdir()
         config = CATALOGUE["prune_structured"].config.model_validate({"pass": "prune_structured", **arguments})
-        return load_pass("prune_structured")(model, config, PassContext(tmp_path / folder, feeds, seed=0, threads=1))
+        known = {} if findings is None else findings
+        context = PassContext(tmp_path / folder, feeds, seed=0, threads=1, findings=known)
+        return load_pass("prune_structured")(model, config, context)
 
     return prune
 
@@ -74,6 +76,15 @@ def test_a_target_of_macs_is_kept(run: Run, share: float) -> None:
     # Widths are multiples of 8 and 16: a step of the wider layer is a quarter of its cost.
     assert share - 0.26 < now / before <= share
     assert any(f"({now / before:.1%})" in note for note in result.notes)
+
+
+def test_cuts_of_one_model_in_one_job_are_scored_once(run: Run) -> None:
+    findings: dict[Any, Any] = {}
+    run(ratio=0.5, findings=findings)
+    assert len(findings) == 1
+    deeper = run("deeper", ratio=0.75, findings=findings)
+    assert len(findings) == 1
+    assert deeper.model.path.read_bytes() == run("alone", ratio=0.75).model.path.read_bytes()
 
 
 def test_a_target_of_latency_is_reached_by_files_that_were_timed(run: Run) -> None:
