@@ -21,6 +21,8 @@ from worker.engine.search.proposals import Family, Proposal, Ratios, Trial, find
 TRAINED: frozenset[Family] = frozenset({"taught", "aware"})
 FIRST_RUNG, DEEPER = 0.5, 0.6
 LEAST_RUNG, MOST_RUNGS = 0.03, 6
+# So many rungs that came to nothing are stepped over: what training cannot better is good as it was cut.
+MOST_FAILED = 2
 # Rungs closer than this are the same.
 CLOSE = 1.2
 # Share of a call that no cut makes shorter, until a rung has been measured.
@@ -46,19 +48,24 @@ class Tail:
 def rungs(trials: Sequence[Trial], family: Family) -> float | None:
     """The next share of multiply-accumulates to leave; None where the ladder ends."""
     tried = [(float(trial.proposal.settings["left"]), trial.likely) for trial in find(trials, family)]
-    if not tried:
-        return _first_rung(trials)
+    spoiled = {
+        float(one.proposal.settings["left"]) for one in trials if one.proposal.family == family and not one.measured
+    }
     held = min((left for left, holds in tried if holds), default=1.0)
     failed = max((left for left, holds in tried if not holds), default=0.0)
     following = math.sqrt(held * failed) if failed else held * DEEPER
-    ended = len(tried) >= MOST_RUNGS or following < LEAST_RUNG
+    if not tried:
+        following = _first_rung(trials)
+    while round(following, 3) in spoiled:
+        following *= DEEPER
+    ended = len(tried) >= MOST_RUNGS or following < LEAST_RUNG or len(spoiled) > MOST_FAILED
     return None if ended or (failed and held / failed < CLOSE) else round(following, 3)
 
 
 def _first_rung(trials: Sequence[Trial]) -> float:
     """A half; with training below what did without, since what that reached is had already."""
-    without = min((float(one.proposal.settings["left"]) for one in find(trials, "pruned") if one.likely), default=1.0)
-    return round(min(FIRST_RUNG, without * DEEPER), 3)
+    without = min((float(one.proposal.settings["left"]) for one in find(trials, "pruned") if one.holds), default=1.0)
+    return min(FIRST_RUNG, without * DEEPER)
 
 
 def tail_of(trials: Sequence[Trial], *, trained: bool) -> Tail:

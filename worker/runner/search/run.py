@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.recipes.request import USUAL_CONFIDENCE, Metric, OptimizeRequest
-from worker.engine.evaluation.acceptance import sure_drop
+from worker.engine.evaluation.acceptance import likely_drop
 from worker.engine.processor import instruction_sets
 from worker.engine.search.front import finalists, pareto_front
 from worker.engine.search.ground import WITH_VNNI, Ground, shares
@@ -55,8 +55,8 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     workshop = Workshop(circumstances, _stock(opened, circumstances.max_drop))
     ground = _ground(opened, data, original)
     weights = opened.request.weights
-    sure = sure_drop(str(metric.name), bound.allowed, bound.confidence, data.accepting.evaluation.sample_count)
-    bench = Bench(workshop, choosing, original, metric, bound.allowed, sure, weights, ground.measuring_seconds)
+    likely = likely_drop(str(metric.name), bound.allowed, bound.confidence, data.accepting.evaluation.sample_count)
+    bench = Bench(workshop, choosing, original, metric, bound.allowed, likely, weights, ground.measuring_seconds)
     best = BestSoFar(workdir, opened.name, weights, events)
     found = Searcher(bench, ground, opened.request, opened.pacing, (BASELINE, SEARCHED), best).run()
     ending = _checked(_concluded(opened, data, original, bound, found, warnings))

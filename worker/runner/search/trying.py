@@ -57,7 +57,7 @@ class Bench:
     original: Subject
     metric: Metric
     allowed: float
-    sure: float
+    likely: float
     """The drop up to which a candidate is likely to be accepted."""
     weights: ObjectiveWeights
     measuring_seconds: float
@@ -125,7 +125,7 @@ class Bench:
             value=compared.metric_candidate,
             drop=compared.drop,
             holds=_within(compared.drop, self.allowed),
-            likely=_within(compared.drop, self.sure),
+            likely=_within(compared.drop, self.likely),
             notes=_notes(outcome),
         )
         if in_full:
@@ -157,7 +157,7 @@ class Bench:
             value=found.value,
             drop=found.drop,
             holds=_within(found.drop, self.allowed),
-            likely=_within(found.drop, self.sure),
+            likely=_within(found.drop, self.likely),
             notes=_notes(outcome),
             cached=True,
         )

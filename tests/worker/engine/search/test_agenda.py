@@ -184,6 +184,25 @@ def test_the_first_candidate_has_the_time_to_prepare_a_large_model_and_the_other
     assert alike[0].seconds < ground.preparing_seconds + ground.measuring_seconds
 
 
+def test_where_training_betters_nothing_it_is_tried_on_deeper_cuts() -> None:
+    """A cut that lost nothing is left as it is; what training is for are cuts that lose too much."""
+    ground = replace(CONVOLUTIONAL, training_samples=2000)
+
+    def taught(proposal: Proposal) -> Trial:
+        left = proposal.settings.get("left", 1.0)
+        if proposal.family == "taught" and left > 0.2:
+            return Trial(proposal, 20.0, failure="`distill` changed nothing.")
+        drop = 0.3 if left < (0.1 if proposal.family == "taught" else 0.4) else 0.0
+        return as_cnns_are(proposal) if left == 1.0 else measured(proposal, 3.0 / (0.2 + 0.8 * left), drop=drop)
+
+    trials = searched(taught, Search(training=True), ground)
+    lefts = [one.proposal.settings["left"] for one in trials if one.proposal.family == "taught"]
+    assert lefts[0] > 0.2 > lefts[1]
+    best = best_of(trials, LATENCY)
+    assert best is not None
+    assert best.proposal.family == "taught"
+
+
 def test_rungs_that_lie_close_have_names_of_their_own() -> None:
     def at(left: float, holds: bool) -> Trial:
         return trial(f"{left}", family="pruned", drop=0.0 if holds else 0.3, settings={"left": left})
