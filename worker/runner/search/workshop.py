@@ -34,7 +34,8 @@ class Workshop:
     def build(self, recipe: Sequence[AnyPass], seconds: float) -> Outcome:
         """
         Raises:
-            NothingChanged: a pass left the model as it was, so the candidate is one that was tried already.
+            NothingChanged: a pass left the model as it was, and not the last of several: the candidate is one that was
+                tried already.
             UserFault: a pass cannot do its work, or not in the time.
 
         """
@@ -46,14 +47,15 @@ class Workshop:
             name = str(config.pass_)
             context = self._context(name, deadline, (number - done) / (len(recipe) - done))
             if not self.stock.take_step(config, outcome, context.scratch):
-                self._make(name, config, outcome, context)
+                self._make(name, config, outcome, context, last=number + 1 == len(recipe))
             self._built[key_of(recipe[: number + 1])] = outcome.branch()
         return outcome
 
-    def _make(self, name: str, config: AnyPass, outcome: Outcome, context: PassContext) -> None:
+    def _make(self, name: str, config: AnyPass, outcome: Outcome, context: PassContext, *, last: bool) -> None:
+        """A last pass that finds nothing to do spoils nothing: what those before it made is a candidate as it is."""
         given = outcome.model
         run_pass(name, config, outcome, context)
-        if not outcome.steps[-1].modified:
+        if not outcome.steps[-1].modified and not (last and outcome.modified):
             notes = outcome.steps[-1].notes
             raise NothingChanged(f"`{name}` changed nothing{': ' + notes[-1] if notes else '.'}", None)
         _tidy(context.scratch, outcome)

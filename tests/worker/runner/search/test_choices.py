@@ -84,3 +84,17 @@ def test_the_recipe_suits_the_model(case: Case, tmp_path: Path) -> None:
     told = " ".join(report.search.explanation)
     assert report.candidates[0].recipe == case.recipe, told
     assert case.words in told
+
+
+def test_a_last_pass_that_finds_nothing_to_do_spoils_nothing(tmp_path: Path) -> None:
+    """Convolutions have no dynamic form; that half of them are gone is something all the same."""
+    samples = {"x": networks.normal(24, 3, 32, 32)}
+    given = [[{"pass": "prune_structured", "ratio": 0.5}, {"pass": "quantize_dynamic"}]]
+    result = optimize(
+        tmp_path, wide_convolutions(), {"evaluation": samples}, BUDGET, recipe="auto", search={"given": given}
+    )
+    assert result.report is not None
+    assert result.report.search is not None
+    [attempt] = result.report.search.attempts
+    assert attempt.outcome != "failed"
+    assert attempt.latency_ratio is not None
