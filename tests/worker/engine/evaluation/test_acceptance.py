@@ -79,7 +79,7 @@ def test_the_samples_that_it_names_would_have_decided_it(count: int, lost: int) 
     assert decide(compared(*more), "top1", 0.01, 0.95).outcome == "met"
 
 
-@pytest.mark.parametrize("count", [299, 500, 667, 1000, 20_000])
+@pytest.mark.parametrize("count", [299, 667, 1000])
 def test_what_is_likely_to_be_accepted_is_known_before_anything_is_measured(count: int) -> None:
     likely, random = likely_drop("top1", 0.01, 0.95, count), np.random.default_rng(0)
 
