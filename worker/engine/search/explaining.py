@@ -26,8 +26,8 @@ def verdict_on(trial: Trial, winner: Trial | None, front: Sequence[Trial], allow
         return f"{_capital(figures(trial))}: beyond the {_number(allowed)} allowed."
     if not trial.likely:
         return (
-            f"{_capital(figures(trial))}: within the {_number(allowed)} allowed, and too near to it for the samples "
-            "for accepting to show that it is."
+            f"{_capital(figures(trial))}: within the {_number(allowed)} allowed, and so near to it that the samples "
+            "for accepting are not likely to show it."
         )
     if any(trial.name == one.name for one in front):
         return f"{_capital(figures(trial))}: nothing is better in speed, size and quality at once."
