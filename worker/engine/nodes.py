@@ -15,6 +15,11 @@ def opset(model: ir.Model) -> int:
     return max((version for domain, version in model.opset_imports.items() if domain in STANDARD_DOMAINS), default=0)
 
 
+def operand(node: ir.Node, index: int) -> ir.Value | None:
+    """What it reads there; None where nothing is given."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
 def integer(node: ir.Node, name: str, default: int) -> int:
     attribute = node.attributes.get(name)
     return default if attribute is None else int(attribute.as_int())

@@ -46,17 +46,15 @@ def optimize(
     workdir: Path,
     model: onnx.ModelProto,
     data: dict[str, dict[str, np.ndarray]],
-    budget: float = BUDGET_SECONDS,
-    *,
-    pieces: dict[str, str] | None = None,
+    *arguments: Any,
     events: Events | None = None,
-    **request: Any,
+    **others: Any,
 ) -> RunnerResult:
-    """What a job on this model and these arrays, by role, results in; `request` is its body.
+    """What a job on this model and these arrays, by role, results in; all else as `prepare_job` has it.
 
-    `pieces` are what earlier searches left, by key; `events` is told what this one leaves.
+    `events` is told what a search leaves.
     """
-    job = prepare_job(workdir, model, data, budget, pieces=pieces, **request)
+    job = prepare_job(workdir, model, data, *arguments, **others)
     return (search if job.request and job.request.recipe == "auto" else run)(job, workdir, events or Events())
 
 
@@ -69,7 +67,7 @@ def prepare_job(
     pieces: dict[str, str] | None = None,
     **request: Any,
 ) -> RunnerJob:
-    """Such a job, its files in `workdir`."""
+    """The job, its files in `workdir`; `request` is its body, `pieces` are what earlier searches left, by key."""
     (workdir / PIECE_FOLDER).mkdir(parents=True, exist_ok=True)
     (workdir / "upload").write_bytes(model.SerializeToString())
     datasets = {}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.nodes import integer
+from worker.engine.nodes import integer, operand
 from worker.engine.structure.dimensions import Dimension, constant_integers
 from worker.engine.structure.wiring import FIXED, MIXED, Axes, Slot, Wiring
 
@@ -15,7 +15,7 @@ SOFTMAX_BY_AXIS = 13
 
 
 def _read(node: ir.Node, index: int = 0) -> ir.Value:
-    value = node.inputs[index] if index < len(node.inputs) else None
+    value = operand(node, index)
     if value is None:
         raise NotImplementedError
     return value

@@ -12,7 +12,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from worker.engine.graph import STANDARD_DOMAINS, nodes_of, replace_field, unused_name
 from worker.engine.model_file import ModelFile
-from worker.engine.nodes import integer
+from worker.engine.nodes import integer, operand
 from worker.engine.overwriting import constants_of
 from worker.engine.structure.carrying import slice_bounds
 from worker.engine.structure.groups import Structure
@@ -101,7 +101,7 @@ class Cut:
         kept = [attribute for attribute in proto.attribute if attribute.name != "hidden_size"]
         replace_field(proto.attribute, [*kept, helper.make_attribute("hidden_size", left)])
         for index in STATES:
-            state = node.inputs[index] if index < len(node.inputs) else None
+            state = operand(node, index)
             if state is not None and is_zero(state):
                 proto.input[index] = ""
 

@@ -7,7 +7,7 @@ what the layer makes.
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.nodes import integer, is_operator
+from worker.engine.nodes import integer, is_operator, operand
 from worker.engine.structure.wiring import FIXED, Slot, Wiring
 from worker.engine.trainable.weights import constant_tensor
 
@@ -24,7 +24,7 @@ def recurrent(node: ir.Node, wiring: Wiring) -> None:
     I in, H out; of several directions D each keeps the same.
     """
     gates = GATES[node.op_type]
-    source, kernel, feedback = (_operand(node, index) for index in range(3))
+    source, kernel, feedback = (operand(node, index) for index in range(3))
     if source is None or kernel is None or feedback is None or integer(node, "layout", 0):
         raise NotImplementedError
     read, fed_back = wiring.weight(kernel), wiring.weight(feedback)
@@ -32,12 +32,12 @@ def recurrent(node: ir.Node, wiring: Wiring) -> None:
     if read is None or fed_back is None or units is None:
         raise NotImplementedError
     wiring.freeze(source, FIXED, [0, 1])
-    rows = [(kernel, gates), (feedback, gates), (_operand(node, 3), 2 * gates), (_operand(node, 7), PEEPHOLES)]
+    rows = [(kernel, gates), (feedback, gates), (operand(node, 3), 2 * gates), (operand(node, 7), PEEPHOLES)]
     for value, copies in rows:
         if value is not None:
             wiring.freeze(value, FIXED, [0])
             _tie(wiring, np.tile(units, copies), wiring.of(value)[1])
-    for state in (_operand(node, index) for index in STATES):
+    for state in (operand(node, index) for index in STATES):
         if state is not None and not is_zero(state):
             _tie(wiring, units, wiring.of(state)[2])
     entering, summed = wiring.of(source)[2], wiring.of(kernel)[2]
@@ -65,10 +65,6 @@ def is_zero(value: ir.Value) -> bool:
         source = node.inputs[0] if node is not None and is_operator(node, *SHAPING) else None
     tensor = None if source is None else constant_tensor(source)
     return tensor is not None and not tensor.numpy().any()
-
-
-def _operand(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def _tie(wiring: Wiring, units: np.ndarray, own: np.ndarray | None) -> None:

@@ -8,9 +8,8 @@ import onnx
 import pytest
 
 from tests.worker import networks
-from tests.worker.engine.structure.masking import answers, feed_of, masked, saved, some_units, structure_of
+from tests.worker.engine.structure.masking import cut_and_checked, feed_of, saved, structure_of
 from tests.worker.networks import normal
-from worker.engine.structure.cutting import cut
 from worker.engine.structure.propagation import RESULT
 from worker.engine.structure.wiring import FIXED
 
@@ -128,13 +127,5 @@ def test_hidden_units_go_with_their_gates_and_with_what_reads_them(case: Case, t
 @pytest.mark.parametrize("case", [case for case in CASES if case.groups], ids=lambda case: case.id)
 def test_a_recurrence_that_is_cut_is_one_that_is_not_read(case: Case, tmp_path: Path) -> None:
     model = saved(case.model, tmp_path / "model")
-    feed = feed_of(model)
-    structure = structure_of(model, feed, tmp_path / "sizes")
-    gone = some_units(structure)
-    made = cut(model, structure, gone, tmp_path / "cut")
-    onnx.checker.check_model(str(made.path), full_check=True)
-    for left, right in zip(
-        answers(masked(model, structure, gone, tmp_path / "masked"), feed), answers(made, feed), strict=True
-    ):
-        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+    made = cut_and_checked(model, tmp_path)
     assert made.size_bytes() < 0.75 * model.size_bytes()
