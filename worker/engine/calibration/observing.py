@@ -1,13 +1,14 @@
 """Watching the tensors of a model while data runs through it."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
+from worker.engine.calibration.ahead import ahead
 from worker.engine.calibration.as_executed import expose
 from worker.engine.calibration.histogram import Histogram
 from worker.engine.calibration.summaries import Summarizer, Summary
@@ -19,6 +20,11 @@ FLOAT = TensorProto.FLOAT
 FLOATS = (FLOAT, TensorProto.FLOAT16)
 # The same however many samples there are: a run that stopped early is repeated with as many as it read.
 SAMPLED_ELEMENTS = 4096
+# Calls of half the threads each, two at a time, go through sooner than one after the other: much of a call keeps one
+# thread busy and no more. More at a time would hold more activations.
+MOST_AT_ONCE = 2
+# Of so many calls together samples are counted in half the time.
+CALLS_A_HISTOGRAM = 8
 
 
 @dataclass
@@ -28,14 +34,13 @@ class Observation:
     histogram: Histogram = field(default_factory=Histogram)
     finite: bool = True
 
-    def add(self, summary: Summary) -> None:
-        if summary.has_nan:
-            self.finite = False
-        elif summary.low <= summary.high:
-            if math.isfinite(summary.low) and math.isfinite(summary.high):
-                self.histogram.add(summary.sample, summary.low, summary.high)
-            else:
-                self.finite = False
+    def add(self, summaries: Sequence[Summary]) -> None:
+        """Those of consecutive calls."""
+        counted = [one for one in summaries if one.is_finite and one.low <= one.high]
+        self.finite &= all(one.is_finite for one in summaries)
+        if counted:
+            sample = np.concatenate([one.sample for one in counted])
+            self.histogram.add(sample, min(one.low for one in counted), max(one.high for one in counted))
 
 
 def activations(model: onnx.ModelProto) -> dict[str, int]:
@@ -71,15 +76,23 @@ def observe(
     seen = {name: Observation() for name in tensors}
     if not tensors:
         return seen, len(chosen)
-    summarizer = Summarizer(model, tensors, context, SAMPLED_ELEMENTS if with_histograms else 0)
-    read = 0
-    for call in context.feeds.calls(1, chosen):
-        for name, summary in summarizer.summaries(call.feed).items():
-            seen[name].add(summary)
-        read += len(call.samples)
-        progress(read / len(chosen))
-        if read < len(chosen) and context.lacks(0.0):
-            break
+    at_once = min(MOST_AT_ONCE, context.threads)
+    sampled = SAMPLED_ELEMENTS if with_histograms else 0
+    summarizer = Summarizer(model, tensors, context, sampled, context.threads // at_once)
+    read, found = 0, list[dict[str, Summary]]()
+    calls = context.feeds.calls(1, chosen)
+    with closing(ahead(lambda call: (call, summarizer.summaries(call.feed)), calls, at_once)) as summarized:
+        for call, summaries in summarized:
+            found.append(summaries)
+            read += len(call.samples)
+            over = read == len(chosen) or context.lacks(0.0)
+            if over or len(found) == CALLS_A_HISTOGRAM:
+                for name, one in seen.items():
+                    one.add([summaries[name] for summaries in found])
+                found.clear()
+            progress(read / len(chosen))
+            if over:
+                break
     return seen, read
 
 

@@ -39,12 +39,20 @@ class Summary:
     has_nan: bool
     sample: np.ndarray
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no element was NaN or infinite."""
+        is_empty = self.low > self.high
+        return not self.has_nan and (is_empty or (math.isfinite(self.low) and math.isfinite(self.high)))
+
 
 class Summarizer:
-    """A session of a model in which `tensors` (element type by name) are summarized."""
+    """A session of a model in which `tensors` (element type by name) are summarized. Calls may overlap."""
 
-    def __init__(self, model: ModelFile, tensors: dict[str, int], context: PassContext, sampled_elements: int) -> None:
-        """At most `sampled_elements` of a tensor are handed out by a call.
+    def __init__(
+        self, model: ModelFile, tensors: dict[str, int], context: PassContext, sampled_elements: int, threads: int
+    ) -> None:
+        """At most `sampled_elements` of a tensor are handed out by a call, which takes so many `threads`.
 
         Raises:
             ModelFails: the model does not load.
@@ -58,7 +66,7 @@ class Summarizer:
         self._outputs = _append(executed, tensors, bool(sampled_elements))
         path = executed.folder / "summarized.onnx"
         path.write_bytes(executed.model.SerializeToString())
-        self._session = open_session(path, context.threads, session_options(context.threads, NONE))
+        self._session = open_session(path, threads, session_options(threads, NONE))
 
     def summaries(self, feed: Feed) -> dict[str, Summary]:
         """By name, from one call; from two where tensors are of other sizes than in the call before.
@@ -67,15 +75,16 @@ class Summarizer:
             ModelFails: the call fails.
 
         """
-        found = self._run(feed)
-        if self._strides:
+        strides = self._strides
+        found = self._run(feed, strides)
+        if strides:
             wanted = [
                 stride_of(math.prod(found[_name(SHAPE, number)].tolist()) // lanes, self._sampled_elements // lanes)
                 for number, lanes in enumerate(self._lanes)
             ]
-            if wanted != self._strides:
+            if wanted != strides:
                 self._strides = wanted
-                found = self._run(feed)
+                found = self._run(feed, wanted)
         return {
             name: Summary(
                 low=found.get(_name(LOW, number), ZERO).item(),
@@ -86,10 +95,10 @@ class Summarizer:
             for number, name in enumerate(self._names)
         }
 
-    def _run(self, feed: Feed) -> dict[str, np.ndarray]:
+    def _run(self, feed: Feed, strides: list[int]) -> dict[str, np.ndarray]:
         """What each of the operators made of each of the tensors, by the name of that output."""
-        strides = {_name("stride", number): np.array([stride]) for number, stride in enumerate(self._strides)}
-        return dict(zip(self._outputs, run_session(self._session, feed | strides, self._outputs), strict=True))
+        given = {_name("stride", number): np.array([stride]) for number, stride in enumerate(strides)}
+        return dict(zip(self._outputs, run_session(self._session, feed | given, self._outputs), strict=True))
 
 
 @lru_cache(maxsize=4096)

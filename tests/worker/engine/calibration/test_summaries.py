@@ -57,7 +57,9 @@ def _exposed(model: ModelProto, context: PassContext, values: np.ndarray) -> dic
 
 
 def _summarizer(model: ModelProto, context: PassContext, sampled: int = SAMPLED, **tensors: int) -> Summarizer:
-    return Summarizer(ModelFile(networks.save(model, context.scratch / "model")), tensors, context, sampled)
+    return Summarizer(
+        ModelFile(networks.save(model, context.scratch / "model")), tensors, context, sampled, context.threads
+    )
 
 
 def _assert_tells(summary: Summary, array: np.ndarray) -> None:
