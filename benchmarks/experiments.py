@@ -13,7 +13,7 @@ from benchmarks.subjects import Plan
 RESIDUAL = Plan("digits-wide-residual", "wide residual CNN", "convolutional", "", batch=16)
 MLP = Plan("digits-wide-mlp", "wide MLP", "dense", "", batch=64)
 VIT = Plan("digits-wide-vit", "wide ViT", "transformer", "", batch=16)
-STUDENT, STUDENT_ID = "digits-student", str(UUID(int=1))
+STUDENT_ID = str(UUID(int=1))
 STUDENT_SEEDS = (0, 1, 2)
 HALF = {"pass": "prune_structured", "target": {"mac_ratio": 0.5}}
 # A tenth of the digits is held out: 7,200 are left to train on.
@@ -27,14 +27,14 @@ LOW_BITS: Mapping[str, Any] = {"4 bits": 4, "ternary": "ternary", "binary": "bin
 
 @dataclass(frozen=True)
 class Experiment:
-    """`with_students`: a network of another kind is trained beside, from several beginnings."""
+    """`student` is the network that is trained beside, from several beginnings."""
 
     name: str
     title: str
     aim: str
     plan: Plan
     entries: tuple[Entry, ...] = ()
-    with_students: bool = False
+    student: str = ""
 
 
 def _ours(name: str, title: str, *recipe: Mapping[str, Any], start: str = "", **options: Any) -> Entry:
@@ -80,13 +80,14 @@ def _quarter() -> Experiment:
     )
 
 
-def _student() -> Experiment:
+def _student(plan: Plan) -> Experiment:
+    kind = plan.name.removeprefix("digits-wide-")
     return Experiment(
-        "student",
-        "A student of a quarter of the size",
+        f"student-{kind}",
+        f"A student of a quarter of the {plan.title}",
         "distilled better than trained on labels alone",
-        RESIDUAL,
-        with_students=True,
+        plan,
+        student=f"digits-student-{kind}",
     )
 
 
@@ -98,9 +99,9 @@ def build_students(experiment: Experiment, run: Run) -> list[Entry]:
 
     """
     entries: list[Entry] = []
-    for seed in STUDENT_SEEDS if experiment.with_students else ():
-        target = run.out / STUDENT / f"untrained-{seed}" / "model.onnx"
-        arguments = {"name": STUDENT, "digits": str(run.mnist), "target": str(target), "seed": seed}
+    for seed in STUDENT_SEEDS if experiment.student else ():
+        target = run.out / experiment.student / f"untrained-{seed}" / "model.onnx"
+        arguments = {"name": experiment.student, "digits": str(run.mnist), "target": str(target), "seed": seed}
         run_in_child("benchmarks.digit_training:write_untrained", arguments)
         common = {"pass": "distill", "student": STUDENT_ID, "epochs": 10}
         for name, words, weights in (
@@ -146,4 +147,13 @@ def _low_bits(plan: Plan) -> Experiment:
     )
 
 
-EXPERIMENTS = (_half(), _quarter(), _student(), _low_rank(MLP), _low_rank(VIT), _low_bits(RESIDUAL), _low_bits(MLP))
+EXPERIMENTS = (
+    _half(),
+    _quarter(),
+    _student(RESIDUAL),
+    _student(VIT),
+    _low_rank(MLP),
+    _low_rank(VIT),
+    _low_bits(RESIDUAL),
+    _low_bits(MLP),
+)

@@ -21,7 +21,7 @@ def wide_residual(width: int = 64) -> nn.Module:
     )
 
 
-def student() -> nn.Module:
+def residual_student() -> nn.Module:
     """A quarter of the weights of `wide_residual`."""
     return wide_residual(32)
 
@@ -43,9 +43,15 @@ def wide_vit() -> nn.Module:
     return VisionTransformer(width=192, depth=4, heads=6)
 
 
+def vit_student() -> nn.Module:
+    """A quarter of the weights of `wide_vit`."""
+    return VisionTransformer(width=96, depth=4, heads=3)
+
+
 WIDE_NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "digits-wide-residual": wide_residual,
-    "digits-student": student,
+    "digits-student-residual": residual_student,
     "digits-wide-mlp": wide_mlp,
     "digits-wide-vit": wide_vit,
+    "digits-student-vit": vit_student,
 }
