@@ -8,6 +8,7 @@ that it is likely to be accepted: what holds by a hair is not.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from app.recipes.aware import QuantizeAwareTraining
 from app.recipes.catalogue import AnyPass
@@ -18,20 +19,36 @@ from app.recipes.training import Distill
 from worker.engine.search.ground import Ground, amdahl
 from worker.engine.search.proposals import Family, Proposal, Ratios, Trial, find
 
-TRAINED: frozenset[Family] = frozenset({"taught", "aware"})
+TRAINED: frozenset[Family] = frozenset({"taught", "shortened", "aware"})
 FIRST_RUNG, DEEPER = 0.5, 0.6
 LEAST_RUNG, MOST_RUNGS = 0.03, 6
 # So many rungs that came to nothing are stepped over: what training cannot better is good as it was cut.
 MOST_FAILED = 2
 # Rungs closer than this are the same.
 CLOSE = 1.2
-# Share of a call that no cut makes shorter, until a rung has been measured.
-FIXED_SHARE = 0.2
-# Of untrained cuts fewer hold than of trained ones.
-CHANCE = {"pruned": 0.4, "taught": 0.65}
 MOST_EPOCHS, LEAST_EPOCHS = 8, 1
 # Training takes this share of the time that is left, so that other candidates have theirs.
 TRAINING_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of cutting; `fixed` is the share of a call that it makes no shorter, until a rung has been measured.
+
+    Of untrained cuts fewer hold than of trained ones. Narrower layers take as many calls of kernels as before; what
+    goes with its block takes none.
+    """
+
+    family: Family
+    words: str
+    remove: Literal["units", "blocks"]
+    fixed: float
+    chance: float
+
+
+PRUNED = Way("pruned", "", "units", fixed=0.2, chance=0.4)
+TAUGHT = Way("taught", "", "units", fixed=0.2, chance=0.65)
+SHORTENED = Way("shortened", " in fewer blocks", "blocks", fixed=0.1, chance=0.5)
 
 
 @dataclass(frozen=True)
@@ -45,8 +62,9 @@ class Tail:
     chance: float
 
 
-def rungs(trials: Sequence[Trial], family: Family) -> float | None:
+def rungs(trials: Sequence[Trial], way: Way) -> float | None:
     """The next share of multiply-accumulates to leave; None where the ladder ends."""
+    family = way.family
     tried = [(float(trial.proposal.settings["left"]), trial.likely) for trial in find(trials, family)]
     spoiled = {
         float(one.proposal.settings["left"]) for one in trials if one.proposal.family == family and not one.measured
@@ -55,15 +73,18 @@ def rungs(trials: Sequence[Trial], family: Family) -> float | None:
     failed = max((left for left, holds in tried if not holds), default=0.0)
     following = math.sqrt(held * failed) if failed else held * DEEPER
     if not tried:
-        following = _first_rung(trials)
+        following = _first_rung(trials, way)
     while round(following, 3) in spoiled:
         following *= DEEPER
-    ended = len(tried) >= MOST_RUNGS or following < LEAST_RUNG or len(spoiled) > MOST_FAILED
+    failing = MOST_FAILED if way.remove == "units" else 0  # a model that lacks blocks lacks them on every rung
+    ended = len(tried) >= MOST_RUNGS or following < LEAST_RUNG or len(spoiled) > failing
     return None if ended or (failed and held / failed < CLOSE) else round(following, 3)
 
 
-def _first_rung(trials: Sequence[Trial]) -> float:
-    """A half; with training below what did without, since what that reached is had already."""
+def _first_rung(trials: Sequence[Trial], way: Way) -> float:
+    """A half; where units go, with training below what did without, since what that reached is had already."""
+    if way.remove == "blocks":
+        return FIRST_RUNG
     without = min((float(one.proposal.settings["left"]) for one in find(trials, "pruned") if one.holds), default=1.0)
     return min(FIRST_RUNG, without * DEEPER)
 
@@ -81,41 +102,44 @@ def tail_of(trials: Sequence[Trial], *, trained: bool) -> Tail:
 
 def pruned_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
     """Units taken out and layers fitted anew, without training."""
-    left = rungs(trials, "pruned")
+    left = rungs(trials, PRUNED)
     if left is None:
         return
     tail = tail_of(trials, trained=False)
     yield Proposal(
         name=f"{100 * left:.3g}% of the multiply-accumulates{tail.words}",
         family="pruned",
-        recipe=(_cut(left), *tail.passes),
-        expected=_cut_ratios(trials, left, tail),
-        chance=_chance(trials, "pruned") * tail.chance,
+        recipe=(_cut(left, PRUNED), *tail.passes),
+        expected=_cut_ratios(trials, left, tail, PRUNED),
+        chance=_chance(trials, PRUNED) * tail.chance,
         seconds=10.0 + 12 * ground.forward_seconds + ground.measuring_seconds + _tail_seconds(tail, ground),
         settings={"left": left},
     )
 
 
 def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: float) -> Iterator[Proposal]:
-    """Units taken out, then taught by the original what they lost."""
-    left = rungs(trials, "taught")
+    """Units, or whole blocks, taken out, then taught by the original what they lost."""
     epochs = epochs_within(ground, seconds_left)
-    if left is None or epochs is None:
+    if epochs is None:
         return
     tail = tail_of(trials, trained=True)
-    yield Proposal(
-        name=f"{100 * left:.3g}% of the multiply-accumulates, distilled{tail.words}",
-        family="taught",
-        recipe=(_cut(left), Distill(**{"pass": "distill", "epochs": epochs}), *tail.passes),
-        expected=_cut_ratios(trials, left, tail),
-        chance=_chance(trials, "taught") * tail.chance,
-        seconds=12.0
-        + 12 * ground.forward_seconds
-        + epochs * ground.epoch_seconds()
-        + ground.measuring_seconds
-        + _tail_seconds(tail, ground),
-        settings={"left": left, "epochs": epochs},
-    )
+    for way in (TAUGHT, SHORTENED):
+        left = rungs(trials, way)
+        if left is None:
+            continue
+        yield Proposal(
+            name=f"{100 * left:.3g}% of the multiply-accumulates{way.words}, distilled{tail.words}",
+            family=way.family,
+            recipe=(_cut(left, way), Distill(**{"pass": "distill", "epochs": epochs}), *tail.passes),
+            expected=_cut_ratios(trials, left, tail, way),
+            chance=_chance(trials, way) * tail.chance,
+            seconds=12.0
+            + 12 * ground.forward_seconds
+            + epochs * ground.epoch_seconds()
+            + ground.measuring_seconds
+            + _tail_seconds(tail, ground),
+            settings={"left": left, "epochs": epochs},
+        )
 
 
 def low_rank_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
@@ -138,7 +162,7 @@ def aware_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: float
     epochs = epochs_within(ground, seconds_left)
     if epochs is None:
         return
-    for trial in find(trials, "static", "taught"):
+    for trial in find(trials, "static", "taught", "shortened"):
         last = trial.proposal.recipe[-1]
         if trial.likely or trial.ratios.latency <= 1 or not isinstance(last, QuantizeStatic):
             continue
@@ -167,14 +191,16 @@ def seconds_to_train(ground: Ground) -> float:
     return LEAST_EPOCHS * ground.epoch_seconds() / TRAINING_SHARE
 
 
-def _cut(left: float) -> PruneStructured:
-    return PruneStructured(**{"pass": "prune_structured", "target": {"mac_ratio": left}})
+def _cut(left: float, way: Way) -> PruneStructured:
+    blocks = {"remove": ["blocks"]} if way.remove == "blocks" else {}
+    return PruneStructured(**{"pass": "prune_structured", "target": {"mac_ratio": left}} | blocks)
 
 
-def _cut_ratios(trials: Sequence[Trial], left: float, tail: Tail) -> Ratios:
+def _cut_ratios(trials: Sequence[Trial], left: float, tail: Tail, way: Way) -> Ratios:
     """Amdahl's law with the share that cuts do not reach, as the deepest rung so far showed it."""
-    reached = 1 - FIXED_SHARE
-    measured = [trial for trial in find(trials, "pruned", "taught") if trial.ratios.latency > 0]
+    reached = 1 - way.fixed
+    same = ("pruned", "taught") if way.remove == "units" else ("shortened",)
+    measured = [trial for trial in find(trials, *same) if trial.ratios.latency > 0]
     if measured:
         deepest = min(measured, key=lambda trial: float(trial.proposal.settings["left"]))
         share = float(deepest.proposal.settings["left"])
@@ -185,10 +211,9 @@ def _cut_ratios(trials: Sequence[Trial], left: float, tail: Tail) -> Ratios:
     return Ratios(tail.speed * speed, tail.size / left, tail.size / left)
 
 
-def _chance(trials: Sequence[Trial], family: Family) -> float:
+def _chance(trials: Sequence[Trial], way: Way) -> float:
     """Between a rung that held and one that did not it is even; below all that held, as often as rungs did so far."""
-    tried = find(trials, family)
-    return CHANCE[family] if not tried else 0.5
+    return 0.5 if find(trials, way.family) else way.chance
 
 
 def _tail_seconds(tail: Tail, ground: Ground) -> float:

@@ -18,6 +18,7 @@ Family = Literal[
     "pruned",
     "low_rank",
     "taught",
+    "shortened",
     "aware",
     "tuned",
     "smaller",

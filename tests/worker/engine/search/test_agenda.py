@@ -203,6 +203,37 @@ def test_where_training_betters_nothing_it_is_tried_on_deeper_cuts() -> None:
     assert best.proposal.family == "taught"
 
 
+def test_whole_blocks_go_where_narrower_layers_are_no_faster() -> None:
+    """A small transformer: its time is that of calling kernels, of which there are as many in narrow layers."""
+    ground = replace(CONVOLUTIONAL, convolution_share=0.0, product_share=0.3, training_samples=2000)
+
+    def as_small_transformers_are(proposal: Proposal) -> Trial:
+        left = proposal.settings.get("left", 1.0)
+        return measured(proposal, 1 / left if proposal.family == "shortened" else 1.0, drop=0.3 if left < 0.25 else 0.0)
+
+    trials = searched(as_small_transformers_are, Search(training=True), ground)
+    best = best_of(trials, LATENCY)
+    assert best is not None
+    cut, taught = best.proposal.recipe
+    assert cut.model_dump(include={"target", "remove"}) == {
+        "target": {"mac_ratio": best.proposal.settings["left"], "latency_ratio": None},
+        "remove": ["blocks"],
+    }
+    assert taught.pass_ == "distill"
+
+
+def test_blocks_that_a_model_lacks_are_looked_for_once() -> None:
+    ground = replace(CONVOLUTIONAL, training_samples=2000)
+
+    def without_blocks(proposal: Proposal) -> Trial:
+        if proposal.family == "shortened":
+            return Trial(proposal, 5.0, failure="`prune_structured` changed nothing.")
+        return measured(proposal, 1.0)
+
+    trials = searched(without_blocks, Search(training=True), ground)
+    assert [one.proposal.family for one in trials].count("shortened") == 1
+
+
 def test_rungs_that_lie_close_have_names_of_their_own() -> None:
     def at(left: float, holds: bool) -> Trial:
         return trial(f"{left}", family="pruned", drop=0.0 if holds else 0.3, settings={"left": left})
