@@ -18,7 +18,7 @@ import numpy as np
 
 from app.recipes.structure import GivenBlock, GivenUnits, PruneStructured
 from worker.engine.faults import UserFault
-from worker.engine.fidelity import Answers
+from worker.engine.fidelity import Answers, measure_fidelity
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
@@ -27,7 +27,8 @@ from worker.engine.structure import account
 from worker.engine.structure.block_choice import Chooser, Step, Switches, macs_saved, samples_for, time_saved
 from worker.engine.structure.cutting import cut
 from worker.engine.structure.importance import Scores, fisher_scores, magnitude_scores, obs_scores
-from worker.engine.structure.recovery import judged_samples, recovered
+from worker.engine.structure.recovery import fitted_samples, judged_samples, recovered
+from worker.engine.structure.recurrent_fitting import refitted
 from worker.engine.structure.removal import Rest, Subject
 from worker.engine.structure.selection import Choice, Limits, by_macs, by_share
 from worker.engine.structure.timing import Timed, by_latency, time_ratio
@@ -302,10 +303,27 @@ def _made(work: Work, removal: Removal) -> Made:
     if not work.config.recovery:
         return Made(removal, pruned, ["Nothing was fitted behind what was taken out."])
     context.phase("recovering")
+    pruned, notes = _with_recurrences(work, rest, gone, pruned)
     kept = rest.structure.kept_channels(gone)
     found = recovered(work.subject.model, pruned, kept, context, context.scratch / "result")
     context.progress(RECOVERED)
-    return Made(removal, found.model, found.notes)
+    return Made(removal, found.model, [*notes, *found.notes])
+
+
+def _with_recurrences(work: Work, rest: Rest, gone: np.ndarray, pruned: ModelFile) -> tuple[ModelFile, list[str]]:
+    """`pruned`, or the same with what recurrent layers read fitted, where that comes closer to the original."""
+    context, original = work.context, work.subject.model
+    folder = context.scratch / "refitted"
+    fitted = refitted(rest.model, rest.structure, gone, context, fitted_samples(context), folder)
+    if fitted is None:
+        return pruned, []
+    made = cut(fitted, rest.structure, gone, context.scratch / "cut-refitted")
+    judged = judged_samples(context)
+    before, after = (measure_fidelity(original, one, context, judged) for one in (pruned, made))
+    words = f"{after.in_words()} at the outputs, {before.in_words()} as cut"
+    if after.sqnr_db <= before.sqnr_db:
+        return pruned, [f"Recurrent layers gained nothing by least squares ({words}): left out."]
+    return made, [f"Recurrent layers were fitted by least squares to what is left of what they read: {words}."]
 
 
 def _pinned(config: PruneStructured, removal: Removal) -> dict[str, Any]:

@@ -51,6 +51,35 @@ class Product:
         """Terms of one output element."""
         return math.prod(self.weight_shape) // max(1, self.channel_count)
 
+    def rows(self, weight: np.ndarray) -> np.ndarray:
+        """`(C, K)` of a weight of that shape: see `as_rows`."""
+        return as_rows(weight, self.channel_axis)
+
+
+@dataclass(frozen=True)
+class RecurrentProduct(Product):
+    """A recurrent layer that multiplies every row of its input by W, or `fed_back` of what it made by R.
+
+    Either is `(D, gates x H, K)` for D directions, of which all count as read by each.
+    """
+
+    fed_back: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}, fed back" if self.fed_back else super().name
+
+    @property
+    def source(self) -> str:
+        return self.node.outputs[0].name or "" if self.fed_back else super().source
+
+    @property
+    def channel_count(self) -> int:
+        return math.prod(self.weight_shape[:-1])
+
+    def rows(self, weight: np.ndarray) -> np.ndarray:
+        return weight.reshape(self.channel_count, self.weight_shape[-1])
+
 
 def as_rows(weight: np.ndarray, axis: int) -> np.ndarray:
     """`(C, K)`: one row an output channel, in the order in which a product sums."""

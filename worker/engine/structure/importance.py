@@ -15,11 +15,12 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.model_file import ModelFile
-from worker.engine.moments.products import Product, as_rows
+from worker.engine.moments.products import Product
 from worker.engine.moments.reading import input_moments, within_memory
 from worker.engine.nodes import CONV_RANK, MATRIX_RANK, is_operator
 from worker.engine.pass_contract import PassContext
 from worker.engine.structure.groups import Group, Part, Structure
+from worker.engine.structure.recurrence import GATES, product_of
 from worker.engine.structure.surgeon import Reader, removal_scores
 from worker.engine.structure.wiring import Slot
 from worker.engine.trainable.weights import constant_tensor
@@ -120,6 +121,8 @@ def _product(slot: Slot, constants: Constants) -> Product | None:
     """None where what it is fed cannot be read as rows: nothing is known of it but its weight then."""
     node: ir.Node = slot.node
     shape = constants.read(slot).shape
+    if is_operator(node, *GATES):
+        return product_of(slot, shape)
     is_read = is_operator(node, "Conv", "Gemm") or (is_operator(node, "MatMul") and slot.axis == 0)
     rank = CONV_RANK if node.op_type == "Conv" else MATRIX_RANK
     return Product(node, shape) if is_read and len(shape) == rank else None
@@ -128,7 +131,7 @@ def _product(slot: Slot, constants: Constants) -> Product | None:
 def _reader(part: Part, product: Product | None, weight: np.ndarray, moments: Mapping[str, np.ndarray]) -> Reader:
     axis = part.slot.axis
     if product is not None:
-        rows = as_rows(weight, product.channel_axis)
+        rows = product.rows(weight)
         found = moments.get(product.name)
     else:
         # Terms along the input axis first, all else in rows: enough where moments are not known.

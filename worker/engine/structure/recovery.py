@@ -54,7 +54,7 @@ def recovered(original: ModelFile, pruned: ModelFile, kept: Kept, context: PassC
 
     """
     started = time.monotonic()
-    samples = _fitted_samples(context)
+    samples = fitted_samples(context)
     fitting = _Fitting(original, kept, context, samples)
     fitted, current = fitting.waves(find_sites(read_graph(original), read_graph(pruned)), pruned)
     if not fitted:
@@ -77,12 +77,13 @@ def recovered(original: ModelFile, pruned: ModelFile, kept: Kept, context: PassC
 
 def judged_samples(context: PassContext) -> np.ndarray:
     """What outputs are judged on; nothing was fitted to them, unless there is but one sample."""
-    first = _fitted_samples(context)
+    first = fitted_samples(context)
     judged = np.arange(first, min(first + JUDGED_SAMPLES, context.feeds.sample_count))
     return judged if len(judged) else np.arange(first)
 
 
-def _fitted_samples(context: PassContext) -> int:
+def fitted_samples(context: PassContext) -> int:
+    """How many samples, from the first on, layers are fitted to."""
     return max(1, min(MOST_SAMPLES, context.feeds.sample_count * 3 // 4))
 
 

@@ -7,6 +7,7 @@ what the layer makes.
 import numpy as np
 import onnx_ir as ir
 
+from worker.engine.moments.products import RecurrentProduct
 from worker.engine.nodes import integer, is_operator, operand
 from worker.engine.structure.wiring import FIXED, Slot, Wiring
 from worker.engine.trainable.weights import constant_tensor
@@ -52,6 +53,14 @@ def recurrent(node: ir.Node, wiring: Wiring) -> None:
     wiring.consumers.append(Slot(node, fed_back, 2, units))
     for output, rank in zip(node.outputs, (4, 3, 3), strict=False):
         wiring.axes[output] = [*[None] * (rank - 1), units]
+
+
+def product_of(slot: Slot, shape: tuple[int, ...]) -> RecurrentProduct | None:
+    """What a slot of a recurrent layer reads, as rows; None where that is no tensor of the graph."""
+    feedback = operand(slot.node, 2)
+    fed_back = feedback is not None and feedback.name == slot.weight.name
+    product = RecurrentProduct(slot.node, shape, fed_back)
+    return product if product.source else None
 
 
 def is_zero(value: ir.Value) -> bool:
