@@ -1,54 +1,27 @@
 """The client: one class, one method a call of the API, and the waiting between them."""
 
 import os
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 from uuid import UUID, uuid4
 
-import httpx
-from httpx_sse import EventSource
-from pydantic import BaseModel
-
-from app.client import conversion, submission, transfer, uploading
+from app.client import submission, transfer, uploading
 from app.client.candidates import is_id, model_called
-from app.client.errors import NotConfigured, NothingDelivered, UploadRejected, WaitTimeout
-from app.client.shapes import (
-    Artifact,
-    AuditEntry,
-    Dataset,
-    Job,
-    JobArtifact,
-    JobEvent,
-    JobEvents,
-    JobState,
-    Model,
-    Page,
-    Pass,
-)
+from app.client.errors import NotConfigured, NothingDelivered
+from app.client.following import FollowingCalls
+from app.client.shapes import Artifact, AuditEntry, Dataset, Job, JobArtifact, JobState, Model, Page, Pass
 from app.client.submission import DatasetLike, Document, ModelLike, RecipeLike, id_of
 from app.client.transfer import Progress
-from app.client.transport import OUTAGE_SECONDS, Transport, read
-from app.jobs.report import Attempt, Report
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from app.client.transport import Transport, read
+from app.client.uploads import UploadCalls
+from app.jobs.report import Report
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-POLL_SECONDS = 1.0
-FIRST_POLL_SECONDS = 0.05
-PAGE_ITEMS = 100
-EVENTS_A_PAGE = 500
-WAIT_SECONDS = 86_400.0
-
-UploadedT = TypeVar("UploadedT", Model, Dataset)
-ItemT = TypeVar("ItemT", bound=BaseModel)
 
 
-class Lathe:
+class Lathe(UploadCalls, FollowingCalls):
     """A Lathe service, as one key sees it.
 
         with Lathe("http://127.0.0.1:8000", "lth_...") as lathe:
@@ -76,8 +49,8 @@ class Lathe:
         if not key:
             raise NotConfigured("No API key: give one, or set LATHE_KEY.")
         self.url = url or os.environ.get("LATHE_URL") or DEFAULT_URL
-        self._resumable_from_bytes = uploading.threshold_bytes(resumable_from_bytes)
-        self._transport = Transport(self.url, key, timeout_seconds=timeout_seconds, retry_seconds=retry_seconds)
+        transport = Transport(self.url, key, timeout_seconds=timeout_seconds, retry_seconds=retry_seconds)
+        super().__init__(transport, uploading.threshold_bytes(resumable_from_bytes))
 
     def __enter__(self) -> Self:
         return self
@@ -90,126 +63,6 @@ class Lathe:
     def close(self) -> None:
         """Let go of the connections."""
         self._transport.close()
-
-    def upload_model(
-        self,
-        source: str | os.PathLike[str] | bytes,
-        *,
-        name: str | None = None,
-        wait: bool = True,
-        on_progress: Progress | None = None,
-    ) -> Model:
-        """Upload an `.onnx` file, or a `.tar` of one with its external data; the same bytes give the same model.
-
-        With `wait`, returns when inspection is over. Raises UploadRejected where it found the model unusable.
-        """
-        content = source if isinstance(source, bytes) else Path(source)
-        name = name or ("model" if isinstance(content, bytes) else content.name)
-        model = self._upload(
-            Model,
-            "model",
-            content,
-            name=name,
-            media_type=transfer.model_media_type(content),
-            on_progress=on_progress,
-        )
-        return self.wait_until_ready(model) if wait else model
-
-    def upload_dataset(
-        self,
-        source: "str | os.PathLike[str] | bytes | Mapping[str, npt.ArrayLike]",
-        *,
-        name: str | None = None,
-        wait: bool = True,
-        on_progress: Progress | None = None,
-    ) -> Dataset:
-        """Upload a `.npz` or `.safetensors` file, or arrays by name: one for each model input, and any labels.
-
-        With `wait`, returns when inspection is over. Raises UploadRejected where it found the dataset unusable.
-        """
-        with tempfile.TemporaryDirectory(prefix="lathe-") as folder:
-            if isinstance(source, Mapping):
-                content: Path | bytes = Path(folder) / "dataset.npz"
-                conversion.write_npz(Path(folder) / "dataset.npz", source)
-            else:
-                content = source if isinstance(source, bytes) else Path(source)
-            name = name or ("dataset" if isinstance(content, bytes) else content.name)
-            dataset = self._upload(
-                Dataset,
-                "dataset",
-                content,
-                name=name,
-                media_type="application/octet-stream",
-                on_progress=on_progress,
-            )
-        return self.wait_until_ready(dataset) if wait else dataset
-
-    def upload_module(
-        self,
-        module: Any,
-        example_inputs: Sequence[Any],
-        *,
-        name: str | None = None,
-        dynamic_shapes: Any = None,
-        input_names: Sequence[str] | None = None,
-        output_names: Sequence[str] | None = None,
-        opset: int | None = None,
-        wait: bool = True,
-    ) -> Model:
-        """Export a `torch.nn.Module` to ONNX on this machine and upload that: no code of yours reaches the service.
-
-        `example_inputs` and `dynamic_shapes` are those of `torch.onnx.export`; `name` is by default that of the
-        module's class. Raises ExportFailed where torch or onnxscript are missing or the export fails, and as
-        `upload_model`.
-        """
-        with tempfile.TemporaryDirectory(prefix="lathe-") as folder:
-            path = conversion.export_module(
-                module,
-                example_inputs,
-                Path(folder),
-                dynamic_shapes=dynamic_shapes,
-                input_names=input_names,
-                output_names=output_names,
-                opset=opset,
-            )
-            return self.upload_model(path, name=name or type(module).__name__, wait=wait)
-
-    def model(self, model_id: UUID | str) -> Model:
-        """One model."""
-        return self._get(Model, f"/v1/models/{model_id}")
-
-    def dataset(self, dataset_id: UUID | str) -> Dataset:
-        """One dataset."""
-        return self._get(Dataset, f"/v1/datasets/{dataset_id}")
-
-    def models(self, *, name: str | None = None, status: str | None = None) -> Iterator[Model]:
-        """Models, newest first; pages are fetched as they are needed."""
-        return self._list(Model, "/v1/models", name=name, status=status)
-
-    def datasets(self, *, name: str | None = None, status: str | None = None) -> Iterator[Dataset]:
-        """Datasets, newest first; pages are fetched as they are needed."""
-        return self._list(Dataset, "/v1/datasets", name=name, status=status)
-
-    def delete_model(self, model: ModelLike) -> None:
-        """Delete a model; refused as `in_use` while a job needs it."""
-        self._transport.send("DELETE", f"/v1/models/{id_of(model)}")
-
-    def delete_dataset(self, dataset: DatasetLike) -> None:
-        """Delete a dataset; refused as `in_use` while a job needs it."""
-        self._transport.send("DELETE", f"/v1/datasets/{id_of(dataset)}")
-
-    def wait_until_ready(self, upload: UploadedT, *, timeout_seconds: float = WAIT_SECONDS) -> UploadedT:
-        """The upload after inspection. Raises UploadRejected, and WaitTimeout."""
-        path = f"/v1/{'models' if isinstance(upload, Model) else 'datasets'}/{upload.id}"
-        deadline = time.monotonic() + timeout_seconds
-        pause = FIRST_POLL_SECONDS
-        while upload.status == "inspecting":
-            _sleep_before(deadline, pause, f"{path} is still being inspected")
-            pause = min(2 * pause, POLL_SECONDS)
-            upload = self._get(type(upload), path, retry_seconds=OUTAGE_SECONDS)
-        if upload.status == "rejected" and upload.problem is not None:
-            raise UploadRejected(upload.problem)
-        return upload
 
     def passes(self) -> list[Pass]:
         """What a recipe may be made of."""
@@ -266,10 +119,6 @@ class Lathe:
         )
         return read(Job, response)
 
-    def job(self, job_id: UUID | str) -> Job:
-        """One job."""
-        return self._get(Job, f"/v1/jobs/{job_id}")
-
     def jobs(self, *, state: JobState | str | None = None, model: ModelLike | None = None) -> Iterator[Job]:
         """Jobs, newest first; pages are fetched as they are needed."""
         return self._list(Job, "/v1/jobs", state=state, model=None if model is None else id_of(model))
@@ -279,77 +128,6 @@ class Lathe:
         return self._list(
             AuditEntry, "/v1/audit", action=action, object_id=None if object_id is None else str(object_id)
         )
-
-    def wait(
-        self,
-        job: Job | UUID | str,
-        *,
-        on_update: Callable[[Job], None] | None = None,
-        on_event: Callable[[JobEvent], None] | None = None,
-        timeout_seconds: float = WAIT_SECONDS,
-    ) -> Job:
-        """The job when it is over, however it ended; `on_update` is called with it now and at every change, and
-        `on_event` with each of its events, from the first one on.
-
-        The service may be away for two minutes meanwhile. Raises WaitTimeout.
-        """
-        path = f"/v1/jobs/{id_of(job)}"
-        deadline = time.monotonic() + timeout_seconds
-        headers: dict[str, str] = {}
-        after = 0
-        while True:
-            response = self._transport.send("GET", path, headers=headers, retry_seconds=OUTAGE_SECONDS)
-            # After the job: one that is over has every event by then.
-            if on_event is not None:
-                for event in self.recorded_events(job, after=after):
-                    after = event.id
-                    on_event(event)
-            if response.status_code != httpx.codes.NOT_MODIFIED:
-                current = read(Job, response)
-                headers = {"If-None-Match": etag} if (etag := response.headers.get("ETag")) else {}
-                if on_update is not None:
-                    on_update(current)
-                if current.is_over:
-                    return current
-            retry_after = response.headers.get("Retry-After", "")
-            pause = max(float(retry_after), FIRST_POLL_SECONDS) if retry_after.isdigit() else POLL_SECONDS
-            _sleep_before(deadline, pause, f"job {id_of(job)} is not over")
-
-    def recorded_events(self, job: Job | UUID | str, *, after: int = 0) -> list[JobEvent]:
-        """What has happened to a job so far, later than the event with the id `after`, oldest first."""
-        path, headers = f"/v1/jobs/{id_of(job)}/events", {"Accept": "application/json"}
-        found: list[JobEvent] = []
-        while True:
-            params = {"after": found[-1].id if found else after, "limit": EVENTS_A_PAGE}
-            answer = self._transport.send("GET", path, params=params, headers=headers, retry_seconds=OUTAGE_SECONDS)
-            page = read(JobEvents, answer).items
-            found += page
-            if len(page) < EVENTS_A_PAGE:
-                return found
-
-    def events(self, job: Job | UUID | str, *, after: int = 0) -> Iterator[JobEvent]:
-        """What happens to a job, as it happens, until it is over; a broken stream is taken up after the last event."""
-        path = f"/v1/jobs/{id_of(job)}/events"
-        while True:
-            headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": str(after)}
-            with self._transport.open("GET", path, headers=headers, retry_seconds=OUTAGE_SECONDS) as response:
-                try:
-                    for message in EventSource(response).iter_sse():
-                        if message.data:
-                            event = JobEvent.model_validate_json(message.data)
-                            after = event.id
-                            yield event
-                except httpx.TransportError:
-                    time.sleep(POLL_SECONDS)
-                    continue
-            # A service that shuts down ends its streams as well.
-            if self.job(id_of(job)).is_over:
-                return
-
-    def trials(self, job: Job | UUID | str) -> list[Attempt]:
-        """What a search has tried so far, in that order, also where it did not come to its end and has no report."""
-        tried = (event.data["attempt"] for event in self.recorded_events(job) if "attempt" in event.data)
-        return list({one["name"]: Attempt.model_validate(one) for one in tried if isinstance(one, dict)}.values())
 
     def cancel(self, job: Job | UUID | str) -> Job:
         """Cancel a queued job at once, ask a running one to stop; refused as `job_over` afterwards."""
@@ -403,46 +181,3 @@ class Lathe:
             size_bytes=known.size_bytes,
             on_progress=on_progress,
         )
-
-    def _upload(
-        self,
-        shape: type[UploadedT],
-        kind: uploading.Kind,
-        content: Path | bytes,
-        *,
-        name: str,
-        media_type: str,
-        on_progress: Progress | None,
-    ) -> UploadedT:
-        response = uploading.send(
-            self._transport,
-            kind,
-            content,
-            name=name,
-            media_type=media_type,
-            on_progress=on_progress,
-            resumable_from_bytes=self._resumable_from_bytes,
-        )
-        return read(shape, response)
-
-    def _get(self, shape: type[ItemT], path: str, *, retry_seconds: float | None = None) -> ItemT:
-        return read(shape, self._transport.send("GET", path, retry_seconds=retry_seconds))
-
-    def _list(self, shape: type[ItemT], path: str, **filters: str | None) -> Iterator[ItemT]:
-        stated = {name: value for name, value in filters.items() if value is not None}
-        params: dict[str, Any] = {"limit": PAGE_ITEMS, **stated}
-        while True:
-            response = self._transport.send("GET", path, params=params)
-            page = read(Page[shape], response)  # type: ignore[valid-type] # known at run time
-            yield from page.items
-            if page.next_cursor is None:
-                return
-            params["cursor"] = page.next_cursor
-
-
-def _sleep_before(deadline: float, pause: float, what: str) -> None:
-    """Sleep, but never past the deadline. Raises WaitTimeout when it has come."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise WaitTimeout(f"Waited long enough: {what}.")
-    time.sleep(min(pause, left))

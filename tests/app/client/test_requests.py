@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from app.client import Lathe, LatheApiError, NotConfigured, NothingDelivered, ServiceUnreachable, WaitTimeout
-from app.client.lathe import EVENTS_A_PAGE
+from app.client.following import EVENTS_A_PAGE
 from app.errors import InUse, LatheError, NotFound, Unavailable
 from tests.app.client.conftest import Server
 
