@@ -61,11 +61,12 @@ def teach(
             notes.append("Teacher and student have no inner tensors of one name or place: no features were learned.")
     names = [one.teacher for one in soft] + [pair.teacher for pair in pairs]
     teacher = Teacher(model, feeds, names, context, context.scratch / "teacher")
-    kept = bool(names) and options.epochs > 1 and teacher.keep_answers(options.batch_size, context)
-    notes.append(
-        f"The teacher was asked {'once, before training' if kept else 'in every epoch'}: {len(soft)} outputs, "
-        f"{len(pairs)} features."
-    )
+    if names:
+        kept = options.epochs > 1 and teacher.keep_answers(options.batch_size, context)
+        notes.append(
+            f"The teacher was asked {'once, before training' if kept else 'in every epoch'}: {len(soft)} outputs, "
+            f"{len(pairs)} features."
+        )
     features = _features(pairs, student, teacher, samples) if pairs else []
     return Taught(teacher, soft, features, notes)
 
