@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,10 +17,11 @@ from app.jobs import lease
 from app.jobs.checkpoints import PREFIX, checkpoints_of
 from app.jobs.lease import Claim
 from app.jobs.states import JobState
+from app.recipes.catalogue import CATALOGUE
 from app.storage import Storage
 from tests.app.jobs.factories import add_job
 from worker.checkpoints import Keeper, bring_checkpoints
-from worker.runner.checkpoints import StepCheckpoints
+from worker.runner.checkpoints import StepCheckpoints, chosen_before
 from worker.runner.contract import CHECKPOINT_FOLDER
 from worker.runner.events import Events
 
@@ -158,3 +160,43 @@ def test_a_full_disk_loses_a_checkpoint_and_nothing_else(tmp_path: Path) -> None
     (tmp_path / "state" / "state.json").write_text("weights")
     checkpoints.save(tmp_path / "state")
     assert not (tmp_path / "state").exists()
+
+
+RECIPE = [
+    CATALOGUE["prune_structured"].config.model_validate({"pass": "prune_structured", "target": {"latency_ratio": 0.5}}),
+    CATALOGUE["distill"].config.model_validate({"pass": "distill"}),
+]
+CHOSEN = {"pass": "prune_structured", "given": [{"group": "a", "units": [1, 2]}]}
+
+
+def _packed(choices: list[dict[str, Any] | None], folder: Path, own: dict[str, Any] | None = None) -> Path:
+    """The tar of a checkpoint of the step behind these."""
+    (folder / "state").mkdir(parents=True)
+    (folder / "state" / "state.json").write_text("weights")
+    (folder / CHECKPOINT_FOLDER).mkdir()
+    checkpoints = StepCheckpoints(folder, len(choices), None, folder, Events(), choices)
+    if own is not None:
+        checkpoints.settle(own)
+    checkpoints.save(folder / "state")
+    return folder / CHECKPOINT_FOLDER / f"{len(choices)}-0.tar"
+
+
+def test_an_attempt_that_goes_on_makes_the_choices_of_the_one_before(tmp_path: Path) -> None:
+    """What a pass had measured, another attempt could measure otherwise, and train another model."""
+    settled = chosen_before(_packed([CHOSEN], tmp_path), RECIPE, tmp_path)
+    assert {number: one.model_dump(by_alias=True)["given"] for number, one in settled.items()} == {0: CHOSEN["given"]}
+
+
+def test_a_pass_that_trains_itself_is_given_its_own_choice(tmp_path: Path) -> None:
+    settled = chosen_before(_packed([], tmp_path, own=CHOSEN), RECIPE, tmp_path)
+    assert settled[0].model_dump(by_alias=True)["given"] == CHOSEN["given"]
+
+
+@pytest.mark.parametrize("choices", [[None], [{"pass": "prune_structured", "ratio": 7}], [["ratio"]]], ids=str)
+def test_a_choice_that_is_no_recipe_is_made_anew(tmp_path: Path, choices: list[Any]) -> None:
+    assert chosen_before(_packed(choices, tmp_path), RECIPE, tmp_path) == {}
+
+
+def test_a_checkpoint_that_cannot_be_read_settles_nothing(tmp_path: Path) -> None:
+    (tmp_path / "0-0.tar").write_text("nothing")
+    assert chosen_before(tmp_path / "0-0.tar", RECIPE, tmp_path) == {}

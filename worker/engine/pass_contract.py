@@ -44,6 +44,11 @@ class Checkpoints(Protocol):
     def save(self, folder: Path) -> None:
         """Let this folder of plain files be the last one; it is moved away."""
 
+    def settle(self, arguments: Mapping[str, Any]) -> None:
+        """What this pass has chosen: arguments that an attempt which goes on from here is given in the recipe's place,
+        so that it makes the same choices though its clock may tell it another time.
+        """
+
 
 class NoCheckpoints:
     """For callers that start anew: what is saved is gone at once."""
@@ -53,6 +58,9 @@ class NoCheckpoints:
 
     def save(self, folder: Path) -> None:
         shutil.rmtree(folder)
+
+    def settle(self, arguments: Mapping[str, Any]) -> None:
+        """There is nobody to remember it for."""
 
 
 @dataclass

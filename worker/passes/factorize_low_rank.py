@@ -176,6 +176,7 @@ def _result(
         # Here and not above: factoring does without torch.
         from worker.engine.training.learning import learn_behind  # noqa: PLC0415
 
+        context.checkpoints.settle(manifest["replay"])
         result = learn_behind(result, context.original or model, config.training, context, notes, manifest, NOT_TRAINED)
     kept = account.outputs_sqnr_db(plan, chosen, result, context)
     layers = account.layers_of(plan, chosen, reasons, work.costs.times_ms or {}, settled.times_ms, kept)

@@ -18,7 +18,7 @@ import numpy as np
 
 from app.recipes.structure import GivenBlock, GivenUnits, PruneStructured
 from worker.engine.faults import UserFault
-from worker.engine.fidelity import Answers, measure_fidelity
+from worker.engine.fidelity import Answers
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
@@ -118,6 +118,7 @@ def apply(model: ModelFile, config: PruneStructured, context: PassContext) -> Pa
         # Here and not above: pruning does without torch.
         from worker.engine.training.learning import learn_behind  # noqa: PLC0415
 
+        context.checkpoints.settle(manifest["replay"])
         result = learn_behind(result, context.original or model, config.training, context, notes, manifest, NOT_TRAINED)
     context.progress(1.0)
     return PassResult(result, True, notes, manifest)
@@ -312,17 +313,19 @@ def _made(work: Work, removal: Removal) -> Made:
 
 def _with_recurrences(work: Work, rest: Rest, gone: np.ndarray, pruned: ModelFile) -> tuple[ModelFile, list[str]]:
     """`pruned`, or the same with what recurrent layers read fitted, where that comes closer to the original."""
-    context, original = work.context, work.subject.model
-    folder = context.scratch / "refitted"
+    context, folder = work.context, work.context.scratch / "refitted"
     fitted = refitted(rest.model, rest.structure, gone, context, fitted_samples(context), folder)
     if fitted is None:
         return pruned, []
     made = cut(fitted, rest.structure, gone, context.scratch / "cut-refitted")
-    judged = judged_samples(context)
-    before, after = (measure_fidelity(original, one, context, judged) for one in (pruned, made))
+    shutil.rmtree(folder)
+    original = Answers.of(work.subject.model, context, judged_samples(context))
+    before, after = original.fidelity(pruned), original.fidelity(made)
     words = f"{after.in_words()} at the outputs, {before.in_words()} as cut"
     if after.sqnr_db <= before.sqnr_db:
+        shutil.rmtree(made.path.parent)
         return pruned, [f"Recurrent layers gained nothing by least squares ({words}): left out."]
+    shutil.rmtree(pruned.path.parent)
     return made, [f"Recurrent layers were fitted by least squares to what is left of what they read: {words}."]
 
 

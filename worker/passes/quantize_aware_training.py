@@ -73,6 +73,7 @@ def _trained(
     units = Placement.of(units_of(read_graph(form.prepared)), form.placement.quantized).in_int8
     weights = _gridded([unit for unit in units if unit.role is Role.WEIGHTED], numbers, form, config, notes)
     start = Start(form.prepared, form.placement, numbers, weights)
+    context.checkpoints.settle(form.settled)
     try:
         learned = learn_form(start, context.original or model, config, share_of(context, FORMED, TRAINED))
     except BudgetExhausted:

@@ -15,7 +15,7 @@ from worker.engine.pass_contract import BudgetExhausted, ExtraKind, PassContext,
 from worker.engine.preparation import Preparations
 from worker.engine.sessions import Device
 from worker.passes.registry import load_pass
-from worker.runner.checkpoints import StepCheckpoints
+from worker.runner.checkpoints import StepCheckpoints, chosen_before
 from worker.runner.pacing import Pacing
 
 
@@ -78,7 +78,8 @@ class Circumstances:
     """By step, where in `workdir` an earlier attempt's lie."""
     findings: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
 
-    def context(self, number: int, name: str) -> PassContext:
+    def context(self, number: int, name: str, choices: Sequence[Mapping[str, Any] | None] = ()) -> PassContext:
+        """Of one step of a recipe; `choices`: by step before it, the arguments that repeat it."""
         scratch = self.folder / f"{number}-{name}"
         scratch.mkdir(parents=True)
         return PassContext(
@@ -97,14 +98,21 @@ class Circumstances:
             preparations=self.preparations,
             findings=self.findings,
             others=self.others,
-            checkpoints=self._checkpoints(number, scratch),
+            checkpoints=self._checkpoints(number, scratch, choices),
             log=lambda message: self.pacing.events.log(f"{name}: {message}"),
         )
 
-    def _checkpoints(self, number: int, scratch: Path) -> StepCheckpoints:
+    def settled(self, recipe: Sequence[PassConfig]) -> dict[int, PassConfig]:
+        """By step, as an earlier attempt had chosen by its last checkpoint."""
+        if not self.checkpoints:
+            return {}
+        last = self.workdir / self.checkpoints[max(self.checkpoints)]
+        return chosen_before(last, recipe, self.folder)
+
+    def _checkpoints(self, number: int, scratch: Path, choices: Sequence[Mapping[str, Any] | None]) -> StepCheckpoints:
         given = self.checkpoints.get(number)
         return StepCheckpoints(
-            self.workdir, number, None if given is None else self.workdir / given, scratch, self.pacing.events
+            self.workdir, number, None if given is None else self.workdir / given, scratch, self.pacing.events, choices
         )
 
 
@@ -119,11 +127,14 @@ def run_chain(
     """
     outcome = Outcome(model)
     width = (span[1] - span[0]) / len(recipe)
+    settled = circumstances.settled(recipe)
     for number, config in enumerate(recipe):
         name = str(config.model_dump()["pass_"])
         circumstances.pacing.span(span[0] + width * number, span[0] + width * (number + 1))
         try:
-            run_pass(name, config, outcome, circumstances.context(number, name))
+            choices = [manifest.get("replay") for manifest in outcome.manifests]
+            context = circumstances.context(number, name, choices)
+            run_pass(name, config, outcome, context, settled.get(number))
         except BudgetExhausted as error:
             if not outcome.modified:
                 raise
@@ -135,11 +146,18 @@ def run_chain(
     return outcome
 
 
-def run_pass(name: str, config: PassConfig, outcome: Outcome, context: PassContext) -> None:
-    """Let one pass go on from `outcome`. Raises UserFault: it cannot do its work, or time is over before it has."""
+def run_pass(
+    name: str, config: PassConfig, outcome: Outcome, context: PassContext, settled: PassConfig | None = None
+) -> None:
+    """Let one pass go on from `outcome`, as an earlier attempt had `settled` it where one had.
+
+    Raises:
+        UserFault: it cannot do its work, or time is over before it has.
+
+    """
     started = time.monotonic()
     context.check_time(f"`{name}`")
-    result = load_pass(name)(outcome.model, config, context)
+    result = load_pass(name)(outcome.model, settled or config, context)
     step = {
         "pass": name,
         "parameters": config.model_dump(by_alias=True, mode="json"),

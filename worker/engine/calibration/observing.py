@@ -20,8 +20,8 @@ FLOAT = TensorProto.FLOAT
 FLOATS = (FLOAT, TensorProto.FLOAT16)
 # The same however many samples there are: a run that stopped early is repeated with as many as it read.
 SAMPLED_ELEMENTS = 4096
-# Calls of half the threads each, two at a time, go through sooner than one after the other: much of a call keeps one
-# thread busy and no more. More at a time would hold more activations.
+# Two calls at a time go through sooner than one after the other: much of a call keeps one thread busy and no more. More
+# at a time would hold more activations.
 MOST_AT_ONCE = 2
 # Of so many calls together samples are counted in half the time.
 CALLS_A_HISTOGRAM = 8
@@ -78,7 +78,8 @@ def observe(
         return seen, len(chosen)
     at_once = min(MOST_AT_ONCE, context.threads)
     sampled = SAMPLED_ELEMENTS if with_histograms else 0
-    summarizer = Summarizer(model, tensors, context, sampled, context.threads // at_once)
+    # Whoever asks for a call computes as well, beside the pool that all calls share.
+    summarizer = Summarizer(model, tensors, context, sampled, context.threads - at_once + 1)
     read, found = 0, list[dict[str, Summary]]()
     calls = context.feeds.calls(1, chosen)
     with closing(ahead(lambda call: (call, summarizer.summaries(call.feed)), calls, at_once)) as summarized:

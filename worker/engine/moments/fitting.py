@@ -43,6 +43,9 @@ def fit_rows(rows: np.ndarray, moments: CrossMoments, kept: np.ndarray, *, shift
         return None
     pull = PULL * power * max(1.0, ROWS_A_TERM * rows.shape[1] / count)
     left = inner + np.eye(len(inner)) * pull
-    made = scipy.linalg.solve(left, (cross + pull * rows).T, assume_a="pos", check_finite=False).T
+    try:
+        made = scipy.linalg.solve(left, (cross + pull * rows).T, assume_a="pos", check_finite=False).T
+    except np.linalg.LinAlgError:  # of terms that hardly vary less is left than was rounded
+        return None
     shift = wanted - made @ mean if shifts else np.zeros(len(rows))
     return Fit(made, shift) if np.isfinite(made).all() and np.isfinite(shift).all() else None

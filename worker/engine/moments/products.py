@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.nodes import integer
+from worker.engine.nodes import integer, text
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Product:
         """Terms of one output element."""
         return math.prod(self.weight_shape) // max(1, self.channel_count)
 
+    def fed(self, array: np.ndarray) -> np.ndarray:
+        """Of the tensor `source`, all that it multiplies."""
+        return array
+
     def rows(self, weight: np.ndarray) -> np.ndarray:
         """`(C, K)` of a weight of that shape: see `as_rows`."""
         return as_rows(weight, self.channel_axis)
@@ -60,14 +64,15 @@ class Product:
 class RecurrentProduct(Product):
     """A recurrent layer that multiplies every row of its input by W, or `fed_back` of what it made by R.
 
-    Either is `(D, gates x H, K)` for D directions, of which all count as read by each.
+    Either is `(D, gates x H, K)` for D directions; of R one `direction` may be looked at by itself.
     """
 
     fed_back: bool = False
+    direction: int | None = None
 
     @property
     def name(self) -> str:
-        return f"{super().name}, fed back" if self.fed_back else super().name
+        return f"{super().name}, fed back {self.direction}" if self.fed_back else super().name
 
     @property
     def source(self) -> str:
@@ -76,6 +81,16 @@ class RecurrentProduct(Product):
     @property
     def channel_count(self) -> int:
         return math.prod(self.weight_shape[:-1])
+
+    def fed(self, array: np.ndarray) -> np.ndarray:
+        """Of `(T, D, N, H)`: a step is fed what the one before it made, which for the last to be made is nobody."""
+        if not self.fed_back:
+            return array
+        if self.direction is None:
+            return array[:-1]
+        runs = text(self.node, "direction", "forward")
+        backward = runs == "reverse" or (runs == "bidirectional" and self.direction == 1)
+        return array[1:, self.direction] if backward else array[:-1, self.direction]
 
     def rows(self, weight: np.ndarray) -> np.ndarray:
         return weight.reshape(self.channel_count, self.weight_shape[-1])

@@ -17,7 +17,8 @@ def drawn_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same, and the numbers of the places that were drawn, `(n,)`, rising: see `results_at`."""
     if product.node.op_type != "Conv":
-        flat = array.reshape(-1, 1, array.shape[-1])
+        fed = product.fed(array)
+        flat = fed.reshape(-1, 1, fed.shape[-1])
         picked = _picked(len(flat), count, generator)
         return (flat if len(picked) == len(flat) else flat[picked]), picked
     windows = _windows(product, array)

@@ -31,6 +31,8 @@ class Ground:
     training_samples: int
     has_vnni: bool
     device: str
+    left_without_blocks: float = 1.0
+    """Share of the multiply-accumulates that is left once every residual block is gone."""
 
     @property
     def static_speed(self) -> float:

@@ -76,8 +76,7 @@ def rungs(trials: Sequence[Trial], way: Way) -> float | None:
         following = _first_rung(trials, way)
     while round(following, 3) in spoiled:
         following *= DEEPER
-    failing = MOST_FAILED if way.remove == "units" else 0  # a model that lacks blocks lacks them on every rung
-    ended = len(tried) >= MOST_RUNGS or following < LEAST_RUNG or len(spoiled) > failing
+    ended = len(tried) >= MOST_RUNGS or following < LEAST_RUNG or len(spoiled) > MOST_FAILED
     return None if ended or (failed and held / failed < CLOSE) else round(following, 3)
 
 
@@ -125,7 +124,7 @@ def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: floa
     tail = tail_of(trials, trained=True)
     for way in (TAUGHT, SHORTENED):
         left = rungs(trials, way)
-        if left is None:
+        if left is None or (way.remove == "blocks" and left < ground.left_without_blocks):
             continue
         yield Proposal(
             name=f"{100 * left:.3g}% of the multiply-accumulates{way.words}, distilled{tail.words}",

@@ -14,7 +14,7 @@ from worker.engine.trainable.weights import constant_tensor
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 PEEPHOLES = 3
-STATES = (5, 6)
+LENGTHS, STATES = 4, (5, 6)
 # What shapes of a state are made by.
 SHAPING = ("Expand", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 
@@ -55,11 +55,19 @@ def recurrent(node: ir.Node, wiring: Wiring) -> None:
         wiring.axes[output] = [*[None] * (rank - 1), units]
 
 
-def product_of(slot: Slot, shape: tuple[int, ...]) -> RecurrentProduct | None:
-    """What a slot of a recurrent layer reads, as rows; None where that is no tensor of the graph."""
-    feedback = operand(slot.node, 2)
-    fed_back = feedback is not None and feedback.name == slot.weight.name
-    product = RecurrentProduct(slot.node, shape, fed_back)
+def product_of(slot: Slot, shape: tuple[int, ...], direction: int | None = None) -> RecurrentProduct | None:
+    """What a slot of a recurrent layer reads, as rows.
+
+    None where that is no tensor of the graph, where the weight is not its operand as it stands, and where sequences
+    are filled up to one length: what they are filled with counts for nothing.
+    """
+    kernel, feedback = (operand(slot.node, index) for index in (1, 2))
+    if kernel is None or feedback is None or kernel is feedback or operand(slot.node, LENGTHS) is not None:
+        return None
+    if slot.weight.name not in (kernel.name, feedback.name):
+        return None
+    fed_back = slot.weight.name == feedback.name
+    product = RecurrentProduct(slot.node, shape, fed_back, direction if fed_back else None)
     return product if product.source else None
 
 

@@ -17,12 +17,11 @@ from worker.engine.moments.fitting import Fit, fit_rows
 from worker.engine.moments.moments import CrossMoments, Moments
 from worker.engine.moments.products import RecurrentProduct
 from worker.engine.moments.reading import input_moments
-from worker.engine.nodes import is_operator, operand
+from worker.engine.nodes import integer, is_operator, operand
 from worker.engine.overwriting import overwrite
 from worker.engine.pass_contract import PassContext
 from worker.engine.structure.groups import Structure
 from worker.engine.structure.recurrence import GATES, product_of
-from worker.engine.structure.wiring import Slot
 from worker.engine.trainable.weights import constant_tensor
 
 BIAS = 3
@@ -31,13 +30,24 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class _Site:
-    """`stays` `(K,)` bool: the columns of the weight that are left. `bias` can take a shift."""
+    """The weight of some `directions`. `stays` `(K,)` bool: the columns that are left. `bias` can take a shift."""
 
-    slot: Slot
+    name: str
     product: RecurrentProduct
+    directions: slice
     weight: np.ndarray
     stays: np.ndarray
     bias: ir.Value | None
+
+    @property
+    def is_reset(self) -> np.ndarray:
+        """`(C,)` bool: the candidate of a GRU that is fed what its reset gate leaves of u.
+
+        Of one size throughout that would change no column, but what has to be added.
+        """
+        rows, node = np.arange(self.product.channel_count), self.product.node
+        resets = self.product.fed_back and node.op_type == "GRU" and not integer(node, "linear_before_reset", 0)
+        return (rows >= len(rows) * 2 // 3) & resets
 
 
 def refitted(
@@ -57,10 +67,11 @@ def refitted(
     for product, moments in input_moments(model, products, context, samples, with_products=True):
         site = sites[product.name]
         rows = product.rows(site.weight)
-        moved = _cross(rows, moments, site.stays)
-        fit = fit_rows(rows[:, site.stays], moved, np.arange(len(rows)), shifts=site.bias is not None)
-        if fit is not None:
-            _take(fit, site, arrays)
+        moved, reset = _cross(rows, moments, site.stays), site.is_reset
+        for chosen, shifts in ((~reset, site.bias is not None), (reset, False)):
+            fit = fit_rows(rows[np.ix_(chosen, site.stays)], moved, np.flatnonzero(chosen), shifts=shifts)
+            if fit is not None:
+                _take(fit, chosen, site, structure, arrays)
     return overwrite(model, arrays, folder) if arrays else None
 
 
@@ -69,16 +80,27 @@ def _sites(structure: Structure, gone: np.ndarray) -> Iterator[_Site]:
         if not is_operator(slot.node, *GATES):
             continue
         stays = ~np.isin(structure.wiring.atoms.roots(slot.atoms), gone)
-        weight = _unshared(structure.model.graph.initializers.get(slot.weight.name))
+        weight = _unshared(structure, slot.weight.name)
         if stays.all() or weight is None:
             continue
-        product, bias = product_of(slot, weight.shape), operand(slot.node, BIAS)
-        if product is not None:
-            yield _Site(slot, product, weight, stays, None if _unshared(bias) is None else bias)
+        bias = operand(slot.node, BIAS)
+        bias = None if bias is None or _unshared(structure, bias.name) is None else bias
+        product = product_of(slot, weight.shape)
+        if product is None:
+            continue
+        if not product.fed_back:
+            yield _Site(slot.weight.name, product, slice(None), weight, stays, bias)
+            continue
+        for number in range(len(weight)):
+            own = slice(number, number + 1)
+            product = product_of(slot, weight[own].shape, number)
+            if product is not None:
+                yield _Site(slot.weight.name, product, own, weight[own], stays, bias)
 
 
-def _unshared(value: ir.Value | None) -> np.ndarray | None:
+def _unshared(structure: Structure, name: str | None) -> np.ndarray | None:
     """A constant of float32 that nothing else reads."""
+    value = structure.model.graph.initializers.get(name or "")
     tensor = None if value is None or len(value.uses()) != 1 else constant_tensor(value)
     return None if tensor is None or tensor.dtype != ir.DataType.FLOAT else tensor.numpy()
 
@@ -93,13 +115,23 @@ def _cross(rows: np.ndarray, moments: Moments, stays: np.ndarray) -> CrossMoment
     return CrossMoments(inputs, rows @ moments.products[:, stays], rows @ moments.total[0])
 
 
-def _take(fit: Fit, site: _Site, arrays: Arrays) -> None:
-    made = site.weight.copy()
-    made[..., site.stays] = fit.rows.reshape(*made.shape[:-1], -1)
-    arrays[site.slot.weight.name] = made
-    if site.bias is not None and (constant := _unshared(site.bias)) is not None:
+def _take(fit: Fit, chosen: np.ndarray, site: _Site, structure: Structure, arrays: Arrays) -> None:
+    """The `chosen` rows `(C,)`, bool, of a site into copies of its constants."""
+
+    def copied(name: str) -> np.ndarray:
+        constant = _unshared(structure, name)
+        if constant is None:
+            raise ValueError(f"{name!r} is no constant")
+        return constant.copy()
+
+    weight = arrays.setdefault(site.name, copied(site.name))[site.directions]
+    rows = site.product.rows(weight)  # of the same memory
+    rows[np.ix_(chosen, site.stays)] = fit.rows
+    if site.bias is not None and site.bias.name:
         # Those of W, then those of R, for each direction.
-        name, half = site.bias.name or "", constant.shape[1] // 2
+        values = arrays.setdefault(site.bias.name, copied(site.bias.name))[site.directions]
+        half = values.shape[1] // 2
         part = slice(half, None) if site.product.fed_back else slice(half)
-        values = arrays.setdefault(name, constant.copy())
-        values[:, part] += fit.shift.reshape(len(values), half)
+        shift = np.zeros(len(chosen))
+        shift[chosen] = fit.shift
+        values[:, part] += shift.reshape(len(values), half)

@@ -66,6 +66,15 @@ class Subject:
         macs = count_macs(proto, {name: list(size) for name, size in sizes.items()}) or 0
         return cls(model, sizes, blocks, blocks.without(excluded), frozenset(excluded), macs)
 
+    @property
+    def left_without_blocks(self) -> float:
+        """Share of the multiply-accumulates of a call once all blocks that are offered are gone, but for one where
+        nothing would be multiplied otherwise.
+        """
+        blocks = self.offered if self.blocks.leaves_products(self.offered) else self.offered[:-1]
+        left = self.blocks.macs(blocks)
+        return 1.0 if left is None or not self.macs else left / self.macs
+
     def without(self, steps: Sequence[Step], folder: Path) -> Rest:
         """What is left once these blocks are gone, in the empty `folder`; the model itself where none are."""
         model = bypass(self.model, [step.block for step in steps], folder) if steps else self.model

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from app.recipes.request import USUAL_CONFIDENCE, Metric, OptimizeRequest
 from worker.engine.evaluation.acceptance import likely_drop
+from worker.engine.faults import UserFault
+from worker.engine.pass_contract import PassContext
 from worker.engine.processor import instruction_sets
 from worker.engine.search.front import finalists, pareto_front
 from worker.engine.search.ground import WITH_VNNI, Ground, shares
 from worker.engine.search.proposals import Proposal, Ratios, Trial
+from worker.engine.structure.removal import Subject as Removable
 from worker.runner.artifacts import candidate_stem, write_artifact, write_extras
 from worker.runner.chain import Outcome
 from worker.runner.contract import RunnerJob, RunnerResult
@@ -148,7 +151,17 @@ def _ground(opened: OpenJob, data: SearchData, original: Subject) -> Ground:
         training_samples=training.feeds.sample_count if training else 0,
         has_vnni=bool(WITH_VNNI & set(instruction_sets())),
         device=opened.device,
+        left_without_blocks=_left_without_blocks(opened, data) if training else 1.0,
     )
+
+
+def _left_without_blocks(opened: OpenJob, data: SearchData) -> float:
+    feeds, scratch = data.accepting.calibration, opened.scratch / "blocks"
+    scratch.mkdir()
+    try:
+        return Removable.of(opened.model, PassContext(scratch, feeds, 0, opened.threads), ()).left_without_blocks
+    except UserFault:  # it runs, and was measured; not with all that it computes handed out
+        return 1.0
 
 
 def _written(trial: Trial, outcome: Outcome, opened: OpenJob) -> Delivered:

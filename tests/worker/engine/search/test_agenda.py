@@ -205,7 +205,9 @@ def test_where_training_betters_nothing_it_is_tried_on_deeper_cuts() -> None:
 
 def test_whole_blocks_go_where_narrower_layers_are_no_faster() -> None:
     """A small transformer: its time is that of calling kernels, of which there are as many in narrow layers."""
-    ground = replace(CONVOLUTIONAL, convolution_share=0.0, product_share=0.3, training_samples=2000)
+    ground = replace(
+        CONVOLUTIONAL, convolution_share=0.0, product_share=0.3, training_samples=2000, left_without_blocks=0.1
+    )
 
     def as_small_transformers_are(proposal: Proposal) -> Trial:
         left = proposal.settings.get("left", 1.0)
@@ -222,16 +224,16 @@ def test_whole_blocks_go_where_narrower_layers_are_no_faster() -> None:
     assert taught.pass_ == "distill"
 
 
-def test_blocks_that_a_model_lacks_are_looked_for_once() -> None:
-    ground = replace(CONVOLUTIONAL, training_samples=2000)
+@pytest.mark.parametrize(("left", "tried"), [(1.0, []), (0.4, [0.5]), (0.1, [0.5, 0.3, 0.18, 0.108])])
+def test_no_more_is_asked_of_blocks_than_there_is_in_them(left: float, tried: list[float]) -> None:
+    ground = replace(CONVOLUTIONAL, training_samples=2000, left_without_blocks=left)
 
-    def without_blocks(proposal: Proposal) -> Trial:
-        if proposal.family == "shortened":
-            return Trial(proposal, 5.0, failure="`prune_structured` changed nothing.")
-        return measured(proposal, 1.0)
+    def as_deep_as_can_be(proposal: Proposal) -> Trial:
+        left = proposal.settings.get("left", 1.0)
+        return measured(proposal, 1 / left if proposal.family == "shortened" else 1.0)
 
-    trials = searched(without_blocks, Search(training=True), ground)
-    assert [one.proposal.family for one in trials].count("shortened") == 1
+    trials = searched(as_deep_as_can_be, Search(training=True), ground)
+    assert [one.proposal.settings["left"] for one in trials if one.proposal.family == "shortened"] == tried
 
 
 def test_rungs_that_lie_close_have_names_of_their_own() -> None:

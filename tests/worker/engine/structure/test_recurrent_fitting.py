@@ -96,3 +96,21 @@ def test_what_is_cut_by_importance_is_made_up_for(tmp_path: Path) -> None:
     config = CATALOGUE["prune_structured"].config.model_validate(arguments)
     result = load_pass("prune_structured")(model, config, context)
     assert measure_fidelity(model, result.model, context, UNSEEN).sqnr_db > TWINS_DB
+
+
+@pytest.mark.parametrize("operand", ["uw", "ur"])
+@pytest.mark.parametrize("way", ["Identity", "Transpose<perm = [0, 2, 1]>"], ids=["by-identity", "transposed"])
+def test_weights_that_are_no_operand_as_they_stand_are_left_as_they_are_cut(
+    way: str, operand: str, tmp_path: Path
+) -> None:
+    given = _two_layers(*LAYERS["lstm"])
+    given["text"] = str(given["text"]).replace("{ t =", f"{{ {operand}0 = {way}({operand}) t =")
+    given["text"] = str(given["text"]).replace(f"{operand}, u", f"{operand}0, u")
+    if way != "Identity":
+        given[operand] = np.ascontiguousarray(np.swapaxes(np.asarray(given[operand]), 1, 2))
+    model = saved(networks.prepared(**given), tmp_path / "model")
+    context = _context(model, tmp_path / "scratch")
+    config = CATALOGUE["prune_structured"].config.model_validate({"pass": "prune_structured", "ratio": 0.5})
+    result = load_pass("prune_structured")(model, config, context)
+    assert result.modified
+    assert measure_fidelity(model, result.model, context, UNSEEN).sqnr_db > 0
