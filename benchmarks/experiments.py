@@ -14,8 +14,9 @@ RESIDUAL = Plan("digits-wide-residual", "wide residual CNN", "convolutional", ""
 MLP = Plan("digits-wide-mlp", "wide MLP", "dense", "", batch=64)
 VIT = Plan("digits-wide-vit", "wide ViT", "transformer", "", batch=16)
 STUDENT_ID = str(UUID(int=1))
-STUDENT_SEEDS = (0, 1, 2)
+STUDENT_SEEDS, STUDENT_EPOCHS = (0, 1, 2), 10
 HALF = {"pass": "prune_structured", "target": {"mac_ratio": 0.5}}
+LATENCY = {"pass": "prune_structured", "target": {"latency_ratio": 0.6}}
 # A tenth of the digits is held out: 7,200 are left to train on.
 FINE_TUNINGS: Mapping[str, Mapping[str, Any]] = {
     "10 steps": {"epochs": 1, "batch_size": 720},
@@ -52,6 +53,7 @@ def _half() -> Experiment:
         RESIDUAL,
         (
             _ours("half", "prune_structured, label-free", HALF),
+            _ours("latency", "prune_structured to 0.6 of the latency", LATENCY),
             _ours("int8", "quantize_static", {"pass": "quantize_static"}),
             _ours("half-int8", "prune_structured, quantize_static", HALF, {"pass": "quantize_static"}),
             _ours("half-taught-aware", "prune_structured, distill, quantize_aware_training", HALF, distill, aware),
@@ -101,9 +103,13 @@ def build_students(experiment: Experiment, run: Run) -> list[Entry]:
     entries: list[Entry] = []
     for seed in STUDENT_SEEDS if experiment.student else ():
         target = run.out / experiment.student / f"untrained-{seed}" / "model.onnx"
-        arguments = {"name": experiment.student, "digits": str(run.mnist), "target": str(target), "seed": seed}
+        named = {"name": experiment.student, "seed": seed}
+        plain = f"plain torch, student {seed}, labels alone"
+        options = named | {"epochs": STUDENT_EPOCHS}
+        entries.append(Entry(f"torch-{seed}", plain, "peer", "benchmarks.rivals.with_torch:train", options, "torch"))
+        arguments = named | {"digits": str(run.mnist), "target": str(target)}
         run_in_child("benchmarks.digit_training:write_untrained", arguments)
-        common = {"pass": "distill", "student": STUDENT_ID, "epochs": 10}
+        common = {"pass": "distill", "student": STUDENT_ID, "epochs": STUDENT_EPOCHS}
         for name, words, weights in (
             ("labels", "labels alone", {"alpha": 0, "gamma": 1}),
             ("distilled", "distilled", {"alpha": 1, "gamma": 1}),

@@ -13,7 +13,7 @@ from benchmarks.standings import LEAST_SQNR_DB, MOST_ACCURACY_LOST, Standing, be
 from benchmarks.subjects import Plan, Scale
 from worker.engine.processor import instruction_sets, needs_reduced_range, processor_name
 
-PACKAGES = ("onnxruntime", "onnx", "numpy", "torch", "transformers", "nncf")
+PACKAGES = ("onnxruntime", "onnx", "numpy", "torch", "transformers", "nncf", "torch-pruning")
 MIB = 1 << 20
 NONE = "-"
 
@@ -36,7 +36,7 @@ def conditions(threads: int, scale: Scale, rounds: int) -> list[str]:
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {processor_name()}, {os.cpu_count()} cores, {threads} used, "
         f"{memory:.0f} GiB; {', '.join(instruction_sets()) or 'no instruction sets known'} ({bits}).",
         f"{', '.join(versions)}.",
-        f"Batch 1; medians of {rounds} rounds by turns, with the smallest and the largest. Calibrated by all on the "
+        f"Batch 1 where no other is told; medians of {rounds} rounds by turns, with the smallest and the largest. Calibrated by all on the "
         f"same {scale.random_calibration} random samples, or {scale.digit_calibration} digits of those trained on; "
         f"judged on {scale.random_held_out} others, or {scale.digit_held_out} digits kept. SQNR and accuracy are those "
         "of batch 1. Optimization: seconds without imports; peak memory of its process, libraries included.",

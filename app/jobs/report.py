@@ -202,6 +202,19 @@ class Attempt(BaseModel):
     holds: bool | None = Field(default=None, description="Whether that is within the contract, as an estimate.")
 
 
+class TrainedEpoch(BaseModel):
+    """One epoch of training that ended. What is no finite number is left out."""
+
+    number: int = Field(ge=1, description="Of the epochs of this pass, from 1.")
+    count: int = Field(ge=1, description="How many there are to be.")
+    training: dict[str, float | None] = Field(
+        max_length=8, description="Means over its samples: `loss`, and by name the terms that it is made of."
+    )
+    held_out_loss: float | None = Field(description="The same loss on the samples that are held out.")
+    metric: str | None = Field(default=None, max_length=64, description="A metric that counts, where outputs have one.")
+    value: float | None = Field(default=None, description="Its value on those samples, 0 to 1.")
+
+
 class SearchReport(BaseModel):
     """How the delivered file was found."""
 

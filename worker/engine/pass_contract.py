@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from app.jobs.report import Layer
+from app.jobs.report import Layer, TrainedEpoch
 from app.recipes.base import PassConfig
 from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds
@@ -104,6 +104,8 @@ class PassContext:
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     log: Callable[[str], None] = lambda _message: None
     """Told what a person who waits wants to read: the loss and the metric of an epoch."""
+    epoch: Callable[[TrainedEpoch], None] = lambda _epoch: None
+    """Told the same of each epoch in numbers."""
 
     def timed_feed(self) -> Feed:
         """The call that speed is measured on."""

@@ -100,6 +100,7 @@ class Circumstances:
             others=self.others,
             checkpoints=self._checkpoints(number, scratch, choices),
             log=lambda message: self.pacing.events.log(f"{name}: {message}"),
+            epoch=self.pacing.events.epoch,
         )
 
     def settled(self, recipe: Sequence[PassConfig]) -> dict[int, PassConfig]:

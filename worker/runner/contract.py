@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.datasets.inspection import DatasetInspection
 from app.errors import Fault
-from app.jobs.report import Attempt, Report, Summary, Verdict
+from app.jobs.report import Attempt, Report, Summary, TrainedEpoch, Verdict
 from app.jobs.states import JobKind
 from app.models.inspection import ModelInspection
 from app.recipes.request import OptimizeRequest
@@ -85,12 +85,13 @@ class Piece(Strict):
 class Event(Strict):
     """One line of JSON on the event pipe."""
 
-    type: Literal["phase", "progress", "log", "checkpoint", "attempt", "best", "piece"]
+    type: Literal["phase", "progress", "log", "epoch", "checkpoint", "attempt", "best", "piece"]
     phase: str | None = Field(default=None, max_length=64, pattern=r"^[a-z_]+$")
     progress: float | None = Field(default=None, ge=0, le=1)
     eta_seconds: float | None = Field(default=None, ge=0)
     level: Literal["info", "warning"] | None = None
     message: str | None = Field(default=None, max_length=8192)
+    epoch: TrainedEpoch | None = None
     attempt: Attempt | None = None
     best: Best | None = None
     piece: Piece | None = None

@@ -3,7 +3,7 @@
 import os
 from typing import Literal
 
-from app.jobs.report import Attempt
+from app.jobs.report import Attempt, TrainedEpoch
 from worker.runner.contract import EVENT_FD_VARIABLE, Best, Event, Piece
 
 # Room within the contract's 8192 for what escaping adds to names that are no valid Unicode.
@@ -30,6 +30,10 @@ class Events:
         """A line for the user. Overlong messages are cut; names of a file need not be valid Unicode, JSON must be."""
         message = message[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
         self._write(Event(type="log", level=level, message=message))
+
+    def epoch(self, epoch: TrainedEpoch) -> None:
+        """An epoch of training ended."""
+        self._write(Event(type="epoch", epoch=epoch))
 
     def attempt(self, attempt: Attempt) -> None:
         """A candidate of a search was tried."""

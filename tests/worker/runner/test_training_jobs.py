@@ -46,6 +46,10 @@ def test_a_job_learns_from_its_labels_and_tells_of_every_epoch(
     epochs = [event["message"] for event in events if event.get("message", "").startswith("fine_tune: Epoch ")]
     assert len(epochs) == 8
     assert all("training loss" in line and "held out: loss" in line for line in epochs)
+    numbers = [event["epoch"] for event in events if event["type"] == "epoch"]
+    assert [(one["number"], one["count"]) for one in numbers] == [(number, 8) for number in range(1, 9)]
+    assert all(one["training"].keys() == {"loss", "hard"} and one["held_out_loss"] > 0 for one in numbers)
+    assert all(one["metric"] == "top1" and 0 < one["value"] <= 1 for one in numbers)
     assert [event["phase"] for event in events if event["type"] == "phase"].index("training") > 0
     shares = [event["progress"] for event in events if event["type"] == "progress"]
     assert shares == sorted(shares)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from app.jobs.report import TrainedEpoch
 from app.recipes.training import TrainingOptions
 from worker.engine.pass_contract import BudgetExhausted, PassContext
 from worker.engine.training import checkpoints, optimizers
@@ -229,6 +230,16 @@ class Trainer:
         means = {name: total / len(self.batches.samples) for name, total in standing.sums.items()}
         standing.epoch, standing.step, standing.sums = standing.epoch + 1, 0, {}
         standing.history.append({"epoch": standing.epoch, "training": means, "held_out": asdict(judgement)})
+        self.context.epoch(
+            TrainedEpoch(
+                number=standing.epoch,
+                count=self.epochs,
+                training=means,
+                held_out_loss=judgement.loss,
+                metric=judgement.metric,
+                value=judgement.value,
+            )
+        )
         terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "loss")
         self.context.log(
             f"Epoch {standing.epoch} of {self.epochs}: training loss {means['loss']:.4g}"
