@@ -36,10 +36,11 @@ def conditions(threads: int, scale: Scale, rounds: int) -> list[str]:
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {processor_name()}, {os.cpu_count()} cores, {threads} used, "
         f"{memory:.0f} GiB; {', '.join(instruction_sets()) or 'no instruction sets known'} ({bits}).",
         f"{', '.join(versions)}.",
-        f"Batch 1 where no other is told; medians of {rounds} rounds by turns, with the smallest and the largest. Calibrated by all on the "
-        f"same {scale.random_calibration} random samples, or {scale.digit_calibration} digits of those trained on; "
-        f"judged on {scale.random_held_out} others, or {scale.digit_held_out} digits kept. SQNR and accuracy are those "
-        "of batch 1. Optimization: seconds without imports; peak memory of its process, libraries included.",
+        f"Batch 1 where no other is told; medians of {rounds} rounds by turns, with the smallest and the largest. "
+        f"Calibrated by all on the same {scale.random_calibration} random samples, or {scale.digit_calibration} digits "
+        f"of those trained on; judged on {scale.random_held_out} others, or {scale.digit_held_out} digits kept. SQNR "
+        "and accuracy are those of batch 1. Optimization: seconds without imports; peak memory of its process, "
+        "libraries included.",
         f"The best of several is the fastest of those with at least {LEAST_SQNR_DB:.0f} dB or, where there are labels, "
         f"at most {MOST_ACCURACY_LOST * 100:.0f} point of accuracy lost.",
     ]

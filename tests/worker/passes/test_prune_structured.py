@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.recipes.catalogue import CATALOGUE
 from tests.worker.networks import normal, prepared, save
-from tests.worker.passes.schooling import Job
+from tests.worker.passes.schooling import Job, answers
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
@@ -53,6 +53,12 @@ def run(tmp_path: Path) -> Run:
 def _widths(result: PassResult) -> dict[str, tuple[int, ...]]:
     graph = onnx.load(result.model.path).graph
     return {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+
+
+def test_a_global_ratio_takes_that_share_of_all_units_together(run: Run) -> None:
+    widths = _widths(run(ratio=0.5, scope="global"))
+    # Widths are multiples of 16 and 8: of 96 units half, but for one of either.
+    assert abs(widths["a"][0] + widths["b"][0] - 48) <= 16 + 8
 
 
 @pytest.mark.parametrize("importance", ["obs", "fisher", "l1", "l2"])
@@ -134,7 +140,13 @@ def test_training_behind_it_comes_closer_still(tmp_path: Path) -> None:
     text = "network (float[N,8] x) => (float[N,4] y) { a = Gemm(x, w) r = Relu(a) y = Gemm(r, v) }"
     model = ModelFile(save(prepared(text, w=normal(8, 32), v=normal(32, 4, seed=1)), tmp_path / "model"))
     job = Job(tmp_path / "job")
-    result = job.run("prune_structured", model, ratio=0.5, training={"epochs": 3})
+    cut = Job(tmp_path / "cut").run("prune_structured", model, ratio=0.5)
+    result = job.run("prune_structured", model, ratio=0.5, training={"epochs": 10})
     assert "training" in job.phases
+
+    def error(made: PassResult) -> float:
+        return float(np.square(answers(made.model)["y"] - answers(model)["y"]).mean())
+
+    assert error(result) < error(cut)
     assert _widths(result) == {"w": (8, 16), "v": (16, 4)}
     assert "training" in result.manifest["replay"]
