@@ -19,8 +19,26 @@ class Dimension:
     axis: int
 
 
-Element = int | Dimension | None
+@dataclass(frozen=True)
+class Multiplied:
+    """The product of several numbers of shapes."""
+
+    factors: tuple[int | Dimension, ...]
+
+
+Element = int | Dimension | Multiplied | None
 """One number of a shape; None: computed otherwise."""
+
+
+def dimensions_in(element: Element) -> list[Dimension]:
+    """The sizes that a number is made of."""
+    return [one for one in _factors(element) if isinstance(one, Dimension)]
+
+
+def _factors(element: Element) -> tuple[int | Dimension, ...]:
+    if element is None:
+        return ()
+    return element.factors if isinstance(element, Multiplied) else (element,)
 
 
 def constant_integers(value: ir.Value | None) -> list[int] | None:
@@ -76,6 +94,15 @@ class Dimensions:
         given = self.same(node)
         return None if places is None or given is None else [given[place] for place in places]
 
+    def multiplied(self, node: ir.Node) -> list[Element] | None:
+        """Of whole numbers, one by one; a single one with each of the others."""
+        both = [self.elements(value) for value in node.inputs if value is not None]
+        count = max(map(len, both))
+        if any(len(one) not in (1, count) for one in both) or any(None in one for one in both):
+            return None
+        left, right = (one * count if len(one) == 1 else one for one in both)
+        return [_product(*pair) for pair in zip(left, right, strict=True)]
+
     def sliced(self, node: ir.Node) -> list[Element] | None:
         given, bounds = self.same(node), [constant_integers(value) for value in node.inputs[1:3]]
         if given is None or len(bounds) < 2 or any(bound is None or len(bound) != 1 for bound in bounds):
@@ -84,6 +111,12 @@ class Dimensions:
         if step != [1]:
             return None
         return given[slice((bounds[0] or [0])[0], (bounds[1] or [0])[0])]
+
+
+def _product(left: Element, right: Element) -> Element:
+    if isinstance(left, int) and isinstance(right, int):
+        return left * right
+    return Multiplied((*_factors(left), *_factors(right)))
 
 
 TRACED: dict[str, Callable[[ir.Node, Dimensions], list[Element] | None]] = {
@@ -96,4 +129,5 @@ TRACED: dict[str, Callable[[ir.Node, Dimensions], list[Element] | None]] = {
     "Concat": lambda node, known: known.joined(node),
     "Gather": lambda node, known: known.gathered(node),
     "Slice": lambda node, known: known.sliced(node),
+    "Mul": lambda node, known: known.multiplied(node),
 }

@@ -14,7 +14,7 @@ from worker.engine.graph import STANDARD_DOMAINS, constants_to_initializers, nam
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import is_operator
 from worker.engine.structure.carrying import CARRIERS
-from worker.engine.structure.dimensions import TRACED, Dimension
+from worker.engine.structure.dimensions import TRACED, dimensions_in
 from worker.engine.structure.products import convolution, gemm, matmul, transposed_convolution
 from worker.engine.structure.recurrence import GATES, recurrent
 from worker.engine.structure.reshaping import reshape
@@ -27,6 +27,8 @@ RESULT = "it is a result of the model"
 COUNTED = "its size is computed with"
 # A choice between ways rests on others: it is made again while anything changes, as often as this.
 MOST_ROUNDS = 6
+# And what nothing is declared of, which may be.
+WHOLE = (ir.DataType.INT64, ir.DataType.INT32, None)
 
 RULES: dict[str, Callable[[ir.Node, Wiring], None]] = {
     **CARRIERS,
@@ -106,11 +108,14 @@ def _captured(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _freeze_counted(node: ir.Node, wiring: Wiring) -> None:
-    """What reads the size of an axis must do nothing with it but give it to a Reshape, an Expand or a Resize."""
+    """What reads the size of an axis may multiply it by other sizes, and give it to a Reshape, an Expand or a Resize.
+
+    Whatever else is done with it, it must stay.
+    """
     shaping = {"Reshape": 1, "Expand": 1, "Resize": 3}
-    traced = is_operator(node, *TRACED)
+    traced = is_operator(node, *TRACED) and (node.op_type != "Mul" or _multiplies_sizes(node, wiring))
     for position, value in enumerate(node.inputs):
-        whole = value is not None and value.dtype in (ir.DataType.INT64, ir.DataType.INT32, None)
+        whole = value is not None and value.dtype in WHOLE
         if value is None or not (whole or is_operator(value.producer(), "Cast")):
             continue
         if traced and not (node.op_type == "Reshape" and position == 1):
@@ -118,6 +123,12 @@ def _freeze_counted(node: ir.Node, wiring: Wiring) -> None:
         if is_operator(node, *shaping) and shaping[node.op_type] == position:
             continue
         for element in wiring.dimensions.elements(value):
-            atoms = wiring.labelled(element) if isinstance(element, Dimension) else None
-            if atoms is not None:
-                wiring.atoms.freeze(atoms, COUNTED)
+            for atoms in map(wiring.labelled, dimensions_in(element)):
+                if atoms is not None:
+                    wiring.atoms.freeze(atoms, COUNTED)
+
+
+def _multiplies_sizes(node: ir.Node, wiring: Wiring) -> bool:
+    """Whether all that it makes are products of sizes and whole numbers."""
+    made = node.outputs[0]
+    return made.dtype in WHOLE and None not in wiring.dimensions.elements(made)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from worker.engine.structure.dimensions import Dimension, Element
+from worker.engine.structure.dimensions import Dimension, Element, Multiplied, dimensions_in
 from worker.engine.structure.wiring import Axes, Wiring
 
 FOLDED = "it is folded together with another axis"
@@ -177,7 +177,18 @@ def corrects_itself(node: ir.Node, wiring: Wiring, axis: int, atoms: np.ndarray)
         return True
     if element == 0 and node.inputs[0] is not None:
         element = Dimension(node.inputs[0], axis)
+    if isinstance(element, Multiplied):
+        return _follows(wiring, element, wiring.atoms.roots(atoms))
     if not isinstance(element, Dimension):
         return False
     other = wiring.labelled(element)
     return other is not None and np.array_equal(wiring.atoms.roots(other), wiring.atoms.roots(atoms))
+
+
+def _follows(wiring: Wiring, element: Multiplied, roots: np.ndarray) -> bool:
+    """Whether one factor shrinks, and the axis is made of what is left there, a whole number of times over."""
+    shrinking = [atoms for one in dimensions_in(element) if (atoms := wiring.labelled(one)) is not None]
+    if len(shrinking) != 1 or len(roots) % len(shrinking[0]):
+        return False
+    times = len(roots) // len(shrinking[0])
+    return np.array_equal(np.sort(np.tile(wiring.atoms.roots(shrinking[0]), times)), np.sort(roots))

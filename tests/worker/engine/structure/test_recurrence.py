@@ -10,7 +10,7 @@ import pytest
 from tests.worker import networks
 from tests.worker.engine.structure.masking import cut_and_checked, feed_of, saved, structure_of
 from tests.worker.networks import normal
-from worker.engine.structure.propagation import RESULT
+from worker.engine.structure.propagation import COUNTED, RESULT
 from worker.engine.structure.wiring import FIXED
 
 IN, HIDDEN, OUT = 5, 8, 3
@@ -89,6 +89,33 @@ CASES = [
             **_layer("u", 1, 6),
         ),
         [("m", "uw", 6), ("uw ur", "ur c", HIDDEN)],
+    ),
+    Case(
+        "both-directions-side-by-side-by-sizes-that-are-multiplied",
+        _net(
+            f'g ({SERIES}) => ({SCORES}) {{ a = LSTM<hidden_size=8, direction="bidirectional">(x, uw, ur, ub)'
+            " t = Transpose<perm=[0, 2, 1, 3]>(a) s = Shape(t) front = Slice(s, zero, two) d = Gather(s, two)"
+            " e = Gather(s, three) w = Mul(d, e) z = Concat<axis=0>(front, w) r = Reshape(t, z)"
+            " last = ReduceMean<axes=[0], keepdims=0>(r) y = Gemm<transB=1>(last, k) }",
+            **_layer("u", 4, directions=2),
+            k=normal(OUT, 2 * HIDDEN, seed=4),
+            zero=np.array([0], np.int64),
+            two=np.array([2], np.int64),
+            three=np.array([3], np.int64),
+        ),
+        [("uw ur", "ur k", HIDDEN)],
+    ),
+    Case(
+        "a-width-that-is-computed-with-otherwise",
+        _net(
+            f"g ({SERIES}) => ({SCORES}) {{ a, h = RNN<hidden_size=8>(x, uw, ur, ub) s = Shape(h) w = Gather(s, two)"
+            " v = Cast<to=1>(w) u = Mul(v, half) l = Squeeze(h, first) last = Div(l, u) y = Gemm<transB=1>(last, c) }",
+            **_layer("u", 1),
+            two=np.array([2], np.int64),
+            half=np.array([0.5], np.float32),
+        ),
+        [],
+        {COUNTED, RESULT},
     ),
     Case(
         "a-state-that-the-caller-gives",
