@@ -28,8 +28,9 @@ def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
 def finalists(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]:
     """Those that are measured once more, on samples of their own: a few that hold, and the nearest that gain more.
 
-    Beside the front, the ones that gain most, first of those that are likely to be accepted, and the best of the plain
-    methods: what beat them on the samples for choosing may fail on the others, and then they are there.
+    Beside the front, the ones that gain most, first of those that are likely to be accepted, the best of the plain
+    methods, and those that lose least: what beat them on the samples for choosing may fail on the others, and then they
+    are there.
     """
     by_gain = sorted((one for one in trials if one.measured), key=lambda one: -one.ratios.gain(weights))
     holding = [one for one in by_gain if one.holds and one.drop is not None]
@@ -37,10 +38,20 @@ def finalists(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]
     chosen = [one for one in holding if one.likely][:MOST_LIKELY]
     chosen += [one for one in holding if one not in chosen][: MOST_GAINING - len(chosen)]
     chosen += [one for one in holding if one.proposal.family in PLAIN and one not in chosen][:1]
+    chosen += _safer(chosen, [one for one in holding if one not in chosen and one.ratios.gain(weights) > 0])
     chosen += [one for one in holding if one.name in front and one not in chosen][:MOST_OTHERS]
     best = holding[0].ratios.gain(weights) if holding else 0.0
     broken = [one for one in by_gain if not one.holds and one.name in front and one.ratios.gain(weights) > best]
     return [*chosen, *sorted(broken, key=lambda one: one.drop or 0.0)[:MOST_BROKEN]]
+
+
+def _safer(chosen: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
+    """Of others, the most gaining first, the first that loses half as much as any of the chosen, and the safest."""
+    least = min((one.drop or 0.0 for one in chosen), default=0.0)
+    halved = next((one for one in others if (one.drop or 0.0) <= least / 2), None)
+    safest = min(others, key=lambda one: one.drop or 0.0, default=None)
+    found = [one for one in (halved, safest) if one is not None]
+    return found[:1] if halved is safest else found
 
 
 def _dominates(one: Trial, other: Trial, *, earlier: bool) -> bool:

@@ -60,6 +60,15 @@ def test_however_many_are_bolder_the_best_that_is_likely_to_be_accepted_is_there
     assert names[:4] == ["a half", "static", "bold 3", "bold 2"]
 
 
+def test_should_all_bold_ones_fail_those_that_lose_less_are_there() -> None:
+    """Cuts that training brought near the original again; each loses more than the next shallower one."""
+    left = {5: 0.004, 6: 0.0045, 8: 0.0042, 10: 0.004, 30: 0.0018, 50: 0.001, 70: 0.0015}
+    trials = [trial(f"{share} %", 100 / share, 100 / share, drop, "taught") for share, drop in left.items()]
+    names = [one.name for one in finalists(trials, LATENCY)]
+    assert names[:4] == ["5 %", "6 %", "8 %", "10 %"]
+    assert names[4:6] == ["30 %", "50 %"]
+
+
 def test_what_breaks_the_contract_and_gains_nothing_is_no_finalist() -> None:
     trials = [trial("static", 3.0, 4.0), trial("4 bits", 1.0, 7.0, 0.5)]
     assert [one.name for one in finalists(trials, LATENCY)] == ["static"]

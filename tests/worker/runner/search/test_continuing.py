@@ -79,9 +79,10 @@ def test_the_next_one_builds_and_measures_only_what_is_new(first: Searched, tmp_
 def test_what_is_delivered_is_measured_anew(first: Searched, tmp_path: Path) -> None:
     second = search(tmp_path, first.pieces, most=2)
     assert all(one.cached for one in second.attempts)
-    assert second.files() == first.files()
-    for then, now in zip(first.report.candidates, second.report.candidates, strict=True):
-        assert then.measurement.latency.round_medians_ms != now.measurement.latency.round_medians_ms
+    then, now = first.report.candidates, second.report.candidates
+    # Beside the winner, which is the smallest, are those that are faster: that may be measured otherwise each time.
+    assert (then[0].name, then[0].sha256) == (now[0].name, now[0].sha256)
+    assert then[0].measurement.latency.round_medians_ms != now[0].measurement.latency.round_medians_ms
 
 
 def test_pieces_that_are_none_are_made_anew(first: Searched, tmp_path: Path) -> None:
