@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 from onnx import helper, numpy_helper
 
+from worker.engine.calibration.magnitudes import without_nan
 from worker.engine.graph import attribute_of, nodes_of
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.optimized import write_optimized
@@ -32,13 +33,15 @@ class AsExecuted:
 
     `blocked` gives the names under which it has the elements of tensors in blocks of channels, each once, in another
     order: `(N, C, H, W)`, a multiple of 16 channels. Every other tensor goes by its own name.
-    `rectified` are those that a Relu made, or a Clip from 0 upwards.
+    `rectified` are those that a Relu made, or a Clip from 0 upwards. `without_nan` is what the function
+    of that name tells.
     """
 
     model: onnx.ModelProto
     folder: Path
     blocked: dict[str, str]
     rectified: set[str]
+    without_nan: dict[str, frozenset[str]]
 
 
 def as_executed(model: ModelFile, tensors: dict[str, int], context: PassContext) -> AsExecuted:
@@ -50,7 +53,7 @@ def as_executed(model: ModelFile, tensors: dict[str, int], context: PassContext)
     """
     exposed = model.load()
     own = {output.name for output in exposed.graph.output}
-    rectified = _rectified(exposed.graph)
+    rectified, settled = _rectified(exposed.graph), without_nan(exposed.graph, tensors)
     expose(exposed, tensors)
     with TemporaryDirectory(dir=context.scratch) as temporary:
         file = save_model(exposed, Path(temporary))
@@ -69,7 +72,7 @@ def as_executed(model: ModelFile, tensors: dict[str, int], context: PassContext)
     }
     unread = blocked.keys() - own.union(*(node.input for node in nodes_of(graph)))
     _drop(graph.node, lambda node: node.output[0] in unread)
-    return AsExecuted(optimized, target.parent, blocked, rectified)
+    return AsExecuted(optimized, target.parent, blocked, rectified, settled)
 
 
 def expose(model: onnx.ModelProto, tensors: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from worker.engine.calibration.ahead import ahead
 from worker.engine.calibration.as_executed import expose
 from worker.engine.calibration.histogram import Histogram
-from worker.engine.calibration.summaries import Summarizer, Summary
+from worker.engine.calibration.summaries import Summarizer, Summary, UnusualValues
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext
 from worker.engine.sessions import open_session, run_session
@@ -73,13 +73,32 @@ def observe(
 
     """
     chosen = np.arange(min(samples, context.feeds.sample_count))
-    seen = {name: Observation() for name in tensors}
     if not tensors:
-        return seen, len(chosen)
+        return {}, len(chosen)
     at_once = min(MOST_AT_ONCE, context.threads)
     sampled = SAMPLED_ELEMENTS if with_histograms else 0
-    # Whoever asks for a call computes as well, beside the pool that all calls share.
-    summarizer = Summarizer(model, tensors, context, sampled, context.threads - at_once + 1)
+
+    def observed(thorough: bool) -> tuple[dict[str, Observation], int]:
+        # Whoever asks for a call computes as well, beside the pool that all calls share.
+        threads = context.threads - at_once + 1
+        summarizer = Summarizer(model, tensors, context, sampled, threads, thorough)
+        return _observed(summarizer, list(tensors), context, chosen, at_once, progress)
+
+    try:
+        return observed(thorough=False)
+    except UnusualValues:
+        return observed(thorough=True)
+
+
+def _observed(
+    summarizer: Summarizer,
+    tensors: Sequence[str],
+    context: PassContext,
+    chosen: np.ndarray,
+    at_once: int,
+    progress: Callable[[float], None],
+) -> tuple[dict[str, Observation], int]:
+    seen = {name: Observation() for name in tensors}
     read, found = 0, list[dict[str, Summary]]()
     calls = context.feeds.calls(1, chosen)
     with closing(ahead(lambda call: (call, summarizer.summaries(call.feed)), calls, at_once)) as summarized:

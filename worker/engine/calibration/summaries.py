@@ -5,6 +5,7 @@ and the buffers of what was summarized are reused as ever.
 """
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,6 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from worker.engine.calibration.as_executed import BLOCKED_DOMAIN, MOST_LANES, AsExecuted, as_executed
+from worker.engine.calibration.magnitudes import LARGEST_USUAL
+from worker.engine.calibration.sizes import Sizes
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.sessions import NONE, Feed, open_session, run_session, session_options
@@ -40,19 +43,37 @@ class Summary:
     sample: np.ndarray
 
     @property
+    def magnitude(self) -> float:
+        """The largest; 0 of an empty tensor."""
+        return max(self.high, -self.low) if self.low <= self.high else 0.0
+
+    @property
     def is_finite(self) -> bool:
         """Whether no element was NaN or infinite."""
         is_empty = self.low > self.high
         return not self.has_nan and (is_empty or (math.isfinite(self.low) and math.isfinite(self.high)))
 
 
+class UnusualValues(Exception):
+    """Something holds NaN or is so large that NaN can be made of it: more has to be looked through for NaN."""
+
+
 class Summarizer:
     """A session of a model in which `tensors` (element type by name) are summarized. Calls may overlap."""
 
     def __init__(
-        self, model: ModelFile, tensors: dict[str, int], context: PassContext, sampled_elements: int, threads: int
+        self,
+        model: ModelFile,
+        tensors: dict[str, int],
+        context: PassContext,
+        sampled_elements: int,
+        threads: int,
+        thorough: bool = False,
     ) -> None:
         """At most `sampled_elements` of a tensor are handed out by a call, which takes so many `threads`.
+
+        Where `thorough`, all tensors are looked through for NaN; else those that can hold one though what they are made
+        of does not.
 
         Raises:
             ModelFails: the model does not load.
@@ -60,40 +81,55 @@ class Summarizer:
         """
         self._names = list(tensors)
         self._sampled_elements = sampled_elements
-        self._strides = [ONLY_THE_FIRST] * len(tensors) if sampled_elements else []
+        self._sizes = Sizes(model.structure(), tensors)
+        # Of the others, as in the last call.
+        self._latest = dict[str, int]()
         executed = as_executed(model, tensors, context)
+        trusted = {} if thorough else executed.without_nan
+        self._relied_upon = frozenset[str]().union(*trusted.values())
         self._lanes = [MOST_LANES if name in executed.blocked else 1 for name in tensors]
-        self._outputs = _append(executed, tensors, bool(sampled_elements))
+        self._outputs = _append(executed, tensors, bool(sampled_elements), trusted, self._sizes)
         path = executed.folder / "summarized.onnx"
         path.write_bytes(executed.model.SerializeToString())
         self._session = open_session(path, threads, session_options(threads, NONE))
 
     def summaries(self, feed: Feed) -> dict[str, Summary]:
-        """By name, from one call; from two where tensors are of other sizes than in the call before.
+        """By name, from one call; from two where no shape told how large a tensor is, and it is not as in the last one.
 
         Raises:
             ModelFails: the call fails.
+            UnusualValues: only who is thorough can tell.
 
         """
-        strides = self._strides
+        sizes = self._sizes.of(feed)
+        strides = self._strides(sizes | self._latest)
         found = self._run(feed, strides)
-        if strides:
-            wanted = [
-                stride_of(math.prod(found[_name(SHAPE, number)].tolist()) // lanes, self._sampled_elements // lanes)
-                for number, lanes in enumerate(self._lanes)
-            ]
-            if wanted != strides:
-                self._strides = wanted
-                found = self._run(feed, wanted)
-        return {
+        shapes = {name: found.get(_name(SHAPE, number)) for number, name in enumerate(self._names)}
+        latest = {name: math.prod(shape.tolist()) for name, shape in shapes.items() if shape is not None}
+        if (wanted := self._strides(sizes | latest)) != strides:
+            self._latest = latest
+            found = self._run(feed, wanted)
+        told = {
             name: Summary(
                 low=found.get(_name(LOW, number), ZERO).item(),
                 high=found[_name(HIGH, number)].item(),
-                has_nan=math.isnan(found[_name(NORM, number)].item()),
+                has_nan=math.isnan(found.get(_name(NORM, number), ZERO).item()),
                 sample=found.get(_name(SAMPLE, number), NO_ELEMENTS).reshape(-1),
             )
             for number, name in enumerate(self._names)
         }
+        if any(told[name].has_nan or told[name].magnitude > LARGEST_USUAL for name in self._relied_upon):
+            raise UnusualValues
+        return told
+
+    def _strides(self, sizes: dict[str, int]) -> list[int]:
+        """None where nothing is sampled."""
+        if not self._sampled_elements:
+            return []
+        return [
+            stride_of(sizes[name] // lanes, self._sampled_elements // lanes) if name in sizes else ONLY_THE_FIRST
+            for name, lanes in zip(self._names, self._lanes, strict=True)
+        ]
 
     def _run(self, feed: Feed, strides: list[int]) -> dict[str, np.ndarray]:
         """What each of the operators made of each of the tensors, by the name of that output."""
@@ -113,8 +149,12 @@ def stride_of(size: int, most: int) -> int:
     return max(1, wanted)
 
 
-def _append(executed: AsExecuted, tensors: dict[str, int], sampled: bool) -> list[str]:
-    """Every operator on every tensor, each with an output of its own; their names.
+def _append(
+    executed: AsExecuted, tensors: dict[str, int], sampled: bool, trusted: Container[str], sized: Container[str]
+) -> list[str]:
+    """Every operator that is needed on every tensor, each with an output of its own; their names.
+
+    Those `trusted` are not looked through for NaN, and of those `sized` no shape is told.
 
     The runtime computes the outputs whose nodes come last in the file first, with what they need. So the first tensor's
     come last: each tensor is summarized as soon as it is there, while it lies in the cache, and then let go of.
@@ -128,13 +168,17 @@ def _append(executed: AsExecuted, tensors: dict[str, int], sampled: bool) -> lis
             # In blocks it is the faster one; the other way round it is the slower.
             highest = _name("highest", number)
             graph.node.append(helper.make_node("GlobalMaxPool", [blocked], [highest], domain=BLOCKED_DOMAIN))
-        inputs = {HIGH: [highest], NORM: [row]}
+        inputs = {HIGH: [highest]}
+        if tensor not in trusted:
+            inputs[NORM] = [row]
         if tensor not in executed.rectified:
             inputs[LOW] = [row]
+        if sampled and tensor not in sized:
+            inputs[SHAPE] = [row]
         if sampled:
             graph.input.append(helper.make_tensor_value_info(stride, TensorProto.INT64, [1]))
             axis = _name("lines" if blocked else "columns")
-            inputs |= {SHAPE: [row], SAMPLE: [row, _name("first"), _name("end"), axis, stride]}
+            inputs[SAMPLE] = [row, _name("first"), _name("end"), axis, stride]
         for operator, names in inputs.items():
             made, kind = _name(operator, number), TensorProto.INT64 if operator == SHAPE else TensorProto.FLOAT
             graph.node.append(helper.make_node(operator, names, [made]))

@@ -116,6 +116,7 @@ def test_memory_does_not_grow_with_the_samples(context: SamplesContext, method: 
 
     peak_bytes(8)
     few, many = peak_bytes(8), peak_bytes(256)
-    # Less than the tensor of one sample, and nothing of it for each of 248 more: a page or two are the interpreter's.
+    # Less than the tensor of one sample, and nothing of it for each of 248 more: what calls under way hand out, 16 KiB
+    # each, is there sooner or later.
     assert few < 1 << 20
-    assert many <= few + 16_384
+    assert many <= few + 65_536

@@ -57,9 +57,8 @@ def _exposed(model: ModelProto, context: PassContext, values: np.ndarray) -> dic
 
 
 def _summarizer(model: ModelProto, context: PassContext, sampled: int = SAMPLED, **tensors: int) -> Summarizer:
-    return Summarizer(
-        ModelFile(networks.save(model, context.scratch / "model")), tensors, context, sampled, context.threads
-    )
+    file = ModelFile(networks.save(model, context.scratch / "model"))
+    return Summarizer(file, tensors, context, sampled, context.threads, thorough=True)
 
 
 def _assert_tells(summary: Summary, array: np.ndarray) -> None:
