@@ -23,7 +23,9 @@ FINE_TUNINGS: Mapping[str, Mapping[str, Any]] = {
     "1 epoch": {"epochs": 1},
     "5 epochs": {"epochs": 5},
 }
-LOW_BITS: Mapping[str, Any] = {"4 bits": 4, "ternary": "ternary", "binary": "binary"}
+LOW_BITS: Mapping[str, Any] = {"4 bits": 4, "2 bits": 2, "ternary": "ternary", "binary": "binary"}
+# Training that changes nothing: the form alone, from which the others begin.
+ROUNDED = {"epochs": 1, "learning_rate": 1e-12}
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,10 @@ def _low_bits(plan: Plan) -> Experiment:
         _ours("aware", "quantize_aware_training, 8 bits", aware),
         _ours("weights-4", "quantize_weights, 4 bits", {"pass": "quantize_weights", "bits": 4}),
     ]
-    entries += [
-        _ours(f"aware-{name[:3].strip()}", f"quantize_aware_training, {name}", aware | {"weight_bits": bits})
-        for name, bits in LOW_BITS.items()
-    ]
+    for name, bits in LOW_BITS.items():
+        stem, few = name.replace(" ", "-"), {"weight_bits": bits}
+        entries.append(_ours(f"rounded-{stem}", f"{name}, rounded alone", aware | few | ROUNDED))
+        entries.append(_ours(f"aware-{stem}", f"quantize_aware_training, {name}", aware | few))
     return Experiment(
         f"bits-{plan.name.removeprefix('digits-wide-')}",
         f"Few bits in a {plan.title}",

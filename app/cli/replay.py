@@ -53,7 +53,7 @@ def replay(
             _model(lathe, model, document),
             # What was found by a search is run as its one candidate: samples are divided as they were then.
             "auto" if searched else recipe,
-            search={"given": [recipe]} if searched else None,
+            search={"given": [recipe], "training": _trained(request) or None} if searched else None,
             deployment_check=False if searched else None,
             data=data,
             metric=document["metric"],
@@ -72,6 +72,11 @@ def replayed_recipe(document: dict[str, Any]) -> list[dict[str, Any]]:
     asked_for = document.get("recipe", []) if asked_for == "auto" else asked_for
     ran = zip(asked_for, document["passes"], strict=False)
     return [step.get("replay", asked) for asked, step in ran]
+
+
+def _trained(request: dict[str, Any]) -> bool:
+    """Whether samples were set aside to learn from: they are again, though this one candidate may learn nothing."""
+    return bool((request.get("search") or {}).get("training"))
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -26,6 +26,8 @@ def judge(
     if request.contract.confidence is not None:
         decision = decide(compared, str(metric.name), allowed, request.contract.confidence)
         words = [_figures(metric, compared), _decided(decision, allowed, request.contract.confidence)]
+        if decision.outcome == "undecidable" and request.recipe == "auto" and not data.random_evaluation:
+            words.append(f"To accept by there were {data.words['evaluation']}.")
         words += ["The input was random."] if data.random_evaluation else []
         return Verdict(outcome=decision.outcome, reason=" ".join(words), causes=causes)
     met = compared.drop <= allowed + ROUNDING

@@ -245,7 +245,8 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(name: str, digest
 
 def digests_in(folder: Path) -> dict[str, list[str]]:
     """What the fixture above asks of each of its processes."""
-    return {name: [_digest(name, network, folder / name) for network in NETWORKS[:4]] for name in CATALOGUE}
+    varied = [network for network in NETWORKS if network.name in ("convnet", "attention")]
+    return {name: [_digest(name, network, folder / name) for network in varied] for name in CATALOGUE}
 
 
 def _digest(name: str, network: Network, folder: Path) -> str:

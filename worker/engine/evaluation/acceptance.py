@@ -49,7 +49,7 @@ def decide(compared: ComparisonAnswer, metric: str, allowed: float, confidence: 
         return Decision("met", below, above)
     if above > allowed + ROUNDING:
         return Decision("unmet", below, above)
-    return Decision("undecidable", below, above, _samples_needed(compared.sample_count, drop, (above, below), allowed))
+    return Decision("undecidable", below, above, _samples_needed(compared, metric, (above, below), allowed, confidence))
 
 
 def least_samples(metric: str, allowed: float, confidence: float) -> int:
@@ -81,11 +81,33 @@ def _binomial_bound(lost: int, samples: int, confidence: float) -> float:
     return 1.0 if lost >= samples else float(betaincinv(lost + 1, samples - lost, confidence))
 
 
-def _samples_needed(samples: int, drop: float, bounds: tuple[float, float], allowed: float) -> int | None:
-    """Bounds come closer by the square root of the samples; None where the drop is just what is allowed."""
+def _samples_needed(
+    compared: ComparisonAnswer, metric: str, bounds: tuple[float, float], allowed: float, confidence: float
+) -> int | None:
+    """With the same answers; None where the drop is just what is allowed.
+
+    Bounds come closer by the square root of the samples, those of few that changed sooner.
+    """
+    samples, drop = compared.sample_count, compared.drop or 0.0
+    if metric in COUNTING and drop < allowed - ROUNDING:
+        found = _counted(max(0.0, drop), allowed, confidence)
+        return None if found is None else math.ceil(found * samples / max(1, compared.scored_samples))
     distance = abs(allowed - drop)
     width = (bounds[1] - drop) if drop < allowed else (drop - bounds[0])
     if distance < ROUNDING or width <= 0:
         return None
     needed = samples * (width / distance) ** 2
     return math.ceil(needed) if needed < MOST_SAMPLES else None
+
+
+def _counted(share: float, allowed: float, confidence: float) -> int | None:
+    """The fewest samples, this `share` of them lost, of which the binomial bound is within `allowed`; None of too many.
+
+    A multiple of a tenth more or less: that many more are not what it turns on.
+    """
+    samples = least_samples("top1", allowed, confidence)
+    while samples < MOST_SAMPLES:
+        if _binomial_bound(math.ceil(share * samples), samples, confidence) <= allowed:
+            return samples
+        samples = math.ceil(1.1 * samples)
+    return None

@@ -1,7 +1,7 @@
 """What is tried next: what gains most for the time it takes, as far as that can be told."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 from app.recipes.auto import ObjectiveWeights, Search
@@ -27,9 +27,10 @@ LEAST_PACE, MOST_PACE = 0.25, 4.0
 
 @dataclass(frozen=True)
 class Next:
-    """What to try, and what the whole search is expected to take still, this trial included."""
+    """What to try, what that is expected to take on this machine, and the whole search still, this trial included."""
 
     proposal: Proposal
+    trial_seconds: float
     seconds: float
 
 
@@ -47,19 +48,16 @@ class Agenda:
         best = best_of(trials, self._weights)
         gain = best.ratios.gain(self._weights) if best else 0.0
         pace = self._pace(trials)
-        fitting = [
-            replace(one, seconds=one.seconds * pace)
-            for one in self.open(trials, seconds_left)
-            if one.seconds * pace <= seconds_left
-        ]
+        fitting = [one for one in self.open(trials, seconds_left) if one.seconds * pace <= seconds_left]
         worth = {id(one): one.hope(self._weights, max(gain, 0.0)) for one in fitting}
         wanted = [one for one in fitting if one.always or worth[id(one)] >= LEAST_HOPE]
         if not wanted:
             return None
-        able = self._leaving_time_to_train(wanted, trials, seconds_left)
+        able = self._leaving_time_to_train(wanted, trials, seconds_left / pace)
         # The plain methods come first, so that what builds on them stands on measurements; then worth for its time.
         chosen = max(able, key=lambda one: (one.always, worth[id(one)] / one.seconds, -one.seconds))
-        return Next(chosen, min(seconds_left, sum(one.seconds for one in wanted)))
+        whole = pace * sum(one.seconds for one in wanted)
+        return Next(chosen, pace * chosen.seconds, min(seconds_left, whole))
 
     def open(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
         """What the request allows and was not tried."""
@@ -102,8 +100,9 @@ class Agenda:
 
     def _pace(self, trials: Sequence[Trial]) -> float:
         """How long trials take here, over what was expected of them."""
-        expected = sum(trial.proposal.seconds for trial in trials)
-        taken = sum(trial.seconds for trial in trials)
+        carried_out = [trial for trial in trials if not trial.cached]
+        expected = sum(trial.proposal.seconds for trial in carried_out)
+        taken = sum(trial.seconds for trial in carried_out)
         return min(MOST_PACE, max(LEAST_PACE, taken / expected)) if expected and taken else 1.0
 
 

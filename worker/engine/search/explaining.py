@@ -16,23 +16,30 @@ def figures(trial: Trial) -> str:
     return f"{speed}, {trial.ratios.size:.3g} times as small, {drop} on the samples for choosing"
 
 
-def verdict_on(trial: Trial, winner: Trial | None, front: Sequence[Trial], allowed: float) -> str:
-    """Why it won, or lost, in one sentence."""
+def verdict_on(trial: Trial, winner: Trial | None, allowed: float, *, of_front: bool, has_file: bool) -> str:
+    """Why it won, or lost, in one sentence. `of_front`: nothing that was tried is better in all at once."""
     if trial.failure is not None:
         return trial.failure
+    return f"{_capital(figures(trial))}: {_place(trial, winner, _number(allowed), of_front, has_file)}."
+
+
+def _place(trial: Trial, winner: Trial | None, allowed: str, of_front: bool, has_file: bool) -> str:
     if winner is not None and trial.name == winner.name:
-        return f"{_capital(figures(trial))}: it gains most of those that keep the contract."
+        return "it gains most of those that keep the contract"
     if not trial.holds:
-        return f"{_capital(figures(trial))}: beyond the {_number(allowed)} allowed."
+        return f"beyond the {allowed} allowed"
     if not trial.likely:
         return (
-            f"{_capital(figures(trial))}: within the {_number(allowed)} allowed, and so near to it that the samples "
-            "for accepting are not likely to show it."
+            f"within the {allowed} allowed, and so near to it that the samples for accepting are not likely to show it"
         )
-    if any(trial.name == one.name for one in front):
-        return f"{_capital(figures(trial))}: nothing is better in speed, size and quality at once."
-    better = _better(trial, winner)
-    return f"{_capital(figures(trial))}{better}."
+    if has_file:
+        return "nothing is better in speed, size and quality at once"
+    if of_front:
+        return (
+            "nothing that was tried is better in speed, size and quality at once, and others, which gain more or lose "
+            "less, were measured once more in its place"
+        )
+    return f"beaten{_better(trial, winner)}"
 
 
 def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) -> list[str]:
@@ -82,7 +89,7 @@ def _better(trial: Trial, winner: Trial | None) -> str:
     speed, size = winner.ratios.latency / trial.ratios.latency, winner.ratios.size / trial.ratios.size
     parts = [f"{speed:.3g} times its speed"] if speed > SAME else []
     parts += [f"{1 / size:.3g} of its size"] if size > SAME else []
-    return f": beaten; `{winner.name}` has {' and '.join(parts)}" if parts else ": beaten"
+    return f"; `{winner.name}` has {' and '.join(parts)}" if parts else ""
 
 
 def _objective(weights: ObjectiveWeights) -> str:

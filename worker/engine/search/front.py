@@ -12,7 +12,7 @@ PLAIN = frozenset({"graph", "static", "dynamic", "weights", "float16"})
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
-    """By speed, size and drop; of two that are the same in all three the earlier."""
+    """By speed, size, memory where it was measured, and drop; of two that are the same in all of them the earlier."""
     measured = [trial for trial in trials if trial.measured and trial.drop is not None]
     return [
         trial
@@ -55,9 +55,11 @@ def _safer(chosen: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
 
 
 def _dominates(one: Trial, other: Trial, *, earlier: bool) -> bool:
-    pairs = ((one.ratios.latency, other.ratios.latency), (one.ratios.size, other.ratios.size))
+    mine, theirs = one.ratios, other.ratios
+    # Memory is measured where it counts, and else the same of all.
+    pairs = ((mine.latency, theirs.latency), (mine.size, theirs.size), (mine.memory, theirs.memory))
     drops = (one.drop or 0.0, other.drop or 0.0)
-    if any(mine * SAME < theirs for mine, theirs in pairs) or drops[0] > drops[1]:
+    if any(its * SAME < others for its, others in pairs) or drops[0] > drops[1]:
         return False
-    better = any(mine > theirs * SAME for mine, theirs in pairs) or drops[0] < drops[1]
+    better = any(its > others * SAME for its, others in pairs) or drops[0] < drops[1]
     return better or earlier

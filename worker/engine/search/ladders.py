@@ -7,7 +7,7 @@ that it is likely to be accepted: what holds by a hair is not.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.recipes.aware import QuantizeAwareTraining
@@ -88,11 +88,12 @@ def _first_rung(trials: Sequence[Trial], way: Way) -> float:
     return min(FIRST_RUNG, without * DEEPER)
 
 
-def tail_of(trials: Sequence[Trial], *, trained: bool) -> Tail:
-    """Static or dynamic int8, whichever measured faster than float and the other; before training it has to hold."""
-    found = [
-        trial for trial in find(trials, "static", "dynamic") if trial.ratios.latency > 1 and (trial.holds or trained)
-    ]
+def tail_of(trials: Sequence[Trial]) -> Tail:
+    """Static or dynamic int8, whichever holds and measured faster than float and the other.
+
+    One that breaks the contract by itself would break it behind every cut, and hide which of them hold without it.
+    """
+    found = [trial for trial in find(trials, "static", "dynamic") if trial.ratios.latency > 1 and trial.holds]
     best = max(found, key=lambda trial: trial.ratios.latency, default=None)
     if best is None:
         return Tail("", (), 1.0, 1.0, 1.0)
@@ -104,7 +105,7 @@ def pruned_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Propos
     left = rungs(trials, PRUNED)
     if left is None:
         return
-    tail = tail_of(trials, trained=False)
+    tail = tail_of(trials)
     yield Proposal(
         name=f"{100 * left:.3g}% of the multiply-accumulates{tail.words}",
         family="pruned",
@@ -121,7 +122,7 @@ def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: floa
     epochs = epochs_within(ground, seconds_left)
     if epochs is None:
         return
-    tail = tail_of(trials, trained=True)
+    tail = tail_of(trials)
     for way in (TAUGHT, SHORTENED):
         left = rungs(trials, way)
         if left is None or (way.remove == "blocks" and left < ground.left_without_blocks):
@@ -145,7 +146,7 @@ def low_rank_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Prop
     """Weights factored where that measures faster; once, since the pass itself looks for the ranks."""
     if find(trials, "low_rank"):
         return
-    tail = tail_of(trials, trained=False)
+    tail = tail_of(trials)
     yield Proposal(
         name=f"low rank{tail.words}",
         family="low_rank",
@@ -157,21 +158,30 @@ def low_rank_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Prop
 
 
 def aware_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: float) -> Iterator[Proposal]:
-    """Where rounding to int8 broke the contract: the same with weights and scales trained around the rounding."""
+    """Where rounding to int8 broke the contract: the same with weights and scales trained around the rounding.
+
+    The static form itself, what was cut in front of it, and cuts that were taught and are likely to hold in float.
+    """
     epochs = epochs_within(ground, seconds_left)
-    if epochs is None:
+    static = next((one for one in find(trials, "static") if one.ratios.latency > 1), None)
+    if epochs is None or static is None:
         return
     for trial in find(trials, "static", "taught", "shortened"):
-        last = trial.proposal.recipe[-1]
-        if trial.likely or trial.ratios.latency <= 1 or not isinstance(last, QuantizeStatic):
+        last, cut = trial.proposal.recipe[-1], trial.proposal.family != "static"
+        if trial.ratios.latency <= 1 or trial.likely == isinstance(last, QuantizeStatic):
             continue
+        if not isinstance(last, QuantizeStatic | Distill):
+            continue
+        in_float = isinstance(last, Distill)
+        recipe = trial.proposal.recipe if in_float else trial.proposal.recipe[:-1]
+        speed = trial.ratios.latency * (static.ratios.latency if in_float else 1.0)
         aware = QuantizeAwareTraining(**{"pass": "quantize_aware_training", "epochs": epochs})
         yield Proposal(
             name=f"{trial.name}, trained around the rounding",
             family="aware",
-            recipe=(*trial.proposal.recipe[:-1], aware),
-            expected=trial.ratios,
-            chance=0.6 if trial.proposal.family == "static" else 0.35,
+            recipe=(*recipe, aware),
+            expected=replace(trial.ratios, latency=speed),
+            chance=0.35 if cut else 0.6,
             seconds=12.0 + 10 * ground.forward_seconds + 2 * epochs * ground.epoch_seconds() + ground.measuring_seconds,
             settings={"epochs": epochs},
         )

@@ -40,7 +40,7 @@ class _Site:
     bias: ir.Value | None
 
     @property
-    def is_reset(self) -> np.ndarray:
+    def reset_rows(self) -> np.ndarray:
         """`(C,)` bool: the candidate of a GRU that is fed what its reset gate leaves of u.
 
         Of one size throughout that would change no column, but what has to be added.
@@ -67,7 +67,7 @@ def refitted(
     for product, moments in input_moments(model, products, context, samples, with_products=True):
         site = sites[product.name]
         rows = product.rows(site.weight)
-        moved, reset = _cross(rows, moments, site.stays), site.is_reset
+        moved, reset = _cross(rows, moments, site.stays), site.reset_rows
         for chosen, shifts in ((~reset, site.bias is not None), (reset, False)):
             fit = fit_rows(rows[np.ix_(chosen, site.stays)], moved, np.flatnonzero(chosen), shifts=shifts)
             if fit is not None:

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from app.jobs.report import Interval, Latency
+from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
 from worker.engine.evaluation.acceptance import ROUNDING, Decision, decide, least_samples
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.search.proposals import Ratios, Trial
 from worker.runner.artifacts import Artifact
 from worker.runner.chain import Outcome
-from worker.runner.measuring import Laboratory, Subject, noise_warnings
+from worker.runner.measuring import LEAST_SECONDS, Laboratory, Share, Subject, noise_warnings
 from worker.runner.side_by_side import why_unmeasured
 
 # Drops on the samples for choosing that differ by less, as a share of what is allowed, say nothing of who is safer.
@@ -59,6 +60,11 @@ class Finalist:
         """With what the last measurement says of it."""
         return replace(self.trial, drop=self.compared.drop)
 
+    def gains(self, weights: ObjectiveWeights) -> bool:
+        """Whether it does at the lower end of the interval of its speed: what is as fast gains nothing by chance."""
+        low = self.ratio.value if self.ratio.low is None else self.ratio.low
+        return replace(self.trial.ratios, latency=low).gain(weights) > 0
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -87,9 +93,16 @@ class _Timed:
 
 
 def measure_finalists(
-    laboratory: Laboratory, original: Subject, delivered: Sequence[Delivered], bound: Bound, warnings: list[str]
+    laboratory: Laboratory,
+    original: Subject,
+    delivered: Sequence[Delivered],
+    bound: Bound,
+    warnings: list[str],
+    kept_seconds: float = 0.0,
 ) -> tuple[Turn, list[Finalist]]:
     """All that can be measured; those that cannot are left out, with a warning.
+
+    Comparing takes equal shares of what is left of the budget but for `kept_seconds`.
 
     Raises:
         UserFault: the original alone cannot be timed either.
@@ -102,12 +115,15 @@ def measure_finalists(
     kept = [one for one in delivered if one.trial.name in subjects]
     laboratory.pacing.at(1.0)
     turn, timed = _take_turns(laboratory, original, kept, warnings)
-    finalists = []
-    for one in (one for one in kept if one.trial.name in timed):
+    finalists: list[Finalist] = []
+    compared_ones = [one for one in kept if one.trial.name in timed]
+    for number, one in enumerate(compared_ones):
         subject, times = subjects[one.trial.name], timed[one.trial.name]
         both_ms = original.footprint.call_ms + subject.footprint.call_ms
+        seconds = (laboratory.pacing.seconds_left() - kept_seconds) / (len(compared_ones) - number)
+        share = Share(max(LEAST_SECONDS, seconds))
         with _left_out(one, warnings):
-            compared = laboratory.compare(original.model, one.artifact.model, bound.metric, both_ms)
+            compared = laboratory.compare(original.model, one.artifact.model, bound.metric, both_ms, share)
             finalists.append(
                 Finalist(
                     delivered=one,
@@ -177,7 +193,8 @@ def original_as_finalist(
 
 
 def choose_winner(finalists: Sequence[Finalist], gains: Mapping[str, float], bound: Bound) -> Finalist | None:
-    """The accepted one that gains most; None where none is accepted, or none gains anything.
+    """The accepted one that gains most; None where none is accepted. `finalists` are those that gain anything: what
+    would not be delivered needs no test, and so cannot end the sequence by failing it.
 
     Where the samples are too few to accept even a file that changes none of them, estimates have to do: the verdict
     then is `undecidable`, and says so.
@@ -192,8 +209,7 @@ def choose_winner(finalists: Sequence[Finalist], gains: Mapping[str, float], bou
             and one.compared.drop is not None
             and one.compared.drop <= bound.allowed + ROUNDING
         ]
-    gaining = [one for one in accepted if gains[one.delivered.trial.name] > 0]
-    return max(gaining, key=lambda one: gains[one.delivered.trial.name], default=None)
+    return max(accepted, key=lambda one: gains[one.delivered.trial.name], default=None)
 
 
 def _fixed_sequence(finalists: Sequence[Finalist], gains: Mapping[str, float], bound: Bound) -> list[Finalist]:

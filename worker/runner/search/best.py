@@ -16,7 +16,10 @@ NOT_KEPT = "`{}` is the best so far and could not be set aside ({}): should the 
 
 @dataclass
 class BestSoFar:
-    """Better is what holds the contract on the samples for choosing and gains more than the original and all before."""
+    """Better is what is likely to be accepted and gains more than the original and all before.
+
+    What holds the contract by a hair on the samples for choosing would take the place of what holds it safely.
+    """
 
     workdir: Path
     model_name: str
@@ -28,7 +31,7 @@ class BestSoFar:
     def consider(self, trial: Trial, outcome: Outcome, attempt: Attempt) -> None:
         """Leave a copy for the supervisor to take, if it is better. A full disk costs that copy and nothing else."""
         gain = trial.ratios.gain(self.weights)
-        if not trial.measured or not trial.holds or gain <= self._gain:
+        if not trial.measured or not trial.likely or gain <= self._gain:
             return
         number = str(self._count)
         self._count += 1

@@ -1,7 +1,7 @@
 """What a search delivers: the winner, the rest of the front, and why."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -172,32 +172,37 @@ def _evidence(one: Finalist, ending: Ending) -> Evidence:
 
 def _search(ending: Ending) -> SearchReport:
     trials, finalists = ending.found.trials, ending.finalists
-    front = pareto_front(trials)
     winner = finalists[0].trial if ending.accepted else None
     said = {one.delivered.trial.name: one for one in finalists}
     return SearchReport(
         explanation=[*why(winner, trials, ending.weights, ending.bound.allowed), ending.found.ended],
-        attempts=[_attempt(trial, winner, front, said.get(trial.name), ending.bound.allowed) for trial in trials],
+        attempts=_attempts(trials, winner, said, ending.bound.allowed),
         front=[one.delivered.trial.name for one in finalists],
         seconds=ending.seconds,
         ended=ending.found.ended,
     )
 
 
-def _attempt(
-    trial: Trial, winner: Trial | None, front: Sequence[Trial], finalist: Finalist | None, allowed: float
-) -> Attempt:
-    explanation = verdict_on(trial, winner, front, allowed)
-    if finalist is not None and finalist.decision.outcome != "met":
-        explanation += f" On the samples for accepting it is {finalist.decision.outcome}."
-    return attempt_of(trial, _outcome(trial, winner, front), explanation)
+def _attempts(
+    trials: Sequence[Trial], winner: Trial | None, said: Mapping[str, Finalist], allowed: float
+) -> list[Attempt]:
+    """`said`: what is delivered, the front by the last measurement, by name."""
+    front = {one.name for one in pareto_front(trials)}
+    found = []
+    for trial in trials:
+        explanation = verdict_on(trial, winner, allowed, of_front=trial.name in front, has_file=trial.name in said)
+        finalist = said.get(trial.name)
+        if finalist is not None and finalist.decision.outcome != "met":
+            explanation += f" On the samples for accepting it is {finalist.decision.outcome}."
+        found.append(attempt_of(trial, _outcome(trial, winner, said), explanation))
+    return found
 
 
-def _outcome(trial: Trial, winner: Trial | None, front: Sequence[Trial]) -> AttemptOutcome:
+def _outcome(trial: Trial, winner: Trial | None, said: Mapping[str, Finalist]) -> AttemptOutcome:
     if not trial.measured:
         return "failed"
     if winner is not None and trial.name == winner.name:
         return "winner"
     if not trial.holds:
         return "broken"
-    return "front" if any(trial.name == one.name for one in front) else "beaten"
+    return "front" if trial.name in said else "beaten"

@@ -48,6 +48,8 @@ def identity_of(opened: OpenJob, max_drop: float | None) -> Identity:
             "datasets": {role: file.sha256 for role, file in job.datasets.items()},
             "others": {name: file.sha256 for name, file in job.others.items()},
             "seed": request.seed,
+            # Samples are divided otherwise where some are set aside to learn from.
+            "learns": request.learns,
             "threads": opened.threads,
             "target": request.target.model_dump(mode="json"),
             "max_drop": max_drop,

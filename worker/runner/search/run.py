@@ -77,14 +77,15 @@ def _concluded(
     opened.pacing.phase("evaluating")
     judging = _laboratory(opened, data.accepting, "accepting", bound.confidence)
     ready = [_written(trial, found.outcomes[trial.name], opened) for trial in finalists(found.trials, weights)]
-    turn, final = measure_finalists(judging, original, ready, bound, warnings)
+    checking = CHECKING * opened.pacing.budget_seconds if opened.request.deployment_check else 0.0
+    turn, final = measure_finalists(judging, original, ready, bound, warnings, checking)
     gains = {one.delivered.trial.name: one.trial.ratios.gain(weights) for one in final}
-    winner = choose_winner(final, gains, bound)
+    winner = choose_winner([one for one in final if one.gains(weights)], gains, bound)
     first = winner
     if first is None:
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)
         first = original_as_finalist(judging, original, untouched, turn, bound)
-    front = {one.name for one in pareto_front([one.final for one in final])}
+    front = {one.name for one in pareto_front([ORIGINAL, *(one.final for one in final)])}
     others = [one for one in final if one is not winner and one.delivered.trial.name in front]
     rest = sorted(others, key=lambda one: -gains[one.delivered.trial.name])
     return Ending(

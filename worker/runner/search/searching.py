@@ -18,7 +18,7 @@ from worker.runner.search.best import BestSoFar
 from worker.runner.search.trying import Bench
 
 # What the last measurement of a finalist takes beyond its calls: fresh processes, loading, turns.
-FINALIST_SECONDS, FINALISTS = 7.0, 4
+FINALIST_SECONDS, FINALISTS = 7.0, 6
 # Of the budget, what measuring the finalists is left at least and at most.
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.4
 # And what the deployment check of the winner is left.
@@ -57,11 +57,13 @@ class Searcher:
     def run(self) -> Found:
         """Raises OSError: the disk is full."""
         found = Found()
-        following = self._following()
+        search = self.request.search or Search()
+        agenda = Agenda(self.ground, search, self.bench.weights, self.request.seed)
+        following = self._following(agenda, search)
         while (chosen := following(found.trials)) is not None:
             self._expect(chosen)
             least = self.bench.most_measuring_seconds + LEAST_BUILDING_SECONDS
-            seconds = min(max(least, OVERRUN * chosen.proposal.seconds), self.seconds_left())
+            seconds = min(max(least, OVERRUN * chosen.trial_seconds), self.seconds_left())
             tried = self.bench.attempt(chosen.proposal, seconds)
             found.trials.append(tried.trial)
             self.measured += tried.trial.measured
@@ -71,7 +73,7 @@ class Searcher:
             self.pacing.events.attempt(attempt)
             if tried.outcome is not None:
                 self.best.consider(tried.trial, tried.outcome, attempt)
-        found.ended = self._why_ended(found.trials)
+        found.ended = self._why_ended(found.trials, agenda, search)
         return found
 
     def seconds_left(self) -> float:
@@ -84,12 +86,10 @@ class Searcher:
         measuring = min(MOST_RESERVE * budget, max(LEAST_RESERVE * budget, reserve))
         return self.pacing.seconds_left() - measuring - checking
 
-    def _following(self) -> Callable[[Sequence[Trial]], Next | None]:
-        search = self.request.search or Search()
+    def _following(self, agenda: Agenda, search: Search) -> Callable[[Sequence[Trial]], Next | None]:
         if search.given:
             waiting = given_proposals(search.given)
             return lambda trials: _nth(waiting, len(trials))
-        agenda = Agenda(self.ground, search, self.bench.weights, self.request.seed)
         return lambda trials: agenda.following(trials, self.seconds_left())
 
     def _expect(self, chosen: Next) -> None:
@@ -98,21 +98,19 @@ class Searcher:
         whole = max(done + chosen.seconds, 1e-3)
         start, end = self.span
         width = end - start
-        at, to = done / whole, min(1.0, (done + chosen.proposal.seconds) / whole)
+        at, to = done / whole, min(1.0, (done + chosen.trial_seconds) / whole)
         self.pacing.span(start + width * at, start + width * to)
         self.pacing.phase("searching")
         self.pacing.events.log(f"Trying {chosen.proposal.name}.")
 
-    def _why_ended(self, trials: Sequence[Trial]) -> str:
+    def _why_ended(self, trials: Sequence[Trial], agenda: Agenda, search: Search) -> str:
         before = sum(trial.cached for trial in trials)
         count = f"{len(trials)} candidates were tried{f' ({before} of them by an earlier search)' if before else ''}"
-        search = self.request.search or Search()
         if search.given:
             return f"{count}, those that were given."
         if len(trials) >= search.max_candidates:
             return f"{count}, as many as `max_candidates` allows."
-        ambitious = Agenda(self.ground, search, self.bench.weights, self.request.seed)
-        if ambitious.following(trials, float("inf")) is not None:
+        if agenda.following(trials, float("inf")) is not None:
             return f"{count}; for the next one no time was left. A larger `budget_seconds` goes on from here."
         return f"{count}; nothing that was left promised a gain of one in a hundred."
 
@@ -148,4 +146,4 @@ def _nth(waiting: Sequence[Proposal], number: int) -> Next | None:
     if number >= len(waiting):
         return None
     left = waiting[number:]
-    return Next(left[0], sum(one.seconds for one in left))
+    return Next(left[0], left[0].seconds, sum(one.seconds for one in left))

@@ -22,6 +22,9 @@ from worker.runner.side_by_side import Standing, measure_beside, why_unmeasured
 OVERTIME = 1.25
 # What timing and comparing one candidate may take, so that others have their turn.
 LEAST_MEASURING_SECONDS, MOST_MEASURING_SECONDS = 8.0, 45.0
+# How many times as fast as the yardstick the next one is: were a hair enough, each would be the luckiest of its equals,
+# and whatever is timed beside it would look the faster for it.
+CLEARLY_FASTER = 1.1
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The fastest candidate so far, timed again beside every new one.
+    """A candidate that none so far is clearly faster than, timed again beside every new one.
 
     The original of a small model runs at one speed in one process and at another in the next, by a third and more;
     what was measured in different runs is brought to one scale by what both hold.
@@ -144,7 +147,7 @@ class Bench:
         return self._as_before(proposal, outcome, found)
 
     def _measure_up(self, model: ModelFile, latency: float) -> None:
-        if self.yardstick is None or latency > self.yardstick.ratio:
+        if self.yardstick is None or latency > CLEARLY_FASTER * self.yardstick.ratio:
             self.yardstick = Yardstick(model, latency)
 
     def _as_before(self, proposal: Proposal, outcome: Outcome, found: MeasuredTrial) -> Trial:

@@ -81,6 +81,40 @@ def test_a_trial_without_the_time_for_it_is_not_begun() -> None:
     assert following.proposal.seconds <= 25.0
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_on_a_slower_machine_trials_are_expected_to_take_as_long_as_they_did(factor: float) -> None:
+    agenda, trials = Agenda(CONVOLUTIONAL, Search(), LATENCY, seed=0), list[Trial]()
+    told = []
+    while (following := agenda.following(trials, PLENTY)) is not None and len(trials) < 6:
+        told.append(following.trial_seconds / (factor * following.proposal.seconds))
+        trials.append(replace(as_cnns_are(following.proposal), seconds=factor * following.proposal.seconds))
+    # Nothing is known before the first; then as it was, however often it was looked at.
+    assert told == pytest.approx([1 / factor, *[1.0] * 5])
+    # What an earlier search had measured says nothing of how long anything takes now.
+    recalled = [replace(one, cached=True) for one in trials]
+    following = Agenda(CONVOLUTIONAL, Search(), LATENCY, seed=0).following(recalled, PLENTY)
+    assert following is not None
+    assert following.trial_seconds == following.proposal.seconds
+
+
+def test_cuts_that_are_taught_are_not_rounded_where_rounding_breaks_the_contract() -> None:
+    """A transformer that int8 ruins: behind every cut it would, and hide those that hold in float."""
+
+    def as_outliers_are(proposal: Proposal) -> Trial:
+        names, left = [one.pass_ for one in proposal.recipe], proposal.settings.get("left", 1.0)
+        rounded, aware = names[-1] in ("quantize_static", "quantize_dynamic"), names[-1] == "quantize_aware_training"
+        speed = (1.3 if rounded or aware else 1.0) / (0.2 + 0.8 * left)
+        return measured(proposal, speed, drop=0.3 if rounded or left < (0.2 if "distill" in names else 0.45) else 0.0)
+
+    ground = replace(CONVOLUTIONAL, training_samples=2000)
+    trials = searched(as_outliers_are, Search(training=True), ground)
+    taught = [[one.pass_ for one in trial.proposal.recipe] for trial in trials if trial.proposal.family == "taught"]
+    assert taught
+    assert all(recipe == ["prune_structured", "distill"] for recipe in taught)
+    aware = [[one.pass_ for one in trial.proposal.recipe] for trial in trials if trial.proposal.family == "aware"]
+    assert ["prune_structured", "distill", "quantize_aware_training"] in aware
+
+
 @pytest.mark.parametrize(
     ("search", "allowed"),
     [

@@ -106,6 +106,48 @@ class SequenceReader(nn.Module):
         return self.head(self.reader(rows)[0].mean(dim=1))
 
 
+class GatedReader(nn.Module):
+    """(N, 8, 8) -> (N, 10): two layers of GRU over the rows, of which the last answer counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = nn.GRU(8, 12, num_layers=2, batch_first=True)
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.head(self.reader(rows)[0][:, -1])
+
+
+class Detector(nn.Module):
+    """(N, 1, 8, 8) -> (N, 80, 7): four offsets to an anchor and three classes, of grids of 8 x 8 and 4 x 4, as in SSD.
+
+    The offsets become boxes as SSD decodes them: centres shifted by sizes, sizes by exponentials.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.boxes = nn.ModuleList(nn.Conv2d(width, 4, 3, padding=1) for width in (8, 12))
+        self.classes = nn.ModuleList(nn.Conv2d(width, 3, 3, padding=1) for width in (8, 12))
+        grids = [(torch.cartesian_prod(torch.arange(n), torch.arange(n)) + 0.5) / n for n in (8, 4)]
+        sizes = [torch.full((n * n, 2), 1.0 / n) for n in (8, 4)]
+        self.register_buffer("anchors", torch.cat([torch.cat(grids), torch.cat(sizes)], dim=1), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        fine = torch.relu(self.stem(image))
+        maps = (fine, torch.relu(self.down(fine)))
+        boxes = torch.cat([_in_rows(head(one), 4) for head, one in zip(self.boxes, maps, strict=True)], dim=1)
+        classes = torch.cat([_in_rows(head(one), 3) for head, one in zip(self.classes, maps, strict=True)], dim=1)
+        centres = self.anchors[:, :2] + 0.1 * boxes[..., :2] * self.anchors[:, 2:]
+        sizes = self.anchors[:, 2:] * torch.exp(0.2 * boxes[..., 2:])
+        return torch.cat([centres - sizes / 2, centres + sizes / 2, torch.softmax(classes, dim=-1)], dim=-1)
+
+
+def _in_rows(found: torch.Tensor, values: int) -> torch.Tensor:
+    """(N, values, H, W) -> (N, H * W, values)."""
+    return found.permute(0, 2, 3, 1).reshape(found.shape[0], -1, values)
+
+
 class UNet(nn.Module):
     """(N, 1, 8, 8) -> (N, 2, 8, 8): down by pooling, up by a transposed convolution and by interpolation."""
 
@@ -157,7 +199,10 @@ class Network:
         return {name: torch.randn(batch, *shape) for name, shape in self.inputs.items()}
 
     def export(self, folder: Path, exporter: str, *, untrained: bool = False) -> ModelFile:
-        """`new` or `old`, the batch axis open, weights as if trained: no two tensors alike, which exporters merge."""
+        """By the `new` exporter, the `old` one, or that `at-opset-9`, as old releases of torch wrote files.
+
+        The batch axis is open, weights are as if trained: no two tensors alike, which exporters merge.
+        """
         torch.manual_seed(1)
         network = self.build()
         with torch.no_grad():
@@ -168,12 +213,13 @@ class Network:
         path = folder / "model.onnx"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if exporter == "old":
-                axes = {name: {0: "N"} for name in feed}
+            if exporter != "new":
+                axes, ancient = {name: {0: "N"} for name in feed}, exporter == "at-opset-9"
+                mode = torch.onnx.TrainingMode.EVAL if ancient else torch.onnx.TrainingMode.PRESERVE
                 torch.onnx.export(
-                    network.eval(), tuple(feed.values()), str(path), dynamo=False, opset_version=17,
+                    network.eval(), tuple(feed.values()), str(path), dynamo=False, opset_version=9 if ancient else 17,
                     input_names=list(feed), output_names=["y"], dynamic_axes=axes,
-                    training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
+                    training=mode, do_constant_folding=ancient,
                 )  # fmt: skip
             else:
                 shapes = tuple({0: torch.export.Dim("N", min=1, max=64)} for _ in feed)
@@ -192,4 +238,9 @@ NETWORKS = [
     Network("lstm", SequenceReader, {"rows": (8, 8)}),
     Network("u-net", UNet, IMAGE),
     Network("mlp", Perceptron, {"x": (64,)}),
+]
+# As the others, but not led through the service as well.
+FURTHER = [
+    Network("gru", GatedReader, {"rows": (8, 8)}),
+    Network("detector", Detector, IMAGE),
 ]

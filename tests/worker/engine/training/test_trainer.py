@@ -155,6 +155,26 @@ def test_hooks_are_told_of_epochs_and_steps_and_may_hold_weights(tmp_path: Path)
     assert float(trained.state["scale"]) == 1.0
 
 
+@dataclass
+class Norms(Hooks):
+    """Notes how long the gradient is that each step went down."""
+
+    found: list[float] = field(default_factory=list)
+
+    def constrain(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        squares = [one.grad.square().sum() for one in tensors.values() if one.grad is not None]
+        if squares:  # the average that is kept beside the weights has none
+            self.found.append(float(torch.stack(squares).sum().sqrt()))
+
+
+@pytest.mark.parametrize(("longest", "is_cut"), [(0.5, True), (None, False)], ids=["cut", "as-it-is"])
+def test_gradients_are_cut_to_the_length_asked_for(longest: float | None, is_cut: bool, tmp_path: Path) -> None:
+    """Of all parameters together: in one direction they stay."""
+    hooks = Norms()
+    _train(tmp_path / "run", hooks, epochs=1, clip_norm=longest)
+    assert (max(hooks.found) <= 0.5 * 1.0001) is is_cut
+
+
 def test_what_is_not_settled_is_not_kept(tmp_path: Path) -> None:
     trained, *_ = _train(tmp_path / "run", Watching(settles=4))
     assert trained.standing.start is None

@@ -1,14 +1,15 @@
 """Which of the finalists is delivered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.jobs.report import Interval, Latency
+from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
-from tests.worker.engine.search.grounds import trial
+from tests.worker.engine.search.grounds import LATENCY, SIZE, trial
 from worker.engine.evaluation.acceptance import Decision
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.model_file import ModelFile
@@ -86,12 +87,27 @@ CASES = [
         [One("a", 2.0, 1e308, "unmet", 1e308), One("b", 1.0, 0, "met")],
         "b",
     ),
-    Case("nothing that gains", [One("a", -0.1, 0, "met")], None),
     Case("nothing that holds", [One("a", 1.0, 0, "unmet", 0.1)], None),
     # 299 samples are the least that can show one in a hundred at 0.95.
     Case("too few samples to accept any", [One("a", 1.0, 0, "undecidable")], "a", samples=50),
     Case("enough samples, and undecided", [One("a", 1.0, 0, "undecidable")], None, samples=500),
 ]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "weights", "gains"),
+    [
+        pytest.param(Interval(value=2.0, low=1.9, high=2.1), LATENCY, True, id="faster"),
+        pytest.param(Interval(value=1.004, low=0.97, high=1.03), LATENCY, False, id="as fast"),
+        pytest.param(Interval(value=0.9, low=0.88, high=0.92), LATENCY, False, id="slower"),
+        pytest.param(Interval(value=0.9, low=0.88, high=0.92), SIZE, True, id="slower, and smaller as asked"),
+        pytest.param(Interval(value=1.2), LATENCY, True, id="one round, of which there is no interval"),
+    ],
+)
+def test_what_is_as_fast_as_the_original_gains_nothing(ratio: Interval, weights: ObjectiveWeights, gains: bool) -> None:
+    one = finalist(One("a", 0.0, 0, "met"), 1000)
+    delivered = replace(one.delivered, trial=trial("a", size=3.0))
+    assert replace(one, delivered=delivered, ratio=ratio).gains(weights) is gains
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
