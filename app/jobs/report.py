@@ -185,9 +185,9 @@ class Attempt(BaseModel):
     name: str = Field(description="Its name; of a candidate of this report the same.")
     recipe: list[str] = Field(description="The passes that it was to be made of.")
     outcome: AttemptOutcome = Field(
-        description="`front`: delivered as well, nothing is better in speed, size and quality at once; `beaten`: something "
-        "is, or was measured once more in its place; "
-        "`broken`: it breaks the contract; `failed`: it could not be made or measured. While the search runs, `tried`."
+        description="`front`: delivered as well, nothing is better in speed, size and quality at once; `beaten`: "
+        "something is, or was measured once more in its place; `broken`: it breaks the contract; `failed`: it "
+        "could not be made or measured. While the search runs, `tried`."
     )
     explanation: str = Field(description="Why, in words with their numbers.")
     seconds: float = Field(description="Time that building and measuring it took, in the search that did so.")
