@@ -45,6 +45,9 @@ class ApiSettings(BaseSettings):
         default=5.0, ge=0, description="How long a verified API key is trusted; a revocation takes this long."
     )
     event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
+    event_streams: int = Field(
+        default=100, ge=0, description="Event streams of one workspace in one process; beyond it they answer 429."
+    )
 
 
 class JobSettings(BaseSettings):

@@ -17,6 +17,7 @@ from app.datasets.routes import router as datasets
 from app.documentation import install as install_documentation
 from app.health.routes import router as health
 from app.jobs.routes import router as jobs
+from app.jobs.streams import OpenStreams
 from app.logs import configure_logs
 from app.models.routes import router as models
 from app.observation import install as install_observation
@@ -47,6 +48,7 @@ def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
         app.state.queue = Queue(settings)
         app.state.authenticator = Authenticator(app.state.database, settings)
         app.state.rate_limiter = RateLimiter(settings)
+        app.state.open_streams = OpenStreams(settings.api)
         app.state.tracing = tracing_of(settings, "lathe-api")
         yield
         await to_thread.run_sync(app.state.tracing.close)

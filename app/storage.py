@@ -8,7 +8,7 @@ ContentMissing where a key holds nothing, Unavailable for the rest.
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -128,12 +128,13 @@ class Storage:
                 remedy="Free some space, then try again.",
             )
 
-    def fetch(self, key: str, path: Path) -> None:
-        """Copy stored bytes into a file. Raises ContentMissing."""
+    def fetch(self, key: str, path: Path, going_on: Callable[[], None] = lambda: None) -> None:
+        """Copy stored bytes into a file; between chunks `going_on` may raise. Raises ContentMissing."""
         with translated(key):
             stream = obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES)
             with path.open("wb") as file:
                 for chunk in stream:
+                    going_on()
                     file.write(chunk)
 
     def store(self, path: Path, key: str) -> None:

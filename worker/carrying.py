@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-# How long the end of an attempt waits for what is on its way.
+# How long the end of an attempt waits for all that is on its way.
 CLOSING_SECONDS = 30.0
 log = structlog.get_logger()
 
@@ -44,12 +44,12 @@ class Courier(Generic[KeyT, OfferT]):
             self._waiting[key] = offer
             self._changed.notify()
 
-    def close(self) -> None:
-        """What was offered may arrive, for a while; nothing more is taken after that."""
+    def close(self, seconds: float = CLOSING_SECONDS) -> None:
+        """What was offered may arrive, for so long; nothing more is taken after that."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(CLOSING_SECONDS)
+        self._thread.join(max(0.0, seconds))
 
     def _work(self) -> None:
         while True:

@@ -17,7 +17,7 @@ from app.jobs import lease
 from app.jobs.checkpoints import StoredCheckpoint, checkpoints_of, remember
 from app.jobs.lease import Claim, Progress
 from app.storage import Storage
-from worker.carrying import Courier, opened, remove_others, take
+from worker.carrying import CLOSING_SECONDS, Courier, opened, remove_others, take
 from worker.runner.contract import CHECKPOINT_FOLDER
 
 log = structlog.get_logger()
@@ -34,9 +34,9 @@ class Keeper:
         """The runner says that it left `name` for `step`. Does not block."""
         self._courier.offer(step, name)
 
-    def close(self) -> None:
-        """What is on its way may arrive."""
-        self._courier.close()
+    def close(self, seconds: float = CLOSING_SECONDS) -> None:
+        """What is on its way may arrive, for so long."""
+        self._courier.close(seconds)
 
     def _keep(self, step: int, name: str) -> None:
         path = self._taken(name)

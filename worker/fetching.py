@@ -1,6 +1,7 @@
 """Brings a job's files from storage into the runner's folder, and writes `job.json`."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
@@ -49,10 +50,18 @@ class MissingInput(UnreadableInput):
     code = "content_missing"
 
 
-def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim, folder: Path) -> RunnerJob:
-    """Everything the runner needs, in `folder`.
+def fetch(
+    database: Database,
+    storage: Storage,
+    settings: Settings,
+    claim: Claim,
+    folder: Path,
+    going_on: Callable[[], None] = lambda: None,
+) -> RunnerJob:
+    """Everything the runner needs, in `folder`. `going_on` is asked again and again while files are copied.
 
-    Raises CorruptInput and MissingInput, and StorageFull where there would be no room for what the runner makes.
+    Raises CorruptInput and MissingInput, StorageFull where there would be no room for what the runner makes, and
+    whatever `going_on` raises.
     """
     with database.session_scope() as session:
         model = session.get(ModelRow, claim.model_id) if claim.model_id else None
@@ -80,7 +89,7 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
     uploads: list[Upload] = [*([model] if model else []), *others, *datasets.values()]
     for upload in uploads:
         if upload.id not in fetched:
-            fetched[upload.id] = _fetch_one(storage, upload, folder)
+            fetched[upload.id] = _fetch_one(storage, upload, folder, going_on)
     request = OptimizeRequest.model_validate(claim.request) if claim.request else None
     job = RunnerJob(
         kind=claim.kind,
@@ -100,12 +109,12 @@ def fetch(database: Database, storage: Storage, settings: Settings, claim: Claim
     return job
 
 
-def _fetch_one(storage: Storage, upload: Upload, folder: Path) -> InputFile:
+def _fetch_one(storage: Storage, upload: Upload, folder: Path, going_on: Callable[[], None]) -> InputFile:
     if upload.blob_id is None:
         raise MissingInput(f"{upload.name} was deleted")
     path = folder / "inputs" / str(upload.id)
     try:
-        storage.fetch(storage_key(upload.workspace_id, upload.blob_id), path)
+        storage.fetch(storage_key(upload.workspace_id, upload.blob_id), path, going_on)
     except ContentMissing as error:
         raise MissingInput(f"the stored bytes of {upload.name} are gone") from error
     with path.open("rb") as file:

@@ -1,8 +1,9 @@
-"""Publishes unpublished jobs, takes back dead leases, expires, collects garbage, sends webhooks. Any number may run."""
+"""Publishes unpublished jobs, takes back dead leases, expires them; in threads of their own it collects garbage and
+sends webhooks. Any number may run.
+"""
 
 import signal
 import threading
-import time
 from datetime import timedelta
 from uuid import UUID
 
@@ -11,44 +12,37 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import delete, func
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.blobs.collection import collect_garbage
-from app.blobs.retention import let_go
 from app.config import Settings, get_settings
 from app.database import Database
 from app.health.announcing import announce
 from app.health.tables import WorkerRow
-from app.jobs import lease, search_cache
+from app.jobs import lease
 from app.logs import configure_logs
 from app.queue import Queue
 from app.storage import Storage
-from app.uploads.expiry import delete_expired
-from app.webhooks import outbox
+from worker.collector import Collector
 from worker.courier import Courier
 
 SILENT_WORKER = timedelta(minutes=2)
-COLLECT_SECONDS = 300.0
 SPARE_MESSAGES = 100
+# A collector that storage keeps waiting is not waited for: whatever it was at, another takes up.
+STOPPING_SECONDS = 5.0
 log = structlog.get_logger()
 
 
 class Housekeeper:
     """One round after another; a round that fails is logged, and the next one tries again."""
 
-    def __init__(self, settings: Settings, database: Database, storage: Storage, queue: Queue) -> None:
+    def __init__(self, settings: Settings, database: Database, queue: Queue) -> None:
         self._settings = settings
         self._database = database
-        self._storage = storage
         self._queue = queue
-        self._collected = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Rounds until `stop` is set."""
         while not stop.wait(self._settings.jobs.housekeeping_seconds):
             try:
                 self.tidy()
-                if time.monotonic() - self._collected > COLLECT_SECONDS:
-                    self._collected = time.monotonic()
-                    self.collect()
             except SQLAlchemyError as error:
                 log.warning("round_failed", error=str(error))
             except Exception:
@@ -85,20 +79,6 @@ class Housekeeper:
             if queue not in crowded:
                 self._queue.wake(job_id, queue, priority)
 
-    def collect(self) -> None:
-        """Let go of what is kept for a while; remove what no row refers to."""
-        jobs = self._settings.jobs
-        with self._database.session_scope() as session:
-            search_cache.forget_old(session, jobs.search_cache_seconds, jobs.search_cache_bytes)
-            outbox.forget_old(session, self._settings.webhooks.keep_seconds)
-        delete_expired(self._database, self._storage)
-        expired = let_go(self._database, self._settings.retention)
-        if any(expired.values()):
-            log.info("expired", **expired)
-        removed = collect_garbage(self._database, self._storage, jobs.garbage_grace_seconds)
-        if removed:
-            log.info("garbage_collected", files=removed)
-
 
 def main() -> None:
     settings = get_settings()
@@ -108,9 +88,14 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     database, queue = Database(settings), Queue(settings)
     courier = threading.Thread(target=Courier(settings, database).run, args=[stop], name="lathe-courier", daemon=True)
+    collector = threading.Thread(
+        target=Collector(settings, database, Storage(settings)).run, args=[stop], name="lathe-collector", daemon=True
+    )
     courier.start()
-    Housekeeper(settings, database, Storage(settings), queue).run(stop)
+    collector.start()
+    Housekeeper(settings, database, queue).run(stop)
     courier.join()
+    collector.join(STOPPING_SECONDS)
     queue.close()
     database.dispose()
 

@@ -51,9 +51,9 @@ class Nominations:
         if self._claim.kind is JobKind.OPTIMIZE and next(self._numbers) < MAX_NOMINATIONS:
             self._courier.offer(self._claim.job_id, best)
 
-    def close(self) -> None:
-        """What is on its way may arrive."""
-        self._courier.close()
+    def close(self, seconds: float = CLOSING_SECONDS) -> None:
+        """What is on its way may arrive, for so long."""
+        self._courier.close(seconds)
 
     def _keep(self, _: UUID, best: Best) -> None:
         with self._taken(best.file) as path:

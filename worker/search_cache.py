@@ -17,7 +17,7 @@ from app.jobs import lease
 from app.jobs.lease import Claim, Progress
 from app.jobs.search_cache import StoredPiece, forget, pieces_of, remember, scope_of
 from app.storage import ContentMissing, Storage
-from worker.carrying import Courier, Refused, opened, take
+from worker.carrying import CLOSING_SECONDS, Courier, Refused, opened, take
 from worker.runner.contract import PIECE_FOLDER, Piece
 
 # Of an attempt, kept at most; and brought at most, since they are carried to the runner before it begins.
@@ -51,9 +51,9 @@ class Pieces:
             self._left -= 1
             self._courier.offer(piece.key, piece)
 
-    def close(self) -> None:
-        """What is on its way may arrive."""
-        self._courier.close()
+    def close(self, seconds: float = CLOSING_SECONDS) -> None:
+        """What is on its way may arrive, for so long."""
+        self._courier.close(seconds)
 
     def _keep(self, _: str, piece: Piece) -> None:
         path = self._folder.parent / f"piece-{uuid7()}"

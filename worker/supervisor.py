@@ -32,6 +32,7 @@ from app.storage import Storage
 from app.tracing import Span, Tracing
 from worker import sandbox
 from worker.abilities import can_train
+from worker.carrying import CLOSING_SECONDS
 from worker.checkpoints import Keeper
 from worker.cores import threads_for_models
 from worker.failures import (
@@ -179,7 +180,9 @@ class Supervisor:
         claim = held.claim
         try:
             with self.tracing.span("fetch"):
-                job = fetch(self.database, self.storage, self.settings, claim, folder)
+                job = fetch(
+                    self.database, self.storage, self.settings, claim, folder, lambda: self._check_going_on(heart)
+                )
         except UnreadableInput as unreadable:
             fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
             raise JobFailed(fault, retryable=True) from unreadable
@@ -232,9 +235,9 @@ class Supervisor:
             finally:
                 sandbox.kill_group(process)
                 listener.close()
-                keeper.close()
-                nominations.close()
-                pieces.close()
+                closing = time.monotonic() + CLOSING_SECONDS
+                for carrying in (keeper, nominations, pieces):
+                    carrying.close(closing - time.monotonic())
                 listener.flush(self.database, force=True)
                 self._trace_phases(listener.phases)
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
@@ -261,17 +264,22 @@ class Supervisor:
                 pass
             else:
                 return
-            if heart.lost.is_set():
-                raise LeaseLost
-            if heart.cancelled.is_set():
+            if heart.cancelled.is_set() and not heart.lost.is_set():
                 sandbox.terminate(process, self.settings.jobs.cancel_grace_seconds)
-                raise Cancelled
-            if self.stopping.is_set():
-                raise Stopping
+            self._check_going_on(heart)
             if time.monotonic() > deadline:
                 raise JobFailed(out_of_time(job.kind, seconds), retryable=False)
             if listener.flush(self.database):
                 heart.cancelled.set()
+
+    def _check_going_on(self, heart: Heart) -> None:
+        """Raises what must end the attempt."""
+        if heart.lost.is_set():
+            raise LeaseLost
+        if heart.cancelled.is_set():
+            raise Cancelled
+        if self.stopping.is_set():
+            raise Stopping
 
     def _limits(self, claim: Claim) -> sandbox.Limits:
         runner = self.settings.runner

@@ -69,6 +69,21 @@ async def authenticate(
     return caller
 
 
+def still_valid(request: Request) -> Callable[[], Awaitable[bool]]:
+    """Whether the key that a request came with opens anything still, for whoever goes on answering for long."""
+    authenticator: Authenticator = request.app.state.authenticator
+    text = request.headers["authorization"].partition(" ")[2].strip()
+
+    async def check() -> bool:
+        try:
+            await authenticator.verify(text)
+        except Unauthenticated:
+            return False
+        return True
+
+    return check
+
+
 def require(scope: str) -> Callable[..., Awaitable[Caller]]:
     """A dependency that lets through callers whose key bears `scope`."""
 

@@ -3,6 +3,7 @@
 Files that jobs deliver count, and are never refused: their work is done.
 """
 
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from sqlalchemy import exists, func, select
@@ -13,6 +14,11 @@ from app.blobs.tables import BlobRow
 from app.config import LimitSettings
 from app.errors import StorageQuotaExceeded
 from app.uploads.tables import ResumableUploadRow, UploadPartRow
+
+MAKE_ROOM = (
+    "Delete models and datasets that are not needed any more; their bytes are let go within the hour. "
+    "`lathe workspaces limit` allows more."
+)
 
 
 async def refuse_hopeless(
@@ -28,6 +34,31 @@ async def refuse_hopeless(
     alike = exists().where(BlobRow.workspace_id == workspace_id, BlobRow.size_bytes == size_bytes)
     if not (await session.execute(select(alike))).scalar_one():
         raise _exceeded(most)
+
+
+async def room_for_unknown(session: AsyncSession, workspace_id: UUID, defaults: LimitSettings) -> int | None:
+    """How many bytes an upload may bring that does not say how many it has; None: any number.
+
+    As many as are stored under one key already: the same bytes again need no room.
+    """
+    most = (await limits_of(session, workspace_id, defaults)).stored_bytes
+    if not most:
+        return None
+    largest = select(func.coalesce(func.max(BlobRow.size_bytes), 0)).where(BlobRow.workspace_id == workspace_id)
+    left = most - await _stored(session, workspace_id)
+    return max(left, int((await session.execute(largest)).scalar_one()))
+
+
+async def within(pieces: AsyncIterator[bytes], room: int | None) -> AsyncIterator[bytes]:
+    """The pieces, as long as there is room for them. Raises StorageQuotaExceeded."""
+    arrived_bytes = 0
+    async for piece in pieces:
+        arrived_bytes += len(piece)
+        if room is not None and arrived_bytes > room:
+            raise StorageQuotaExceeded(
+                f"{arrived_bytes} bytes arrived, and this workspace has no room for more.", remedy=MAKE_ROOM
+            )
+        yield piece
 
 
 async def refuse_excess(session: AsyncSession, workspace_id: UUID, defaults: LimitSettings) -> None:
@@ -51,7 +82,5 @@ async def _stored(session: AsyncSession, workspace_id: UUID) -> int:
 
 def _exceeded(most: int) -> StorageQuotaExceeded:
     return StorageQuotaExceeded(
-        f"This workspace may store {most} bytes, and the upload would be more.",
-        remedy="Delete models and datasets that are not needed any more; their bytes are let go within the hour. "
-        "`lathe workspaces limit` allows more.",
+        f"This workspace may store {most} bytes, and the upload would be more.", remedy=MAKE_ROOM
     )

@@ -16,6 +16,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from uuid_utils.compat import uuid7
 
+from app.blobs import quota
 from app.blobs.pace import steady
 from app.blobs.tables import storage_key
 from app.config import ApiSettings
@@ -97,13 +98,15 @@ class _Meter:
             yield b"".join(waiting)
 
 
-async def receive(request: Request, storage: Storage, workspace_id: UUID, api: ApiSettings) -> Received:
-    """Store the request's body under a key of its own. Whatever this raises, nothing is left behind.
+async def receive(
+    request: Request, storage: Storage, workspace_id: UUID, api: ApiSettings, room: int | None = None
+) -> Received:
+    """Store the request's body, of at most `room` bytes, under a key of its own. Whatever this raises, nothing is left.
 
-    Raises UnsupportedMediaType, and what `body_of` and `take_in` raise.
+    Raises UnsupportedMediaType, StorageQuotaExceeded, and what `body_of` and `take_in` raise.
     """
     return await take_in(
-        body_of(request, api),
+        quota.within(body_of(request, api), room),
         storage,
         workspace_id,
         max_bytes=api.max_upload_bytes,

@@ -124,8 +124,11 @@ async def upload(
     # Without a Content-Type it is a stream of octets (RFC 9110, 8.3).
     media_type = media_type_of(kind, request.headers.get("content-type", OCTET_STREAM))
     async with database.reading_scope() as session:
-        await quota.refuse_hopeless(session, caller.workspace_id, content_length(request), settings.limits)
-    received = await receive(request, storage, caller.workspace_id, settings.api)
+        announced = content_length(request)
+        await quota.refuse_hopeless(session, caller.workspace_id, announced, settings.limits)
+        known = announced is not None
+        room = None if known else await quota.room_for_unknown(session, caller.workspace_id, settings.limits)
+    received = await receive(request, storage, caller.workspace_id, settings.api, room)
     arrival = Arrival(received, name, media_type)
     return await accept(kind, arrival, caller=caller, database=database, storage=storage, settings=settings)
 

@@ -25,7 +25,8 @@ class ManagedProcess:
     stop_signal: int = signal.SIGTERM
     death_signal: int = signal.SIGKILL
     """What it gets from the kernel when its supervisor is gone."""
-    stop_seconds: float = 10.0
+    stop_seconds: float = 45.0
+    """A worker first takes in what is on its way, for half a minute at most, and hands its job back."""
     user_id: int | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 

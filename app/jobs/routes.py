@@ -1,6 +1,6 @@
 """`/v1/jobs`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app import links
 from app.access import audit
-from app.access.dependencies import Reader, Writer
+from app.access.dependencies import Reader, Writer, still_valid
 from app.access.service import Caller
 from app.access.tables import Action
 from app.answers import JsonLine
@@ -45,6 +45,7 @@ from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, PassMisplaced
 from app.jobs.report import Report
 from app.jobs.schemas import Job, JobEvent, JobEvents, Promotion
 from app.jobs.states import TERMINAL, JobKind, JobState
+from app.jobs.streams import OpenStreams, TooManyStreams
 from app.paging import Cursor, Limit, Page
 from app.problems import responses
 from app.recipes.request import OptimizeRequest
@@ -245,7 +246,7 @@ async def get_report(job_id: JobId, caller: Reader, database: DatabaseDep) -> Re
     response_model=JobEvents,
     summary="Follow a job",
     operation_id="get_events",
-    responses=responses(NotFound)
+    responses=responses(NotFound, TooManyStreams)
     | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The events."}},
 )
 async def get_events(
@@ -266,23 +267,39 @@ async def get_events(
         events, _ = await service.find_events(session, caller.workspace_id, job_id, after, limit)
     if "application/json" in request.headers.get("accept", ""):
         return JobEvents(items=events, next_after=events[-1].id if events else after)
+    streams: OpenStreams = request.app.state.open_streams
+    streams.refuse_excess(caller.workspace_id)
     stopping = anyio.Event()
     return EventSourceResponse(
-        _stream(database, settings, caller, job_id, after, stopping),
+        _counted(streams, caller, _stream(database, settings, caller, job_id, after, stopping, still_valid(request))),
         ping=15,
         shutdown_event=stopping,
         shutdown_grace_period=GOODBYE_SECONDS,
     )
 
 
-async def _stream(
-    database: WorkspaceDatabase, settings: Settings, caller: Caller, job_id: UUID, after: int, stopping: anyio.Event
+async def _counted(
+    streams: OpenStreams, caller: Caller, events: AsyncIterator[ServerSentEvent]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every event after the given one, as it comes; ends with the job, or whole events before it when the API stops.
+    with streams.counted(caller.workspace_id):
+        async for event in events:
+            yield event
+
+
+async def _stream(
+    database: WorkspaceDatabase,
+    settings: Settings,
+    caller: Caller,
+    job_id: UUID,
+    after: int,
+    stopping: anyio.Event,
+    is_valid: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[ServerSentEvent]:
+    """Every event after the given one, as it comes; ends with the job, with its key, or when the API stops.
 
     No connection is held between two looks.
     """
-    while not stopping.is_set():
+    while not stopping.is_set() and await is_valid():
         async with database.reading_scope() as session:
             events, state = await service.find_events(session, caller.workspace_id, job_id, after, 500)
         for event in events:

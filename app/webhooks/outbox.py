@@ -14,6 +14,8 @@ from app.jobs.states import JobKind
 from app.jobs.tables import JobRow
 from app.webhooks.tables import DeliveryRow, WebhookRow
 
+# Of one workspace's messages on their way at a time: fewer than a courier has hands.
+MOST_OF_ONE = 4
 TEST = "webhook.test"
 PROBLEM_CHARACTERS = 200
 
@@ -81,18 +83,27 @@ def add_test(session: Session, webhook_id: UUID) -> DeliveryRow:
 
 
 def take(session: Session, lease_seconds: float) -> Delivery | None:
-    """The message that waits longest, with a lease on it; one at a time of each webhook.
+    """A message, with a lease on it: one at a time of each webhook, a few of each workspace.
 
-    So a receiver that is slow holds up its own messages, and takes nobody else's turn.
+    It is the one that waits longest of the workspaces with the fewest on their way. So receivers that are slow hold up
+    their own messages, and take nobody else's turn.
     """
     ready = (DeliveryRow.state == "waiting", DeliveryRow.due_at <= func.clock_timestamp(), ~_leased(DeliveryRow))
     other = aliased(DeliveryRow)
     busy = exists().where(other.webhook_id == WebhookRow.id, other.state == "waiting", _leased(other))
     longest = select(func.min(DeliveryRow.due_at)).where(DeliveryRow.webhook_id == WebhookRow.id, *ready)
+    sibling = aliased(WebhookRow)
+    on_their_way = (
+        select(func.count())
+        .select_from(DeliveryRow)
+        .join(sibling, sibling.id == DeliveryRow.webhook_id)
+        .where(sibling.workspace_id == WebhookRow.workspace_id, DeliveryRow.state == "waiting", _leased(DeliveryRow))
+        .scalar_subquery()
+    )
     webhook = session.execute(
         select(WebhookRow.id, WebhookRow.url)
-        .where(exists().where(DeliveryRow.webhook_id == WebhookRow.id, *ready), ~busy)
-        .order_by(longest.scalar_subquery())
+        .where(exists().where(DeliveryRow.webhook_id == WebhookRow.id, *ready), ~busy, on_their_way < MOST_OF_ONE)
+        .order_by(on_their_way, longest.scalar_subquery())
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)
     ).one_or_none()

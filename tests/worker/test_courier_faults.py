@@ -14,13 +14,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
+from app.access.service import ensure_workspace
 from app.config import Settings
 from app.database import Database
 from app.webhooks import outbox
+from app.webhooks.outbox import MOST_OF_ONE
 from app.webhooks.tables import DeliveryRow
 from tests.worker.receiving import receiver, status
 from tests.worker.webhooks import add_webhook, attempt, deliveries, end_a_job, running, settled, wait, with_webhooks
-from worker.courier import Courier
+from worker.courier import AT_ONCE, Courier
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:
@@ -113,6 +115,38 @@ def test_a_slow_receiver_holds_up_its_own_messages_alone(
         released.set()
         wait(lambda: settled(database))
     assert len(slow.messages) == 12
+
+
+def test_many_slow_receivers_of_one_workspace_take_no_turn_of_anothers(
+    database: Database, inner: Settings, workspace_id: UUID
+) -> None:
+    """More of them than a courier can wait for at once."""
+    released = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        released.wait(20)
+        status(200)(handler)
+
+    with database.session_scope() as session:
+        other = ensure_workspace(session, "another")
+    with (
+        receiver(answer) as slow,
+        receiver() as quick,
+        running(Courier(with_webhooks(inner, timeout_seconds=30.0), database)),
+    ):
+        for _ in range(AT_ONCE + 2):
+            add_webhook(database, workspace_id, slow.url)
+        end_a_job(database, workspace_id)
+        wait(lambda: len(slow.messages) == MOST_OF_ONE)
+        webhook = add_webhook(database, other, quick.url)
+        with database.session_scope() as session:
+            for _ in range(3):
+                outbox.add_test(session, webhook)
+        wait(lambda: len(quick.messages) == 3)
+        assert len(slow.messages) == MOST_OF_ONE
+        released.set()
+        wait(lambda: settled(database))
+    assert len(slow.messages) == AT_ONCE + 2
 
 
 def test_two_housekeepers_send_each_message_once(database: Database, inner: Settings, workspace_id: UUID) -> None:

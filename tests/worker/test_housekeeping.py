@@ -34,6 +34,7 @@ from app.uploads.tables import ResumableUploadRow, UploadPartRow, part_key
 from tests.app.jobs.factories import add_job, read_job
 from tests.conftest import Services
 from tests.worker.uploads import store_upload
+from worker.collector import Collector
 from worker.housekeeping import Housekeeper
 from worker.publishing import publish, store_outputs
 from worker.runner.contract import OUTPUT_FOLDER, OutputFile, RunnerResult
@@ -54,7 +55,7 @@ def quick(settings: Settings) -> Settings:
 
 
 def housekeeper(settings: Settings, database: Database) -> Housekeeper:
-    return Housekeeper(settings, database, Storage(settings), Queue(settings))
+    return Housekeeper(settings, database, Queue(settings))
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_a_file_without_a_row_is_collected_and_one_with_a_row_stays(
     kept = stored(storage)
     (tmp_path / "stray").write_bytes(b"stray")
     storage.store(tmp_path / "stray", storage_key(workspace_id, UUID(int=7)))
-    housekeeper(quick, database).collect()
+    Collector(quick, database, storage).collect()
     assert stored(storage) == kept
 
 
@@ -231,7 +232,7 @@ def test_an_upload_that_nobody_went_on_with_is_deleted_with_its_bytes(
             session.add(ResumableUploadRow(id=file_id, **common, **said))
             session.flush()
             session.add(UploadPartRow(upload_id=file_id, start_bytes=0, size_bytes=4, file_id=file_id))
-    housekeeper(quick, database).collect()
+    Collector(quick, database, storage).collect()
     assert [file.key for file in storage.list_sync("uploads")] == [part_key(files["alive"])]
     with database.session_scope() as session:
         assert session.scalars(select(ResumableUploadRow.name)).all() == ["alive"]

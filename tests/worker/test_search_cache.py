@@ -20,11 +20,10 @@ from app.jobs.lease import Claim
 from app.jobs.search_cache import PREFIX, forget_old, pieces_of, scope_of
 from app.jobs.tables import JobDatasetRow, JobModelRow
 from app.models.tables import ModelRow
-from app.queue import Queue
 from app.storage import Storage
 from tests.app.jobs.factories import add_job
 from tests.worker.uploads import store_upload
-from worker.housekeeping import Housekeeper
+from worker.collector import Collector
 from worker.runner.contract import PIECE_FOLDER, Piece
 from worker.search_cache import Pieces, bring_pieces
 
@@ -261,11 +260,11 @@ def test_it_goes_with_the_model_or_the_data(
     search.finish(0)
     search.pieces.close()
     settings.jobs.garbage_grace_seconds = 0
-    housekeeper = Housekeeper(settings, database, storage, Queue(settings))
-    housekeeper.collect()
+    collector = Collector(settings, database, storage)
+    collector.collect()
     assert search.stored() == 1
     deleted = search.claim.model_id if table is ModelRow else data
     with database.session_scope() as session:
         session.execute(update(table).where(table.id == deleted).values(blob_id=None, deleted_at=text("now()")))
-    housekeeper.collect()
+    collector.collect()
     assert search.stored() == 0

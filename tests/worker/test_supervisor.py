@@ -337,6 +337,19 @@ def test_a_worker_that_is_stopped_hands_its_job_back(
     assert (job.state, job.attempt) == (JobState.QUEUED, 0)
 
 
+def test_a_worker_that_is_stopped_while_it_fetches_hands_its_job_back(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    """Files of gigabytes take longer to copy than whoever stops the worker will wait."""
+    runner(SLEEPER)
+    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model)
+    supervisor.stopping.set()
+    supervisor.run(job_id)
+    job = read_job(database, job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    assert not list(supervisor.settings.work_folder.glob("[!.]*"))
+
+
 def test_a_supervisor_whose_lease_was_taken_writes_nothing(
     running: tuple[UUID, threading.Thread], database: Database
 ) -> None:

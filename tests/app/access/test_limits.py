@@ -155,6 +155,25 @@ async def test_an_upload_beyond_what_a_workspace_may_store_is_refused_and_leaves
     await upload(client, stranger, "models", b"y" * 500)
 
 
+async def test_an_upload_that_does_not_say_its_size_is_cut_off_where_room_ends(
+    client: httpx.AsyncClient, writer: Headers, quotas: Callable[..., None], settings: Settings
+) -> None:
+    """Not when all of it lies on the disk that others need."""
+    quotas(stored_bytes=1000)
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 1000:
+            sent += 1
+            yield b"y" * 100
+
+    answer = await client.post("/v1/models?name=y", content=pieces(), headers=writer | OCTETS)
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage_quota_exceeded")
+    assert sent < 1000
+    assert stored_files(settings) == []
+
+
 async def test_uploads_at_once_do_not_pass_together_what_each_alone_would_fit_into(
     client: httpx.AsyncClient, writer: Headers, quotas: Callable[..., None], database: Database
 ) -> None:

@@ -6,13 +6,14 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 from uuid_utils.compat import uuid7
 
 from app.artifacts.tables import ArtifactRow
-from app.blobs.collection import collect_garbage
+from app.blobs.collection import GarbageCollector, collect_garbage
 from app.blobs.tables import BlobRow, storage_key
 from app.database import Database
+from app.errors import Unavailable
 from app.storage import Storage
 from tests.app.jobs.factories import add_job
 from tests.app.uploads import settle, upload
@@ -103,6 +104,60 @@ def test_what_is_younger_than_the_grace_is_left_alone(
     keep(database, workspace_id, store(storage, tmp_path, workspace_id))
     assert collect_garbage(database, storage, grace_seconds=60) == 0
     assert len(stored(storage)) == 2
+
+
+def test_a_file_goes_once_it_was_seen_without_a_row_for_the_grace(
+    database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However old it looks: a clock that was set ahead would make garbage of what is being written."""
+    now = [1000.0]
+    monkeypatch.setattr("app.blobs.collection.time.monotonic", lambda: now[0])
+    _, late = (store(storage, tmp_path, workspace_id) for _ in range(2))
+    collector = GarbageCollector(database, storage, grace_seconds=60)
+    assert collector.collect() == 0
+    now[0] += 61
+    keep(database, workspace_id, late)
+    assert collector.collect() == 1
+    assert stored(storage) == [storage_key(workspace_id, late)]
+    # What has had a row is looked at anew from then on.
+    with database.session_scope() as session:
+        session.execute(delete(BlobRow).where(BlobRow.id == late))
+    assert collector.collect() == 0
+    now[0] += 61
+    assert collector.collect() == 1
+
+
+def test_a_file_that_is_still_written_is_no_garbage_however_long_that_takes(
+    database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("app.blobs.collection.time.monotonic", lambda: now[0])
+    written = store(storage, tmp_path, workspace_id)
+    collector = GarbageCollector(database, storage, grace_seconds=60)
+    for size in range(3):
+        assert collector.collect() == 0
+        now[0] += 61
+        (tmp_path / "longer").write_bytes(bytes(size))
+        storage.store(tmp_path / "longer", storage_key(workspace_id, written))
+    assert collector.collect() == 0
+    now[0] += 61
+    assert collector.collect() == 1
+
+
+def test_a_file_that_cannot_be_removed_keeps_nobody_from_the_others(
+    database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, _ = (store(storage, tmp_path, workspace_id) for _ in range(2))
+    removing = storage.delete_sync
+
+    def unless_fast(key: str) -> None:
+        if key == storage_key(workspace_id, fast):
+            raise Unavailable("Storage does not answer.")
+        removing(key)
+
+    monkeypatch.setattr(storage, "delete_sync", unless_fast)
+    assert collect_garbage(database, storage, grace_seconds=0) == 1
+    assert stored(storage) == [storage_key(workspace_id, fast)]
 
 
 def test_bytes_that_came_again_lately_are_left_alone(

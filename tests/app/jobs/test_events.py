@@ -3,17 +3,21 @@
 import asyncio
 import json
 import signal
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from app.access import keys
+from app.access.service import revoke_key
 from app.database import Database
 from app.jobs import lease
 from app.jobs.lease import Progress
 from app.jobs.states import JobState
-from tests.app.jobs.factories import add_job, submit
+from app.jobs.streams import OpenStreams
+from tests.app.jobs.factories import add_job, read_job, submit
 from tests.conftest import LiveApi
 
 pytestmark = pytest.mark.anyio
@@ -90,3 +94,37 @@ async def test_events_are_a_list_where_json_is_asked_for(
     assert [event["type"] for event in page["items"]] == ["state", "log"]
     rest = (await client.get(f"/v1/jobs/{job_id}/events", params={"after": page["next_after"]}, headers=headers)).json()
     assert [event["type"] for event in rest["items"]] == ["log", "log", "state"]
+
+
+async def test_a_workspace_follows_no_more_jobs_at_once_than_it_may(
+    client: httpx.AsyncClient, body: dict[str, Any], writer: Headers, stranger: Headers, database: Database
+) -> None:
+    job_id = UUID((await submit(client, body, writer))["id"])
+    streams: OpenStreams = client._transport.app.state.open_streams  # type: ignore[attr-defined]
+    workspace_id = read_job(database, job_id).workspace_id
+    with ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(streams.counted(workspace_id))
+        refused = await client.get(f"/v1/jobs/{job_id}/events", headers=writer)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+        assert refused.headers["Retry-After"] == "5"
+        # As JSON nothing stays open.
+        listed = await client.get(f"/v1/jobs/{job_id}/events", headers=writer | {"Accept": "application/json"})
+        assert listed.status_code == 200
+    stream, _ = await asyncio.gather(
+        client.get(f"/v1/jobs/{job_id}/events", headers=writer, timeout=30), run_to_its_end(database, job_id, 1)
+    )
+    assert stream.status_code == 200
+
+
+def test_a_stream_ends_with_the_key_that_opened_it(live_api: LiveApi, database: Database, writer: Headers) -> None:
+    prefix, _ = keys.split(writer["Authorization"].removeprefix("Bearer ")) or ("", "")
+    job_id = add_job(database)
+    with database.session_scope() as session:
+        assert lease.claim(session, job_id, "test", 45.0) is not None
+    with live_api.client() as client, client.stream("GET", f"/v1/jobs/{job_id}/events", headers=writer) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("id: ")
+        with database.session_scope() as session:
+            assert revoke_key(session, prefix)
+        assert [line for line in lines if line.startswith("data: ")]

@@ -1,0 +1,64 @@
+"""Lets go of what is kept for a while, and removes bytes that nothing refers to. Any number may do so.
+
+In a thread of its own: storage that does not answer holds up nobody's job.
+"""
+
+import threading
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.blobs.collection import GarbageCollector
+from app.blobs.retention import let_go
+from app.config import Settings
+from app.database import Database
+from app.errors import LatheError
+from app.jobs import search_cache
+from app.storage import Storage
+from app.uploads.expiry import delete_expired
+from app.webhooks import outbox
+
+COLLECT_SECONDS = 300.0
+log = structlog.get_logger()
+
+
+class Collector:
+    """One round after another; a step that fails is logged, the others are taken all the same."""
+
+    def __init__(self, settings: Settings, database: Database, storage: Storage) -> None:
+        self._settings, self._database, self._storage = settings, database, storage
+        self._garbage = GarbageCollector(database, storage, settings.jobs.garbage_grace_seconds)
+
+    def run(self, stop: threading.Event) -> None:
+        """Rounds until `stop` is set."""
+        while not stop.wait(COLLECT_SECONDS):
+            self.collect()
+
+    def collect(self) -> None:
+        """One round."""
+        for step in (self._forget, self._end_uploads, self._let_go, self._remove_garbage):
+            try:
+                step()
+            except (SQLAlchemyError, LatheError) as error:
+                log.warning("collecting_failed", step=step.__name__.strip("_"), error=str(error))
+            except Exception:
+                log.exception("collecting_broke", step=step.__name__.strip("_"))
+
+    def _forget(self) -> None:
+        jobs = self._settings.jobs
+        with self._database.session_scope() as session:
+            search_cache.forget_old(session, jobs.search_cache_seconds, jobs.search_cache_bytes)
+            outbox.forget_old(session, self._settings.webhooks.keep_seconds)
+
+    def _end_uploads(self) -> None:
+        delete_expired(self._database, self._storage)
+
+    def _let_go(self) -> None:
+        expired = let_go(self._database, self._settings.retention)
+        if any(expired.values()):
+            log.info("expired", **expired)
+
+    def _remove_garbage(self) -> None:
+        removed = self._garbage.collect()
+        if removed:
+            log.info("garbage_collected", files=removed)
