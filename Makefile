@@ -10,6 +10,7 @@
 #   make bench-peers   measure the passes against other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-auto    measure the search against the best of other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-compression   measure pruning, low rank and training on digits: ARGS='--mnist FOLDER'
+#   make bench-training-memory  what training takes with twenty times the samples: ARGS='--mnist FOLDER'
 #   make bench-hostile     hold hostile files and ways out of the sandbox against runners: ARGS='--mutations 5000'
 #   make bench-endurance   an hour of mixed load: what grows that should not
 #   make clean   remove what these targets made
@@ -25,7 +26,7 @@ RUN_EXTRAS := worker,embedded,demo
 WORKERS ?= $(shell expr $$(nproc) + $$(nproc) / 2)
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-hostile bench-endurance clean
+.PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -62,6 +63,9 @@ bench-auto: $(VENV)/.stamp-bench-peers
 
 bench-compression: $(VENV)/.stamp-bench-peers
 	$(BIN)/python -m benchmarks.compression $(ARGS)
+
+bench-training-memory: $(VENV)/.stamp-bench-peers
+	$(BIN)/python -m benchmarks.training_memory $(ARGS)
 
 bench-hostile: $(VENV)/.stamp-test
 	$(BIN)/python -m benchmarks.hostile $(ARGS)

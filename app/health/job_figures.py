@@ -40,14 +40,14 @@ async def read_job_figures(session: AsyncSession) -> JobFigures:
             await _histogram(
                 session,
                 "lathe_job_waiting_seconds",
-                "From a job's submission until its last attempt began, in seconds.",
+                "From a job's submission until its first attempt began, in seconds.",
                 func.extract("epoch", JobRow.started_at - JobRow.created_at),
                 BOUNDS_SECONDS,
             ),
             await _histogram(
                 session,
                 "lathe_job_running_seconds",
-                "Of jobs that are over, the last attempt, in seconds.",
+                "Of jobs that are over, from the beginning of their first attempt to the end of the last, in seconds.",
                 func.extract("epoch", JobRow.finished_at - JobRow.started_at),
                 BOUNDS_SECONDS,
             ),

@@ -59,7 +59,7 @@ def fail_syncs_of_workers(site: Site) -> str:
     site.struck()
     interposer.fail_syncs(*pids)
     site.watch.wait(lambda: interposer.failed, SYNC_SECONDS)
-    return f"{interposer.relent()} of the workers"
+    return _failed(interposer.relent(), "workers")
 
 
 def fail_syncs_of_api(site: Site) -> str:
@@ -76,7 +76,14 @@ def fail_syncs_of_api(site: Site) -> str:
     finally:
         failed = interposer.relent()
     upload_model(site.installation, site.installation.keys[0], content)
-    return f"{failed} of the API"
+    return _failed(failed, "API")
+
+
+def _failed(syncs: int, whose: str) -> str:
+    """Raises NotPossible: none was made meanwhile."""
+    if not syncs:
+        raise NotPossible(f"the {whose} synced nothing meanwhile")
+    return f"{syncs} of the {whose}"
 
 
 def step_clock(site: Site) -> str:

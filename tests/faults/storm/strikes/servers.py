@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from tests.faults.storm.postgres_proxy import Commit
 from tests.faults.storm.proxy import Proxy
-from tests.faults.storm.strikes.site import Fault, Site
+from tests.faults.storm.strikes.site import Fault, NotPossible, Site
 
 # As long as it takes until somebody submits, claims or ends a job.
 COMMIT_SECONDS = 60.0
@@ -50,7 +50,7 @@ def lose_commits(commit: Commit) -> Callable[[Site], str]:
 
     def strike(site: Site) -> str:
         if not site.installation.services.postgres_proxy.lose_answer(commit, COMMIT_SECONDS):
-            return f"none within {COMMIT_SECONDS:.0f} s"
+            raise NotPossible(f"there was none within {COMMIT_SECONDS:.0f} s")
         site.struck()
         return "the next one"
 

@@ -23,7 +23,7 @@ FIRST_NUMBER = 1_000_000
 
 
 class NotPossible(Exception):
-    """The machine does not allow the fault; says why."""
+    """The machine does not allow the fault, or there was nothing for it to strike; says why."""
 
 
 class Broken(Exception):
