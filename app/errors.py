@@ -105,6 +105,10 @@ class TooLarge(LatheError):
     status, code, title = 413, "too_large", "The upload is larger than this service accepts"
 
 
+class TooSlow(LatheError):
+    status, code, title = 408, "too_slow", "The bytes arrive too slowly"
+
+
 class UnsupportedMediaType(LatheError):
     status, code, title = 415, "unsupported_media_type", "The upload is of a type this service does not read"
 

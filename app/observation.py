@@ -3,6 +3,7 @@
 Plain ASGI: nothing here buffers a body, so that uploads, downloads and event streams pass through as they are.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import TooLarge
+from app.errors import TooLarge, TooSlow
 from app.health.metrics import RECEIVED_BYTES, REQUEST_COUNT, REQUEST_SECONDS, SENT_BYTES
 from app.problems import internal_problem, problem_response
 from app.surface import surface_of
@@ -146,7 +147,10 @@ class _Exchange:
 
 
 class BodyLimit:
-    """Refuses what is no upload and larger than JSON has any reason to be."""
+    """Refuses what is no upload and larger than JSON has any reason to be, or takes longer to arrive.
+
+    It is read before anybody asks for the key: else whoever has none could hold connections for as long as he likes.
+    """
 
     def __init__(self, app: ASGIApp, application: FastAPI) -> None:
         self._app = app
@@ -162,17 +166,36 @@ class BodyLimit:
         if announced.isascii() and announced.isdigit() and int(announced) > most:
             await problem_response(refusal)(scope, receive, send)
             return
-        received = 0
+        seconds = self._application.state.settings.api.slow_upload_grace_seconds
+        received, whole, deadline = 0, False, asyncio.get_running_loop().time() + seconds
 
         async def count() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # what follows is that the client leaves, whenever it does
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline) as waiting:
+                    message = await receive()
+            except TimeoutError:
+                if not waiting.expired():
+                    raise
+                raise _too_slow(seconds) from None
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > most:
                 raise refusal
             return message
 
         await self._app(scope, count, send)
+
+
+def _too_slow(seconds: float) -> TooSlow:
+    return TooSlow(
+        f"The body was not here after {seconds:g} s.",
+        remedy="Send it at once.",
+        # Or the rest of it would go on trickling into a connection that is kept for the next request.
+        headers={"Connection": "close"},
+    )
 
 
 def install(app: FastAPI) -> None:

@@ -18,6 +18,7 @@ from app.errors import (
     Problem,
     TooLarge,
     TooManyRequests,
+    TooSlow,
     Unauthenticated,
     Unavailable,
     ValidationFailed,
@@ -46,11 +47,11 @@ class MethodNotAllowed(LatheError):
 def responses(*errors: type[LatheError], body: bool = False, key: bool = True) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may raise `errors`, beside what every route may answer.
 
-    `body`: it takes JSON, which may be too large. `key`: it asks for an API key.
+    `body`: it takes JSON, which may be too large, or take too long. `key`: it asks for an API key.
     """
     every: list[type[LatheError]] = [*errors, ValidationFailed, Unavailable, LatheError]
     every += [Unauthenticated, MissingScope, TooManyRequests] if key else []
-    every += [TooLarge, MalformedRequest] if body else []
+    every += [TooLarge, TooSlow, MalformedRequest] if body else []
     by_status: dict[int, dict[str, type[LatheError]]] = defaultdict(dict)
     for error in every:
         by_status[error.status][error.code] = error

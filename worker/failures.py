@@ -14,6 +14,7 @@ SHORTAGES = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errn
 CRASHES = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 )
+MORE_DISK = "Give workers a larger disk for LATHE_WORK_FOLDER; then submit the job, or upload the file, again."
 UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under the same id."
 
 

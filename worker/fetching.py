@@ -1,6 +1,7 @@
 """Brings a job's files from storage into the runner's folder, and writes `job.json`."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +13,7 @@ from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import Database
 from app.datasets.tables import DatasetRow
+from app.errors import StorageFull
 from app.jobs.lease import Claim
 from app.jobs.states import JobKind
 from app.jobs.subjects import SUBJECT
@@ -50,6 +52,10 @@ class MissingInput(UnreadableInput):
     code = "content_missing"
 
 
+class WorkFolderTooSmall(Exception):
+    """Even empty, the disk could not hold the job's files."""
+
+
 def fetch(
     database: Database,
     storage: Storage,
@@ -60,8 +66,8 @@ def fetch(
 ) -> RunnerJob:
     """Everything the runner needs, in `folder`. `going_on` is asked again and again while files are copied.
 
-    Raises CorruptInput and MissingInput, StorageFull where there would be no room for what the runner makes, and
-    whatever `going_on` raises.
+    Raises CorruptInput and MissingInput, WorkFolderTooSmall, StorageFull where there is no room now for them or for
+    what the runner makes, and whatever `going_on` raises.
     """
     with database.session_scope() as session:
         model = session.get(ModelRow, claim.model_id) if claim.model_id else None
@@ -80,13 +86,14 @@ def fetch(
                 .where(JobModelRow.job_id == claim.job_id)
             )
         )
+    uploads: list[Upload] = [*([model] if model else []), *others, *datasets.values()]
+    ensure_work_room(folder, sum({upload.id: upload.size_bytes for upload in uploads}.values()))
     if claim.kind is JobKind.OPTIMIZE and model:
         # Known before minutes are spent on it: a result is about as large as its model, or smaller.
         storage.ensure_room(model.size_bytes)
     for name in (OUTPUT_FOLDER, CHECKPOINT_FOLDER, BEST_FOLDER, PIECE_FOLDER, "inputs"):
         (folder / name).mkdir(mode=0o700)
     fetched: dict[UUID, InputFile] = {}
-    uploads: list[Upload] = [*([model] if model else []), *others, *datasets.values()]
     for upload in uploads:
         if upload.id not in fetched:
             fetched[upload.id] = _fetch_one(storage, upload, folder, going_on)
@@ -107,6 +114,15 @@ def fetch(
     )
     (folder / JOB_FILE).write_text(job.model_dump_json(by_alias=True))
     return job
+
+
+def ensure_work_room(folder: Path, size_bytes: int) -> None:
+    """Before so many bytes are copied there. Raises WorkFolderTooSmall, and StorageFull."""
+    disk = os.statvfs(folder)
+    if size_bytes > disk.f_blocks * disk.f_frsize:
+        raise WorkFolderTooSmall(f"{size_bytes} bytes of input, and {disk.f_blocks * disk.f_frsize} of disk")
+    if size_bytes > disk.f_bavail * disk.f_frsize:
+        raise StorageFull("There is no room left in the work folder.", remedy="Free some space on the worker's disk.")
 
 
 def _fetch_one(storage: Storage, upload: Upload, folder: Path, going_on: Callable[[], None]) -> InputFile:

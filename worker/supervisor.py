@@ -36,6 +36,7 @@ from worker.carrying import CLOSING_SECONDS
 from worker.checkpoints import Keeper
 from worker.cores import threads_for_models
 from worker.failures import (
+    MORE_DISK,
     UPLOAD_AGAIN,
     JobFailed,
     ResultNotStored,
@@ -45,7 +46,7 @@ from worker.failures import (
     out_of_memory,
     out_of_time,
 )
-from worker.fetching import UnreadableInput, fetch
+from worker.fetching import UnreadableInput, WorkFolderTooSmall, fetch
 from worker.heart import Heart
 from worker.held import RESULT_NOT_STORED, Held, LeaseLost
 from worker.listener import Listener
@@ -186,6 +187,9 @@ class Supervisor:
         except UnreadableInput as unreadable:
             fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
             raise JobFailed(fault, retryable=True) from unreadable
+        except WorkFolderTooSmall as small:
+            fault = ours("disk_full", f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
+            raise JobFailed(fault, retryable=True) from small  # another worker may have a larger disk
         started = time.monotonic()
         with self.tracing.span("runner"):
             end = self._run_child(claim, job, folder, heart)

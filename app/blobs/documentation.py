@@ -3,9 +3,8 @@
 from typing import Any
 
 from app import links
-from app.blobs.pace import TooSlow
 from app.blobs.receiving import DigestMismatch, EmptyUpload, IncompleteUpload
-from app.errors import LatheError, StorageFull, StorageQuotaExceeded, TooLarge, UnsupportedMediaType
+from app.errors import LatheError, StorageFull, StorageQuotaExceeded, TooLarge, TooSlow, UnsupportedMediaType
 from app.headers import described
 
 UPLOAD_ERRORS: tuple[type[LatheError], ...] = (

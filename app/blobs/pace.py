@@ -4,11 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from app.config import ApiSettings
-from app.errors import LatheError
-
-
-class TooSlow(LatheError):
-    status, code, title = 408, "too_slow", "The bytes arrive too slowly"
+from app.errors import TooSlow
 
 
 async def steady(pieces: AsyncIterator[bytes], api: ApiSettings) -> AsyncIterator[bytes]:

@@ -9,9 +9,8 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from app.blobs import receiving
-from app.blobs.pace import TooSlow
 from app.blobs.receiving import IncompleteUpload
-from app.errors import LatheError
+from app.errors import LatheError, TooSlow
 from app.storage import Storage
 from app.uploads.protocol import Checksum
 from app.uploads.tables import UploadPartRow, part_key

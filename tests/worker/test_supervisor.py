@@ -350,6 +350,22 @@ def test_a_worker_that_is_stopped_while_it_fetches_hands_its_job_back(
     assert not list(supervisor.settings.work_folder.glob("[!.]*"))
 
 
+def test_a_job_that_no_disk_could_hold_ends_and_says_so(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    """It would be put off again and again, and each time gigabytes be copied until the disk is full."""
+    runner(SLEEPER)
+    with database.session_scope() as session:
+        session.execute(text("UPDATE models SET size_bytes = :size"), {"size": 1 << 60})
+    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model, max_attempts=1)
+    supervisor.run(job_id)
+    job = read_job(database, job_id)
+    assert job.state == JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "disk_full"
+    assert "LATHE_WORK_FOLDER" in job.error["remedy"]
+
+
 def test_a_supervisor_whose_lease_was_taken_writes_nothing(
     running: tuple[UUID, threading.Thread], database: Database
 ) -> None:

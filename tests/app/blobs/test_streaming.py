@@ -168,6 +168,25 @@ def test_clients_that_send_next_to_nothing_are_cut_off_and_cost_no_memory(
         assert session.query(BlobRow).count() == 1
 
 
+@pytest.mark.parametrize("key", [True, False], ids=["with-a-key", "with-none"])
+def test_a_body_of_json_that_does_not_come_is_not_waited_for(
+    start_api: Callable[..., LiveApi], writer: Headers, key: bool
+) -> None:
+    api = start_api(**SLOW)
+    head = "POST /v1/jobs HTTP/1.1\r\nHost: lathe\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+    head += f"Authorization: {writer['Authorization']}\r\n\r\n" if key else "\r\n"
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for _ in range(5):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(api.address))
+            connection.sendall(head.encode())
+            connections.append(connection)
+        for answer in answer_to_a_trickle(connections):
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b'"code":"too_slow"' in answer
+
+
 def test_a_client_that_pauses_and_keeps_up_is_served(start_api: Callable[..., LiveApi], writer: Headers) -> None:
     api = start_api(**SLOW)
     with open_upload(api, writer, "Content-Length: 20000") as connection:
