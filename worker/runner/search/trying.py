@@ -50,6 +50,10 @@ class Yardstick:
         """`ratio` on the scale of the run that this one's was measured in; `own` is its own in the new run."""
         return ratio * self.ratio / own if own else ratio
 
+    def or_faster(self, model: ModelFile, ratio: float) -> "Yardstick":
+        """The other, where it is clearly faster."""
+        return Yardstick(model, ratio) if ratio > CLEARLY_FASTER * self.ratio else self
+
 
 @dataclass
 class Bench:
@@ -147,8 +151,8 @@ class Bench:
         return self._as_before(proposal, outcome, found)
 
     def _measure_up(self, model: ModelFile, latency: float) -> None:
-        if self.yardstick is None or latency > CLEARLY_FASTER * self.yardstick.ratio:
-            self.yardstick = Yardstick(model, latency)
+        before = self.yardstick
+        self.yardstick = Yardstick(model, latency) if before is None else before.or_faster(model, latency)
 
     def _as_before(self, proposal: Proposal, outcome: Outcome, found: MeasuredTrial) -> Trial:
         return Trial(

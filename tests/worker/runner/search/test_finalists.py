@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from app.recipes.request import Metric
 from tests.conftest import TIMING_ROUNDS
 from tests.worker import networks
 from tests.worker.engine.search.grounds import trial
-from worker.engine.evaluation.requests import TurnsAnswer
+from worker.engine.evaluation.requests import ComparisonAnswer, TurnsAnswer
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
@@ -91,3 +92,23 @@ def test_what_goes_wrong_with_one_finalist_costs_no_other_its_measurement(
     assert turn.latency.p50_ms > 0
     assert all(one.latency.p50_ms > 0 and one.compared.sample_count == 40 for one in finalists)
     assert [line for line in warnings if line.startswith("`longer` was left out")]
+
+
+def test_each_is_compared_in_an_equal_share_of_what_is_not_kept_for_later(
+    original: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were each given most of what is left, the last would be judged on next to no samples."""
+    shares: list[tuple[float, float]] = []
+    compare = Laboratory.compare
+
+    def noting(self: Laboratory, *arguments: Any) -> ComparisonAnswer:
+        shares.append((arguments[-1].seconds, self.pacing.seconds_left()))
+        return compare(self, *arguments)
+
+    monkeypatch.setattr(Laboratory, "compare", noting)
+    found = laboratory(original, Laboratory, tmp_path / "measuring")
+    ready = [delivered(name, networks.convnet(), tmp_path) for name in ("one", "another")]
+    measure_finalists(found, found.examine(original), ready, BOUND, [], kept_seconds=2.0)
+    (first, before), (last, left) = shares
+    assert first == pytest.approx((before - 2) / 2, abs=0.1)
+    assert last == pytest.approx(left - 2, abs=0.1)

@@ -63,6 +63,8 @@ ANOTHER = [
     Case("no-data", {"datasets": {}}),
     Case("other-model", {"others": {"teacher": file("t2")}}),
     Case("seed", {"request": {"seed": 1}}),
+    # Samples are set aside to learn from: what calibrates and what judges are others.
+    Case("training", {"request": {"search": {"training": True}}}),
     Case("threads", {"request": {"target": {"device": "cpu", "threads": 1}}}),
     Case("device", {"request": {"target": {"device": "cuda", "threads": 2}}}),
     Case("batch", {"request": {"target": {"device": "cpu", "threads": 2, "batch": 4}}}),
