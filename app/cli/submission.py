@@ -60,6 +60,9 @@ OutputOption = Annotated[str | None, typer.Option(help="Model output that the me
 LabelsOption = Annotated[str | None, typer.Option(help="Label array of the evaluation dataset.")]
 TargetOption = Annotated[Device, typer.Option(help="Where the model will run.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads that the model will have.")]
+InstructionSetOption = Annotated[
+    str | None, typer.Option(help="The least that the processors have there: avx2, avx512 or vnni.")
+]
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Batch that latency is measured at.")]
 DeploymentCheckOption = Annotated[
     bool | None,
@@ -98,6 +101,7 @@ def optimize(
     target: TargetOption = Device.CPU,
     threads: ThreadsOption = None,
     batch: BatchOption = None,
+    instruction_set: InstructionSetOption = None,
     objective: ObjectiveOption = None,
     deployment_check: DeploymentCheckOption = None,
     budget: BudgetOption = None,
@@ -124,7 +128,7 @@ def optimize(
             data={role: id_or_upload(text, partial(send_dataset, lathe)) for role, text in roles.items()},
             metric=_stated(name=metric, output=output, labels=labels) if metric else None,
             contract=contract,
-            target=_stated(device=target.value, threads=threads, batch=batch),
+            target=_stated(device=target.value, threads=threads, batch=batch, instruction_set=instruction_set),
             objective=wanted,
             search=search,
             deployment_check=deployment_check,

@@ -34,7 +34,7 @@ class StaticOptions(BaseModel):
     reduce_range: bool | None = Field(
         default=None,
         description="Weights whose products saturate no kernel that adds them in 16 bits: no two neighbours exceed 128 "
-        "together. By default only where VNNI is missing.",
+        "together. By default only where VNNI is missing, here or in `target.instruction_set`.",
     )
     placement: Literal["measured", "kernels", "given"] = Field(
         default="measured",
@@ -116,7 +116,7 @@ class QuantizeDynamic(PassConfig):
     reduce_range: bool | None = Field(
         default=None,
         description="Weights whose products saturate no kernel that adds them in 16 bits. By default only where "
-        "VNNI is missing.",
+        "VNNI is missing, here or in `target.instruction_set`.",
     )
     placement: Literal["measured", "kernels", "given"] = Field(
         default="measured",

@@ -91,6 +91,8 @@ class PassContext:
     """Told what the pass is doing, in one word: `calibrating`, `quantizing`."""
     device: Device = "cpu"
     """Where the model will run."""
+    instruction_set: str | None = None
+    """The least that its processors have there, as the job's target names it; None: what this one has."""
     training: TrainingData | None = None
     """What the passes that train learn from."""
     original: ModelFile | None = None

@@ -24,6 +24,9 @@ RELEVANT = (
 )
 # Without one of these, products of two 8-bit numbers are summed in 16 bits and saturate.
 WITHOUT_SATURATION = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"})
+# As targets name them: those without VNNI, and by which flags each is known.
+WITHOUT_VNNI = frozenset({"avx2", "avx512"})
+HAVING = {"avx2": {"avx2"}, "avx512": {"avx512f"}, "vnni": {"avx_vnni", "avx512_vnni"}}
 
 
 def processor_name(device: Device = "cpu") -> str:
@@ -40,9 +43,18 @@ def instruction_sets() -> list[str]:
     return [name for name in RELEVANT if name in flags]
 
 
-def needs_reduced_range() -> bool:
-    """Whether kernels here add products of 8-bit numbers in 16 bits, which saturate."""
-    return WITHOUT_SATURATION.isdisjoint(instruction_sets())
+def needs_reduced_range(least: str | None = None) -> bool:
+    """Whether kernels add products of 8-bit numbers in 16 bits, which saturate.
+
+    Here, or on a processor that has no more than `least`, as a target names it.
+    """
+    return least in WITHOUT_VNNI or WITHOUT_SATURATION.isdisjoint(instruction_sets())
+
+
+def beyond_here(least: str | None) -> bool:
+    """Whether a target has what this processor lacks, so that nothing measured here holds there."""
+    here = set(instruction_sets())
+    return least is not None and here.isdisjoint(HAVING[least])
 
 
 def _field(name: str, path: Path = CPU_INFO) -> str | None:

@@ -92,7 +92,8 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
 def _prepared(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Work:
     preparation = prepared(model, context)
     everything = everything_dynamic(read_graph(preparation.model), config.operators, config.exclude)
-    reduce_range = needs_reduced_range() if config.reduce_range is None else config.reduce_range
+    saturates = needs_reduced_range(context.instruction_set)
+    reduce_range = saturates if config.reduce_range is None else config.reduce_range
     return Work(preparation, everything, Rounding(unsaturated=reduce_range, per_channel=config.per_channel))
 
 

@@ -69,6 +69,7 @@ class Circumstances:
     target: Feeds
     max_drop: float | None
     device: Device
+    instruction_set: str | None
     original: ModelFile
     preparations: Preparations
     others: Mapping[str, ModelFile]
@@ -93,6 +94,7 @@ class Circumstances:
             target=self.target,
             max_drop=self.max_drop,
             device=self.device,
+            instruction_set=self.instruction_set,
             training=self.training,
             original=self.original,
             preparations=self.preparations,

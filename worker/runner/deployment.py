@@ -50,12 +50,14 @@ Step = Callable[[Deployment], list[DeploymentCheck]]
 @dataclass(frozen=True)
 class Terms:
     """How much may be asked: `seconds` for all checks together, as many threads as the worker has at most; whether a
-    file that is slower than its original fails, or is only said to be.
+    file that is slower than its original fails, or is only said to be; whether sums of 8-bit products saturate where
+    it will run.
     """
 
     seconds: float
     most_threads: int
     slower_fails: bool = True
+    saturates: bool = field(default_factory=needs_reduced_range)
 
 
 def seconds_for_checking(laboratory: Laboratory) -> float:
@@ -77,7 +79,8 @@ def checked(
     laboratory.pacing.phase("checking")
     slower_fails = request.weights.latency > 0
     seconds = min(most_seconds, seconds_for_checking(laboratory))
-    return check_deployment(laboratory, original, candidate, Terms(seconds, most_threads, slower_fails))
+    saturates = needs_reduced_range(request.target.instruction_set)
+    return check_deployment(laboratory, original, candidate, Terms(seconds, most_threads, slower_fails, saturates))
 
 
 def check_deployment(laboratory: Laboratory, original: Subject, candidate: Subject, terms: Terms) -> Deployment:
@@ -180,7 +183,7 @@ class _Checking:
         dtypes = _dtypes(self.candidate.model)
         feeds = [{key: array.astype(dtypes[key]) for key, array in feed.items()} for feed in self._feeds]
         risk = saturation_risk(self.candidate.model, feeds, self.laboratory.threads, folder)
-        return [judging.judge_saturation(risk, needs_reduced_range())]
+        return [judging.judge_saturation(risk, self.terms.saturates)]
 
     def _edges(
         self, name: CheckName, cases: Callable[[Ground], list[Case]], share: float, found: list[EdgeInput]

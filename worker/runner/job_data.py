@@ -15,6 +15,7 @@ from worker.engine.feeds import DataMismatch, Feeds, match_arrays
 from worker.engine.graph import TensorFace, inputs_of
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import TrainingData
+from worker.engine.processor import WITHOUT_VNNI, beyond_here, needs_reduced_range
 from worker.engine.random_input import integer_bounds, random_feeds, working_shapes
 from worker.runner.contract import RunnerJob
 
@@ -89,6 +90,7 @@ def timed_call(
     job: RunnerJob, request: OptimizeRequest, model: ModelFile, feeds: dict[str, Feeds], warnings: list[str]
 ) -> tuple[int, Feeds]:
     """The batch and the call that latency is measured at: of the first samples, or made up where there are none."""
+    warnings.extend(_of_another_processor(request.target.instruction_set))
     inputs, wanted = inputs_of(model.structure()), request.target.batch or 1
     given = next((feeds[role] for role in ("evaluation", "calibration", "training") if role in feeds), None)
     if given is None:
@@ -98,6 +100,15 @@ def timed_call(
     if request.target.batch not in (None, batch):
         warnings.append(f"The model or its data fixes {batch} samples a call; latency was measured at that.")
     return batch, _first_call(given, batch, request.target.shapes or {})
+
+
+def _of_another_processor(least: str | None) -> list[str]:
+    """In words, that speed was measured on one that the target is not of: a list of no or one sentence."""
+    if beyond_here(least):
+        return [f"This worker's processor has no {least}: speed was measured, and kernels were chosen, without it."]
+    if least in WITHOUT_VNNI and not needs_reduced_range():
+        return [f"Speed was measured with VNNI. On processors that have no more than {least}, int8 gains less."]
+    return []
 
 
 def random_calls(model: ModelFile, shapes: dict[str, tuple[int, ...]], calls: int, seed: int) -> Feeds:

@@ -66,6 +66,7 @@ class OpenJob:
             target=data.latency,
             max_drop=bounded_drop(self.request, metric),
             device=self.device,
+            instruction_set=self.request.target.instruction_set,
             original=self.model,
             preparations=Preparations(self.model, self.scratch / "prepared"),
             others={name: open_model(file, self.workdir, f"model-{name}") for name, file in self.job.others.items()},

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow  # a search measures for seconds
 # What makes the file smaller on any machine, however busy; one candidate is built of each.
 ARGUMENTS = ["--auto", "--objective", "size=1", "--max-drop", "0.2", "--allow", "quantize_weights"]
 ARGUMENTS += ["--max-candidates", "2", "--no-deployment-check", "--threads", "1", "--budget", "60"]
+ARGUMENTS += ["--instruction-set", "avx2"]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,7 @@ def test_the_request_says_what_the_options_do(job: dict[str, Any]) -> None:
     assert request["search"]["passes"] == ["quantize_weights"]
     assert (request["search"]["max_candidates"], request["contract"]["max_drop"]) == (2, 0.2)
     assert request["deployment_check"] is False
+    assert (request["target"]["threads"], request["target"]["instruction_set"]) == (1, "avx2")
 
 
 def test_the_report_shows_the_front_why_it_won_and_what_was_tried(lathe: LatheCommand, job: dict[str, Any]) -> None:

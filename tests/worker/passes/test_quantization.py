@@ -34,9 +34,10 @@ def _apply(
     feeds: Feeds = match_arrays(inputs_of(file.structure()), arrays, "the data")
     scratch = folder / "scratch"
     scratch.mkdir()
-    deadline = parameters.pop("deadline", float("inf"))
+    deadline, least = parameters.pop("deadline", float("inf")), parameters.pop("instruction_set", None)
     config = CATALOGUE[name].config.model_validate({"pass": name, **parameters})
-    return load_pass(name)(file, config, PassContext(scratch, feeds, seed=0, threads=1, deadline=deadline))
+    context = PassContext(scratch, feeds, seed=0, threads=1, deadline=deadline, instruction_set=least)
+    return load_pass(name)(file, config, context)
 
 
 def _images(count: int, channels: int = 3) -> np.ndarray:
@@ -219,6 +220,19 @@ def test_choices_of_timing_are_replayed_to_the_same_bytes(tmp_path: Path, monkey
     assert again.modified
     assert again.model.sha256() == result.model.sha256()
     assert again.manifest["replay"] == result.manifest["replay"]
+
+
+@pytest.mark.parametrize("name", ["quantize_static", "quantize_dynamic"])
+def test_for_processors_without_vnni_weights_are_rounded_so_that_nothing_saturates(name: str, tmp_path: Path) -> None:
+    """As where `reduce_range` is asked for, on whatever processor this runs."""
+    model, arrays = networks.perceptron(), {"x": networks.normal(16, 8)}
+    digests = []
+    for number, options in enumerate(({"reduce_range": True}, {"instruction_set": "avx2"})):
+        (tmp_path / str(number)).mkdir()
+        result = _apply(name, model, tmp_path / str(number), arrays, placement="kernels", **options)
+        assert result.modified
+        digests.append(result.model.sha256())
+    assert digests[0] == digests[1]
 
 
 def test_nodes_given_back_to_float_are_replayed_to_the_same_bytes(tmp_path: Path) -> None:

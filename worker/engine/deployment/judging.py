@@ -136,8 +136,8 @@ def judge_threads(
     return _check("threads", "failed" if slower and slower_fails else "passed", words, figures)
 
 
-def judge_saturation(risk: Risk, saturates_here: bool) -> DeploymentCheck:
-    """Whether 8-bit products keep their sums: here, and in words on a processor without VNNI."""
+def judge_saturation(risk: Risk, saturates: bool) -> DeploymentCheck:
+    """Whether 8-bit products keep their sums where the model will run, and in words on a processor without VNNI."""
     if not risk.node_count:
         return _check("without_vnni", "passed", "No int8 kernels with this risk: nothing would saturate.", {})
     figures = {"int8_nodes": float(risk.node_count), "nodes_at_risk": float(len(risk.at_risk))}
@@ -152,9 +152,9 @@ def judge_saturation(risk: Risk, saturates_here: bool) -> DeploymentCheck:
         f"what fits, in {worst.pair_share:.1%} of its pairs of weights, at the largest activation seen "
         f"({worst.largest_code} of 255)."
     )
-    if saturates_here:
-        return _check("without_vnni", "failed", f"{words} This processor is one of those.", figures)
-    words += " This processor has VNNI and loses nothing. For others set `reduce_range`, and measure there."
+    if saturates:
+        return _check("without_vnni", "failed", f"{words} It is to run on such a processor.", figures)
+    words += " With VNNI nothing is lost. For other processors name them as `target.instruction_set`."
     return _check("without_vnni", "passed", words, figures)
 
 

@@ -162,8 +162,9 @@ def _rounding(
 ) -> Rounding:
     # What a transformer's products are fed differs too much from channel to channel.
     auto = config.per_channel == "auto" and not transformer
+    saturates = needs_reduced_range(context.instruction_set)
     return Rounding(
-        unsaturated=needs_reduced_range() if config.reduce_range is None else config.reduce_range,
+        unsaturated=saturates if config.reduce_range is None else config.reduce_range,
         per_channel=bool(config.per_channel),
         clip=config.weight_clipping,
         gptq=config.rounding == "gptq",
