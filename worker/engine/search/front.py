@@ -33,13 +33,15 @@ def finalists(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]
     are there.
     """
     by_gain = sorted((one for one in trials if one.measured), key=lambda one: -one.ratios.gain(weights))
-    holding = [one for one in by_gain if one.holds and one.drop is not None]
+    all_holding = [one for one in by_gain if one.holds and one.drop is not None]
+    # What gains nothing cannot win; it may be of the front all the same.
+    holding = [one for one in all_holding if one.ratios.gain(weights) > 0]
     front = {one.name for one in pareto_front(trials)}
     chosen = [one for one in holding if one.likely][:MOST_LIKELY]
     chosen += [one for one in holding if one not in chosen][: MOST_GAINING - len(chosen)]
     chosen += [one for one in holding if one.proposal.family in PLAIN and one not in chosen][:1]
-    chosen += _safer(chosen, [one for one in holding if one not in chosen and one.ratios.gain(weights) > 0])
-    chosen += [one for one in holding if one.name in front and one not in chosen][:MOST_OTHERS]
+    chosen += _safer(chosen, [one for one in holding if one not in chosen])
+    chosen += [one for one in all_holding if one.name in front and one not in chosen][:MOST_OTHERS]
     best = holding[0].ratios.gain(weights) if holding else 0.0
     broken = [one for one in by_gain if not one.holds and one.name in front and one.ratios.gain(weights) > best]
     return [*chosen, *sorted(broken, key=lambda one: one.drop or 0.0)[:MOST_BROKEN]]

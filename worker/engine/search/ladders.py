@@ -112,7 +112,7 @@ def pruned_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Propos
         recipe=(_cut(left, PRUNED), *tail.passes),
         expected=_cut_ratios(trials, left, tail, PRUNED),
         chance=_chance(trials, PRUNED) * tail.chance,
-        seconds=10.0 + 12 * ground.forward_seconds + ground.measuring_seconds + _tail_seconds(tail, ground),
+        seconds=_cutting_seconds(trials, ground) + ground.measuring_seconds + _tail_seconds(tail, ground),
         settings={"left": left},
     )
 
@@ -133,8 +133,8 @@ def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: floa
             recipe=(_cut(left, way), Distill(**{"pass": "distill", "epochs": epochs}), *tail.passes),
             expected=_cut_ratios(trials, left, tail, way),
             chance=_chance(trials, way) * tail.chance,
-            seconds=12.0
-            + 12 * ground.forward_seconds
+            seconds=2.0
+            + _cutting_seconds(trials, ground)
             + epochs * ground.epoch_seconds()
             + ground.measuring_seconds
             + _tail_seconds(tail, ground),
@@ -223,6 +223,13 @@ def _cut_ratios(trials: Sequence[Trial], left: float, tail: Tail, way: Way) -> R
 def _chance(trials: Sequence[Trial], way: Way) -> float:
     """Between a rung that held and one that did not it is even; below all that held, as often as rungs did so far."""
     return 0.5 if find(trials, way.family) else way.chance
+
+
+def _cutting_seconds(trials: Sequence[Trial], ground: Ground) -> float:
+    """What may go is scored for the first cut; for the others that is known."""
+    if find(trials, "pruned", "taught", "shortened"):
+        return 4.0 + 6 * ground.forward_seconds
+    return 10.0 + 12 * ground.forward_seconds
 
 
 def _tail_seconds(tail: Tail, ground: Ground) -> float:

@@ -86,7 +86,9 @@ def _concluded(
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)
         first = original_as_finalist(judging, original, untouched, turn, bound)
     front = {one.name for one in pareto_front([ORIGINAL, *(one.final for one in final)])}
-    others = [one for one in final if one is not winner and one.delivered.trial.name in front]
+    # Who gave the recipes wants to see what became of them, whatever is better.
+    given = bool(opened.request.search and opened.request.search.given)
+    others = [one for one in final if one is not winner and (given or one.delivered.trial.name in front)]
     rest = sorted(others, key=lambda one: -gains[one.delivered.trial.name])
     return Ending(
         opened=opened,

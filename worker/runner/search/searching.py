@@ -9,6 +9,7 @@ from app.recipes.auto import Search
 from app.recipes.request import OptimizeRequest
 from worker.engine.search.agenda import Agenda, Next
 from worker.engine.search.explaining import figures
+from worker.engine.search.front import finalists
 from worker.engine.search.given import given_proposals
 from worker.engine.search.ground import Ground
 from worker.engine.search.proposals import Proposal, Trial
@@ -18,7 +19,7 @@ from worker.runner.search.best import BestSoFar
 from worker.runner.search.trying import Bench
 
 # What the last measurement of a finalist takes beyond its calls: fresh processes, loading, turns.
-FINALIST_SECONDS, FINALISTS = 7.0, 6
+FINALIST_SECONDS = 7.0
 # Of the budget, what measuring the finalists is left at least and at most.
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.4
 # And what the deployment check of the winner is left.
@@ -51,12 +52,11 @@ class Searcher:
     span: tuple[float, float]
     best: BestSoFar
     started: float = field(default_factory=time.monotonic)
-    measured: int = 0
-    """Trials that may become finalists."""
+    found: Found = field(default_factory=Found)
 
     def run(self) -> Found:
         """Raises OSError: the disk is full."""
-        found = Found()
+        found = self.found
         search = self.request.search or Search()
         agenda = Agenda(self.ground, search, self.bench.weights, self.request.seed)
         following = self._following(agenda, search)
@@ -66,7 +66,6 @@ class Searcher:
             seconds = min(max(least, OVERRUN * chosen.trial_seconds), self.seconds_left())
             tried = self.bench.attempt(chosen.proposal, seconds)
             found.trials.append(tried.trial)
-            self.measured += tried.trial.measured
             if tried.outcome is not None and tried.trial.measured:
                 found.outcomes[tried.trial.name] = tried.outcome
             attempt = _while_running(tried.trial)
@@ -81,7 +80,8 @@ class Searcher:
         budget = self.pacing.budget_seconds
         ground = self.ground
         calls = 4 * ground.call_seconds * ground.selection_samples
-        reserve = min(FINALISTS, self.measured + 1) * (FINALIST_SECONDS + min(calls, 20.0))
+        expected = 1 + len(finalists(self.found.trials, self.bench.weights))
+        reserve = expected * (FINALIST_SECONDS + min(calls, 20.0))
         checking = CHECKING * budget if self.request.deployment_check else 0.0
         measuring = min(MOST_RESERVE * budget, max(LEAST_RESERVE * budget, reserve))
         return self.pacing.seconds_left() - measuring - checking
