@@ -1,5 +1,6 @@
 """Attempts whose storage is full, has lost something, or does not do as it is told."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -70,7 +71,9 @@ def test_a_worker_without_storage_hands_its_job_on_unrun_and_spends_no_attempt(
 ) -> None:
     runner('os.write(int(os.environ[\'LATHE_EVENT_FD\']), b\'{"type": "phase", "phase": "running"}\\n\')')
     with database.session_scope() as session:
-        session.execute(update(ModelRow).values(size_bytes=1 << 62))  # so a result may be as large
+        # As large as the disk is, of which some is taken.
+        most = shutil.disk_usage(supervisor.settings.work_folder.parent).total
+        session.execute(update(ModelRow).values(size_bytes=most))
     job_id = add_optimization(database, model)
     supervisor.run(job_id)
     job = read_job(database, job_id)
