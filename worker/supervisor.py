@@ -20,6 +20,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
+from app.blobs.collection import discard
 from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import Database
@@ -315,8 +316,9 @@ class Supervisor:
         if not held.write(publish_all):
             # Ours may be the commit whose answer was lost: the files stay, and the collector knows if a row has them.
             raise LeaseLost
+        # The job is over, and a second copy or a checkpoint that stays is nothing to it: the collector finds it.
         for key in garbage:
-            self._discard(key)
+            discard(self.storage, key)
 
     def _store(self, held: Held, result: RunnerResult, folder: Path) -> tuple[list[StoredOutput], set[UUID]]:
         """The outputs, stored, and the blobs in whose place they come. Raises JobFailed, ResultNotStored."""
@@ -329,13 +331,6 @@ class Supervisor:
             if is_shortage(error):
                 raise ResultNotStored from error
             raise
-
-    def _discard(self, key: str) -> None:
-        """The job is over, and a second copy or a checkpoint that stays is nothing to it: the collector finds it."""
-        try:
-            self.storage.delete_sync(key)
-        except LatheError as error:
-            log.warning("garbage_left", key=key, error=error.detail)
 
     def _lost_copies(self, held: Held, stored: list[StoredOutput]) -> set[UUID]:
         """Blobs that should hold the bytes of an output, and do not."""

@@ -74,7 +74,7 @@ class GarbageCollector:
                 gone = _take_unused(session, timedelta(seconds=self._grace_seconds))
             # The row first: a file without a row is garbage, a row without a file would be a broken promise.
             for workspace_id, blob_id in gone:
-                self._delete(storage_key(workspace_id, blob_id))
+                discard(self._storage, storage_key(workspace_id, blob_id))
             removed += len(gone)
             if len(gone) < BATCH:
                 return removed
@@ -86,20 +86,21 @@ class GarbageCollector:
                 continue
             before, since = self._first_seen.get(file.key, (file, now))
             since = since if before == file else now
-            if now - since >= self._grace_seconds and self._delete(file.key):
+            if now - since >= self._grace_seconds and discard(self._storage, file.key):
                 removed += 1
             else:
                 seen[file.key] = file, since
         return removed
 
-    def _delete(self, key: str) -> bool:
-        """Whether it is gone: one that cannot be removed keeps nobody from the others."""
-        try:
-            self._storage.delete_sync(key)
-        except LatheError as error:
-            log.warning("garbage_left", key=key, error=error.detail)
-            return False
-        return True
+
+def discard(storage: Storage, key: str) -> bool:
+    """Whether it is gone: what cannot be removed now is garbage, and keeps nobody from anything else."""
+    try:
+        storage.delete_sync(key)
+    except LatheError as error:
+        log.warning("garbage_left", key=key, error=error.detail)
+        return False
+    return True
 
 
 def _take_unused(session: Session, grace: timedelta) -> list[tuple[UUID, UUID]]:

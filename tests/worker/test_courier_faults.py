@@ -92,17 +92,22 @@ def test_a_body_without_end_is_not_read(database: Database, inner: Settings, wor
     assert sum(sent) < 50_000_000
 
 
-def test_a_slow_receiver_holds_up_its_own_messages_alone(
-    database: Database, inner: Settings, workspace_id: UUID
-) -> None:
-    released = threading.Event()
+def answering_after(released: threading.Event) -> Callable[[BaseHTTPRequestHandler], None]:
+    """A receiver's answer, which it holds back."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         released.wait(20)
         status(200)(handler)
 
+    return answer
+
+
+def test_a_slow_receiver_holds_up_its_own_messages_alone(
+    database: Database, inner: Settings, workspace_id: UUID
+) -> None:
+    released = threading.Event()
     with (
-        receiver(answer) as slow,
+        receiver(answering_after(released)) as slow,
         receiver() as quick,
         running(Courier(with_webhooks(inner, timeout_seconds=30.0), database)),
     ):
@@ -122,15 +127,10 @@ def test_many_slow_receivers_of_one_workspace_take_no_turn_of_anothers(
 ) -> None:
     """More of them than a courier can wait for at once."""
     released = threading.Event()
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        released.wait(20)
-        status(200)(handler)
-
     with database.session_scope() as session:
         other = ensure_workspace(session, "another")
     with (
-        receiver(answer) as slow,
+        receiver(answering_after(released)) as slow,
         receiver() as quick,
         running(Courier(with_webhooks(inner, timeout_seconds=30.0), database)),
     ):

@@ -106,12 +106,18 @@ def test_what_is_younger_than_the_grace_is_left_alone(
     assert len(stored(storage)) == 2
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock of the collector, in its one place."""
+    clock = [1000.0]
+    monkeypatch.setattr("app.blobs.collection.time.monotonic", lambda: clock[0])
+    return clock
+
+
 def test_a_file_goes_once_it_was_seen_without_a_row_for_the_grace(
-    database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path, now: list[float]
 ) -> None:
     """However old it looks: a clock that was set ahead would make garbage of what is being written."""
-    now = [1000.0]
-    monkeypatch.setattr("app.blobs.collection.time.monotonic", lambda: now[0])
     _, late = (store(storage, tmp_path, workspace_id) for _ in range(2))
     collector = GarbageCollector(database, storage, grace_seconds=60)
     assert collector.collect() == 0
@@ -128,10 +134,8 @@ def test_a_file_goes_once_it_was_seen_without_a_row_for_the_grace(
 
 
 def test_a_file_that_is_still_written_is_no_garbage_however_long_that_takes(
-    database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path, now: list[float]
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("app.blobs.collection.time.monotonic", lambda: now[0])
     written = store(storage, tmp_path, workspace_id)
     collector = GarbageCollector(database, storage, grace_seconds=60)
     for size in range(3):

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import signal
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -68,17 +69,24 @@ async def test_a_stream_brings_every_event_once_and_ends_with_the_job(
     assert parse_stream(resumed.text) == events[10:]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
-def test_a_stream_ends_whole_when_the_api_stops(
-    number: signal.Signals, live_api: LiveApi, database: Database, writer: Headers
-) -> None:
-    """A client tells an end from a connection that broke; httpx raises where the last chunk is missing."""
+@contextmanager
+def a_stream(live_api: LiveApi, database: Database, writer: Headers) -> Iterator[Iterator[str]]:
+    """The lines of one of a running job, behind the first."""
     job_id = add_job(database)
     with database.session_scope() as session:
         assert lease.claim(session, job_id, "test", 45.0) is not None
     with live_api.client() as client, client.stream("GET", f"/v1/jobs/{job_id}/events", headers=writer) as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith("id: ")
+        yield lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
+def test_a_stream_ends_whole_when_the_api_stops(
+    number: signal.Signals, live_api: LiveApi, database: Database, writer: Headers
+) -> None:
+    """A client tells an end from a connection that broke; httpx raises where the last chunk is missing."""
+    with a_stream(live_api, database, writer) as lines:
         live_api.process.send_signal(number)
         assert [line for line in lines if line.startswith("data: ")]
     live_api.process.wait(timeout=20)
@@ -119,12 +127,7 @@ async def test_a_workspace_follows_no_more_jobs_at_once_than_it_may(
 
 def test_a_stream_ends_with_the_key_that_opened_it(live_api: LiveApi, database: Database, writer: Headers) -> None:
     prefix, _ = keys.split(writer["Authorization"].removeprefix("Bearer ")) or ("", "")
-    job_id = add_job(database)
-    with database.session_scope() as session:
-        assert lease.claim(session, job_id, "test", 45.0) is not None
-    with live_api.client() as client, client.stream("GET", f"/v1/jobs/{job_id}/events", headers=writer) as stream:
-        lines = stream.iter_lines()
-        assert next(lines).startswith("id: ")
+    with a_stream(live_api, database, writer) as lines:
         with database.session_scope() as session:
             assert revoke_key(session, prefix)
         assert [line for line in lines if line.startswith("data: ")]
