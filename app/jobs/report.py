@@ -101,7 +101,9 @@ class Layer(BaseModel):
     int8_ms: float | None = Field(default=None, description="Time of its kernel with everything in int8.")
     sqnr_db: float | None = Field(default=None, description="Signal to noise at its output: what was lost up to it.")
     sensitivity_db: float | None = Field(
-        default=None, description="Signal to noise at the model's outputs with this node alone in int8, where measured."
+        default=None,
+        description="Signal to noise at the model's outputs with this node alone in int8, before any training; null "
+        "where there was no time to measure it.",
     )
     weight: str | None = Field(default=None, description="The weight tensor that was pruned or factored.")
     sparsity: float | None = Field(

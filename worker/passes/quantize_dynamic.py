@@ -19,6 +19,7 @@ from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rounding import Rounding
+from worker.engine.int8.sensitivity import account
 from worker.engine.int8.unquantized import without_int8
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
@@ -76,14 +77,17 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
         manifest["replay"] = {**manifest["replay"], "without_int8": left.settled}
         return PassResult(left.model, left.modified, [*notes, left.note], manifest, layers)
     context.phase("quantizing")
-    made = dynamic_builder(work.prepared, work.rounding)(placement, context.scratch / "built")
+    build = dynamic_builder(work.prepared, work.rounding)
+    made = build(placement, context.scratch / "built")
     result = save_restored(made.load(), model, context.scratch / "result")
     context.progress(BUILT)
     executed = profile(result, context.timed_feed(), context.threads, context.scratch, PROFILING_SECONDS)
     sqnr = layer_sqnr_db(work.prepared, made, placement, context, LAYER_SAMPLES)
-    layers = layers_of(placement, executed, choice.unit_times, sqnr, {})
+    sensitivities, cut_short = account({}, work.prepared, placement, build, context)
+    layers = layers_of(placement, executed, choice.unit_times, sqnr, sensitivities)
     counts = Counter(unit.node.op_type for unit in placement.in_int8)
     notes.append("Quantized: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) + ".")
+    notes.extend(cut_short)
     manifest["operator_counts"] = {"before": before, "after": operator_counts(result.structure())}
     context.progress(1.0)
     return PassResult(result, True, notes, manifest, layers)

@@ -190,10 +190,10 @@ def test_what_no_dynamic_kernel_computes_stays_in_float(
 def test_every_node_in_int8_is_accounted_for(body: str, constants: dict[str, np.ndarray], tmp_path: Path) -> None:
     model = prepared(f"network (float[N,5,8] x) => (float[N,5,k] y) {{ {body} }}", w=normal(8, 4), **constants)
     result = _apply("quantize_static", model, tmp_path, {"x": normal(8, 5, 8)}, placement="kernels")
-    account = {layer.name: layer.sqnr_db for layer in result.layers if layer.planned == "int8"}
+    account = {layer.name: (layer.sqnr_db, layer.sensitivity_db) for layer in result.layers if layer.planned == "int8"}
     assert "MatMul_0" in account
     # Two or three roundings to 7 and 8 bits over ranges of their own.
-    assert all(sqnr is not None and sqnr > 25 for sqnr in account.values())
+    assert all(decibels is not None and decibels > 25 for both in account.values() for decibels in both)
 
 
 def test_a_pass_out_of_time_says_so(tmp_path: Path) -> None:
@@ -263,6 +263,9 @@ def test_products_left_in_float_are_replayed_to_the_same_bytes(tmp_path: Path, m
     assert account["query"].reason == "slower here"
     # Weights and activations in 8 bits over ranges of their own: 30 dB a product, and one stands behind others.
     assert all((account[name].sqnr_db or 0) > 20 for name in ("key", "value", "out"))
+    # Alone, each loses less at the outputs than all of them do.
+    together = min(layer.sqnr_db for layer in account.values() if layer.sqnr_db is not None)
+    assert all((account[name].sensitivity_db or 0) >= together for name in ("key", "value", "out"))
     assert all("Integer" in str(account[name].executed) for name in ("key", "value"))
 
 

@@ -7,6 +7,7 @@ from app.jobs.report import Layer
 from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
+from worker.engine.int8.sensitivity import account
 from worker.engine.int8.static_form import StaticForm
 from worker.engine.int8.verification import Executed, fused_unasked, not_fused
 from worker.engine.model_file import ModelFile
@@ -41,9 +42,10 @@ def deliver(form: StaticForm, made: ModelFile, source: ModelFile, context: PassC
     executed = profile(result, context.timed_feed(), context.threads, context.scratch, VERIFYING_SECONDS)
     sqnr = layer_sqnr_db(form.prepared, made, form.placement, context, LAYER_SAMPLES)
     counts = {"before": operator_counts(form.prepared.structure()), "after": operator_counts(result.structure())}
-    layers = layers_of(form.placement, executed, form.choice.unit_times, sqnr, form.sensitivities_db)
+    sensitivities, cut_short = account(form.sensitivities_db, form.prepared, form.placement, form.build, context)
+    layers = layers_of(form.placement, executed, form.choice.unit_times, sqnr, sensitivities)
     context.progress(1.0)
-    return Delivery(result, _verified(form.placement, executed), layers, counts)
+    return Delivery(result, _verified(form.placement, executed) + cut_short, layers, counts)
 
 
 def _verified(placement: Placement, executed: list[NodeTime]) -> list[str]:

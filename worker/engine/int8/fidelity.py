@@ -1,22 +1,16 @@
-"""How much of the original is left in a quantized file layer by layer, and which layer lost it."""
-
-import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+"""How much of the original is left in a quantized file layer by layer."""
 
 import numpy as np
 import onnx_ir as ir
 
 from worker.engine.calibration.observing import FLOAT, exposed_calls
-from worker.engine.fidelity import Power, measure_fidelity
+from worker.engine.fidelity import Power
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_addition
 from worker.engine.int8.units import Role, Unit
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import is_operator
 from worker.engine.pass_contract import PassContext
-
-LARGEST_SHARE_OF_TIME = 1 / 3
 
 
 def layer_sqnr_db(
@@ -47,33 +41,3 @@ def _observed(unit: Unit) -> ir.Value:
     """What comes out of a unit, its bias added where that is a node of its own."""
     add = bias_addition(unit) if is_operator(unit.node, "MatMul") and unit.role is Role.WEIGHTED else None
     return unit.output if add is None else add.outputs[0]
-
-
-def sensitivities_db(
-    prepared: ModelFile,
-    placement: Placement,
-    build: Callable[[Placement, Path], ModelFile],
-    context: PassContext,
-    samples: int,
-) -> dict[str, float]:
-    """SQNR at the model's outputs with one unit alone in int8, by name: low is sensitive.
-
-    Takes a third of the time that is left at most: what comes after needs the rest.
-    """
-    found: dict[str, float] = {}
-    started, allowed = time.monotonic(), context.seconds_left() * LARGEST_SHARE_OF_TIME
-    for number, unit in enumerate(placement.in_int8):
-        alone = Placement(placement.units, frozenset([unit.name]))
-        if time.monotonic() - started > allowed:
-            context.haste.cut_short = True
-            break
-        file = build(alone, context.scratch / f"alone-{number}")
-        found[unit.name] = measure_fidelity(prepared, file, context, np.arange(samples)).sqnr_db
-        for path in file.files():
-            path.unlink()
-    return found
-
-
-def most_sensitive_first(sensitivities: dict[str, float]) -> Iterable[str]:
-    """Names from the most to the least sensitive; equals by name."""
-    return sorted(sensitivities, key=lambda name: (sensitivities[name], name))

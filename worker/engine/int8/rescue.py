@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from worker.engine.fidelity import Fidelity, Floor, measure_fidelity
-from worker.engine.int8.fidelity import most_sensitive_first, sensitivities_db
 from worker.engine.int8.placement import Placement
+from worker.engine.int8.sensitivity import Limits, most_sensitive_first, sensitivities_db
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 
 SENSITIVE = "too much was lost with it in int8"
 SENSITIVITY_SAMPLES, TRIAL_SAMPLES = 4, 64
+# What comes after needs the rest.
+LARGEST_SHARE_OF_TIME = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,11 @@ def rescue(
     before = measure_fidelity(prepared, model, context, np.arange(TRIAL_SAMPLES))
     if before.holds(floor):
         return Rescue(placement, model, before, before)
-    found = sensitivities_db(prepared, placement, build, context, SENSITIVITY_SAMPLES)
-    worst = list(most_sensitive_first(found))
+    names = [unit.name for unit in placement.in_int8]
+    limits = Limits(SENSITIVITY_SAMPLES, context.seconds_left() * LARGEST_SHARE_OF_TIME)
+    found = sensitivities_db(prepared, names, placement, build, context, limits)
+    context.haste.cut_short |= len(found) < len(names)
+    worst = most_sensitive_first(found)
     best = Rescue(placement, model, before, before, found)
     # How many it takes: more than `low`, and fewer than `high`; it may take them all.
     low, high, trial = 0, len(worst) + 1, 0

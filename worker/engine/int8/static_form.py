@@ -102,6 +102,18 @@ class StaticForm:
         """The float model that the placement is of."""
         return self.preparation.model
 
+    def build(self, placement: Placement, folder: Path) -> ModelFile:
+        """Write some of its units into a folder, with its numbers.
+
+        Raises:
+            ValueError: nothing of the form is in int8.
+
+        """
+        numbers = self.numbers
+        if numbers is None:
+            raise ValueError("nothing of the form is in int8")
+        return builder(self.prepared, lambda _placement: numbers)(placement, folder)
+
 
 def static_form(model: ModelFile, config: StaticOptions, context: PassContext) -> StaticForm:
     """Notes say what was measured and chosen; the manifest holds every choice.
