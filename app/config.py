@@ -37,6 +37,10 @@ class ApiSettings(BaseSettings):
         default=4096, ge=0, description="An upload that arrives more slowly answers 408; 0: none is too slow."
     )
     slow_upload_grace_seconds: float = Field(default=60.0, gt=0, description="How long one may send nothing at all.")
+    min_download_bytes_per_second: int = Field(
+        default=4096, ge=0, description="Who takes an answer more slowly is cut off; 0: nobody is."
+    )
+    slow_download_grace_seconds: float = Field(default=60.0, gt=0, description="How long one may take nothing at all.")
     resumable_upload_seconds: float = Field(
         default=86400.0, gt=0, description="How long a resumable upload waits for its next bytes."
     )

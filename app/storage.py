@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 CHUNK_BYTES = 4 << 20
+# Of an answer, each of whose readers holds one.
+SENT_CHUNK_BYTES = 256 << 10
 PART_BYTES = 8 << 20  # of a multipart upload: S3 takes 10,000, so 80 GiB
 PARTS_AT_ONCE = 2  # what bounds the memory of one upload
 RETRY: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}  # of one request to a bucket
@@ -182,7 +184,7 @@ class Storage:
 
 async def _chunks(key: str, result: Any) -> AsyncIterator[bytes]:
     with translated(key):
-        async for chunk in result.stream(min_chunk_size=1 << 20):
+        async for chunk in result.stream(min_chunk_size=SENT_CHUNK_BYTES):
             yield bytes(chunk)
 
 

@@ -7,8 +7,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import iter_route_contexts
 from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from app.errors import Problem, ValidationFailed
+from app.slow_readers import Reader
 
 
 class Surface:
@@ -76,7 +78,15 @@ async def refuse_unknown_query(request: Request) -> None:
 
 
 class Api(FastAPI):
-    """The application, whose OpenAPI document has the shape of problems, which no route returns by itself."""
+    """The application, whose OpenAPI document has the shape of problems, which no route returns by itself; and whose
+    answers wait for nobody longer than they may.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Outside all layers, whose `send` is the server's own no more."""
+        if scope["type"] == "http":
+            send = Reader(send, self.state.settings.api).send
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

@@ -114,7 +114,9 @@ class Supervisor:
         if claim is None:
             return
         with (
-            structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt),
+            structlog.contextvars.bound_contextvars(
+                request_id=claim.request_id, job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt
+            ),
             self.tracing.span(
                 f"attempt {claim.kind}",
                 parent=claim.traceparent,

@@ -5,24 +5,23 @@ from collections.abc import AsyncIterator
 
 from app.config import ApiSettings
 from app.errors import TooSlow
+from app.patience import Patience
 
 
 async def steady(pieces: AsyncIterator[bytes], api: ApiSettings) -> AsyncIterator[bytes]:
     """The pieces, as long as they keep up with the slowest rate that is allowed; a rate of 0 allows every one.
 
-    Patience is an account in seconds: it begins with the grace, waiting spends it, and each byte earns what the slowest
-    rate gives it, up to the grace again. So a pause is allowed, and a fast beginning pays for no endless rest. Only
-    waiting for the client counts: a storage that is slow is not the client's fault.
+    Only waiting for the client counts: a storage that is slow is not the client's fault.
 
     Raises TooSlow.
     """
     rate, grace = api.min_upload_bytes_per_second, api.slow_upload_grace_seconds
     clock = asyncio.get_running_loop().time
-    patience, arrived_bytes = grace, 0
+    patience, arrived_bytes = Patience(rate, grace), 0
     while True:
         began = clock()
         try:
-            async with asyncio.timeout(patience if rate else None) as waiting:
+            async with asyncio.timeout(patience.seconds) as waiting:
                 piece = await anext(pieces, None)
         except TimeoutError:
             if not waiting.expired():
@@ -36,5 +35,5 @@ async def steady(pieces: AsyncIterator[bytes], api: ApiSettings) -> AsyncIterato
         if piece is None:
             return
         arrived_bytes += len(piece)
-        patience = min(grace, patience - (clock() - began) + len(piece) / (rate or 1))
+        patience.account(clock() - began, len(piece))
         yield piece

@@ -48,6 +48,7 @@ class Claim:
     attempt: int
     max_attempts: int
     traceparent: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def claim(
             JobRow.attempt,
             JobRow.max_attempts,
             JobRow.traceparent,
+            JobRow.request_id,
         )
     ).one_or_none()
     if row is None:

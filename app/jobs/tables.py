@@ -29,6 +29,7 @@ from uuid_utils.compat import uuid7
 from app.access.tables import WorkspaceRow
 from app.database import Base
 from app.datasets.tables import DatasetRow
+from app.logs import current_request_id
 from app.models.tables import ModelRow
 from app.tracing import current_traceparent
 
@@ -81,6 +82,8 @@ class JobRow(Base):
     version: Mapped[int] = mapped_column(BigInteger, default=0)
     # The span of the request that submitted it, where requests are traced: attempts at it belong to the same trace.
     traceparent: Mapped[str | None] = mapped_column(Text, default=current_traceparent)
+    # The id of that request, which the log has of its attempts as well.
+    request_id: Mapped[str | None] = mapped_column(Text, default=current_request_id)
 
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     verdict: Mapped[dict[str, Any] | None] = mapped_column(JSONB)

@@ -1,16 +1,19 @@
 """A supervisor, and what it is given to do."""
 
+import io
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+import structlog
 
 from app.config import Settings
 from app.database import Database
+from app.logs import configure_logs
 from app.models.tables import ModelRow
 from app.storage import Storage
 from tests.worker import networks
@@ -36,6 +39,16 @@ def supervisor(settings: Settings, database: Database, tmp_path: Path) -> Superv
 def model(supervisor: Supervisor, database: Database, tmp_path: Path) -> UUID:
     content = networks.convnet().SerializeToString()
     return store_upload(database, supervisor.storage, ModelRow, content, tmp_path, name="convnet")
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What the worker's log gets, as it would be written."""
+    written = io.StringIO()
+    configure_logs(as_json=True)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(written))
+    yield written
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -5,30 +5,18 @@ from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
-import structlog
 from pydantic import SecretStr
 from sqlalchemy import make_url, text
 
 from app.config import Settings
 from app.database import Database
 from app.jobs.states import JobState
-from app.logs import configure_logs
 from app.schema import METADATA
 from tests.app.jobs.factories import read_job
 from tests.worker.attempts import add_optimization
 from worker.supervisor import Supervisor
 
 PLANTED = ("planted-hmac-0123456789-abcdefghij", "planted-database-4711", "planted/storage+secret/4714")
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What the worker's log gets, as it would be written."""
-    written = io.StringIO()
-    configure_logs(as_json=True)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(written))
-    yield written
-    structlog.reset_defaults()
 
 
 @pytest.fixture

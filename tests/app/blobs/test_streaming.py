@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.blobs.tables import BlobRow
@@ -194,3 +195,57 @@ def test_a_client_that_pauses_and_keeps_up_is_served(start_api: Callable[..., Li
             time.sleep(0.2)
             connection.sendall(bytes(2000))
         assert connection.recv(64).startswith(b"HTTP/1.1 201 ")
+
+
+STORED = 4 * MEBIBYTE
+SLOW_READERS = {"LATHE_API_MIN_DOWNLOAD_BYTES_PER_SECOND": "100000", "LATHE_API_SLOW_DOWNLOAD_GRACE_SECONDS": "1"}
+
+
+def open_download(api: LiveApi, writer: Headers, path: str) -> socket.socket:
+    """A connection with a download asked for, of which nothing is read."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect(str(api.address))
+    connection.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: lathe\r\nAuthorization: {writer['Authorization']}\r\n\r\n".encode()
+    )
+    return connection
+
+
+def open_connections(api: LiveApi) -> int:
+    """How many the API holds, beside the socket that it listens on."""
+    sockets = psutil.Process(api.process.pid).net_connections("unix")
+    return sum(one.laddr == str(api.address) for one in sockets) - 1
+
+
+def stored_model(api: LiveApi, writer: Headers) -> str:
+    with api.client() as client:
+        headers = writer | {"Content-Type": "application/octet-stream"}
+        shown = client.post("/v1/models?name=x", content=pieces(STORED), headers=headers).json()
+    return f"/v1/models/{shown['id']}/content"
+
+
+def test_clients_that_read_next_to_nothing_are_cut_off_and_cost_no_memory(
+    start_api: Callable[..., LiveApi], writer: Headers
+) -> None:
+    api = start_api(**SLOW_READERS)
+    path = stored_model(api, writer)
+    before = peak_bytes(api)
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(open_download(api, writer, path)) for _ in range(50)]
+        begun = [one.recv(1) for one in connections]
+        assert begun == [b"H"] * 50
+        wait_until(lambda: open_connections(api) == 0)
+        taken = [sum(len(piece) for piece in iter(lambda one=one: received(one), b"")) for one in connections]
+    assert max(taken) < STORED
+    assert peak_bytes(api) - before < 32 * MEBIBYTE  # a chunk of 256 KiB and a piece of it for each are 16
+
+
+def test_a_client_that_reads_slowly_and_keeps_up_is_served(start_api: Callable[..., LiveApi], writer: Headers) -> None:
+    api = start_api(**SLOW_READERS)
+    with open_download(api, writer, stored_model(api, writer)) as connection:
+        taken = 0
+        while taken < STORED:
+            time.sleep(0.02)  # 3 MB a second, for longer than the grace
+            taken += len(connection.recv(65536))
+        assert taken > STORED
