@@ -10,6 +10,7 @@ system's to take back. Prints a markdown table.
 import argparse
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import numpy as np
 
 from benchmarks import ours
 from benchmarks.children import run_in_child
+from benchmarks.comparing import say
 from benchmarks.digit_images import read_digits
 from benchmarks.subjects import LABELS
 from benchmarks.tables import MIB
 from benchmarks.tasks import write_arrays
 
 NETWORK = "digits-student-residual"
-FEW, TIMES = 2000, 20
+FEW, TIMES = 400, 20
 CALIBRATING = 64
 RECIPES: dict[str, dict[str, Any]] = {
     "fine_tune": {"epochs": 1},
@@ -57,45 +59,48 @@ def own_bytes() -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
 
 
-def measure(mnist: Path, threads: int) -> list[str]:
-    """Rows of the table.
+def measure(mnist: Path, threads: int) -> Iterator[str]:
+    """Rows of the table, each as soon as it is measured.
 
     Raises:
         ChildFailed: one could not be trained.
 
     """
-    images, labels = read_digits(mnist)
-    lines = [
-        f"| pass | own MiB, {FEW} samples | {FEW * TIMES} samples | ratio | s |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    yield f"| pass | own MiB, {FEW} samples | {FEW * TIMES} samples | ratio | s |"
+    yield "| --- | --- | --- | --- | --- |"
     with tempfile.TemporaryDirectory(prefix="lathe-bench-") as name:
         folder = Path(name)
-        model = folder / "model.onnx"
-        named = {"name": NETWORK, "digits": str(mnist), "target": str(model), "seed": 0}
-        run_in_child("benchmarks.digit_training:write_untrained", named)
-        for count in (FEW, FEW * TIMES):
-            rows = np.arange(count) % len(images)
-            write_arrays(folder / str(count), {"image": images[rows], LABELS: labels[rows]})
-        write_arrays(folder / "calibration", {"image": images[:CALIBRATING]})
+        _write_inputs(mnist, folder)
         for which, arguments in RECIPES.items():
-            found = []
-            for count in (FEW, FEW * TIMES):
-                task = {
-                    "model": str(model),
-                    "original": str(model),
-                    "calibration": str(folder / "calibration"),
-                    "training": str(folder / str(count)),
-                    "target": str(folder / "made.onnx"),
-                    "threads": threads,
-                }
-                asked = {"task": task, "recipe": [{"pass": which, **arguments}]}
-                found.append(run_in_child("benchmarks.training_memory:train", asked).value)
-            few, many = found
-            ratio = many["most"] / few["most"]
-            sizes = f"{few['most'] / MIB:.0f} | {many['most'] / MIB:.0f} | {ratio:.2f}"
-            lines.append(f"| `{which}` | {sizes} | {few['seconds']:.0f}, {many['seconds']:.0f} |")
-    return lines
+            recipe = [{"pass": which, **arguments}]
+            few, many = (_trained(folder, count, recipe, threads) for count in (FEW, FEW * TIMES))
+            sizes = f"{few['most'] / MIB:.0f} | {many['most'] / MIB:.0f} | {many['most'] / few['most']:.2f}"
+            yield f"| `{which}` | {sizes} | {few['seconds']:.0f}, {many['seconds']:.0f} |"
+
+
+def _write_inputs(mnist: Path, folder: Path) -> None:
+    """The network and its data, both numbers of samples in folders of that name."""
+    images, labels = read_digits(mnist)
+    named = {"name": NETWORK, "digits": str(mnist), "target": str(folder / "model.onnx"), "seed": 0}
+    run_in_child("benchmarks.digit_training:write_untrained", named)
+    for count in (FEW, FEW * TIMES):
+        rows = np.arange(count) % len(images)
+        write_arrays(folder / str(count), {"image": images[rows], LABELS: labels[rows]})
+    write_arrays(folder / "calibration", {"image": images[:CALIBRATING]})
+
+
+def _trained(folder: Path, count: int, recipe: list[dict[str, Any]], threads: int) -> dict[str, Any]:
+    """What `train` says of so many samples, in a process of its own."""
+    task = {
+        "model": str(folder / "model.onnx"),
+        "original": str(folder / "model.onnx"),
+        "calibration": str(folder / "calibration"),
+        "training": str(folder / str(count)),
+        "target": str(folder / "made.onnx"),
+        "threads": threads,
+    }
+    found: dict[str, Any] = run_in_child("benchmarks.training_memory:train", {"task": task, "recipe": recipe}).value
+    return found
 
 
 def main() -> None:
@@ -103,7 +108,8 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, required=True, help="the folder of MNIST's test set: two files, t10k-*")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
-    print("\n".join(measure(asked.mnist.resolve(), asked.threads)))
+    for line in measure(asked.mnist.resolve(), asked.threads):
+        say(line)
 
 
 if __name__ == "__main__":

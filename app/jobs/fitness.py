@@ -74,6 +74,12 @@ def _check_order(recipe: Recipe) -> None:
                 "does to the job's model would be thrown away.",
                 remedy=f"Put `{config.pass_}` first.",
             )
+        if earlier.name == "prune_unstructured" and entry.fits_weights:
+            raise PassMisplaced(
+                f"The pass `{config.pass_}` fits weights anew: the zeros that `prune_unstructured` makes before it "
+                "would be gone.",
+                remedy=f"Put `{config.pass_}` first.",
+            )
         if earlier.lowers_precision and earlier.name in {*entry.not_after, entry.name}:
             raise PassMisplaced(
                 f"The pass `{config.pass_}` finds nothing to do behind `{before.pass_}`.",

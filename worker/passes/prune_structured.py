@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def _given(work: Work, given: Sequence[GivenUnits | GivenBlock]) -> Removal:
 
 
 def _so_many_blocks(work: Work, count: int) -> Removal:
-    steps = [step for found, _ in zip(_steps(work), range(count), strict=False) for step in found]
+    steps = [step for found in islice(_steps(work), count) for step in found]
     missed = f"{count} blocks were to go; {len(steps)} could."
     return Removal(work.without(steps), Timed(Choice({}), [missed] if 0 < len(steps) < count else []))
 

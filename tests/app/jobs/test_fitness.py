@@ -149,6 +149,12 @@ REFUSALS = [
         recipe=[{"pass": "quantize_weights"}, *GRAPH, *PRUNE],
     ),
     Refusal("prune-after-float16", PassMisplaced, "`convert_float16`", recipe=[{"pass": "convert_float16"}, *PRUNE]),
+    Refusal(
+        "what-fits-weights-after-zeros",
+        PassMisplaced,
+        "the zeros that `prune_unstructured`",
+        recipe=[*PRUNE, *GRAPH, {"pass": "prune_structured", "ratio": 0.5}],
+    ),
     Refusal("compile-for-a-gpu", DeviceNotServed, "`cuda`", recipe=COMPILE, body={"target": {"device": "cuda"}}),
     Refusal("training-without-data", DataRequired, "`distill` needs training data", recipe=DISTILL),
     Refusal("pruning-with-training-without-data", DataRequired, "needs training data", recipe=PRUNE_AND_TRAIN),

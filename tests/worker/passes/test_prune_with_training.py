@@ -103,8 +103,11 @@ def test_weights_that_are_frozen_are_pruned_all_the_same(model: ModelFile, tmp_p
 
 
 @pytest.mark.parametrize("after", [1, 8], ids=["while-zeros-grow", "behind-that"])
-def test_a_run_that_was_killed_ends_with_the_same_bytes(after: int, model: ModelFile, tmp_path: Path) -> None:
-    arguments = {"sparsity": 0.8, "scope": "global", "training": TRAINING}
+@pytest.mark.parametrize("frozen", [[], ["head.weight"]], ids=["all-trained", "one-frozen"])
+def test_a_run_that_was_killed_ends_with_the_same_bytes(
+    frozen: list[str], after: int, model: ModelFile, tmp_path: Path
+) -> None:
+    arguments = {"sparsity": 0.8, "scope": "global", "training": {**TRAINING, "freeze": frozen}}
     whole = Job(tmp_path / "whole").run("prune_unstructured", model, **arguments)
     with pytest.raises(Killed):
         Job(tmp_path / "killed", checkpoints=Kept(tmp_path / "kept", after)).run(

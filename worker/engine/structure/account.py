@@ -40,7 +40,7 @@ def widths(rest: Rest, choice: Choice) -> list[str]:
     for group in groups:
         count = len(choice.removed.get(group.name, ()))
         if count:
-            what = "heads" if group.rows_a_unit > 1 else "units"
+            what = "heads" if group.run > 1 else "units"
             left.append(f"{group.name} {group.width - count + group.frozen} of {group.width + group.frozen} {what}")
     return [first, f"Left: {'; '.join(left)}."]
 

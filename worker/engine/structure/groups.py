@@ -19,6 +19,8 @@ from worker.engine.structure.wiring import Slot, Wiring
 NOT_READ = "no product reads it"
 ALONE = "its only unit"
 EXCLUDED = "excluded by the recipe"
+# Neither the number of a unit nor the -1 of where none lies.
+NO_UNIT = -2
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +51,14 @@ class Group:
         return len(self.roots)
 
     @property
-    def rows_a_unit(self) -> float:
-        """Positions that a unit holds of what the first producer makes: more than one of a head."""
-        first = self.producers[0]
-        return float((first.units >= 0).sum()) / self.width / first.slot.copies
+    def run(self) -> int:
+        """Of what the first producer makes, neighbours that one unit holds: 64 of a head that is so wide, 1 of two
+        halves side by side.
+        """
+        units = self.producers[0].units
+        starts = np.flatnonzero(np.diff(units, prepend=NO_UNIT))
+        lengths = np.diff(np.append(starts, len(units)))
+        return int(np.gcd.reduce(lengths[units[starts] >= 0]))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Which units go: by a share, or as many as a target of multiply-accumulates asks for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,10 +41,9 @@ class Limits:
 
     def count(self, group: Group, wanted: int) -> int:
         """How many units of `group` go where `wanted` are to: no more, so that a width is left that kernels like."""
-        if group.rows_a_unit > 1:
-            step = 1  # a head is as wide as kernels like by itself
-        else:
-            step = self.multiple or next((step for width, step in MULTIPLES if group.width + group.frozen >= width), 1)
+        multiple = self.multiple or next((step for width, step in MULTIPLES if group.width + group.frozen >= width), 1)
+        # Of neighbours that one unit holds, as a head does, each counts.
+        step = multiple // math.gcd(multiple, group.run)
         most = min(int(group.width * self.most_share), group.width - LEAST_UNITS)
         whole = group.width + group.frozen
         left = -(-(whole - min(wanted, most)) // step) * step

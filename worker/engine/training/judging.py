@@ -26,7 +26,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """A metric that counts: of each sample of a call, 0 to 1 or NaN, which is not counted. More is better."""
+    """A metric that counts: of each sample of a call, 1 at best, or NaN, which is not counted. More is better."""
 
     name: str
     measure: Callable[[Mapping[str, torch.Tensor], Batch], np.ndarray]
@@ -49,11 +49,11 @@ class Judgement:
         return other is None or not np.isfinite(other.loss) or self._rank() > other._rank()
 
     def improves_on(self, before: "Judgement") -> bool:
-        """Whether it is worth other weights than those of before: by the metric, where one decides; a few rounded bits
-        of the loss are not.
+        """Whether it is worth other weights than those of before: by the metric, where one decides and differs; a few
+        rounded bits of the loss are not.
         """
-        if self.decides and self.value is not None and before.value is not None:
-            return self.better_than(before) and self.value > before.value
+        if self.decides and self.value is not None and before.value is not None and self.value != before.value:
+            return self.better_than(before)
         return self.better_than(before) and before.loss - self.loss > max(LEAST_GAIN, LEAST_SHARE * abs(before.loss))
 
     def _rank(self) -> tuple[float, ...]:

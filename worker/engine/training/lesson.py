@@ -4,8 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+import numpy as np
+
 from app.recipes.training import TeachingOptions, TrainingOptions
+from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
+from worker.engine.nodes import constant
 from worker.engine.pass_contract import PassContext
 from worker.engine.trainable.importing import plain_graph
 from worker.engine.training.batches import Batches, Split, split
@@ -72,6 +76,15 @@ class Lesson:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def _uploaded(context: PassContext, student: Student) -> dict[str, np.ndarray]:
+    """The weights that the student has from the model as it was uploaded, by name."""
+    if context.original is None or context.original == student.file:
+        return {}
+    initializers = read_graph(context.original).graph.initializers
+    arrays = {name: constant(initializers.get(name)) for name in student.tensors}
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
 def plan_lesson(
     student: Student, options: TrainingOptions, context: PassContext, teacher: ModelFile | None = None
 ) -> Lesson:
@@ -108,7 +121,7 @@ def plan_lesson(
         Batches(student.feeds, samples, options.batch_size, context.seed, device, targets, asked)
         for samples in (parts.training, parts.held_out)
     )
-    zeros = zeros_of(student.tensors) if options.keep_zeros else {}
+    zeros = zeros_of(student.tensors, _uploaded(context, student)) if options.keep_zeros else {}
     return Lesson(
         student=student,
         options=options,

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
+from worker.engine.trainable.arrays import array_from
 from worker.engine.training.hooks import Hooks
 from worker.engine.training.optimizers import is_matrix
 
@@ -30,11 +32,22 @@ class Masks(Hooks):
                 tensors[name].masked_fill_(~self.kept[name], 0.0)
 
 
-def zeros_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Masks of the matrices and filters that were pruned: `LEAST_ZEROS` of them and more are exactly zero."""
+def zeros_of(
+    tensors: Mapping[str, torch.Tensor], before: Mapping[str, np.ndarray] | None = None
+) -> dict[str, torch.Tensor]:
+    """Masks of the matrices and filters that were pruned: something is zero that was not `before`, or `LEAST_ZEROS` of
+    them and more are; not all, as of those that have yet to learn anything.
+    """
     found = {}
     for name, tensor in tensors.items():
         kept = tensor.detach() != 0
-        if is_matrix(tensor) and float((~kept).float().mean()) >= LEAST_ZEROS:
-            found[name] = kept
+        share = float((~kept).float().mean())
+        if is_matrix(tensor) and 0.0 < share < 1.0:
+            was = (before or {}).get(name)
+            if share >= LEAST_ZEROS or (was is not None and _are_fewer(array_from(kept), was != 0)):
+                found[name] = kept
     return found
+
+
+def _are_fewer(kept: np.ndarray, were: np.ndarray) -> bool:
+    return kept.shape == were.shape and bool((were & ~kept).any())

@@ -94,8 +94,8 @@ class Lessons:
             return normalized_error(wanted, found)
         scores = log_probabilities(wanted) if one.probabilities else wanted
         soft = divergence(scores, found, self.weights.temperature, one.reading.axis)
-        # A shift of all scores is no matter to a softmax; to numbers it is.
-        return soft if one.reading.certain else soft + normalized_error(wanted, found)
+        # A shift of all scores is no matter to a softmax; to numbers it is. Probabilities are no numbers for scores.
+        return soft if one.reading.certain or one.probabilities else soft + normalized_error(wanted, found)
 
 
 def _hard(one: Hard, rows: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:

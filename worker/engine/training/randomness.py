@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 # The first number of a key says what is drawn.
-SPLIT, ORDER, STEP = range(3)
+SPLIT, ORDER, STEP, STATISTICS = range(4)
 # cuBLAS repeats its results only with a workspace of fixed size.
 CUBLAS_VARIABLE, CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 

@@ -1,6 +1,6 @@
 """The metric that counts samples, where outputs are such that one does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,23 +13,57 @@ from worker.engine.training.objective import Hard, Lessons, Soft
 
 
 def score_of(lessons: Lessons) -> Score | None:
-    """Top-1 where labels number classes: it decides. Else how often student and teacher have the same top class."""
-    hard = next((one for one in lessons.hard if one.target.axis is not None), None)
-    if hard is not None:
-        return Score("top1", _Right(hard), decides=True)
+    """Top-1 where labels number classes: it decides, unless other labels are numbers, of which it knows nothing. The
+    share of their variance that is explained, R2, where all are numbers. Without labels how often student and teacher
+    have the same top class.
+    """
+    classes = [one for one in lessons.hard if one.target.axis is not None]
+    if classes:
+        return Score("top1", _Right(classes), decides=len(classes) == len(lessons.hard))
+    if lessons.hard:
+        return Score("r2", _Explained(lessons.hard), decides=False)
     soft = next((one for one in lessons.soft if one.reading.axis is not None), None)
     return None if soft is None else Score("agreement", _Agreeing(soft), decides=False)
 
 
 class _Right:
-    """Of each sample the share of its labels that have the highest score."""
+    """Of each sample the share of its labels that have the highest score, the mean over outputs."""
 
-    def __init__(self, hard: Hard) -> None:
+    def __init__(self, hard: Sequence[Hard]) -> None:
         self.hard = hard
 
     def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> np.ndarray:
-        labels = array_from(batch.labels[self.hard.target.output])
-        return top_k(array_from(batch.rows(made[self.hard.reading.value])), labels, 1)
+        shares = [
+            top_k(array_from(batch.rows(made[one.reading.value])), array_from(batch.labels[one.target.output]), 1)
+            for one in self.hard
+        ]
+        return _mean(shares)
+
+
+class _Explained:
+    """Of each sample 1 less its squared error over the variance of the labels, the mean over outputs."""
+
+    def __init__(self, hard: Sequence[Hard]) -> None:
+        self.hard = hard
+
+    def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> np.ndarray:
+        found = []
+        for one in self.hard:
+            answers = array_from(batch.rows(made[one.reading.value])).astype(np.float64)
+            labels = array_from(batch.labels[one.target.output]).reshape(answers.shape)
+            errors = np.where(np.isfinite(labels), np.square(answers - labels), np.nan)
+            found.append(1 - _mean(list(errors.reshape(len(errors), -1).T)) / one.target.variance)
+        return _mean(found)
+
+
+def _mean(each: Sequence[np.ndarray]) -> np.ndarray:
+    """Of arrays `(n,)`, entry by entry, without NaN; NaN where there is nothing else."""
+    stacked = np.stack(each)
+    known = np.isfinite(stacked)
+    count = known.sum(axis=0)
+    total = np.where(known, stacked, 0.0).sum(axis=0)
+    means: np.ndarray = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return means
 
 
 class _Agreeing:

@@ -110,6 +110,8 @@ class Sparsity(Masks):
         self.reached = bool(state[REACHED])
         kept = {name.removeprefix(KEPT): mask for name, mask in state.items() if name.startswith(KEPT)}
         self.kept = {name: mask.to(self.device) for name, mask in kept.items()}
+        # Those that are trained come with their zeros; these begin anew.
+        self.constrain(self.frozen)
 
 
 def train_sparse(model: ModelFile, places: Sequence[Place], config: PruneUnstructured, context: PassContext) -> Sparse:

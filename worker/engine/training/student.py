@@ -135,6 +135,8 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
     if unknown:
         notes.append(f"`freeze` names weights that the model does not train: {', '.join(unknown[:10])}.")
     module.to(_device(context))
+    if context.device == "cuda" and module.device.type == "cpu":
+        notes.append("Trained on the processor: torch finds no GPU here.")
     tensors = {name: module.held()[name] for name in tensors}
     return Student(model, module, feeds, tensors, frozen, notes, parted.origins)
 

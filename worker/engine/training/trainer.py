@@ -13,6 +13,7 @@ A step depends on the weights, the seed and its own number alone: Dropout and th
 the learning rate is a function of the step. So training that went on from a checkpoint ends with the same bytes.
 """
 
+import itertools
 import math
 import shutil
 import time
@@ -32,11 +33,15 @@ from worker.engine.training.averaging import Average
 from worker.engine.training.batches import Batches
 from worker.engine.training.hooks import Hooks
 from worker.engine.training.judging import Judge, Judgement, Objective
-from worker.engine.training.randomness import STEP, seed_torch
+from worker.engine.training.randomness import STATISTICS, STEP, seed_torch
 from worker.engine.training.schedules import learning_rate_share
 
 # A checkpoint is written behind every epoch, and within one that takes longer than this.
 CHECKPOINT_SECONDS = 300.0
+MOST_LEFT_OUT = 20
+# A step usually keeps 0.9 of old statistics: so many on, nothing is left of before training, and after so many more
+# with the same weights next to nothing of others.
+REFRESHED_STEPS, REFRESHING_STEPS = 50, 20
 TIME, PATIENCE, DIVERGED = "time", "patience", "diverged"
 Tensors = dict[str, torch.Tensor]
 
@@ -65,6 +70,8 @@ class Standing:
     best: dict[str, Any] | None = None
     kept: int = 0
     since_kept: int = 0
+    left_out: int = 0
+    """Steps in a row that were, as their gradient was no number."""
     stopped: str | None = None
 
 
@@ -188,7 +195,7 @@ class Trainer:
         return True
 
     def _step(self, number: int, samples: np.ndarray) -> bool:
-        """One step down the gradient of these samples; False, and nothing done, where that is no number."""
+        """One step down the gradient of these samples; False, and nothing done, where the loss is no number."""
         standing, tensors = self.standing, self.subject.tensors
         total = standing.epoch * self.batches.steps + number
         self.hooks.step(total, tensors)
@@ -204,21 +211,26 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + float(term.detach()) * len(batch.samples)
         if not math.isfinite(sums["loss"]):
             return False
+        standing.sums = sums
         self.hooks.gradients(tensors)
-        if self.options.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
+        longest = math.inf if self.options.clip_norm is None else self.options.clip_norm
+        if not math.isfinite(float(torch.nn.utils.clip_grad_norm_(self.parameters, longest))):
+            # The root of 0 has no slope. One such step is left out; many in a row say that nothing can be learned.
+            standing.left_out += 1
+            return standing.left_out < MOST_LEFT_OUT
+        standing.left_out = 0
         self.optimizer.step()
         self.hooks.constrain(tensors)
         self.average.update(tensors, total)
         if self.average.tensors:
             self.hooks.constrain(self.average.tensors)
-        standing.sums = sums
         return True
 
     def _judge(self) -> None:
         """The epoch that ended: into the history, and kept where it is the best so far."""
         standing = self.standing
         with self.average.in_place_of(self.subject.tensors):
+            self._refresh_statistics()
             judgement = self.judge()
             best = None if standing.best is None else Judgement(**standing.best)
             if self.hooks.settled():
@@ -247,6 +259,19 @@ class Trainer:
         )
         if self.options.patience is not None and standing.since_kept >= self.options.patience:
             standing.stopped = PATIENCE
+
+    def _refresh_statistics(self) -> None:
+        """Let running statistics see training data once more: after few steps they are still those of other weights."""
+        running = any(not tensor.requires_grad for tensor in self.subject.tensors.values())
+        if not running or (self.standing.epoch + 1) * self.batches.steps >= REFRESHED_STEPS:
+            return
+        self.subject.module.train()
+        seed_torch(self.context.seed, STATISTICS, self.standing.epoch)
+        order = itertools.cycle(self.batches.epoch(self.standing.epoch))
+        with torch.no_grad():
+            for samples in itertools.islice(order, REFRESHING_STEPS):
+                for batch in self.batches.calls(samples):
+                    self.subject.module(batch.feed, self.objective.wanted)
 
     def _save(self) -> None:
         tensors = {f"weight/{name}": one for name, one in self.moved.items()}

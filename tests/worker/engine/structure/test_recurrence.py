@@ -147,7 +147,7 @@ def test_hidden_units_go_with_their_gates_and_with_what_reads_them(case: Case, t
         return " ".join(part.slot.weight.name for part in parts)
 
     assert [(weights(one.producers), weights(one.consumers), one.width) for one in structure.groups] == case.groups
-    assert all(group.rows_a_unit == 1 for group in structure.groups)
+    assert all(group.run == 1 for group in structure.groups)
     assert set(structure.reasons.values()) == case.reasons
 
 

@@ -36,10 +36,13 @@ class Line(nn.Module):
         super().__init__()
         self.weight, self.scale = nn.Parameter(torch.zeros(2, 6)), nn.Parameter(torch.ones(()))
         self.mean = torch.zeros(2)
+        self.looked = 0
+        """Calls in training mode that nothing is learned from."""
 
     def forward(self, feed: Mapping[str, torch.Tensor], _wanted: list[str]) -> dict[str, torch.Tensor]:
         made = nn.functional.dropout(feed["x"], 0.1, self.training) @ self.weight.T * self.scale
         if self.training:
+            self.looked += not torch.is_grad_enabled()
             self.mean.lerp_(made.detach().mean(dim=0), 0.1)
         return {"y": made}
 
@@ -115,7 +118,7 @@ def _train(
     scratch: Path, hooks: Hooks | None = None, checkpoints: Checkpoints | None = None, **arguments: Any
 ) -> tuple[Trained, Line, list[str]]:
     scratch.mkdir(parents=True)
-    deadline = arguments.pop("deadline", float("inf"))
+    deadline, objective = arguments.pop("deadline", float("inf")), arguments.pop("objective", Distance())
     options = FineTune.model_validate(
         {"pass": "fine_tune", "epochs": 5, "batch_size": 32, "learning_rate": 0.05, "patience": None} | arguments
     )
@@ -127,7 +130,7 @@ def _train(
     batches, held_out = (Batches(FEEDS, one, 32, 0, cpu) for one in (parts.training, parts.held_out))
     subject, judge = Subject(line, line.tensors(), rates={"scale": 0.1}), Judge(line, Distance(), held_out)
     with repeatable(threads=1):
-        trained = Trainer(subject, Distance(), batches, judge, options, context, "this", hooks).run()
+        trained = Trainer(subject, objective, batches, judge, options, context, "this", hooks).run()
     return trained, line, logs
 
 
@@ -241,6 +244,36 @@ def test_weights_of_before_stay_where_training_diverges(tmp_path: Path) -> None:
     assert not trained.improved
     assert not np.isfinite(line.weight.detach().numpy()).all() or line.weight.abs().max() > 1e6
     assert torch.equal(trained.state["weight"], torch.zeros(2, 6))
+
+
+@pytest.mark.parametrize(("epochs", "refreshed"), [pytest.param(1, 1, id="short"), pytest.param(10, 8, id="longer")])
+def test_statistics_of_few_steps_see_data_once_more(epochs: int, refreshed: int, tmp_path: Path) -> None:
+    """An epoch is six steps here: those of eight are fewer than it takes to forget what was before training."""
+    trained, line, _ = _train(tmp_path / "run", epochs=epochs)
+    assert trained.standing.epoch == epochs
+    assert line.looked == refreshed * training.REFRESHING_STEPS
+
+
+class Rooted(Distance):
+    """With the root of 0 beside it, whose slope is no number, wherever one of these samples is learned from."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+    def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+        found = super().__call__(made, batch)
+        rooted = bool((batch.samples < self.samples).any())
+        return {"loss": found["loss"] + (0 * made["y"].sum()).sqrt()} if rooted else found
+
+
+@pytest.mark.parametrize(
+    ("samples", "stopped"), [pytest.param(1, None, id="now-and-then"), pytest.param(COUNT, "diverged", id="always")]
+)
+def test_a_gradient_that_is_no_number_is_left_out(samples: int, stopped: str | None, tmp_path: Path) -> None:
+    trained, line, _ = _train(tmp_path / "run", objective=Rooted(samples), epochs=8)
+    assert trained.standing.stopped == stopped
+    assert trained.improved is (stopped is None)
+    assert torch.isfinite(line.weight).all()
 
 
 def test_no_time_at_all_is_said(tmp_path: Path) -> None:

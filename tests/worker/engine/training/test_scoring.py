@@ -1,0 +1,78 @@
+"""What of held-out samples is counted, and which epoch is therefore kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from worker.engine.training.batches import Batch
+from worker.engine.training.judging import Judgement
+from worker.engine.training.objective import Hard, Lessons, Soft, Weights
+from worker.engine.training.readings import Reading
+from worker.engine.training.scoring import score_of
+from worker.engine.training.targets import Target
+
+SAMPLES = np.arange(4)
+
+
+def _hard(output: str, *, classes: bool, values: np.ndarray) -> Hard:
+    axis = 1 if classes else None
+    variance = 1.0 if classes else float(values.var())
+    return Hard(Reading(output, output, axis), Target(output, output, values, axis, variance))
+
+
+def _batch(**labels: np.ndarray) -> Batch:
+    return Batch({}, SAMPLES, {name: torch.from_numpy(one) for name, one in labels.items()}, {}, whole=False)
+
+
+CLASSES = np.array([0, 1, 1, 0])
+NUMBERS = np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)
+RIGHT = torch.eye(2)[torch.from_numpy(CLASSES)]
+
+
+def test_every_output_with_classes_counts() -> None:
+    hard = [_hard("a", classes=True, values=CLASSES), _hard("b", classes=True, values=CLASSES)]
+    score = score_of(Lessons(Weights(gamma=1.0), hard=hard))
+    assert score is not None
+    assert (score.name, score.decides) == ("top1", True)
+    found = score.measure({"a": RIGHT, "b": RIGHT.flip(1)}, _batch(a=CLASSES, b=CLASSES))
+    assert found.tolist() == [0.5] * 4
+
+
+def test_classes_do_not_decide_over_numbers_beside_them() -> None:
+    hard = [_hard("a", classes=True, values=CLASSES), _hard("b", classes=False, values=NUMBERS)]
+    score = score_of(Lessons(Weights(gamma=1.0), hard=hard))
+    assert score is not None
+    assert (score.name, score.decides) == ("top1", False)
+
+
+def test_of_numbers_the_share_of_their_variance_is_counted() -> None:
+    score = score_of(Lessons(Weights(gamma=1.0), hard=[_hard("b", classes=False, values=NUMBERS)]))
+    assert score is not None
+    assert (score.name, score.decides) == ("r2", False)
+    labels = NUMBERS.copy()
+    assert score.measure({"b": torch.from_numpy(NUMBERS)}, _batch(b=labels)).mean() == 1.0
+    mean = torch.full((4, 1), 2.5)
+    assert score.measure({"b": mean}, _batch(b=labels)).mean() == pytest.approx(0.0)
+    labels[0] = np.nan
+    assert np.isnan(score.measure({"b": mean}, _batch(b=labels))).tolist() == [True, False, False, False]
+
+
+def test_without_labels_agreement_is_counted_and_does_not_decide() -> None:
+    score = score_of(Lessons(Weights(alpha=1.0), soft=[Soft(Reading("a", "a", 1), "teacher")]))
+    assert score is not None
+    assert (score.name, score.decides) == ("agreement", False)
+
+
+@pytest.mark.parametrize(
+    ("loss", "value", "kept"),
+    [
+        pytest.param(2.0, 0.9, True, id="more-right"),
+        pytest.param(0.1, 0.7, False, id="fewer-right"),
+        pytest.param(0.5, 0.8, True, id="as-many-for-less-loss"),
+        pytest.param(1.0, 0.8, False, id="the-same"),
+        pytest.param(float("nan"), 0.9, False, id="no-number"),
+    ],
+)
+def test_where_as_many_are_right_the_loss_decides(loss: float, value: float, kept: bool) -> None:
+    before = Judgement(1.0, "top1", 0.8, decides=True)
+    assert Judgement(loss, "top1", value, decides=True).improves_on(before) is kept
