@@ -49,7 +49,9 @@ def fidelity(model: str, held_out: str, labels: str | None, expected: str, threa
 def turns(models: list[str], held_out: str, batch: int, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Median milliseconds of a call of `batch` samples by round, a list a file. `seconds` is for all of it."""
     feed = next(samples_of(arrays_in(Path(held_out)), batch))
-    timings = take_turns([Path(model) for model in models], [feed] * len(models), Conditions(threads, rounds, seconds))
+    timings = take_turns(
+        [Path(model) for model in models], [feed] * len(models), Conditions(threads, rounds, seconds, "cpu")
+    )
     return {"medians_ms": [timing.medians for timing in timings]}
 
 

@@ -87,7 +87,7 @@ class Factors(BaseModel):
 
 
 class Layer(BaseModel):
-    """One node: what was planned for it, what ran, and what it lost; of passes that prune, one of its weights."""
+    """One node: what was planned for it, what ran, and what it lost; of passes that work on weights, one of those."""
 
     name: str = Field(description="The node, in the graph as the pass prepared it; of a pruned weight, who reads it.")
     operator: str = Field(description="Its operator type.")
@@ -95,8 +95,10 @@ class Layer(BaseModel):
         default=None, description="What the pass chose, where it chooses between the two."
     )
     reason: str | None = Field(default=None, description="Why it was left in float, or whole.")
-    executed: str | None = Field(default=None, description="The kernel that ran for it in the result, where one did.")
-    executed_ms: float | None = Field(default=None, description="Time of that kernel in a call.")
+    executed: str | None = Field(
+        default=None, description="The kernel that ran for it in the result, where one did; kernels, where several."
+    )
+    executed_ms: float | None = Field(default=None, description="Time of those in a call.")
     float_ms: float | None = Field(default=None, description="Time of its kernel in float, where measured.")
     int8_ms: float | None = Field(default=None, description="Time of its kernel with everything in int8.")
     sqnr_db: float | None = Field(default=None, description="Signal to noise at its output: what was lost up to it.")
@@ -105,7 +107,12 @@ class Layer(BaseModel):
         description="Signal to noise at the model's outputs with this node alone in int8, before any training; null "
         "where there was no time to measure it.",
     )
-    weight: str | None = Field(default=None, description="The weight tensor that was pruned or factored.")
+    weight: str | None = Field(
+        default=None, description="The weight tensor that was pruned, factored or stored in fewer bits."
+    )
+    weight_sqnr_db: float | None = Field(
+        default=None, description="Signal to noise of what is stored for that weight in fewer bits."
+    )
     sparsity: float | None = Field(
         default=None, description="Share of that weight's elements that is zero in the result, 0 to 1."
     )

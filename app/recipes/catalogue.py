@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from app.recipes.aware import QuantizeAwareTraining
 from app.recipes.base import Need, PassConfig
@@ -31,8 +31,12 @@ class PassEntry:
     """It finds nothing to do behind a pass that stores weights in fewer bits."""
     lowers_precision: bool = False
     """It is such a pass."""
+    fits_weights: bool = False
+    """It fits weights anew, of which none is 0 then."""
     not_after: tuple[str, ...] = ()
     """Further passes behind which it finds nothing to do."""
+    takes_fused: bool = False
+    """It works on products that `optimize_graph` has fused into operators of the runtime's own."""
     comes_last: bool = False
     """Nothing can work on what it makes."""
     devices: tuple[str, ...] = ("cpu", "cuda")
@@ -65,10 +69,14 @@ class PassEntry:
 CATALOGUE: dict[str, PassEntry] = {
     entry.name: entry
     for entry in (
-        PassEntry("optimize_graph", OptimizeGraph),
+        PassEntry("optimize_graph", OptimizeGraph, takes_fused=True),
         PassEntry("prune_unstructured", PruneUnstructured, needs_float32_weights=True),
-        PassEntry("prune_structured", PruneStructured, uses_calibration=True, needs_float32_weights=True),
-        PassEntry("factorize_low_rank", FactorizeLowRank, uses_calibration=True, needs_float32_weights=True),
+        PassEntry(
+            "prune_structured", PruneStructured, uses_calibration=True, needs_float32_weights=True, fits_weights=True
+        ),
+        PassEntry(
+            "factorize_low_rank", FactorizeLowRank, uses_calibration=True, needs_float32_weights=True, fits_weights=True
+        ),
         PassEntry("distill", Distill, needs_training_data=True, needs_trainable_model=True, needs_float32_weights=True),
         PassEntry(
             "fine_tune",
@@ -94,7 +102,9 @@ CATALOGUE: dict[str, PassEntry] = {
             needs_float32_weights=True,
             lowers_precision=True,
         ),
-        PassEntry("quantize_dynamic", QuantizeDynamic, needs_float32_weights=True, lowers_precision=True),
+        PassEntry(
+            "quantize_dynamic", QuantizeDynamic, needs_float32_weights=True, lowers_precision=True, takes_fused=True
+        ),
         # What int8 kernels left in float32, an embedding's table above all, it still makes smaller.
         PassEntry(
             "quantize_weights",
@@ -108,8 +118,9 @@ CATALOGUE: dict[str, PassEntry] = {
             ConvertFloat16,
             lowers_precision=True,
             not_after=("quantize_static", "quantize_aware_training", "quantize_dynamic"),
+            takes_fused=True,
         ),
-        PassEntry("compile", Compile, comes_last=True, devices=("cpu",)),
+        PassEntry("compile", Compile, takes_fused=True, comes_last=True, devices=("cpu",)),
     )
 }
 
@@ -127,7 +138,22 @@ AnyPass = (
     | ConvertFloat16
     | Compile
 )
+
+
+def _fused_where_it_may_be(recipe: list[AnyPass]) -> list[AnyPass]:
+    """Fill in whether `optimize_graph` fuses transformers, where the recipe does not say."""
+    filled: list[AnyPass] = []
+    for number, config in enumerate(recipe):
+        if isinstance(config, OptimizeGraph) and config.fuse_transformers is None:
+            fuses = all(CATALOGUE[later.pass_].takes_fused for later in recipe[number + 1 :])
+            filled.append(config.model_copy(update={"fuse_transformers": fuses}))
+        else:
+            filled.append(config)
+    return filled
+
+
 Recipe = Annotated[
     list[Annotated[AnyPass, Field(discriminator="pass_")]],
     Field(min_length=1, max_length=16, description="Passes, in the order in which they run."),
+    AfterValidator(_fused_where_it_may_be),
 ]

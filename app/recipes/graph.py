@@ -12,11 +12,15 @@ class OptimizeGraph(PassConfig):
 
     pass_: Literal["optimize_graph"] = Field(alias="pass", description="The pass.")
     opset: int | None = Field(
-        default=None, ge=13, le=21, description="Convert to this opset; by default only files older than 17 are raised."
+        default=None,
+        ge=13,
+        le=21,
+        description="Convert to this opset; by default files older than 17 are raised to it, newer than 21 lowered.",
     )
-    fuse_transformers: bool = Field(
-        default=True,
-        description="Fuse attention, LayerNorm and Gelu where the pattern is found; skipped where it fails.",
+    fuse_transformers: bool | None = Field(
+        default=None,
+        description="Fuse attention, LayerNorm and Gelu where the pattern is found; skipped where it fails. By default "
+        "unless a pass behind this one works on products as the standard has them.",
     )
 
 
@@ -36,3 +40,6 @@ class ConvertFloat16(PassConfig):
     pass_: Literal["convert_float16"] = Field(alias="pass", description="The pass.")
     keep_io_types: bool = Field(default=True, description="Leave the model's inputs and outputs in float32.")
     keep_float32: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float32.")
+    calibration_samples: int = Field(
+        default=32, ge=1, le=100_000, description="So many samples are looked at for values beyond float16, at most."
+    )

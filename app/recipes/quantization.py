@@ -67,6 +67,12 @@ class StaticOptions(BaseModel):
         description="Move outlier channels of a transformer's activations into its weights (SmoothQuant), where that "
         "measures better.",
     )
+    smoothing_samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="What smoothing looks at, at most: by default 64 samples, or as many as are calibrated with.",
+    )
     equalization: bool = Field(
         default=False,
         description="Rescale channels between convolutions so that their weights spread alike; with a scale for each "

@@ -1,7 +1,7 @@
 """How much of the original is left in a changed file, at its outputs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -86,7 +86,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answers to some samples of the context's data, a call each: what other files are compared with."""
+    """What a model answers to a few samples of the context's data, a call each: what many files are compared with."""
 
     context: PassContext
     samples: np.ndarray
@@ -101,8 +101,7 @@ class Answers:
 
         """
         chosen = samples[samples < context.feeds.sample_count]
-        session = open_session(model.path, context.threads)
-        return cls(context, chosen, [run_session(session, call.feed) for call in context.feeds.calls(1, chosen)])
+        return cls(context, chosen, list(_outputs(model, context, chosen)))
 
     def fidelity(self, made: ModelFile) -> Fidelity:
         """How much of the answers is left in those of another file.
@@ -111,19 +110,40 @@ class Answers:
             ModelFails: a call fails.
 
         """
-        session = open_session(made.path, self.context.threads)
-        powers: dict[int, list[Power]] = {}
-        same: list[bool] = []
-        for call, exact in zip(self.context.feeds.calls(1, self.samples), self.outputs, strict=True):
-            for index, (left, right) in enumerate(zip(exact, run_session(session, call.feed), strict=True)):
-                if isinstance(left, np.ndarray) and left.dtype.kind == "f":
-                    power = Power()
-                    power.add(left, right)
-                    powers.setdefault(index, []).append(power)
-                    if looks_like_scores(left):
-                        same.extend(_same_classes(left, right))
-        worst = min((typical_db(samples) for samples in powers.values()), default=LARGEST_DB)
-        return Fidelity(worst, sum(same) / len(same) if same else None)
+        compared = _Compared()
+        for exact, given in zip(self.outputs, _outputs(made, self.context, self.samples), strict=True):
+            compared.add(exact, given)
+        return compared.fidelity()
+
+
+@dataclass
+class _Compared:
+    """What differs between the outputs of two files, call by call."""
+
+    powers: dict[int, list[Power]] = field(default_factory=dict)
+    """By the output's number, of each call."""
+    same: list[bool] = field(default_factory=list)
+    """Of each sample of each output that holds classes."""
+
+    def add(self, exact: list[Any], made: list[Any]) -> None:
+        for index, (left, right) in enumerate(zip(exact, made, strict=True)):
+            if isinstance(left, np.ndarray) and left.dtype.kind == "f":
+                power = Power()
+                power.add(left, right)
+                self.powers.setdefault(index, []).append(power)
+                if looks_like_scores(left):
+                    self.same.extend(_same_classes(left, right))
+
+    def fidelity(self) -> Fidelity:
+        worst = min((typical_db(samples) for samples in self.powers.values()), default=LARGEST_DB)
+        return Fidelity(worst, sum(self.same) / len(self.same) if self.same else None)
+
+
+def _outputs(model: ModelFile, context: PassContext, samples: np.ndarray) -> Iterator[list[Any]]:
+    """Of each call."""
+    session = open_session(model.path, context.threads)
+    for call in context.feeds.calls(1, samples):
+        yield run_session(session, call.feed)
 
 
 def _same_classes(left: np.ndarray, right: np.ndarray) -> list[bool]:
@@ -136,8 +156,13 @@ def _same_classes(left: np.ndarray, right: np.ndarray) -> list[bool]:
 def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext, samples: np.ndarray) -> Fidelity:
     """Both files on these samples (indices, those past the end left out) of the context's data.
 
+    No more than one call's answers are held: those of a language model take a gigabyte for a few dozen samples.
+
     Raises:
         ModelFails: a call fails.
 
     """
-    return Answers.of(original, context, samples).fidelity(made)
+    chosen, compared = samples[samples < context.feeds.sample_count], _Compared()
+    for exact, given in zip(_outputs(original, context, chosen), _outputs(made, context, chosen), strict=True):
+        compared.add(exact, given)
+    return compared.fidelity()

@@ -38,7 +38,8 @@ from worker.engine.rewrites import REWRITES, residual_sum
 from worker.engine.sessions import BASIC, Device, Feed
 from worker.engine.weight_only.stored import unpacks_when_loaded
 
-LEAST_OPSET = 17
+# What the rewrites and the runtime's fusions are written for.
+LEAST_OPSET, LATEST_OPSET = 17, 21
 UNBOUNDED = 2**31 - 1
 
 
@@ -135,12 +136,12 @@ def prepared(
 
 
 def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: int | None = None) -> Preparation:
-    """Name nodes, raise old opsets to 17 (or convert to `opset`), fold at BASIC level, infer shapes."""
+    """Name nodes, convert opsets to between 17 and 21 (or to `opset`), fold at BASIC level, infer shapes."""
     preparation = Preparation.start(model, feed, scratch, threads)
     preparation.attempt("giving every node a name", normalise)
     version = opset_of(preparation.original)
-    if (opset or LEAST_OPSET) > version or (opset is not None and opset != version):
-        wanted = opset or LEAST_OPSET
+    wanted = opset or min(max(version, LEAST_OPSET), LATEST_OPSET)
+    if wanted != version:
         preparation.attempt(f"converting opset {version} to {wanted}", lambda file, to: _convert(file, to, wanted))
     _fold(preparation, threads)
     if not preparation.attempt("symbolic shape inference", _infer_symbolic):

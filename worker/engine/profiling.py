@@ -62,9 +62,7 @@ def origin_of(name: str) -> str:
     return ADDED_TO_NAMES.sub("", name)
 
 
-def profile(
-    model: ModelFile, feed: Feed, threads: int, folder: Path, seconds: float, device: Device = "cpu"
-) -> list[NodeTime]:
+def profile(model: ModelFile, feed: Feed, threads: int, folder: Path, seconds: float, device: Device) -> list[NodeTime]:
     """Times of every kernel, over as many calls of `feed` as `seconds` allows, two at least.
 
     Raises:

@@ -47,7 +47,7 @@ class Conditions:
     threads: int
     rounds: int
     seconds: float
-    device: Device = "cpu"
+    device: Device
 
 
 def take_turns(paths: Sequence[Path], feeds: Sequence[Feed], conditions: Conditions) -> list[Timing]:

@@ -25,7 +25,6 @@ from worker.engine.sessions import Feed, ModelFails, open_session, run_session
 # A range seen on some samples is not the largest there is.
 HEADROOM = 4.0
 CHECKED_CALLS = 8
-SEARCHED_SAMPLES = 32
 
 
 def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> PassResult:
@@ -42,10 +41,15 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
     float_model, notes = preparation.model, preparation.notes
     context.progress(0.4)
     context.phase("converting")
-    wide = _wide_nodes(float_model, context)
+    wide, count = _wide_nodes(float_model, config.calibration_samples, context)
     if wide:
         notes.append(f"{len(wide)} nodes stay in float32, their values leave float16's range: {_some(wide)}.")
-    kept = [*config.keep_float32, *wide]
+    inside = _inside_others(float_model)
+    if inside:
+        notes.append(
+            f"{len(inside)} nodes in branches and loops stay in float32, as nobody sees what passes: {_some(inside)}."
+        )
+    kept = [*config.keep_float32, *wide, *inside]
     unknown = sorted(set(config.keep_float32) - {node.name for node in nodes_of(float_model.structure().graph)})
     if unknown:
         notes.append(f"`keep_float32` names nodes that the prepared graph does not have: {_some(unknown)}.")
@@ -64,10 +68,12 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
         overflow = _overflow(float_model, made, context)
     except RefusedFloat16 as error:
         return PassResult(model, False, [*notes, f"ONNX Runtime does not run it in float16: {str(error)[:300]}"])
-    if overflow:
-        notes.append(f"Output {overflow!r} is NaN or infinite in float16 where float32 is finite.")
     context.progress(1.0)
-    return PassResult(made, True, notes, {"kept_float32": kept})
+    if overflow:
+        notes.append(f"Output {overflow!r} is NaN or infinite in float16 where float32 is finite: nothing was changed.")
+        return PassResult(model, False, notes)
+    replay = config.model_dump(mode="json", by_alias=True) | {"calibration_samples": max(1, count)}
+    return PassResult(made, True, notes, {"kept_float32": kept, "replay": replay})
 
 
 class RefusedFloat16(Exception):
@@ -107,18 +113,25 @@ def _finite(array: object) -> bool:
     return not isinstance(array, np.ndarray) or array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
-def _wide_nodes(prepared: ModelFile, context: PassContext) -> list[str]:
-    """Nodes that read or write a value, or read a constant, near or beyond what float16 holds.
+def _inside_others(prepared: ModelFile) -> list[str]:
+    """Nodes of branches and loop bodies."""
+    outside = {node.name for node in prepared.structure().graph.node}
+    return [node.name for node in nodes_of(prepared.structure().graph) if node.name not in outside]
+
+
+def _wide_nodes(prepared: ModelFile, samples: int, context: PassContext) -> tuple[list[str], int]:
+    """Nodes that read or write a value, or read a constant, near or beyond what float16 holds; and how many samples
+    there was time to look at.
 
     Running the converted file would not show them here: on a CPU the runtime computes float16 in float32.
     """
-    calibration = calibrate(prepared, Settings(samples=SEARCHED_SAMPLES), context, lambda _share: None)
+    calibration = calibrate(prepared, Settings(samples=samples), context, lambda _share: None)
     wide = {
         name
         for name, range_ in calibration.ranges.items()
         if max(abs(range_.low), abs(range_.high)) * HEADROOM > LARGEST
     }
-    return nodes_beyond(read_graph(prepared), wide)
+    return nodes_beyond(read_graph(prepared), wide), calibration.sample_count
 
 
 def _has_float32(model: ModelFile) -> bool:

@@ -1,20 +1,14 @@
 """Fold constants and BatchNorm, drop dead code, fuse transformer patterns.
 
-Folding is ONNX Runtime's BASIC level (https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html);
-fusions are those of `onnxruntime.transformers.optimizer`, which are exact: the approximate ones stay off.
+Folding is ONNX Runtime's BASIC level (https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html).
 """
 
-from pathlib import Path
-
-from onnxruntime.transformers.fusion_options import FusionOptions
-from onnxruntime.transformers.optimizer import optimize_model
-
 from app.recipes.graph import OptimizeGraph
+from worker.engine.fusions import fused, patterns
 from worker.engine.graph import computes_the_same
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import changes, keep_sums_apart, operator_counts, prepared, save_restored
-from worker.engine.sessions import Device
+from worker.engine.preparation import changes, keep_sums_apart, operator_counts, prepared
 
 # Without one of these no transformer pattern can match.
 TRANSFORMER_SIGNS = frozenset({"Softmax", "Erf", "Tanh", "LayerNormalization", "ReduceMean"})
@@ -26,9 +20,11 @@ def apply(model: ModelFile, config: OptimizeGraph, context: PassContext) -> Pass
     preparation = prepared(model, context, config.opset, sums_apart=False)
     context.progress(0.5)
     counts = operator_counts(preparation.model.structure())
-    if config.fuse_transformers and "MatMul" in counts and TRANSFORMER_SIGNS & counts.keys():
+    if config.fuse_transformers is not False and "MatMul" in counts and TRANSFORMER_SIGNS & counts.keys():
         context.check_time("fusing transformer patterns")
-        if preparation.attempt("fusing transformer patterns", lambda file, to: _fuse(file, to, context.device)):
+        if preparation.attempt(
+            "fusing transformer patterns", lambda file, to: fused(file, to, patterns(context.device))
+        ):
             after = operator_counts(preparation.model.structure())
             preparation.notes.extend(changes(counts, after) or ["No transformer pattern was found to fuse."])
     keep_sums_apart(preparation, context.device)
@@ -36,14 +32,3 @@ def apply(model: ModelFile, config: OptimizeGraph, context: PassContext) -> Pass
         return PassResult(model, False, [*preparation.notes, "Nothing was left to fold or fuse."])
     notes = [*preparation.notes, f"Applied: {', '.join(preparation.applied)}."]
     return PassResult(preparation.model, True, notes, {"applied": preparation.applied})
-
-
-def _fuse(model: ModelFile, folder: Path, device: Device) -> ModelFile:
-    options = FusionOptions("bert")
-    # These two reshape the model's inputs or approximate a function.
-    options.enable_embed_layer_norm = False
-    options.enable_gelu_approximation = False
-    # On a CPU these kernels are slower than what they stand for (worker.engine.rewrites.residual_sum).
-    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = device != "cpu"
-    fused = optimize_model(str(model.path), "bert", optimization_options=options, opt_level=0).model
-    return save_restored(fused, model, folder / "done")

@@ -13,7 +13,7 @@ from app.recipes.quantization import QuantizeDynamic
 from worker.engine.dynamic.placement import everything_dynamic, faster_dynamic
 from worker.engine.dynamic.writing import dynamic_builder
 from worker.engine.graph_file import read_graph
-from worker.engine.int8.choosing import MEASURING_SECONDS, Choice, choose_placement, placement_of_recipe
+from worker.engine.int8.choosing import MEASURING_SECONDS, NO_TIME, Choice, choose_placement, placement_of_recipe
 from worker.engine.int8.eligible import reasons_in_words
 from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.layers import layers_of
@@ -37,7 +37,6 @@ from worker.engine.profiling import profile
 PREPARED, PLACED, BUILT = 0.2, 0.7, 0.9
 PROFILING_SECONDS = 1.0
 LAYER_SAMPLES = 8
-NO_TIME = "No time was left to measure what is faster: everything that has an int8 kernel is in int8."
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,9 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
     made = build(placement, context.scratch / "built")
     result = save_restored(made.load(), model, context.scratch / "result")
     context.progress(BUILT)
-    executed = profile(result, context.timed_feed(), context.threads, context.scratch, PROFILING_SECONDS)
+    executed = profile(
+        result, context.timed_feed(), context.threads, context.scratch, PROFILING_SECONDS, context.device
+    )
     sqnr = layer_sqnr_db(work.prepared, made, placement, context, LAYER_SAMPLES)
     sensitivities, cut_short = account({}, work.prepared, placement, build, context)
     layers = layers_of(placement, executed, choice.unit_times, sqnr, sensitivities)

@@ -9,6 +9,7 @@ the bits as they lie (`worker.engine.weight_only`).
 from collections import Counter
 from typing import Any
 
+from app.jobs.report import Layer
 from app.recipes.quantization import QuantizeWeights
 from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
@@ -16,7 +17,7 @@ from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import operator_counts, prepared, save_restored, unknown_nodes
 from worker.engine.profiling import profile
 from worker.engine.weight_only.choosing import Kernels, choose_kernels
-from worker.engine.weight_only.places import Found, Use, find_places
+from worker.engine.weight_only.places import Found, Place, Use, find_places
 from worker.engine.weight_only.plan import Plan
 from worker.engine.weight_only.stored import constant_nodes
 
@@ -53,7 +54,12 @@ def apply(model: ModelFile, config: QuantizeWeights, context: PassContext) -> Pa
         "operator_counts": {"before": operator_counts(structure), "after": operator_counts(made)},
     }
     context.progress(1.0)
-    return PassResult(result, True, notes, manifest)
+    return PassResult(result, True, notes, manifest, [_layer(place, plan) for place in found.places])
+
+
+def _layer(place: Place, plan: Plan) -> Layer:
+    sqnr_db = plan.sqnr_db[place.name]
+    return Layer(name=place.node, operator=place.operator, weight=place.name, weight_sqnr_db=sqnr_db)
 
 
 def _kernels(plan: Plan, config: QuantizeWeights, context: PassContext) -> Kernels:

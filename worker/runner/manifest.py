@@ -31,6 +31,7 @@ def build_manifest(job: RunnerJob, request: OptimizeRequest, account: Account) -
     return {
         "version": VERSION,
         "model": _file(job.model) if job.model else None,
+        "other_models": {name: _file(file) for name, file in sorted(job.others.items())},
         "datasets": {role: _file(file) for role, file in sorted(job.datasets.items())},
         "request": request.model_dump(mode="json", by_alias=True),
         "metric": account.metric.model_dump(mode="json"),

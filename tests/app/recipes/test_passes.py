@@ -6,9 +6,11 @@ from typing import Any
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import TypeAdapter
 
 from app.database import Database
-from app.recipes.catalogue import CATALOGUE
+from app.recipes.catalogue import CATALOGUE, Recipe
+from app.recipes.graph import OptimizeGraph
 from app.recipes.pruning import PruneUnstructured
 from app.recipes.quantization import QuantizeWeights
 from app.recipes.training import Distill, FineTune
@@ -144,3 +146,22 @@ async def test_a_pass_is_available_while_a_live_worker_offers_it(
     assert (found["optimize_graph"]["available"], found["optimize_graph"]["unavailable_reason"]) == (True, None)
     assert found["quantize_static"]["unavailable_reason"] == "no live worker offers this pass"
     assert found["distill"]["unavailable_reason"] == "no live worker can train"
+
+
+@pytest.mark.parametrize(
+    ("behind", "asked", "fuses"),
+    [
+        pytest.param([], None, True, id="alone"),
+        pytest.param(["quantize_dynamic"], None, True, id="before-a-pass-that-takes-them"),
+        pytest.param(["quantize_static"], None, False, id="before-a-pass-that-does-not"),
+        pytest.param(["convert_float16", "compile"], None, True, id="before-two"),
+        pytest.param(["quantize_static"], True, True, id="as-asked"),
+    ],
+)
+def test_transformers_are_fused_where_what_follows_takes_them(
+    behind: list[str], asked: bool | None, fuses: bool
+) -> None:
+    first: dict[str, Any] = {"pass": "optimize_graph"} | ({} if asked is None else {"fuse_transformers": asked})
+    recipe = TypeAdapter(Recipe).validate_python([first, *({"pass": name} for name in behind)])
+    assert isinstance(recipe[0], OptimizeGraph)
+    assert recipe[0].fuse_transformers is fuses

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
 from worker.engine.faults import OutOfMemory
-from worker.engine.graph import computes_the_same
+from worker.engine.graph import computes_the_same, opset_of
 from worker.engine.model_file import ModelFile
 from worker.engine.preparation import Preparation, Preparations, prepare, prepared
 from worker.engine.sessions import ModelFails
@@ -127,3 +127,11 @@ def test_another_model_of_the_job_is_prepared_by_itself(tmp_path: Path, context:
     made = prepared(pruned, job)
     assert made.model.path.is_relative_to(job.scratch)
     assert not (tmp_path / "shared").exists()
+
+
+@pytest.mark.parametrize(("opset", "expected"), [(13, 17), (17, 17), (21, 21), (22, 21)], ids=str)
+def test_an_opset_is_brought_to_what_rewrites_are_written_for(opset: int, expected: int, tmp_path: Path) -> None:
+    model = networks.parse("network (float[N,8] x) => (float[N,8] y) { r = Relu(x) y = Neg(r) }", opset)
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    made = prepare(file, {"x": networks.normal(2, 8)}, tmp_path / "scratch", 1)
+    assert opset_of(made.model.structure()) == expected

@@ -49,7 +49,7 @@ def test_every_kernel_that_computes_leads_back_to_the_file(
 ) -> None:
     file = ModelFile(networks.save(model, tmp_path / "model"))
     known = {name for node in model.graph.node for name in (node.name, *node.output)}
-    times = profile(file, feed, 1, tmp_path, 0.05)
+    times = profile(file, feed, 1, tmp_path, 0.05, "cpu")
     assert {time.origin for time in times if time.operator not in LAYOUT} <= known
 
 
@@ -57,7 +57,9 @@ def test_a_fused_activation_goes_by_the_name_of_either_node(tmp_path: Path) -> N
     text = "network (float[1,3,9,9] x) => (float[1,4,7,7] y) { c = Conv(x, w) y = Relu(c) }"
     model = prepared(text, w=normal(4, 3, 3, 3))
     name_nodes(model)
-    times = profile(ModelFile(networks.save(model, tmp_path / "model")), {"x": normal(1, 3, 9, 9)}, 1, tmp_path, 0.05)
+    times = profile(
+        ModelFile(networks.save(model, tmp_path / "model")), {"x": normal(1, 3, 9, 9)}, 1, tmp_path, 0.05, "cpu"
+    )
     (convolution,) = [time for time in times if "Conv" in time.operator]
     assert convolution.origin in {"Conv_0", "Relu_1", "c", "y"}
 

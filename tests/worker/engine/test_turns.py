@@ -20,7 +20,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_every_file_has_equally_many_rounds_of_some_calls(path: Path) -> None:
-    timings = take_turns([path, path, path], [FEED] * 3, Conditions(threads=1, rounds=4, seconds=0.2))
+    timings = take_turns([path, path, path], [FEED] * 3, Conditions(threads=1, rounds=4, seconds=0.2, device="cpu"))
     assert len({len(timing.rounds) for timing in timings}) == 1
     for timing in timings:
         assert 1 <= len(timing.rounds) <= 4
@@ -30,7 +30,7 @@ def test_every_file_has_equally_many_rounds_of_some_calls(path: Path) -> None:
 
 
 def test_however_little_time_there_is_one_round_is_made(path: Path) -> None:
-    timings = take_turns([path, path], [FEED] * 2, Conditions(threads=1, rounds=5, seconds=1e-9))
+    timings = take_turns([path, path], [FEED] * 2, Conditions(threads=1, rounds=5, seconds=1e-9, device="cpu"))
     assert [len(timing.rounds) for timing in timings] == [1, 1]
 
 
@@ -38,7 +38,7 @@ def test_the_order_turns_round_from_one_round_to_the_next(monkeypatch: pytest.Mo
     """What comes second in a round finds a warmer machine: each must be second as often."""
     order: list[str] = []
     monkeypatch.setattr(turns, "_turn", lambda path, *_: (order.append(path.name), [1.0])[1])
-    take_turns([Path("a"), Path("b"), Path("c")], [FEED] * 3, Conditions(threads=1, rounds=3, seconds=60))
+    take_turns([Path("a"), Path("b"), Path("c")], [FEED] * 3, Conditions(threads=1, rounds=3, seconds=60, device="cpu"))
     assert "".join(order) == "abccbaabc"
 
 
@@ -55,7 +55,7 @@ def test_a_file_that_does_not_run_is_said(path: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     with pytest.raises(ModelFails):
-        take_turns([path, broken], [FEED] * 2, Conditions(threads=1, rounds=1, seconds=0.1))
+        take_turns([path, broken], [FEED] * 2, Conditions(threads=1, rounds=1, seconds=0.1, device="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ NETWORKS = [
         networks.with_branches(),
         frozenset(
             {
+                "convert_float16",
                 "prune_unstructured",
                 "prune_structured",
                 "factorize_low_rank",

@@ -50,6 +50,38 @@ def test_values_beyond_its_range_stay_in_float32(tmp_path: Path) -> None:
     assert any("stay in float32" in note for note in result.notes)
 
 
+BRANCHED = networks.parse(
+    "network (float[N,4] x) => (float[N,4] y) <float[1] limit = {0}> { h = Neg(x) m = ReduceMax<keepdims = 0>(h) "
+    "above = Greater(m, limit) above_all = Squeeze(above) y = If(above_all) "
+    "<then_branch = g () => (float[N,4] p) { big = Mul(h, h) p = Sqrt(big) },"
+    " else_branch = e () => (float[N,4] q) { q = Neg(h) }> }"
+)
+
+
+def test_what_nobody_sees_stays_in_float32(tmp_path: Path) -> None:
+    """A branch that no sample takes would be infinite in float16."""
+    model = ModelFile(networks.save(BRANCHED, tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    result = apply(model, config, _context(model, np.ones((2, 4), np.float32), tmp_path / "scratch"))
+    taken = np.full((1, 4), -1000.0, np.float32)
+    (y,) = ort.InferenceSession(result.model.path, providers=["CPUExecutionProvider"]).run(None, {"x": taken})
+    np.testing.assert_allclose(y, 1000.0, rtol=1e-3)
+    [branch] = [node for node in result.model.structure().graph.node if node.op_type == "If"]
+    inside = [node.op_type for attribute in branch.attribute for node in attribute.g.node]
+    assert "Cast" not in inside
+    assert any("branches and loops" in note for note in result.notes)
+
+
+def test_what_was_looked_at_is_replayed(tmp_path: Path) -> None:
+    model = ModelFile(networks.save(networks.perceptron(), tmp_path / "model"))
+    x = np.ones((3, 8), np.float32)
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    first = apply(model, config, _context(model, x, tmp_path / "scratch"))
+    assert first.manifest["replay"]["calibration_samples"] == 3
+    again = ConvertFloat16.model_validate(first.manifest["replay"])
+    assert apply(model, again, _context(model, x, tmp_path / "again")).model.sha256() == first.model.sha256()
+
+
 def test_inputs_and_outputs_become_float16_when_asked(tmp_path: Path) -> None:
     model = ModelFile(networks.save(networks.perceptron(), tmp_path / "model"))
     config = ConvertFloat16.model_validate({"pass": "convert_float16", "keep_io_types": False})

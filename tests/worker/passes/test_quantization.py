@@ -15,7 +15,7 @@ from tests.worker.networks import normal, prepared
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.int8 import static_form
-from worker.engine.int8.choosing import Choice
+from worker.engine.int8.choosing import NO_TIME, Choice
 from worker.engine.int8.placement import Placement
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, PassContext, PassResult
@@ -273,7 +273,7 @@ def test_without_time_to_measure_everything_is_quantized_and_that_is_said(tmp_pa
     model = prepared("network (float[N,8] x) => (float[N,8] y) { y = MatMul(x, w) }", w=normal(8, 8))
     result = _apply("quantize_dynamic", model, tmp_path, {"x": normal(2, 8)}, deadline=time.monotonic() + 5)
     assert result.modified
-    assert quantize_dynamic.NO_TIME in result.notes
+    assert NO_TIME in result.notes
 
 
 def test_the_faster_form_of_a_model_is_kept(tmp_path: Path) -> None:
@@ -320,3 +320,81 @@ def test_what_gives_up_its_speed_for_fidelity_is_left_in_float(tmp_path: Path, m
     assert not result.modified
     again = _replayed(result, tmp_path / "again", networks.convnet(), {"image": _images(16)})
     assert again.model.sha256() == result.model.sha256()
+
+
+def test_static_without_time_to_measure_is_delivered_and_replayed(tmp_path: Path) -> None:
+    """Less is left than timing takes: every node that has an int8 kernel is in int8, and that is said."""
+    arrays = {"image": _images(16)}
+    result = _apply("quantize_static", networks.convnet(), tmp_path, arrays, deadline=time.monotonic() + 10)
+    assert result.modified
+    assert NO_TIME in result.notes
+    again = _replayed(result, tmp_path / "again", networks.convnet(), arrays)
+    assert again.model.sha256() == result.model.sha256()
+
+
+def test_a_weight_that_two_products_read_is_stored_once(tmp_path: Path) -> None:
+    body = "{ p = MatMul(x, w) r = Relu(p) y = MatMul(r, w) }"
+    model = prepared(f"network (float[N,16] x) => (float[N,16] y) {body}", w=normal(16, 16))
+    result = _apply("quantize_static", model, tmp_path, {"x": normal(32, 16)}, placement="kernels")
+    stored = [tensor for tensor in result.model.load().graph.initializer if list(tensor.dims) == [16, 16]]
+    assert [tensor.data_type for tensor in stored] == [TensorProto.INT8]
+    executed = [layer.executed for layer in result.layers if layer.operator == "MatMul"]
+    assert len(executed) == 2
+    assert all((name and "MatMulInteger" in name) or name == "QLinearMatMul" for name in executed)
+
+
+@pytest.mark.parametrize(
+    ("text", "weight", "reason"),
+    [
+        pytest.param("(float[N,3,9] x) => (float[N,4,k] y) { y = Conv(x, w) }", (4, 3, 3), "1 Conv", id="one-axis"),
+        pytest.param(
+            "(float[N,3,9,9] x) => (float[N,4,k,l] y) { y = ConvTranspose(x, w) }",
+            (3, 4, 2, 2),
+            "1 ConvTranspose",
+            id="transposed",
+        ),
+        pytest.param("(float[N,8] x) => (float[N,4] y) { y = Gemm<alpha = 0.5>(x, w) }", (8, 4), "1 Gemm", id="scaled"),
+    ],
+)
+def test_why_a_node_with_weights_has_no_int8_form_is_said(
+    text: str, weight: tuple[int, ...], reason: str, tmp_path: Path
+) -> None:
+    model = prepared(f"network {text}", w=normal(*weight))
+    shape = [4 if dim.dim_param else dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    result = _apply("quantize_static", model, tmp_path, {"x": normal(*shape)})
+    assert any(note.startswith(f"In float: {reason} (") for note in result.notes), result.notes
+
+
+SPELLED_OUT = """network (float[N,6,32] x) => (float[N,6,6] y) {
+    mean = ReduceMean<axes = [-1]>(x)
+    centred = Sub(x, mean)
+    squared = Pow(centred, two)
+    variance = ReduceMean<axes = [-1]>(squared)
+    safe = Add(variance, tiny)
+    deviation = Sqrt(safe)
+    normal = Div(centred, deviation)
+    scaled = Mul(normal, scale)
+    shifted = Add(scaled, offset)
+    q = MatMul(shifted, query)
+    k = MatMul(shifted, key)
+    turned = Transpose<perm = [0, 2, 1]>(k)
+    scores = MatMul(q, turned)
+    y = Softmax<axis = -1>(scores)
+}"""
+
+
+def test_a_norm_that_an_old_export_spells_out_is_smoothed_as_well(tmp_path: Path) -> None:
+    scale = np.ones(32, np.float32)
+    scale[3] = 40.0  # one channel drowns the others in 8 bits
+    model = prepared(
+        SPELLED_OUT,
+        opset=14,
+        two=np.float32(2),
+        tiny=np.float32(1e-5),
+        scale=scale,
+        offset=np.zeros(32, np.float32),
+        query=normal(32, 8) / 40,
+        key=normal(32, 8, seed=1) / 40,
+    )
+    result = _apply("quantize_static", model, tmp_path, {"x": normal(16, 6, 32)})
+    assert any("behind 1 LayerNormalizations" in note for note in result.notes), result.notes

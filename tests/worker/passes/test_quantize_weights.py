@@ -118,7 +118,7 @@ def test_stored_weights_leave_no_trace_in_the_graph_that_runs(bits: int, name: s
 def test_only_the_rows_that_are_read_are_converted(tmp_path: Path) -> None:
     result = _apply(_embedding(helper.make_node("Relu", ["rows"], ["y"], "relu")), tmp_path, IDS)
     feed = {"ids": IDS["ids"][:1]}
-    ran = profile(result.model, feed, 1, tmp_path, seconds=0.1)
+    ran = profile(result.model, feed, 1, tmp_path, seconds=0.1, device="cpu")
     assert Counter(time.operator for time in ran) == {"Gather": 2, "Cast": 1, "Mul": 1, "Relu": 1}
     elements = {time.operator: time.elements for time in ran}
     assert elements["Cast"] == elements["Mul"] == LENGTH * WIDTH
@@ -268,3 +268,12 @@ def test_without_time_to_measure_weights_are_stored(tmp_path: Path, monkeypatch:
     result = _apply(model, tmp_path, _rows(), bits=4, deadline=time.monotonic() + choosing.TURNS_SECONDS)
     assert "MatMulNBits" not in _executed(result.model, tmp_path)
     assert any("No time was left to measure" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("bits", "least_db"), [(4, 15), (8, 35), (16, 80)])
+def test_what_each_weight_lost_is_told(bits: int, least_db: float, tmp_path: Path) -> None:
+    """Of normal weights: 6 dB a bit, less what the largest of a block or a channel takes."""
+    model = networks.perceptron(width=64)
+    result = _apply(model, tmp_path, _rows(), bits=bits, minimum_elements=1)
+    assert [layer.weight for layer in result.layers] == ["first.weight", "second.weight"]
+    assert all(least_db < (layer.weight_sqnr_db or 0) < least_db + 25 for layer in result.layers), result.layers

@@ -1,6 +1,6 @@
 """Watching the tensors of a model while data runs through it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from onnx import TensorProto
 from worker.engine.calibration.ahead import ahead
 from worker.engine.calibration.as_executed import expose
 from worker.engine.calibration.histogram import Histogram
+from worker.engine.calibration.sizes import Sizes
 from worker.engine.calibration.summaries import Summarizer, Summary, UnusualValues
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext
@@ -23,6 +24,8 @@ SAMPLED_ELEMENTS = 4096
 # Two calls at a time go through sooner than one after the other: much of a call keeps one thread busy and no more. More
 # at a time would hold more activations.
 MOST_AT_ONCE = 2
+LARGEST_SHARE_OF_TIME = 1 / 3
+UNKNOWN_ELEMENTS = 1 << 20
 # Of so many calls together samples are counted in half the time.
 CALLS_A_HISTOGRAM = 8
 
@@ -66,7 +69,8 @@ def observe(
 ) -> tuple[dict[str, Observation], int]:
     """Each of `tensors` (element type by name) over the first `samples`, one a call; and how many were read.
 
-    Without histograms only extremes are kept. Stops early when the context's time is over, after one call at least.
+    Without histograms only extremes are kept. Stops early when a share of the context's time is over, as what comes
+    after needs the rest; after one call at least.
 
     Raises:
         ModelFails: a call fails.
@@ -76,13 +80,14 @@ def observe(
     if not tensors:
         return {}, len(chosen)
     at_once = min(MOST_AT_ONCE, context.threads)
+    reserve = (1 - LARGEST_SHARE_OF_TIME) * context.seconds_left()
     sampled = SAMPLED_ELEMENTS if with_histograms else 0
 
     def observed(thorough: bool) -> tuple[dict[str, Observation], int]:
         # Whoever asks for a call computes as well, beside the pool that all calls share.
         threads = context.threads - at_once + 1
         summarizer = Summarizer(model, tensors, context, sampled, threads, thorough)
-        return _observed(summarizer, list(tensors), context, chosen, at_once, progress)
+        return _observed(summarizer, list(tensors), context, chosen, at_once, reserve, progress)
 
     try:
         return observed(thorough=False)
@@ -96,6 +101,7 @@ def _observed(
     context: PassContext,
     chosen: np.ndarray,
     at_once: int,
+    reserve: float,
     progress: Callable[[float], None],
 ) -> tuple[dict[str, Observation], int]:
     seen = {name: Observation() for name in tensors}
@@ -105,7 +111,7 @@ def _observed(
         for call, summaries in summarized:
             found.append(summaries)
             read += len(call.samples)
-            over = read == len(chosen) or context.lacks(0.0)
+            over = read == len(chosen) or context.lacks(reserve)
             if over or len(found) == CALLS_A_HISTOGRAM:
                 for name, one in seen.items():
                     one.add([summaries[name] for summaries in found])
@@ -114,6 +120,13 @@ def _observed(
             if over:
                 break
     return seen, read
+
+
+def element_counts(model: ModelFile, names: Iterable[str], context: PassContext) -> dict[str, int]:
+    """How many numbers each of these tensors holds in the first call; a guess where shapes do not say."""
+    structure, tensors = model.structure(), dict.fromkeys(names, FLOAT)
+    known = Sizes(structure, tensors).of(next(context.feeds.calls(1)).feed)
+    return {name: known.get(name, UNKNOWN_ELEMENTS) for name in tensors}
 
 
 def exposed_calls(

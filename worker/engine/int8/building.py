@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from worker.engine.affine import Affine, unsigned
 from worker.engine.calibration import Calibration
@@ -70,8 +71,9 @@ def without_unknown_ranges(everything: Placement, calibration: Calibration, reas
 
 def plain_numbers(placement: Placement, maps: dict[str, Affine], rounding: Rounding) -> Numbers:
     """Every weight rounded to the nearest code: what speed is measured with."""
+    coding = _Coding(maps, rounding)
     weighted = [unit for unit in placement.in_int8 if unit.role is Role.WEIGHTED]
-    return Numbers(maps, {unit.name: _codes(unit, maps, rounding, None) for unit in weighted})
+    return Numbers(maps, {unit.name: coding.of(unit, None) for unit in weighted})
 
 
 def accurate_numbers(
@@ -86,11 +88,11 @@ def accurate_numbers(
     weighted = [unit for unit in placement.in_int8 if unit.role is Role.WEIGHTED]
     if not accuracy.reads_inputs:
         return plain_numbers(placement, maps, accuracy.rounding)
-    codes, biases = {}, {}
+    codes, biases, coding = {}, {}, _Coding(maps, accuracy.rounding)
     products = [unit.product for unit in weighted]
     found = input_moments(prepared, products, context, accuracy.samples, accuracy.rounding.gptq)
     for unit, (_, moments) in zip(weighted, found, strict=True):
-        codes[unit.name] = _codes(unit, maps, accuracy.rounding, moments)
+        codes[unit.name] = coding.of(unit, moments)
         bias = bias_of(unit)
         if accuracy.correct_biases and bias is not None:
             biases[unit.name] = bias + bias_shift(unit.weight_values, codes[unit.name], moments)
@@ -111,8 +113,24 @@ def builder(prepared: ModelFile, numbers: Callable[[Placement], Numbers]) -> Cal
     return build
 
 
-def _codes(unit: Unit, maps: dict[str, Affine], rounding: Rounding, moments: Moments | None) -> Codes:
-    bias = None if unit.node.op_type == "MatMul" else bias_of(unit)
-    scale = float(maps[unit.sources[0].name or ""].scale)
-    least = least_scale(bias, scale)
-    return codes_of(unit.weight_values, unit.channel_axis, rounding.of(unit.name), moments, least, unit.is_depthwise)
+@dataclass
+class _Coding:
+    """The codes of one weight after the other. What several units read is rounded for the first of them, and stored
+    once, unless the bias of another asks for wider steps.
+    """
+
+    maps: dict[str, Affine]
+    rounding: Rounding
+    _known: dict[tuple[ir.Value, int], Codes] = field(default_factory=dict)
+
+    def of(self, unit: Unit, moments: Moments | None) -> Codes:
+        bias = None if unit.node.op_type == "MatMul" else bias_of(unit)
+        least = least_scale(bias, float(self.maps[unit.sources[0].name or ""].scale))
+        key = unit.weight, unit.channel_axis
+        known = self._known.get(key)
+        if known is not None and bool((known.scale >= least.reshape(-1)).all()):
+            return known
+        rounding = self.rounding.of(unit.name)
+        made = codes_of(unit.weight_values, unit.channel_axis, rounding, moments, least, unit.is_depthwise)
+        self._known.setdefault(key, made)
+        return made

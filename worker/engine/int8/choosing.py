@@ -35,6 +35,7 @@ LAYOUT_PASSES = 3.0
 # Where no QuantizeLinear was seen: what one costs on any machine of the last ten years, within a factor of two.
 DEFAULT_NS_PER_ELEMENT = 0.4
 
+NO_TIME = "No time was left to measure what is faster: everything that has an int8 kernel is in int8."
 PLACED_IN_FLOAT = "placed in float by the recipe"
 WORDS = {"everything": "everything that has an int8 kernel in int8", "cut": "slow int8 kernels left in float"}
 
@@ -96,11 +97,11 @@ def choose_placement(
     feed = context.timed_feed()
     folder = context.scratch / "placement"
     folder.mkdir()
-    in_float = profile(prepared, feed, context.threads, folder, PROFILE_SECONDS)
+    in_float = profile(prepared, feed, context.threads, folder, PROFILE_SECONDS, context.device)
     if sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
         return Choice(everything)
     whole = Candidate("everything", everything, build(everything, folder / "everything"))
-    in_int8 = profile(whole.model, feed, context.threads, folder, PROFILE_SECONDS)
+    in_int8 = profile(whole.model, feed, context.threads, folder, PROFILE_SECONDS, context.device)
     times = {unit.name: (_time_of(unit, in_float), _time_of(unit, in_int8)) for unit in everything.units}
     cut = propose(everything, times, in_float, in_int8)
     candidates = [whole]
@@ -122,7 +123,7 @@ def measure_candidates(
     """How many times as fast as `prepared`, `float` among them, each file is, a round each."""
     feed = context.timed_feed()
     paths = [prepared.path, *(model.path for model in candidates.values())]
-    conditions = Conditions(context.threads, ROUNDS, TURNS_SECONDS)
+    conditions = Conditions(context.threads, ROUNDS, TURNS_SECONDS, context.device)
     timings = take_turns(paths, [feed] * len(paths), conditions)
     return dict(zip(["float", *candidates], ratios(timings), strict=True))
 

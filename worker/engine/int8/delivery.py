@@ -9,7 +9,7 @@ from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.sensitivity import account
 from worker.engine.int8.static_form import StaticForm
-from worker.engine.int8.verification import Executed, fused_unasked, not_fused
+from worker.engine.int8.verification import Executed, computes, fused_unasked, not_fused
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import operator_counts, save_restored
@@ -39,7 +39,9 @@ def deliver(form: StaticForm, made: ModelFile, source: ModelFile, context: PassC
     """
     result = save_restored(made.load(), source, context.scratch / "result")
     context.progress(RESTORED)
-    executed = profile(result, context.timed_feed(), context.threads, context.scratch, VERIFYING_SECONDS)
+    executed = profile(
+        result, context.timed_feed(), context.threads, context.scratch, VERIFYING_SECONDS, context.device
+    )
     sqnr = layer_sqnr_db(form.prepared, made, form.placement, context, LAYER_SAMPLES)
     counts = {"before": operator_counts(form.prepared.structure()), "after": operator_counts(result.structure())}
     sensitivities, cut_short = account(form.sensitivities_db, form.prepared, form.placement, form.build, context)
@@ -51,10 +53,12 @@ def deliver(form: StaticForm, made: ModelFile, source: ModelFile, context: PassC
 def _verified(placement: Placement, executed: list[NodeTime]) -> list[str]:
     """What ran otherwise than it was planned, in words."""
     missed, unasked = not_fused(placement, executed), fused_unasked(placement, executed)
-    notes = [f"All {len(placement.in_int8)} nodes planned as int8 run as int8."]
+    total = sum(map(computes, placement.in_int8))
+    notes = [f"All {total} nodes planned as int8 run as int8."]
     if missed:
-        total = len(placement.in_int8)
         notes = [f"{len(missed)} of {total} nodes planned as int8 run in float here: {_named(missed)}."]
+    if total < len(placement.in_int8):
+        notes[0] += f" {len(placement.in_int8) - total} between them only move values."
     if unasked:
         notes.append(f"{len(unasked)} nodes planned in float run in int8 between two that do: {_named(unasked)}.")
     return notes

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
+import onnx_ir as ir
+
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.units import Role, Unit
 from worker.engine.nodes import integer
@@ -22,6 +24,19 @@ NOT_ASKED = "not among the recipe's `operators`"
 NOT_FINITE = "NaN or infinity passed through it"
 
 
+# Of nodes with weights that have no form in int8 with ranges given, why not.
+WITHOUT_FORM = {
+    "Conv": "an int8 kernel there is for two axes of space and constant weights",
+    "ConvTranspose": "it has no int8 kernel",
+    "Gemm": "an int8 kernel there is for a constant matrix and row, and alpha and beta of 1",
+    "MatMul": "an int8 kernel there is for one matrix, not for a stack of them",
+    "LSTM": "its int8 kernel takes ranges at run time: `quantize_dynamic` has it",
+    "GRU": "it has no int8 kernel",
+    "RNN": "it has no int8 kernel",
+    "Attention": "fused, it has no int8 kernel with ranges given; `fuse_transformers: false` leaves it in parts",
+}
+
+
 def eligible(units: list[Unit], transformer: bool, operators: list[str] | None, exclude: Iterable[str]) -> Placement:
     """Every unit in int8 but for those with a reason against it. `operators`, where given, is the only rule."""
     excluded = set(exclude)
@@ -35,6 +50,13 @@ def eligible(units: list[Unit], transformer: bool, operators: list[str] | None, 
         if reason is not None:
             reasons[unit.name] = reason
     return Placement.of(units, [unit.name for unit in units if unit.name not in reasons], reasons)
+
+
+def without_form_in_words(model: ir.Model, units: list[Unit]) -> list[str]:
+    """One sentence for each kind of node of the main graph that has weights and no int8 form."""
+    known = {unit.node for unit in units}
+    counts = Counter(node.op_type for node in model.graph if node.op_type in WITHOUT_FORM and node not in known)
+    return [f"In float: {count} {name} ({WITHOUT_FORM[name]})." for name, count in sorted(counts.items())]
 
 
 def reasons_in_words(placement: Placement) -> list[str]:

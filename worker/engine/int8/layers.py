@@ -15,10 +15,13 @@ def layers_of(
     sensitivities_db: Mapping[str, float],
 ) -> list[Layer]:
     """One a unit, in the order of the graph. `measured` holds milliseconds in float and in int8, by unit."""
-    kernels = {time.origin: time for time in executed if time.kind != "conversion"}
+    kernels: dict[str, list[NodeTime]] = {}
+    for time in executed:
+        if time.kind != "conversion":
+            kernels.setdefault(time.origin, []).append(time)
     found = []
     for unit in placement.units:
-        kernel = next((kernels[name] for name in unit.kernel_names if name in kernels), None)
+        ran = [time for name in dict.fromkeys(unit.kernel_names) for time in kernels.get(name, [])]
         in_int8 = unit.name in placement.quantized
         float_ms, int8_ms = measured.get(unit.name, (None, None))
         found.append(
@@ -27,8 +30,8 @@ def layers_of(
                 operator=unit.node.op_type,
                 planned="int8" if in_int8 else "float",
                 reason=None if in_int8 else placement.reasons.get(unit.name, "nothing around it runs in int8"),
-                executed=kernel.operator if kernel else None,
-                executed_ms=kernel.milliseconds if kernel else None,
+                executed=", ".join(dict.fromkeys(time.operator for time in ran)) or None,
+                executed_ms=sum(time.milliseconds for time in ran) if ran else None,
                 float_ms=float_ms,
                 int8_ms=int8_ms,
                 sqnr_db=sqnr_db.get(unit.name),

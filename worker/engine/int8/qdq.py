@@ -14,7 +14,7 @@ from worker.engine.graph import RUNTIME_DOMAIN
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.units import Role, Unit
 from worker.engine.int8.weights import Codes, bias_codes
-from worker.engine.nodes import add_initializer, constant, free_name, is_operator, only_reader, opset
+from worker.engine.nodes import add_initializer, constant, free_name, is_operator, only_reader, opset, rank
 
 # Opsets whose QuantizeLinear ONNX Runtime has, with an axis. At others it has its own, which it fuses alike.
 STANDARD_OPSETS = range(13, 28)
@@ -36,6 +36,8 @@ class Writer:
     domain: str = ""
     """Of the operators QuantizeLinear and DequantizeLinear."""
     _scales: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
+    _stored: dict[int, list[ir.Value]] = field(default_factory=dict)
+    """Codes, scale and zero point as constants, by the identity of one of `codes`."""
 
     def write(self) -> None:
         # Read off the graph before it is rewritten: a constant behind a DequantizeLinear looks like an activation.
@@ -97,8 +99,10 @@ class Writer:
 
     def _weights(self, unit: Unit) -> None:
         codes, weight = self.codes[unit.name], unit.weight
-        stem = f"{unit.name}/{weight.name}"
-        self._symmetric_input(unit, 1, stem, codes.codes, codes.scale, codes.axis)
+        # What several units read is stored once.
+        if id(codes) not in self._stored:
+            self._stored[id(codes)] = self._symmetric(f"{unit.name}/{weight.name}", codes.codes, codes.scale)
+        self._constant_input(unit, 1, self._stored[id(codes)], codes.axis)
         if unit.node.op_type == "MatMul":
             return
         bias = self.biases.get(unit.name)
@@ -107,17 +111,18 @@ class Writer:
         if bias is None:
             return
         input_scale = float(self.maps[self.placement.roots[unit.sources[0]].name or ""].scale)
-        integers, scale = bias_codes(bias.reshape(-1), input_scale, codes)
-        self._symmetric_input(unit, 2, f"{unit.name}/bias", integers, scale, 0)
+        self._constant_input(
+            unit, 2, self._symmetric(f"{unit.name}/bias", *bias_codes(bias.reshape(-1), input_scale, codes)), 0
+        )
 
-    def _symmetric_input(
-        self, unit: Unit, index: int, stem: str, codes: np.ndarray, scale: np.ndarray, axis: int
-    ) -> None:
+    def _symmetric(self, stem: str, codes: np.ndarray, scale: np.ndarray) -> list[ir.Value]:
         """Codes with zero point 0. Kernels are faster where channels that share a scale `(C,)` say so by one number."""
-        shared = bool((scale == scale[:1]).all())
-        scale = scale[0] if shared else scale
-        zeros = np.zeros(scale.shape, codes.dtype)
-        self._constant_input(unit, index, stem, codes, scale, zeros, None if shared else axis)
+        scale = scale[0] if bool((scale == scale[:1]).all()) else scale
+        return self._stored_as(stem, codes, scale, np.zeros(scale.shape, codes.dtype))
+
+    def _stored_as(self, stem: str, codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> list[ir.Value]:
+        named = {"quantized": codes, "scale": scale, "zero_point": zero_point}
+        return [add_initializer(self.graph, f"{stem}_{name}", array) for name, array in named.items()]
 
     def _added_bias(self, unit: Unit) -> None:
         """A MatMul has no bias; the Add behind it may serve."""
@@ -134,25 +139,14 @@ class Writer:
             if array is not None and value is not None:
                 affine = unsigned(float(array.min(initial=0)), float(array.max(initial=0)))
                 codes = affine.quantize(array).astype(np.uint8)
-                stem = f"{unit.name}/{value.name}"
-                self._constant_input(unit, index, stem, codes, affine.scale, affine.zero_point.astype(np.uint8), None)
+                stem, zero_point = f"{unit.name}/{value.name}", affine.zero_point.astype(np.uint8)
+                self._constant_input(unit, index, self._stored_as(stem, codes, affine.scale, zero_point), 0)
 
-    def _constant_input(
-        self,
-        unit: Unit,
-        index: int,
-        stem: str,
-        codes: np.ndarray,
-        scale: np.ndarray,
-        zero_point: np.ndarray,
-        axis: int | None,
-    ) -> None:
-        inputs = [
-            add_initializer(self.graph, f"{stem}_quantized", codes),
-            add_initializer(self.graph, f"{stem}_scale", scale),
-            add_initializer(self.graph, f"{stem}_zero_point", zero_point),
-        ]
-        node = self._node("DequantizeLinear", inputs, f"{stem}_dequantized", ir.DataType.FLOAT, axis)
+    def _constant_input(self, unit: Unit, index: int, constants: list[ir.Value], axis: int) -> None:
+        """Let `unit` read codes, scale and zero point through a DQ; `axis` is that of a scale for each channel."""
+        of_all = rank(constants[1]) == 0
+        name = f"{(constants[0].name or '').removesuffix('_quantized')}_dequantized"
+        node = self._node("DequantizeLinear", constants, name, ir.DataType.FLOAT, None if of_all else axis)
         self.graph.insert_before(unit.node, node)
         if index >= len(unit.node.inputs):
             unit.node.resize_inputs(index + 1)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from app.recipes.quantization import StaticOptions
 from worker.engine.calibration import Calibration, Method, Settings, calibrate_by
 from worker.engine.fidelity import Floor
+from worker.engine.fusions import fused, normalizations
 from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.building import (
     Accuracy,
@@ -27,13 +28,15 @@ from worker.engine.int8.building import (
     without_unknown_ranges,
 )
 from worker.engine.int8.choosing import (
+    MEASURING_SECONDS,
+    NO_TIME,
     Choice,
     choose_placement,
     measure_candidates,
     minimum_cut,
     placement_of_recipe,
 )
-from worker.engine.int8.eligible import NOT_FINITE, eligible
+from worker.engine.int8.eligible import NOT_FINITE, eligible, without_form_in_words
 from worker.engine.int8.equalization import equalize
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.range_choice import most_faithful
@@ -45,7 +48,7 @@ from worker.engine.int8.units import units_of
 from worker.engine.kinds import is_transformer
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
-from worker.engine.preparation import Preparation, prepared, unknown_nodes
+from worker.engine.preparation import Preparation, operator_counts, prepared, unknown_nodes
 from worker.engine.processor import needs_reduced_range
 
 # Shares of the way to a form.
@@ -150,23 +153,32 @@ def static_form(model: ModelFile, config: StaticOptions, context: PassContext) -
 def _prepared(model: ModelFile, config: StaticOptions, context: PassContext) -> Work:
     preparation = prepared(model, context)
     transformer = is_transformer(preparation.model.structure())
+    if transformer and "LayerNormalization" not in operator_counts(preparation.model.structure()):
+        preparation.attempt("fusing LayerNormalization", lambda file, to: fused(file, to, normalizations()))
     if config.equalization:
         preparation.attempt("equalizing the channels between convolutions", _equalized)
     strengths: dict[str, float] = {}
     if transformer and config.smoothing == "auto":
         context.phase("smoothing")
-        samples = min(MOST_INPUT_SAMPLES, config.calibration_samples)
-        smoothed, strengths = smooth(preparation.model, context, samples)
+        smoothed, strengths = smooth(preparation.model, context, _smoothing_samples(config))
         if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
             strengths = {}
     graph = read_graph(preparation.model)
     units = units_of(graph)
-    notes = [*preparation.notes, *unknown_nodes(config.exclude, preparation.model.structure())]
+    notes = [
+        *preparation.notes,
+        *unknown_nodes(config.exclude, preparation.model.structure()),
+        *without_form_in_words(graph, units),
+    ]
     if strengths:
         notes.append(f"Smoothed the activations behind {len(strengths)} LayerNormalizations.")
     everything = eligible(units, transformer, config.operators, config.exclude)
     rounding = _rounding(config, everything, graph, context, transformer)
     return Work(preparation, everything, rounding, notes, {"smoothing": strengths})
+
+
+def _smoothing_samples(config: StaticOptions) -> int:
+    return config.smoothing_samples or min(MOST_INPUT_SAMPLES, config.calibration_samples)
 
 
 def _rounding(
@@ -209,7 +221,7 @@ def _calibrate(work: Work, config: StaticOptions, context: PassContext) -> None:
         work.notes.append("Calibration stopped early: the job's time ran short.")
     work.manifest |= {
         "calibration_samples": calibration.sample_count,
-        "calibration_order": "the order of the dataset, one sample a call",
+        "calibration_order": "the order of the dataset, a call for each sample, or for a batch where that is fixed",
     }
 
 
@@ -217,6 +229,9 @@ def _placed(work: Work, config: StaticOptions, context: PassContext) -> Choice:
     settled = placement_of_recipe(work.everything, config.placement, config.in_float)
     if settled is not None:
         return settled
+    if context.lacks(MEASURING_SECONDS):
+        work.notes.append(NO_TIME)
+        return Choice(work.everything)
     context.phase("placing")
     maps = maps_of(work.everything, work.calibration)
     build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
@@ -294,5 +309,6 @@ def _settled(work: Work, placed: Placement, kept: Placement, config: StaticOptio
         "calibration_method": work.method,
         "reduce_range": work.rounding.unsaturated,
         "calibration_samples": max(1, work.calibration.sample_count),
+        "smoothing_samples": _smoothing_samples(config),
     }
     return config.model_dump(mode="json", by_alias=True) | pinned

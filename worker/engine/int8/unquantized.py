@@ -48,8 +48,9 @@ def _speed(preparation: Preparation, source: ModelFile, context: PassContext) ->
     if computes_the_same(source.structure(), prepared.structure()) or context.lacks(TURNS_SECONDS):
         return None
     feed = context.timed_feed()
-    [first] = take_turns([source.path], [feed], Conditions(context.threads, 1, GLANCE_SECONDS))
+    [first] = take_turns([source.path], [feed], Conditions(context.threads, 1, GLANCE_SECONDS, context.device))
     if first.medians[0] < LEAST_MILLISECONDS:
         return None
-    timings = take_turns([source.path, prepared.path], [feed] * 2, Conditions(context.threads, ROUNDS, TURNS_SECONDS))
+    conditions = Conditions(context.threads, ROUNDS, TURNS_SECONDS, context.device)
+    timings = take_turns([source.path, prepared.path], [feed] * 2, conditions)
     return statistics.median(ratios(timings)[1])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from worker.engine.int8.placement import Placement
-from worker.engine.int8.units import Role
+from worker.engine.int8.units import Role, Unit
 from worker.engine.profiling import NodeTime
 
 # What the runtime may have in the place of a quantized unit; carriers run under their own names, on 8 bits.
@@ -23,11 +23,14 @@ class Executed:
     operator: str
 
 
+def computes(unit: Unit) -> bool:
+    """Whether its kernel has an int8 form of its own, which a profile shows; others move values as they are."""
+    return unit.role is not Role.CARRIER and unit.node.op_type != "Concat"
+
+
 def not_fused(placement: Placement, times: list[NodeTime]) -> list[Executed]:
     """Units planned as int8 that the profile of the finished file shows in float."""
-    planned = {
-        name: unit.name for unit in placement.in_int8 if unit.role is not Role.CARRIER for name in unit.kernel_names
-    }
+    planned = {name: unit.name for unit in placement.in_int8 if computes(unit) for name in unit.kernel_names}
     return [
         Executed(planned[time.origin], time.operator)
         for time in times

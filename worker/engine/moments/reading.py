@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from worker.engine.calibration.observing import FLOAT, exposed_calls
+from worker.engine.calibration.observing import FLOAT, element_counts, exposed_calls
 from worker.engine.model_file import ModelFile
 from worker.engine.moments.moments import CrossMoments, Moments
 from worker.engine.moments.products import Product
@@ -18,7 +18,7 @@ from worker.engine.pass_contract import PassContext
 
 # Twice as many rows as a product has terms determine its second moments; more than this settle nothing.
 ROWS_A_TERM, LEAST_ROWS, MOST_ROWS = 2, 2048, 20_000
-# Second moments between all terms of all products of one pass over the data.
+# Of one pass over the data: second moments between all terms of all products, and what these read in a call.
 GROUP_ELEMENTS = 96 << 20
 MOST_HELD_ROWS = 1024
 
@@ -38,8 +38,12 @@ def input_moments(
     """
     chosen, calls = _calls(context, samples)
 
+    products = list(products)
+    read = element_counts(model, (product.source for product in products), context)
+
     def elements(product: Product) -> int:
-        return product.terms**2 if with_products and product.groups == 1 else 2 * product.terms
+        held = product.terms**2 if with_products and product.groups == 1 else 2 * product.terms
+        return held + read[product.source]
 
     for number, group in enumerate(within_memory(products, elements, GROUP_ELEMENTS)):
         generator = np.random.default_rng([context.seed, number])

@@ -25,7 +25,8 @@ def _target(node: ir.Node) -> np.ndarray | None:
     if not is_operator(node, "Reshape") or constant(node.inputs[1]) is not None or integer(node, "allowzero", 0):
         return None
     shape = node.outputs[0].shape
-    if shape is None:
+    # What an exporter says of an output is what it was traced with, and need not hold for another batch.
+    if shape is None or node.outputs[0].is_graph_output():
         return None
     sizes = [size if isinstance(size, int) else -1 for size in shape]
     return np.array(sizes, np.int64) if sizes.count(-1) <= 1 and 0 not in sizes else None

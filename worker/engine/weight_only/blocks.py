@@ -47,6 +47,13 @@ class Blocks:
         """uint8, of the matrix's shape with its padding: `(padded_rows, N)`."""
         return unpack(self.packed, self.bits).reshape(self.shape[1], -1).T
 
+    def dequantize(self) -> np.ndarray:
+        """float32 `(K, N)`."""
+        codes = unpack(self.packed, self.bits).reshape(*self.scales.shape, -1).astype(np.float32)
+        values = (codes - self.zeros()[..., None]) * self.scales[..., None]
+        columns: np.ndarray = values.reshape(self.shape[1], -1)[:, : self.shape[0]]
+        return columns.T
+
 
 def block_quantize(matrix: np.ndarray, bits: int, block_size: int) -> Blocks:
     """Codes of a float32 matrix (K, N), rounded to the nearest; blocks no longer than a short column needs."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worker.engine.fidelity import Power
 from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import constant
@@ -27,6 +28,8 @@ class Plan:
     places: list[Place]
     bits: int
     block_size: int
+    sqnr_db: dict[str, float] = field(default_factory=dict)
+    """Of every weight that was written, by name: signal to noise of what is stored for it."""
     _blocks: dict[str, Blocks] = field(default_factory=dict)
     _codes: dict[str, Codes] = field(default_factory=dict)
 
@@ -77,11 +80,18 @@ class Plan:
 
     def _codes_of(self, place: Place, values: np.ndarray) -> Codes:
         if place.name not in self._codes:
-            self._codes[place.name] = encode(values, place.kept, self._bits_of(place))
+            codes = self._codes[place.name] = encode(values, place.kept, self._bits_of(place))
+            self._note(place, values, codes.dequantize())
         return self._codes[place.name]
 
     def _blocks_of(self, place: Place, values: np.ndarray) -> Blocks:
         if place.name not in self._blocks:
             matrix = values if place.kept == (1,) else values.T
-            self._blocks[place.name] = block_quantize(matrix, self.bits, self.block_size)
+            blocks = self._blocks[place.name] = block_quantize(matrix, self.bits, self.block_size)
+            self._note(place, matrix, blocks.dequantize())
         return self._blocks[place.name]
+
+    def _note(self, place: Place, exact: np.ndarray, stored: np.ndarray) -> None:
+        power = Power()
+        power.add(exact, stored)
+        self.sqnr_db[place.name] = power.db

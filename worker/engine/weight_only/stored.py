@@ -31,6 +31,11 @@ class Codes:
     codes: np.ndarray
     scale: np.ndarray
 
+    def dequantize(self) -> np.ndarray:
+        """float32 of the weight's shape."""
+        values: np.ndarray = self.codes * self.scale
+        return values.astype(np.float32)
+
 
 @dataclass
 class Unpacking:

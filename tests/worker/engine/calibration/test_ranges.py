@@ -1,5 +1,6 @@
 """Ranges from data: exact where they should be, the same whatever the order, and in memory that does not grow."""
 
+import time
 import tracemalloc
 from dataclasses import replace
 
@@ -93,6 +94,15 @@ def test_it_stops_after_one_call_where_no_time_is_left(context: SamplesContext) 
     model = networks.parse(SCALED)
     late = replace(context(model, x=networks.normal(50, 8)), deadline=0.0)
     assert _calibrated(model, late, double=FLOAT).sample_count == 1
+
+
+def test_it_leaves_time_for_what_comes_after(context: SamplesContext) -> None:
+    """So many calls take longer than the third of the time that they may take."""
+    model = networks.parse(SCALED)
+    hurried = replace(context(model, x=networks.normal(200_000, 8)), deadline=time.monotonic() + 1.5)
+    assert 1 <= _calibrated(model, hurried, Settings(samples=200_000), double=FLOAT).sample_count < 200_000
+    assert hurried.haste.cut_short
+    assert hurried.seconds_left() > 0
 
 
 def test_samples_are_counted_and_not_calls(context: SamplesContext) -> None:

@@ -49,6 +49,6 @@ def test_the_bias_goes_into_the_kernel(saved: Callable[..., ModelFile], context:
     before, after = (run_session(open_session(one.path, 1), feed)[0] for one in (apart, fused))
     # The same integers; the bias is added in another order.
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
-    times = profile(fused, feed, 1, given.scratch, 0.1)
+    times = profile(fused, feed, 1, given.scratch, 0.1, "cpu")
     assert {time.operator for time in times if time.kind == "int8"} == {"MatMulIntegerToFloat"}
     assert not [time for time in times if time.operator == "Add"]

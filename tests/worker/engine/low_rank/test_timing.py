@@ -45,7 +45,7 @@ def test_every_product_and_all_of_its_factors_have_a_time(
     given = context(model, x=normal(4, 16, 64, 64))
     places = find_places(read_graph(file), OPERATORS, ()).places
     assert len(places) == 6
-    times = profile(file, given.timed_feed(), 1, tmp_path, 0.5)
+    times = profile(file, given.timed_feed(), 1, tmp_path, 0.5, "cpu")
     assert place_times(places, times).keys() == {place.name for place in places}
 
     forms: list[tuple[Form, tuple[int, ...]]] = [("channels", (8,)), ("spatial", (8,)), ("tucker", (8, 8))]
@@ -53,5 +53,5 @@ def test_every_product_and_all_of_its_factors_have_a_time(
     shapes = {place.name: shape_of(place, *form) for place, form in zip(places, forms, strict=True)}
     made = Plan(file, {place.name: factor(place, [shapes[place.name]], None) for place in places})
     factored = made.write(shapes, tmp_path / "factored")
-    found = factor_times(factored, shapes, profile(factored, given.timed_feed(), 1, tmp_path, 0.5))
+    found = factor_times(factored, shapes, profile(factored, given.timed_feed(), 1, tmp_path, 0.5, "cpu"))
     assert all(found[name] > 0 for name in shapes)

@@ -86,6 +86,10 @@ def test_a_candidate_of_the_front_comes_out_the_same_when_it_is_given(tmp_path: 
     assert given
     _, again = searched(tmp_path / "again", model, data, search={"given": [given]}, objective="size")
     assert first.sha256 in {one.sha256 for one in again.candidates}
+    # And what the report says of it is a recipe by itself.
+    alone = optimize(tmp_path / "alone", model, data, BUDGET, recipe=first.passes)
+    assert alone.report is not None, alone.fault
+    assert [one.sha256 for one in alone.report.candidates] == [first.sha256]
 
 
 @pytest.mark.parametrize(
