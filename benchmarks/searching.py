@@ -62,6 +62,7 @@ def search(
         f"{len(report.search.attempts)} candidates",
         *report.search.explanation,
         *(f"{one.outcome}: {one.name}, {one.seconds:.1f} s" for one in report.search.attempts),
+        *(f"delivered: {one.name}: {one.verdict.reason}" for one in report.candidates if one.verdict),
         f"Deployment check: {', '.join(failed) + ' failed' if failed else 'nothing failed'}.",
     ]
     return {"seconds": seconds, "modified": bool(winner.recipe), "notes": notes}

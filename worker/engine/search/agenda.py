@@ -1,6 +1,6 @@
 """What is tried next: what gains most for the time it takes, as far as that can be told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -13,14 +13,17 @@ from worker.engine.search.ladders import (
     low_rank_proposals,
     pruned_proposals,
     seconds_to_train,
+    surer_proposals,
     taught_proposals,
 )
-from worker.engine.search.proposals import Proposal, Trial, best_of
+from worker.engine.search.proposals import Proposal, Trial, best_of, find
 from worker.engine.search.space import allowed, first_proposals, smaller_proposals
 from worker.engine.search.tuning import Tuner
 
 # Below an expected gain of one in a hundred nothing is worth its time.
 LEAST_HOPE = 0.01
+# Cuts that are taught though they hold, as others may show what they lose.
+MOST_MADE_SURE = 2
 # A trial may take this many times what it was expected to before the next ones are expected to as well.
 LEAST_PACE, MOST_PACE = 0.25, 4.0
 
@@ -52,7 +55,8 @@ class Agenda:
         worth = {id(one): one.hope(self._weights, max(gain, 0.0)) for one in fitting}
         wanted = [one for one in fitting if one.always or worth[id(one)] >= LEAST_HOPE]
         if not wanted:
-            return None
+            surer = next((one for one in self._surer(trials, seconds_left) if one.seconds * pace <= seconds_left), None)
+            return None if surer is None else Next(surer, pace * surer.seconds, pace * surer.seconds)
         able = self._leaving_time_to_train(wanted, trials, seconds_left / pace)
         # The plain methods come first, so that what builds on them stands on measurements; then worth for its time.
         chosen = max(able, key=lambda one: (one.always, worth[id(one)] / one.seconds, -one.seconds))
@@ -61,9 +65,6 @@ class Agenda:
 
     def open(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
         """What the request allows and was not tried."""
-        tried = {key_of(trial.proposal.recipe) for trial in trials}
-        # One name is one candidate: that less time is left for its epochs makes it no other.
-        named = {trial.name for trial in trials}
         proposals = chain(
             first_proposals(trials, self._ground),
             smaller_proposals(trials, self._ground),
@@ -72,6 +73,19 @@ class Agenda:
             self._trained(trials, seconds_left),
             self._tuner.proposals(trials, self._ground),
         )
+        yield from self._new(proposals, trials)
+
+    def _surer(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
+        """With nothing left that promises more, and time: the best cuts, so that they are the more likely accepted."""
+        if self._search.training:
+            cuts = [one for one in find(trials, "pruned") if one.holds and one.risk]
+            best = sorted(cuts, key=lambda one: -one.ratios.gain(self._weights))[:MOST_MADE_SURE]
+            yield from self._new(surer_proposals(best, trials, self._ground, seconds_left), trials)
+
+    def _new(self, proposals: Iterable[Proposal], trials: Sequence[Trial]) -> Iterator[Proposal]:
+        tried = {key_of(trial.proposal.recipe) for trial in trials}
+        # One name is one candidate: that less time is left for its epochs makes it no other.
+        named = {trial.name for trial in trials}
         for proposal in proposals:
             key = key_of(proposal.recipe)
             known = key in tried or proposal.name in named

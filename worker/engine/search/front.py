@@ -48,15 +48,15 @@ def finalists(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]
 
 
 def _safer(chosen: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
-    """Of others, the most gaining first, the first that loses half as much as any of the chosen, and the safest.
+    """Of others, the most gaining first, the first that risks half as much as any of the chosen, and the safest.
 
-    None where one of those loses nothing.
+    None where one of those risks nothing.
     """
-    least = min((one.drop or 0.0 for one in chosen), default=0.0)
+    least = min((one.risk for one in chosen), default=0.0)
     if least <= 0:
         return []
-    halved = next((one for one in others if (one.drop or 0.0) <= least / 2), None)
-    safest = min(others, key=lambda one: one.drop or 0.0, default=None)
+    halved = next((one for one in others if one.risk <= least / 2), None)
+    safest = min(others, key=lambda one: one.risk, default=None)
     found = [one for one in (halved, safest) if one is not None]
     return found[:1] if halved is safest else found
 

@@ -122,24 +122,37 @@ def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: floa
     epochs = epochs_within(ground, seconds_left)
     if epochs is None:
         return
-    tail = tail_of(trials)
     for way in (TAUGHT, SHORTENED):
         left = rungs(trials, way)
-        if left is None or (way.remove == "blocks" and left < ground.left_without_blocks):
-            continue
-        yield Proposal(
-            name=f"{100 * left:.3g}% of the multiply-accumulates{way.words}, distilled{tail.words}",
-            family=way.family,
-            recipe=(_cut(left, way), Distill(**{"pass": "distill", "epochs": epochs}), *tail.passes),
-            expected=_cut_ratios(trials, left, tail, way),
-            chance=_chance(trials, way) * tail.chance,
-            seconds=2.0
-            + _cutting_seconds(trials, ground)
-            + epochs * ground.epoch_seconds()
-            + ground.measuring_seconds
-            + _tail_seconds(tail, ground),
-            settings={"left": left, "epochs": epochs},
-        )
+        if left is not None and (way.remove == "units" or left >= ground.left_without_blocks):
+            yield _taught(left, way, trials, ground, epochs)
+
+
+def surer_proposals(
+    cuts: Sequence[Trial], trials: Sequence[Trial], ground: Ground, seconds_left: float
+) -> Iterator[Proposal]:
+    """Cuts that hold without training, taught all the same: what they changed may show on other samples."""
+    epochs = epochs_within(ground, seconds_left)
+    for cut in cuts if epochs is not None else ():
+        yield _taught(float(cut.proposal.settings["left"]), TAUGHT, trials, ground, epochs or LEAST_EPOCHS)
+
+
+def _taught(left: float, way: Way, trials: Sequence[Trial], ground: Ground, epochs: int) -> Proposal:
+    tail = tail_of(trials)
+    training = epochs * ground.epoch_seconds()
+    return Proposal(
+        name=f"{100 * left:.3g}% of the multiply-accumulates{way.words}, distilled{tail.words}",
+        family=way.family,
+        recipe=(_cut(left, way), Distill(**{"pass": "distill", "epochs": epochs}), *tail.passes),
+        expected=_cut_ratios(trials, left, tail, way),
+        chance=_chance(trials, way) * tail.chance,
+        seconds=2.0
+        + _cutting_seconds(trials, ground)
+        + training
+        + ground.measuring_seconds
+        + _tail_seconds(tail, ground),
+        settings={"left": left, "epochs": epochs},
+    )
 
 
 def low_rank_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:

@@ -77,6 +77,8 @@ class Trial:
     value: float | None = None
     """The job's metric."""
     drop: float | None = None
+    drop_below: float | None = None
+    """What the drop stays below at the contract's confidence, for all that the samples for choosing say."""
     holds: bool = False
     """The drop on the samples for choosing is within the contract."""
     likely: bool = False
@@ -97,6 +99,13 @@ class Trial:
     @property
     def measured(self) -> bool:
         return self.failure is None
+
+    @property
+    def risk(self) -> float:
+        """How much may be lost on other samples: of a file that changed many answers more than of one that changed few,
+        though as many came out better as worse.
+        """
+        return max(0.0, (self.drop or 0.0) if self.drop_below is None else self.drop_below)
 
 
 def best_of(trials: Sequence[Trial], weights: ObjectiveWeights) -> Trial | None:

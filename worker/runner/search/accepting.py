@@ -216,7 +216,7 @@ def _fixed_sequence(finalists: Sequence[Finalist], gains: Mapping[str, float], b
     """The order is of what was measured on other samples: by risk, and among those of like risk the boldest last."""
 
     def risk(one: Finalist) -> tuple[int, float]:
-        share = (one.delivered.trial.drop or 0.0) / max(bound.allowed, ROUNDING)
+        share = one.delivered.trial.risk / max(bound.allowed, ROUNDING)
         # An error that grows from next to nothing grows by more than a number holds.
         return math.floor(min(share / LIKE_RISK, MOST_RISK)), gains[one.delivered.trial.name]
 

@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -33,6 +33,10 @@ class Identity:
     def of_trial(self, made_sha256: str, metric: Metric, *, with_memory: bool) -> str:
         """Of what is measured on a file, on the samples for choosing."""
         return self._key({"trial": made_sha256, "metric": metric.model_dump(mode="json"), "with_memory": with_memory})
+
+    def of_finding(self, key: Sequence[Any]) -> str:
+        """Of what a pass found out on its way; `key` is plain JSON."""
+        return self._key({"finding": key})
 
     def _key(self, piece: Mapping[str, Any]) -> str:
         text = json.dumps({"job": self.facts, "piece": piece}, sort_keys=True, separators=(",", ":"))

@@ -25,6 +25,7 @@ from worker.runner.search.accepting import Bound, Delivered, choose_winner, meas
 from worker.runner.search.best import BestSoFar
 from worker.runner.search.data import SearchData, load_search_data
 from worker.runner.search.delivery import Ending, delivered
+from worker.runner.search.findings import Findings
 from worker.runner.search.identity import identity_of
 from worker.runner.search.searching import CHECKING, Found, Searcher
 from worker.runner.search.stock import Stock
@@ -55,7 +56,8 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     metric = choose_metric(opened.request, data.accepting, original.footprint.outputs, warnings)
     bound = _bound(opened.request, metric)
     circumstances = opened.circumstances(data.accepting, metric)
-    workshop = Workshop(circumstances, _stock(opened, circumstances.max_drop))
+    stock = _stock(opened, circumstances.max_drop)
+    workshop = Workshop(replace(circumstances, findings=Findings(stock)), stock)
     ground = _ground(opened, data, original)
     weights = opened.request.weights
     likely = likely_drop(str(metric.name), bound.allowed, bound.confidence, data.accepting.evaluation.sample_count)

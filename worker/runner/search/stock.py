@@ -5,11 +5,12 @@ cannot be read is made anew.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.jobs.report import Interval, Step
@@ -60,6 +61,7 @@ class MeasuredTrial(_Facts):
     memory_ratio: Ratio
     value: Finite | None
     drop: Finite
+    drop_below: Finite | None
 
     @property
     def latency(self) -> Interval:
@@ -70,7 +72,15 @@ class MeasuredTrial(_Facts):
         return Ratios(self.scaled_latency_ratio, self.size_ratio, self.memory_ratio)
 
 
-FactsT = TypeVar("FactsT", MadeStep, MeasuredTrial)
+class Scored(BaseModel):
+    """What a pass found out of each unit, by group: what is never to go is worth infinitely much."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    scores: dict[str, list[float]]
+
+
+FactsT = TypeVar("FactsT", MadeStep, MeasuredTrial, Scored)
 
 
 @dataclass
@@ -136,11 +146,28 @@ class Stock:
                     "memory_ratio": trial.ratios.memory,
                     "value": trial.value,
                     "drop": trial.drop,
+                    "drop_below": trial.drop_below,
                 }
             )
         except ValidationError:
             return
         self._keep(self.identity.of_trial(self._hash(model), metric, with_memory=with_memory), measured, {})
+
+    def find_scores(self, key: Sequence[Hashable]) -> dict[str, np.ndarray] | None:
+        """What an earlier search found out of the same."""
+        folder = self.scratch / "given-scores"
+        found = self._found(self.identity.of_finding(self._told(key)), folder, Scored)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None if found is None else {name: np.array(values) for name, values in found.scores.items()}
+
+    def keep_scores(self, key: Sequence[Hashable], scores: Mapping[str, np.ndarray]) -> None:
+        """`key` is what they rest on beside the job's data and seed."""
+        told = Scored(scores={name: values.tolist() for name, values in scores.items()})
+        self._keep(self.identity.of_finding(self._told(key)), told, {})
+
+    def _told(self, key: Sequence[Hashable]) -> list[Any]:
+        """As JSON has it; of a file its hash, as the next search has it elsewhere."""
+        return [self._hash(part) if isinstance(part, ModelFile) else _plain(part) for part in key]
 
     def _found(self, key: str, folder: Path, shape: type[FactsT]) -> FactsT | None:
         if key not in self.given:
@@ -176,6 +203,12 @@ class Stock:
         if model.path not in self._hashes:
             self._hashes[model.path] = model.sha256()
         return self._hashes[model.path]
+
+
+def _plain(part: Hashable) -> Any:
+    if isinstance(part, frozenset):
+        return sorted(map(str, part))
+    return list(part) if isinstance(part, tuple) else part
 
 
 def _can_be_opened(model: ModelFile) -> bool:

@@ -277,3 +277,26 @@ def test_rungs_that_lie_close_have_names_of_their_own() -> None:
     trials = [at(0.06, True), at(0.05, False)]
     (following,) = pruned_proposals(trials, CONVOLUTIONAL)
     assert following.name == "5.5% of the multiply-accumulates"
+
+
+@pytest.mark.parametrize(("drop_below", "taught"), [(0.008, 2), (0.0, 0)], ids=["by-a-hair", "surely"])
+def test_cuts_that_may_lose_elsewhere_are_taught_once_nothing_promises_more(drop_below: float, taught: int) -> None:
+    """What training reaches below them breaks the contract; they hold, and by how little the samples say."""
+    ground = replace(CONVOLUTIONAL, training_samples=2000)
+
+    def as_recurrent_networks_are(proposal: Proposal) -> Trial:
+        left = proposal.settings.get("left", 1.0)
+        if left == 1.0:
+            return as_cnns_are(proposal)
+        if proposal.family == "shortened":
+            return measured(proposal, 1.0, drop=0.3)
+        found = measured(proposal, 3.0 / (0.2 + 0.8 * left), drop=0.0 if left > 0.17 else 0.3)
+        return replace(found, drop_below=drop_below if proposal.family == "pruned" else 0.0)
+
+    trials = searched(as_recurrent_networks_are, Search(training=True), ground)
+    held = sorted(one.proposal.settings["left"] for one in trials if one.proposal.family == "pruned" and one.holds)
+    order = [one.proposal for one in trials]
+    last = [one for one in order if one.family == "taught" and one.settings["left"] in held]
+    assert sorted(one.settings["left"] for one in last) == held[:taught]
+    without = [number for number, one in enumerate(order) if one.family == "pruned"]
+    assert all(order.index(one) > max(without) for one in last)

@@ -30,6 +30,8 @@ class One:
     drop: float
     outcome: Any
     accepted_drop: float = 0.0
+    drop_below: float | None = None
+    """What the samples for choosing show the drop to stay below."""
 
 
 def finalist(one: One, samples: int) -> Finalist:
@@ -48,7 +50,10 @@ def finalist(one: One, samples: int) -> Finalist:
     )
     return Finalist(
         delivered=Delivered(
-            trial(one.name, drop=one.drop), Outcome(model), Artifact(file, model.path, model, "00"), []
+            trial(one.name, drop=one.drop, drop_below=one.drop_below),
+            Outcome(model),
+            Artifact(file, model.path, model, "00"),
+            [],
         ),
         subject=None,  # type: ignore[arg-type] # what a file alone measures decides nothing here
         latency=Latency(p50_ms=1, p90_ms=1, p99_ms=1, mean_ms=1, call_count=1, round_medians_ms=[1]),
@@ -81,6 +86,16 @@ CASES = [
         "a",
     ),
     Case("one that lost before comes last", [One("a", 0.1, 0.009, "unmet", 0.1), One("b", 1.0, 0, "met")], "b"),
+    # One that came out better by chance changed as many answers as it has to lose.
+    Case(
+        "few answers changed before many",
+        [
+            One("a", 2.0, -0.006, "undecidable", 0.006, drop_below=0.009),
+            One("b", 1.0, 0.003, "met", drop_below=0.006),
+            One("c", 0.1, 0.0, "met", drop_below=0.0),
+        ],
+        "b",
+    ),
     # Beside an original whose error is zero, any growth is beyond what a number holds.
     Case(
         "one whose error grew from nothing comes last",

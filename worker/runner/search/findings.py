@@ -1,0 +1,33 @@
+"""What passes find out on their way, kept for later searches: on large models scoring every unit takes minutes."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+from worker.runner.search.stock import Stock
+
+Key = tuple[Hashable, ...]
+
+
+class Findings(dict[Key, Any]):
+    """Those of one search, with what earlier ones left of the same. Scores by unit are kept, and nothing else."""
+
+    def __init__(self, stock: Stock) -> None:
+        super().__init__()
+        self._stock = stock
+
+    def __contains__(self, key: object) -> bool:
+        if super().__contains__(key):
+            return True
+        if not isinstance(key, tuple):
+            return False
+        found = self._stock.find_scores(key)
+        if found is not None:
+            super().__setitem__(key, found)
+        return found is not None
+
+    def __setitem__(self, key: Key, value: Any) -> None:
+        super().__setitem__(key, value)
+        if isinstance(value, dict) and all(isinstance(one, np.ndarray) and one.ndim == 1 for one in value.values()):
+            self._stock.keep_scores(key, value)
