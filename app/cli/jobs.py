@@ -31,6 +31,9 @@ PASS_COLUMNS = (
     Column("available", flexible=True),
 )
 WITHOUT_REPORT = frozenset({"no_report", "report_not_ready"})
+LayersOption = Annotated[
+    bool, typer.Option("--layers", help="Node by node: what ran for it, how long, and what it lost.")
+]
 JobArgument = Annotated[UUID, typer.Argument(metavar="JOB", help="A job's id.")]
 
 
@@ -76,7 +79,7 @@ def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
         note(f"job {job.id}: {job.state.value}" if job.is_over else f"job {job.id} was asked to stop")
 
 
-def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
+def report(job_id: JobArgument, layers: LayersOption = False, as_json: JsonOption = False) -> None:
     """Print what a job measured: the original beside the optimized file; of a search without a report what it tried."""
     from app.client import LatheApiError
 
@@ -89,6 +92,11 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
             raise
     if as_json:
         print_json(measured)
+        return
+    if layers:
+        from app.cli.layers_table import print_layers
+
+        print_layers(measured)
         return
     from app.cli.report_table import print_report
 

@@ -1,10 +1,12 @@
 """A report of a chain as a person reads it, on a terminal of 80 columns."""
 
+import re
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from app.cli.layers_table import print_layers
 from app.cli.report_table import print_report
 from app.jobs.report import Report
 
@@ -64,9 +66,7 @@ UNMEASURED = {
 }
 
 
-def _shown(
-    steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], deployment: dict[str, Any] | None = None
-) -> list[str]:
+def _report(steps: list[dict[str, Any]], deployment: dict[str, Any] | None = None) -> Report:
     report = {
         "baseline": _measurement(4 << 20, 8.0, _quality("top1", 0.92, "label")),
         "candidates": [
@@ -94,7 +94,13 @@ def _shown(
         "deployment": deployment,
         "manifest": {"metric": {"name": "top1", "output": "logits", "labels": "label"}},
     }
-    print_report(Console(width=TERMINAL), Report.model_validate(report))
+    return Report.model_validate(report)
+
+
+def _shown(
+    steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], deployment: dict[str, Any] | None = None
+) -> list[str]:
+    print_report(Console(width=TERMINAL), _report(steps, deployment))
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if len(line) > TERMINAL] == []
     return [" ".join(line.split()) for line in lines]
@@ -143,3 +149,27 @@ def test_every_check_of_a_deployment_is_a_row_with_its_words(capsys: pytest.Capt
 
 def test_a_report_without_the_check_shows_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any("deployment" in line for line in _shown([_step("quantize_static", QUANTIZED)], capsys))
+
+
+LAYERS = [
+    {"name": "/stem/Conv", "operator": "Conv", "planned": "int8", "executed": "QLinearConv", "executed_ms": 0.25}
+    | {"float_ms": 0.75, "int8_ms": 0.24, "sqnr_db": 38.04, "sensitivity_db": 31.5},
+    {"name": "/head/Gemm", "operator": "Gemm", "planned": "float", "reason": "too much was lost with it in int8"},
+    {"name": "/body/Conv", "operator": "Conv", "planned": "int8", "executed": "QLinearConv", "executed_ms": 0.5}
+    | {"float_ms": 1.5, "int8_ms": 0.5, "sqnr_db": 30.0, "sensitivity_db": 16.6},
+]
+
+
+def test_nodes_are_told_one_a_line_those_first_that_lose_most(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    steps = [_step("optimize_graph", None), _step("quantize_static", None) | {"layers": LAYERS}]
+    print_layers(_report(steps))
+    title, head, *lines = capsys.readouterr().out.splitlines()
+    assert title == "quantize_static:"
+    columns = ["node", "operator", "planned", "ran", "ms", "in float", "in int8", "SQNR dB", "alone dB"]
+    # What no node has anything to say in is left out: weights, zeros, ranks.
+    assert re.split(r"  +", head.strip()) == [*columns, "left in float because"]
+    assert [line.split()[0] for line in lines] == ["/body/Conv", "/stem/Conv", "/head/Gemm"]
+    assert lines[0].split() == ["/body/Conv", "Conv", "int8", "QLinearConv", "0.500", "1.500", "0.500", "30.0", "16.6"]
