@@ -15,7 +15,9 @@ from tests.worker.passes.schooling import Job, answers
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
+from worker.engine.moments import reading
 from worker.engine.pass_contract import PassContext, PassResult
+from worker.engine.structure import importance
 from worker.passes.prune_structured import NoSuchGroup
 from worker.passes.registry import load_pass
 
@@ -61,11 +63,21 @@ def test_a_global_ratio_takes_that_share_of_all_units_together(run: Run) -> None
     assert abs(widths["a"][0] + widths["b"][0] - 48) <= 16 + 8
 
 
-@pytest.mark.parametrize("importance", ["obs", "fisher", "l1", "l2"])
-def test_a_ratio_takes_that_share_of_every_group(run: Run, importance: str) -> None:
-    result = run(ratio=0.5, importance=importance)
+@pytest.mark.parametrize("by", ["obs", "fisher", "l1", "l2"])
+def test_a_ratio_takes_that_share_of_every_group(run: Run, by: str) -> None:
+    result = run(ratio=0.5, importance=by)
     assert _widths(result) == {"a": (16, 4, 3, 3), "b": (32, 16, 3, 3), "h": (32, 5)}
     assert result.manifest["widths"] == {group: [width, width // 2] for group, width in _of(result).items()}
+
+
+def test_layers_of_too_many_terms_are_cut_without_what_lies_between_them(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classifier of a VGG reads 25,088: their second moments alone would be 5 GB, in float64."""
+    for module in (reading, importance):
+        monkeypatch.setattr(module, "MOST_TERMS", 8)
+    result = run(ratio=0.5)
+    assert _widths(result) == {"a": (16, 4, 3, 3), "b": (32, 16, 3, 3), "h": (32, 5)}
 
 
 def _of(result: PassResult) -> dict[str, int]:

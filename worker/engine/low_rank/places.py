@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.moments.products import Product, as_rows
+from worker.engine.moments.reading import MOST_TERMS
 from worker.engine.nodes import CONV_RANK, MATRIX_RANK, integer, is_operator
 from worker.engine.trainable.weights import constant_tensor
 
@@ -23,6 +24,7 @@ NOT_FINITE = "its weight holds NaN or infinity"
 GROUPED = "a grouped convolution"
 NOT_TWO_AXES = "a convolution over other than two axes of space"
 STACKED = "a stack of matrices"
+LARGE = f"second moments between its more than {MOST_TERMS:,} terms would take gigabytes"
 TRANSPOSED = "its input is transposed"
 
 
@@ -131,7 +133,8 @@ def _against_weight(node: ir.Node) -> str | None:
         return SHARED
     if not tensor.size:
         return EMPTY
-    against = _against_shape(node, tuple(tensor.shape.numpy()))
+    shape = tuple(tensor.shape.numpy())
+    against = _against_shape(node, shape) or (LARGE if Product(node, shape).terms > MOST_TERMS else None)
     return against or (None if np.isfinite(tensor.numpy()).all() else NOT_FINITE)
 
 

@@ -21,6 +21,8 @@ ROWS_A_TERM, LEAST_ROWS, MOST_ROWS = 2, 2048, 20_000
 # Of one pass over the data: second moments between all terms of all products, and what these read in a call.
 GROUP_ELEMENTS = 96 << 20
 MOST_HELD_ROWS = 1024
+# Second moments between more terms than that take half a gigabyte, and what is computed with them several times that.
+MOST_TERMS = 8192
 
 Item = TypeVar("Item")
 
@@ -30,7 +32,8 @@ def input_moments(
 ) -> Iterator[tuple[Product, Moments]]:
     """Moments of the rows of each of `products`, one or a few products at a time.
 
-    `with_products` asks for second moments between terms too, for those whose filters see every channel.
+    `with_products` asks for second moments between terms too, for those whose filters see every channel and have no
+    more than `MOST_TERMS`.
 
     Raises:
         ModelFails: a call fails.
@@ -41,8 +44,11 @@ def input_moments(
     products = list(products)
     read = element_counts(model, (product.source for product in products), context)
 
+    def between(product: Product) -> bool:
+        return with_products and product.groups == 1 and product.terms <= MOST_TERMS
+
     def elements(product: Product) -> int:
-        held = product.terms**2 if with_products and product.groups == 1 else 2 * product.terms
+        held = product.terms**2 if between(product) else 2 * product.terms
         return held + read[product.source]
 
     for number, group in enumerate(within_memory(products, elements, GROUP_ELEMENTS)):
@@ -54,10 +60,10 @@ def input_moments(
             for product in group:
                 rows = rows_of(product, arrays[product.source], -(-_row_count(product) // calls), generator)
                 for (block,) in held[product.name].add(rows):
-                    moments[product.name].add(block, with_products and product.groups == 1)
+                    moments[product.name].add(block, between(product))
         for product in group:
             for (block,) in held[product.name].rest():
-                moments[product.name].add(block, with_products and product.groups == 1)
+                moments[product.name].add(block, between(product))
             yield product, moments[product.name]
 
 
@@ -70,8 +76,8 @@ def cross_moments(
 ) -> Iterator[tuple[Product, CrossMoments]]:
     """Moments between what products of `fed` read and the tensors of `wanted` that each is to give, by its name there.
 
-    Both models run on the same calls. Only products of one group; a result has an axis of channels as the product's
-    output has, of any length, and the same places.
+    Both models run on the same calls. Only products of one group, those of more than `MOST_TERMS` left out; a result
+    has an axis of channels as the product's output has, of any length, and the same places.
 
     Raises:
         ModelFails: a call fails.
@@ -82,7 +88,8 @@ def cross_moments(
     def elements(pair: tuple[Product, str]) -> int:
         return pair[0].terms * (pair[0].terms + pair[0].channel_count)
 
-    for number, group in enumerate(within_memory(products, elements, GROUP_ELEMENTS)):
+    within = [pair for pair in products if pair[0].terms <= MOST_TERMS]
+    for number, group in enumerate(within_memory(within, elements, GROUP_ELEMENTS)):
         generator = np.random.default_rng([context.seed, number])
         moments = {product.name: CrossMoments() for product, _ in group}
         held = {product.name: _Held(product.terms) for product, _ in group}

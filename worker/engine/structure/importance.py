@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from worker.engine.model_file import ModelFile
 from worker.engine.moments.products import Product
-from worker.engine.moments.reading import input_moments, within_memory
+from worker.engine.moments.reading import MOST_TERMS, input_moments, within_memory
 from worker.engine.nodes import CONV_RANK, MATRIX_RANK, is_operator
 from worker.engine.pass_contract import PassContext
 from worker.engine.structure.groups import Group, Part, Structure
@@ -80,7 +80,8 @@ def obs_scores(structure: Structure, model: ModelFile, context: PassContext, sam
     products = {part: _product(part.slot, constants) for part in parts}
 
     def elements(group: Group) -> int:
-        return sum(product.terms**2 for part in group.consumers if (product := products[part]) is not None)
+        terms = [product.terms for part in group.consumers if (product := products[part]) is not None]
+        return sum(count**2 if count <= MOST_TERMS else count for count in terms)
 
     # Each pass over the data reads as many groups as there is room for.
     for groups in within_memory(structure.groups, elements, MOST_ELEMENTS):
@@ -112,9 +113,11 @@ def fisher_scores(structure: Structure, products: Iterable[Mapping[str, np.ndarr
 def _second_moments(
     model: ModelFile, products: Mapping[str, Product], context: PassContext, samples: int
 ) -> Iterable[tuple[str, np.ndarray]]:
+    """By product `(K, K)`; of one with more terms than can be told from each other what they are each, `(K,)`."""
     for product, moments in input_moments(model, products.values(), context, samples, with_products=True):
-        if moments.products is not None and moments.count:
-            yield product.name, moments.products.astype(np.float64) / moments.count
+        if moments.count and product.groups == 1:
+            found = moments.power[0] if moments.products is None else moments.products / moments.count
+            yield product.name, found.astype(np.float64)
 
 
 def _product(slot: Slot, constants: Constants) -> Product | None:
@@ -139,7 +142,16 @@ def _reader(part: Part, product: Product | None, weight: np.ndarray, moments: Ma
     units = np.repeat(part.units, rows.shape[1] // weight.shape[axis])
     # What is no number cannot be inverted: as little is known then as of what cannot be read.
     if found is None or not np.isfinite(found).all():
-        found = np.eye(rows.shape[1])
+        found = np.ones(rows.shape[1])
     largest = float(np.finfo(np.float32).max)
     rows = np.nan_to_num(rows.astype(np.float64), nan=0.0, posinf=largest, neginf=-largest)
-    return Reader(rows, found, units)
+    return Reader(rows, found, units) if found.ndim > 1 else _apart(rows, found, units)
+
+
+def _apart(rows: np.ndarray, power: np.ndarray, units: np.ndarray) -> Reader:
+    """A reader that takes as much of every unit, with a term for each: as terms of `power` `(K,)` that nothing makes up
+    for, all that counts is what goes with them.
+    """
+    width = int(units.max(initial=-1)) + 1
+    lost = np.bincount(units[units >= 0], (np.square(rows).sum(axis=0) * power)[units >= 0], width)
+    return Reader(np.sqrt(lost)[None], np.eye(width), np.arange(width))

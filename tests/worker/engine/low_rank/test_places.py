@@ -45,6 +45,7 @@ CASES = [
     ),
     Case("grouped", "y = Conv<group = 2>(x, w)", {"w": normal(6, 2, 3, 3)}, {"Conv_0": places.GROUPED}, IMAGES),
     Case("stack", "y = MatMul(x, w)", {"w": normal(3, 8, 6)}, {"MatMul_0": places.STACKED}),
+    Case("many-terms", "y = MatMul(x, w)", {"w": normal(8193, 2)}, {"MatMul_0": places.LARGE}, "float[5,8193] x"),
     Case("not-finite", "y = MatMul(x, w)", {"w": MATRIX * np.float32("nan")}, {"MatMul_0": places.NOT_FINITE}),
     Case("two-activations", "t = Transpose(x) y = MatMul(x, t)", {}, {}),
 ]

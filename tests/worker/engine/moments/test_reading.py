@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import pytest
 
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
 from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
+from worker.engine.moments import reading
 from worker.engine.moments.moments import Moments
 from worker.engine.moments.products import Product
 from worker.engine.moments.reading import LEAST_ROWS, cross_moments, input_moments
@@ -57,6 +59,21 @@ def test_every_product_gets_the_moments_of_what_it_is_fed(
     assert found["Gemm"].products is not None
     diagonal = np.diag(found["Gemm"].products) / 16
     np.testing.assert_allclose(diagonal, found["Gemm"].power[0], rtol=1e-4)
+
+
+def test_between_too_many_terms_nothing_is_kept(
+    saved: Callable[..., ModelFile], context: SamplesContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_TERMS", 4)
+    text = "network (float[N,5] x) => (float[N,3] y) { h = Gemm(x, w) y = Gemm(h, v) }"
+    file = saved(prepared(text, w=normal(5, 4), v=normal(4, 3)))
+    given = context(prepared(text, w=normal(5, 4), v=normal(4, 3)), x=normal(16, 5))
+    wide, narrow = (one for _, one in input_moments(file, _products(file), given, 16, True))
+    assert wide.products is None
+    assert wide.power.shape == (1, 5)
+    assert narrow.products is not None
+    pairs = [(product, product.node.outputs[0].name or "") for product in _products(file)]
+    assert [product.terms for product, _ in cross_moments(file, pairs, file, given, 16)] == [4]
 
 
 def test_fewer_samples_are_read_where_fewer_are_wanted(

@@ -1,0 +1,120 @@
+"""Models that passes seldom meet: weights in a file beside, weights that are results, tensors that branches read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from app.recipes.catalogue import CATALOGUE
+from tests.worker import networks
+from tests.worker.networks import normal
+from worker.engine.feeds import match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext, PassResult
+from worker.engine.preparation import operator_counts
+from worker.passes.registry import load_pass
+
+FLOATS = TensorProto.FLOAT
+# 8 bits on weights and on two or three activations.
+FLOOR_DB = 25
+
+
+def _apply(name: str, file: ModelFile, folder: Path, x: np.ndarray, **parameters: Any) -> PassResult:
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    feeds = match_arrays(inputs_of(file.structure()), {"x": x}, "the data")
+    config = CATALOGUE[name].config.model_validate({"pass": name, **parameters})
+    return load_pass(name)(file, config, PassContext(scratch, feeds, seed=0, threads=1))
+
+
+def _answers(file: ModelFile, x: np.ndarray) -> list[np.ndarray]:
+    return ort.InferenceSession(file.path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+
+
+def _sqnr_db(exact: np.ndarray, made: np.ndarray) -> float:
+    noise = np.square(exact - made).sum()
+    return float(10 * np.log10(np.square(exact).sum() / noise)) if noise else np.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        pytest.param("quantize_static", {"placement": "kernels"}, id="static"),
+        pytest.param("quantize_dynamic", {"placement": "kernels"}, id="dynamic"),
+        pytest.param("quantize_weights", {"minimum_elements": 1}, id="weights"),
+        pytest.param("convert_float16", {}, id="float16"),
+        pytest.param("compile", {"ort_format": False}, id="compile"),
+    ],
+)
+def test_weights_may_lie_in_a_file_beside_the_model(name: str, parameters: dict[str, Any], tmp_path: Path) -> None:
+    model = ModelFile(networks.save(networks.perceptron(), tmp_path / "model", "weights.bin"))
+    assert len(model.files()) == 2
+    before = [file.read_bytes() for file in model.files()]
+    x = normal(32, 8)
+    result = _apply(name, model, tmp_path, x, **parameters)
+    assert result.modified, result.notes
+    for exact, made in zip(_answers(model, x), _answers(result.model, x), strict=True):
+        assert _sqnr_db(exact, made) > FLOOR_DB
+    assert [file.read_bytes() for file in model.files()] == before
+
+
+@pytest.mark.parametrize("name", ["quantize_static", "quantize_dynamic"])
+def test_a_weight_may_be_a_result_as_well(name: str, tmp_path: Path) -> None:
+    weight = normal(8, 8)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "product")]
+    outputs: dict[str, Any] = {"y": (FLOATS, ["N", 8]), "w": (FLOATS, [8, 8])}
+    proto = networks.assemble(nodes, {"x": (FLOATS, ["N", 8])}, outputs, {"w": weight})
+    model = ModelFile(networks.save(proto, tmp_path / "model"))
+    result = _apply(name, model, tmp_path, normal(16, 8), placement="kernels")
+    y, told = _answers(result.model, normal(16, 8))
+    np.testing.assert_array_equal(told, weight)
+    assert _sqnr_db(normal(16, 8) @ weight, y) > FLOOR_DB
+
+
+def test_a_branch_may_read_what_int8_made(tmp_path: Path) -> None:
+    proto = networks.prepared(
+        "network (float[N,8] x) => (float[N,8] y) { p = MatMul(x, w) r = Relu(p) q = MatMul(r, v) "
+        "m = ReduceMax<keepdims = 0>(x) above = Greater(m, limit) z = If(above) "
+        "<then_branch = g () => (float[N,8] a) { a = Neg(r) }, else_branch = e () => (float[N,8] b) { b = Abs(r) }> "
+        "y = Add(q, z) }",
+        w=normal(8, 8),
+        v=normal(8, 8, seed=1),
+        limit=np.float32(1.0),
+    )
+    model = ModelFile(networks.save(proto, tmp_path / "model"))
+    x = normal(32, 8)
+    result = _apply("quantize_static", model, tmp_path, x, placement="kernels")
+    assert result.modified, result.notes
+    for rows in (x, np.full((4, 8), -1.0, np.float32)):  # one branch, and the other
+        (exact,), (made,) = _answers(model, rows), _answers(result.model, rows)
+        assert _sqnr_db(exact, made) > FLOOR_DB
+
+
+# x Phi(x) as exporters write it.
+GELU = """network (float[N,6,32] x) => (float[N,6,32] y) {
+    wide = MatMul(x, w)
+    sum = Add(wide, b)
+    part = Div(sum, root)
+    error = Erf(part)
+    more = Add(error, one)
+    scaled = Mul(sum, more)
+    y = Mul(scaled, half)
+}"""
+
+
+@pytest.mark.parametrize("fuses", [True, False], ids=["fused", "left"])
+def test_patterns_of_transformers_become_one_operator_each(fuses: bool, tmp_path: Path) -> None:
+    constants = {"root": np.float32(np.sqrt(2)), "one": np.float32(1), "half": np.float32(0.5)}
+    proto = networks.prepared(GELU, w=normal(32, 32), b=normal(32), **constants)
+    model = ModelFile(networks.save(proto, tmp_path / "model"))
+    x = normal(4, 6, 32)
+    result = _apply("optimize_graph", model, tmp_path, x, fuse_transformers=fuses)
+    counts = operator_counts(onnx.load(result.model.path))
+    assert ("Erf" not in counts) is fuses
+    assert any("Gelu" in name for name in counts) is fuses
+    np.testing.assert_allclose(_answers(result.model, x)[0], _answers(model, x)[0], rtol=1e-4, atol=1e-4)
