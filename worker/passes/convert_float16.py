@@ -115,8 +115,9 @@ def _finite(array: object) -> bool:
 
 def _inside_others(prepared: ModelFile) -> list[str]:
     """Nodes of branches and loop bodies."""
-    outside = {node.name for node in prepared.structure().graph.node}
-    return [node.name for node in nodes_of(prepared.structure().graph) if node.name not in outside]
+    graph = prepared.structure().graph
+    outside = {node.name for node in graph.node}
+    return [node.name for node in nodes_of(graph) if node.name not in outside]
 
 
 def _wide_nodes(prepared: ModelFile, samples: int, context: PassContext) -> tuple[list[str], int]:

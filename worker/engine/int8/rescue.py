@@ -4,13 +4,12 @@ Units are measured one by one, alone in int8, and given back to float from the w
 halving, each trial being built and measured whole.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from worker.engine.fidelity import Fidelity, Floor, measure_fidelity
+from worker.engine.int8.choosing import Build
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.sensitivity import Limits, most_sensitive_first, sensitivities_db
 from worker.engine.model_file import ModelFile
@@ -46,7 +45,7 @@ def rescue(
     prepared: ModelFile,
     placement: Placement,
     model: ModelFile,
-    build: Callable[[Placement, Path], ModelFile],
+    build: Build,
     floor: Floor,
     context: PassContext,
 ) -> Rescue:

@@ -1,13 +1,13 @@
 """What each unit costs on its own: the model with that one alone in int8."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from worker.engine.fidelity import Answers
+from worker.engine.int8.choosing import Build
 from worker.engine.int8.placement import Placement
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
@@ -15,8 +15,6 @@ from worker.engine.pass_contract import PassContext
 # Two samples tell one unit from another. An account is worth less time than what it is of: at most so many seconds, and
 # this share of the time that is left.
 ACCOUNT_SAMPLES, ACCOUNT_SECONDS, ACCOUNT_SHARE = 2, 60.0, 1 / 20
-
-Build = Callable[[Placement, Path], ModelFile]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def account(
     """
     names = _spread([unit.name for unit in placement.in_int8 if unit.name not in known])
     limits = Limits(ACCOUNT_SAMPLES, min(ACCOUNT_SECONDS, context.seconds_left() * ACCOUNT_SHARE))
-    found = sensitivities_db(prepared, names, placement, build, context, limits) if names else {}
+    found = sensitivities_db(prepared, names, placement, build, context, limits) if names and limits.seconds > 0 else {}
     short = limits.seconds < ACCOUNT_SECONDS
     why = "the job's time ran short" if short else f"more would have taken over {ACCOUNT_SECONDS:.0f} seconds"
     words = f"Sensitivity was measured of {len(found)} of {len(names)} nodes in int8, from all over the graph: {why}."

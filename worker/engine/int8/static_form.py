@@ -152,8 +152,9 @@ def static_form(model: ModelFile, config: StaticOptions, context: PassContext) -
 
 def _prepared(model: ModelFile, config: StaticOptions, context: PassContext) -> Work:
     preparation = prepared(model, context)
-    transformer = is_transformer(preparation.model.structure())
-    if transformer and "LayerNormalization" not in operator_counts(preparation.model.structure()):
+    structure = preparation.model.structure()
+    transformer = is_transformer(structure)
+    if transformer and "LayerNormalization" not in operator_counts(structure):
         preparation.attempt("fusing LayerNormalization", lambda file, to: fused(file, to, normalizations()))
     if config.equalization:
         preparation.attempt("equalizing the channels between convolutions", _equalized)

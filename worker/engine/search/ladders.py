@@ -133,8 +133,10 @@ def surer_proposals(
 ) -> Iterator[Proposal]:
     """Cuts that hold without training, taught all the same: what they changed may show on other samples."""
     epochs = epochs_within(ground, seconds_left)
-    for cut in cuts if epochs is not None else ():
-        yield _taught(float(cut.proposal.settings["left"]), TAUGHT, trials, ground, epochs or LEAST_EPOCHS)
+    if epochs is None:
+        return
+    for cut in cuts:
+        yield _taught(float(cut.proposal.settings["left"]), TAUGHT, trials, ground, epochs)
 
 
 def _taught(left: float, way: Way, trials: Sequence[Trial], ground: Ground, epochs: int) -> Proposal:

@@ -2,7 +2,7 @@
 
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +13,14 @@ from app.recipes.graph import OptimizeGraph
 from app.recipes.request import Metric
 from tests.worker import networks
 from tests.worker.engine.search.grounds import trial
-from tests.worker.runner.optimizing import PieceEvents
+from tests.worker.runner.search.conftest import Runner, stock
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.search.proposals import Trial
 from worker.runner.chain import Outcome
 from worker.runner.contract import PIECE_FOLDER
-from worker.runner.search.identity import Identity
-from worker.runner.search.stock import Stock
 
 CONFIG = OptimizeGraph.model_validate({"pass": "optimize_graph"})
 TOP1 = Metric(name="top1", output="y", labels="label")
-
-
-@dataclass
-class Runner:
-    """What a search leaves, and what the next one finds of it."""
-
-    folder: Path
-    stock: Stock
-    events: PieceEvents
-
-    def left(self) -> dict[str, Path]:
-        return {one.key: self.stock.workdir / PIECE_FOLDER / one.file for one in self.events.pieces}
-
-    def next(self, **given: Any) -> Stock:
-        return stock(self.folder / "next", **({"given": self.left()} | given)).stock
-
-
-def stock(folder: Path, given: dict[str, Path] | None = None, most_bytes: int = 1 << 20) -> Runner:
-    (folder / PIECE_FOLDER).mkdir(parents=True)
-    (folder / "scratch").mkdir()
-    events = PieceEvents()
-    paths = {key: str(path) for key, path in (given or {}).items()}
-    return Runner(folder, Stock(Identity({}), folder, folder / "scratch", paths, most_bytes, events), events)
-
-
-@pytest.fixture
-def original(tmp_path: Path) -> ModelFile:
-    return save_model(networks.perceptron(), tmp_path / "original")
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    return stock(tmp_path / "runner")
 
 
 @pytest.fixture
