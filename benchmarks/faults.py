@@ -3,6 +3,7 @@
     python -m benchmarks.faults --jobs 300 --faults 40
     python -m benchmarks.faults --jobs 10000 --faults 500 --seed 7
     python -m benchmarks.faults --jobs 10000 --faults 500 --lease 15
+    python -m benchmarks.faults --jobs 10000 --faults 500 --minutes 120    ends then, with what there was
 
 The leases are those of production unless shorter ones are asked for: much of the time goes by waiting until one is
 over. The same seed gives the same jobs and the same faults in the same order; what they meet depends on the machine.
@@ -10,6 +11,7 @@ Exit status 1 where an invariant was broken.
 """
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -26,7 +28,15 @@ def main() -> int:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     mix = Mix(*(int(share) for share in arguments.mix.split(",")))
     names = [name for name in FAULTS if arguments.only in name]
-    plan = Plan(arguments.jobs, arguments.faults, arguments.seed, names, mix, settings=leases(arguments.lease))
+    plan = Plan(
+        arguments.jobs,
+        arguments.faults,
+        arguments.seed,
+        names,
+        mix,
+        settings=leases(arguments.lease),
+        most_seconds=arguments.minutes * 60,
+    )
     folder = Path(arguments.folder or tempfile.mkdtemp(prefix="lathe-faults-"))
     print(f"seed {plan.seed}; logs, journals and the result are kept in {folder}", flush=True)
     outcome = Storm(plan, folder, say=lambda line: print(f"  {line}", flush=True)).run()
@@ -50,6 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=300)
     parser.add_argument("--faults", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no job and no fault after them")
     parser.add_argument("--lease", type=float, default=JobSettings().lease_seconds, help="seconds")
     parser.add_argument("--only", default="", help="only faults whose name holds this")
     parser.add_argument(

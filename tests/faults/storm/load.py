@@ -68,6 +68,7 @@ class Load:
     depth: int
     unfinished: Callable[[], int]
     enough: Callable[[], bool]
+    out_of_time: Callable[[], bool]
     hopeless: Callable[[], bool]
     """Whether the service stands still, so that there is no use in waiting for it."""
     models: list[Uploaded] = field(default_factory=list)
@@ -101,7 +102,7 @@ class Load:
     def next_job(self) -> PlannedJob | None:
         """None where there are enough of them."""
         number = next(self._numbers)
-        if number >= self.jobs and self.enough():
+        if (number >= self.jobs and self.enough()) or self.out_of_time():
             return None
         return planned_job(self.seed, number, self.mix, len(WORKSPACES))
 

@@ -1,6 +1,7 @@
 """One storm, from the start of the service to the verdict."""
 
 import json
+import math
 import random
 import threading
 import time
@@ -46,6 +47,8 @@ class Plan:
     settings: Mapping[str, str] = field(default_factory=dict)
     lean: bool = False
     """Whether fewer processes will do (`Installation`)."""
+    most_seconds: float = math.inf
+    """After which no job is sent and no fault strikes."""
 
     @property
     def lease_seconds(self) -> float:
@@ -105,6 +108,7 @@ class Storm:
         self._say = say
         self._complaints: list[str] = []
         self._struck: list[Struck] = []
+        self._deadline = math.inf
         self._all_struck = threading.Event()
         self._hopeless = threading.Event()
         self._planned = planned_strikes(plan.seed, list(plan.names), plan.faults, plan.jobs)
@@ -145,15 +149,18 @@ class Storm:
             unfinished=lambda: watch.unfinished,
             hopeless=self._hopeless.is_set,
             enough=self._all_struck.is_set,
+            out_of_time=self._out_of_time,
         )
         load.upload()
         began, busy = time.monotonic(), _busy_seconds()
+        self._deadline = began + plan.most_seconds
         load.start()
         journal = Journal(journals / "strikes.jsonl")
         site = Site(self.installation, load, watch, journal, plan.lease_seconds)
         try:
             for strike in self._planned:
-                self._strike(strike, site)
+                if not self._out_of_time():
+                    self._strike(strike, site)
         finally:
             self._all_struck.set()
             load.join()
@@ -179,7 +186,8 @@ class Storm:
         return outcome
 
     def _strike(self, strike: Strike, site: Site) -> None:
-        self._wait(site.watch, f"{strike.after_jobs} jobs are over", lambda: site.watch.over >= strike.after_jobs)
+        due = f"{strike.after_jobs} jobs are over"
+        self._wait(site.watch, due, lambda: site.watch.over >= strike.after_jobs or self._out_of_time())
         self._wait(site.watch, "Postgres and Redis answer", self.installation.servers_answer)
         site.drawn = random.Random(f"{self._plan.seed}/strike/{strike.number}")  # noqa: S311 - it need not be secret
         site.struck()
@@ -196,6 +204,9 @@ class Storm:
         self._struck.append(
             Struck(strike.number, strike.fault, strike.after_jobs, site.struck_at, seconds, what, skipped)
         )
+
+    def _out_of_time(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def _wait(self, watch: Watch, what: str, condition: Callable[[], bool]) -> None:
         """Waits as long as something goes on, and complains where nothing does."""

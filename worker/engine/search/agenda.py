@@ -22,8 +22,6 @@ from worker.engine.search.tuning import Tuner
 
 # Below an expected gain of one in a hundred nothing is worth its time.
 LEAST_HOPE = 0.01
-# Cuts that are taught though they hold, as others may show what they lose.
-MOST_MADE_SURE = 2
 # A trial may take this many times what it was expected to before the next ones are expected to as well.
 LEAST_PACE, MOST_PACE = 0.25, 4.0
 
@@ -76,11 +74,20 @@ class Agenda:
         yield from self._new(proposals, trials)
 
     def _surer(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
-        """With nothing left that promises more, and time: the best cuts, so that they are the more likely accepted."""
-        if self._search.training:
-            cuts = [one for one in find(trials, "pruned") if one.holds and one.risk]
-            best = sorted(cuts, key=lambda one: -one.ratios.gain(self._weights))[:MOST_MADE_SURE]
-            yield from self._new(surer_proposals(best, trials, self._ground, seconds_left), trials)
+        """With nothing left that promises more, and time: cuts that hold are taught, to be the more likely accepted.
+
+        The most gaining first; not those that something less risky gains as much as.
+        """
+        if not self._search.training:
+            return
+        holding = [one for one in trials if one.measured and one.holds]
+        cuts = [one for one in find(holding, "pruned") if one.risk and not self._outdone(one, holding)]
+        best_first = sorted(cuts, key=lambda one: -one.ratios.gain(self._weights))
+        yield from self._new(surer_proposals(best_first, trials, self._ground, seconds_left), trials)
+
+    def _outdone(self, cut: Trial, holding: Sequence[Trial]) -> bool:
+        gain = cut.ratios.gain(self._weights)
+        return any(one.risk <= cut.risk / 2 and one.ratios.gain(self._weights) >= gain for one in holding)
 
     def _new(self, proposals: Iterable[Proposal], trials: Sequence[Trial]) -> Iterator[Proposal]:
         tried = {key_of(trial.proposal.recipe) for trial in trials}

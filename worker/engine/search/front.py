@@ -1,13 +1,23 @@
 """The Pareto front: what nothing else is better than in every respect."""
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from app.recipes.auto import ObjectiveWeights
+from worker.engine.evaluation.acceptance import ROUNDING
 from worker.engine.search.proposals import Trial
 
 # Ratios that differ by less are the same: timings on an idle machine spread as much.
 SAME = 1.02
-MOST_LIKELY, MOST_GAINING, MOST_OTHERS, MOST_BROKEN = 3, 4, 2, 1
+# Risks that differ by less, as a share of what is allowed, say nothing of who is safer.
+LIKE_RISK = 0.5
+# A step that gains less, as a logarithm, is not worth one more test that may fail.
+LEAST_STEP = 0.05
+# Measuring takes seconds each: of more the steps are made higher.
+MOST_STEPS, WIDER = 6, 1.5
+MOST_OTHERS, MOST_BROKEN = 2, 1
+MOST_RISK = 1e9
 PLAIN = frozenset({"graph", "static", "dynamic", "weights", "float16"})
 
 
@@ -25,40 +35,57 @@ def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
     ]
 
 
-def finalists(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]:
-    """Those that are measured once more, on samples of their own: a few that hold, and the nearest that gain more.
+def steps(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) -> list[Trial]:
+    """What holds, the safest first, the boldest of those of like risk last; each gains more than all before it.
 
-    Beside the front, the ones that gain most, first of those that are likely to be accepted, the best of the plain
-    methods, and those that lose least: what beat them on the samples for choosing may fail on the others, and then they
-    are there.
+    In this order finalists are tested until one fails, so one that gains no more than a safer one would only end the
+    tests of those behind it. Risk and gain are of the samples for choosing; `allowed` is the drop that the contract
+    allows.
+    """
+    gaining = [one for one in trials if one.measured and one.holds and one.drop is not None]
+    by_risk: dict[int, list[Trial]] = defaultdict(list)
+    for one in sorted(gaining, key=lambda one: -one.ratios.gain(weights)):
+        by_risk[_like_risk(one, allowed)].append(one)
+    height = LEAST_STEP
+    while len(found := _steps(by_risk, weights, height)) > MOST_STEPS:
+        height *= WIDER
+    return found
+
+
+def _steps(by_risk: Mapping[int, Sequence[Trial]], weights: ObjectiveWeights, height: float) -> list[Trial]:
+    """`by_risk`: of each risk what gains most first. Steps are at least so high, but for the first."""
+    found: list[Trial] = []
+    for _, alike in sorted(by_risk.items()):
+        least = found[-1].ratios.gain(weights) + height if found else 0.0
+        climbing: list[Trial] = []
+        for one in alike:
+            most = climbing[-1].ratios.gain(weights) - height if climbing else math.inf
+            if least < one.ratios.gain(weights) < most:
+                climbing.append(one)
+        found += reversed(climbing)
+    return found
+
+
+def _like_risk(one: Trial, allowed: float) -> int:
+    # An error that grows from next to nothing grows by more than a number holds.
+    return math.floor(min(one.risk / max(allowed, ROUNDING) / LIKE_RISK, MOST_RISK))
+
+
+def finalists(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) -> list[Trial]:
+    """Those that are measured once more, on samples of their own: the `steps`, and the nearest that gains more.
+
+    Beside them the best of the plain methods, and of the front what is no step.
     """
     by_gain = sorted((one for one in trials if one.measured), key=lambda one: -one.ratios.gain(weights))
-    all_holding = [one for one in by_gain if one.holds and one.drop is not None]
-    # What gains nothing cannot win; it may be of the front all the same.
-    holding = [one for one in all_holding if one.ratios.gain(weights) > 0]
+    holding = [one for one in by_gain if one.holds and one.drop is not None]
     front = {one.name for one in pareto_front(trials)}
-    chosen = [one for one in holding if one.likely][:MOST_LIKELY]
-    chosen += [one for one in holding if one not in chosen][: MOST_GAINING - len(chosen)]
-    chosen += [one for one in holding if one.proposal.family in PLAIN and one not in chosen][:1]
-    chosen += _safer(chosen, [one for one in holding if one not in chosen])
-    chosen += [one for one in all_holding if one.name in front and one not in chosen][:MOST_OTHERS]
-    best = holding[0].ratios.gain(weights) if holding else 0.0
+    chosen = steps(trials, weights, allowed)
+    plain = [one for one in holding if one.proposal.family in PLAIN and one.ratios.gain(weights) > 0]
+    chosen += [one for one in plain[:1] if one not in chosen]
+    chosen += [one for one in holding if one.name in front and one not in chosen][:MOST_OTHERS]
+    best = max((one.ratios.gain(weights) for one in chosen), default=0.0)
     broken = [one for one in by_gain if not one.holds and one.name in front and one.ratios.gain(weights) > best]
     return [*chosen, *sorted(broken, key=lambda one: one.drop or 0.0)[:MOST_BROKEN]]
-
-
-def _safer(chosen: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
-    """Of others, the most gaining first, the first that risks half as much as any of the chosen, and the safest.
-
-    None where one of those risks nothing.
-    """
-    least = min((one.risk for one in chosen), default=0.0)
-    if least <= 0:
-        return []
-    halved = next((one for one in others if one.risk <= least / 2), None)
-    safest = min(others, key=lambda one: one.risk, default=None)
-    found = [one for one in (halved, safest) if one is not None]
-    return found[:1] if halved is safest else found
 
 
 def _dominates(one: Trial, other: Trial, *, earlier: bool) -> bool:

@@ -5,25 +5,22 @@ until one fails: so the chance that any is accepted wrongly is no larger than th
 Learn then Test, arXiv:2110.01052: fixed sequence testing).
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from app.jobs.report import Interval, Latency
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
 from worker.engine.evaluation.acceptance import ROUNDING, Decision, decide, least_samples
 from worker.engine.evaluation.requests import ComparisonAnswer
+from worker.engine.search.front import steps
 from worker.engine.search.proposals import Ratios, Trial
 from worker.runner.artifacts import Artifact
 from worker.runner.chain import Outcome
 from worker.runner.measuring import LEAST_SECONDS, Laboratory, Share, Subject, noise_warnings
 from worker.runner.side_by_side import why_unmeasured
-
-# Drops on the samples for choosing that differ by less, as a share of what is allowed, say nothing of who is safer.
-LIKE_RISK = 0.25
-MOST_RISK = 1e9
 
 
 @dataclass(frozen=True)
@@ -192,14 +189,14 @@ def original_as_finalist(
     )
 
 
-def choose_winner(finalists: Sequence[Finalist], gains: Mapping[str, float], bound: Bound) -> Finalist | None:
+def choose_winner(finalists: Sequence[Finalist], weights: ObjectiveWeights, bound: Bound) -> Finalist | None:
     """The accepted one that gains most; None where none is accepted. `finalists` are those that gain anything: what
     would not be delivered needs no test, and so cannot end the sequence by failing it.
 
     Where the samples are too few to accept even a file that changes none of them, estimates have to do: the verdict
     then is `undecidable`, and says so.
     """
-    accepted = _fixed_sequence(finalists, gains, bound)
+    accepted = _fixed_sequence(finalists, weights, bound)
     samples = max((one.compared.scored_samples for one in finalists), default=0)
     if not accepted and samples < least_samples(str(bound.metric.name), bound.allowed, bound.confidence):
         accepted = [
@@ -209,20 +206,12 @@ def choose_winner(finalists: Sequence[Finalist], gains: Mapping[str, float], bou
             and one.compared.drop is not None
             and one.compared.drop <= bound.allowed + ROUNDING
         ]
-    return max(accepted, key=lambda one: gains[one.delivered.trial.name], default=None)
+    return max(accepted, key=lambda one: one.trial.ratios.gain(weights), default=None)
 
 
-def _fixed_sequence(finalists: Sequence[Finalist], gains: Mapping[str, float], bound: Bound) -> list[Finalist]:
-    """The order is of what was measured on other samples: by risk, and among those of like risk the boldest last."""
-
-    def risk(one: Finalist) -> tuple[int, float]:
-        share = one.delivered.trial.risk / max(bound.allowed, ROUNDING)
-        # An error that grows from next to nothing grows by more than a number holds.
-        return math.floor(min(share / LIKE_RISK, MOST_RISK)), gains[one.delivered.trial.name]
-
-    accepted = []
-    for one in sorted(finalists, key=risk):
-        if one.decision.outcome != "met":
-            break
-        accepted.append(one)
-    return accepted
+def _fixed_sequence(finalists: Sequence[Finalist], weights: ObjectiveWeights, bound: Bound) -> list[Finalist]:
+    """Those that pass before the first that fails; the order is of what was measured on other samples."""
+    by_name = {one.trial.name: one for one in finalists}
+    order = steps([one.trial for one in finalists], weights, bound.allowed)
+    sequence = (by_name[one.name] for one in order)
+    return list(takewhile(lambda one: one.decision.outcome == "met", sequence))

@@ -78,11 +78,11 @@ def _concluded(
     opened.pacing.span(SEARCHED, EXAMINED)
     opened.pacing.phase("evaluating")
     judging = _laboratory(opened, data.accepting, "accepting", bound.confidence)
-    ready = [_written(trial, found.outcomes[trial.name], opened) for trial in finalists(found.trials, weights)]
+    chosen = finalists(found.trials, weights, bound.allowed)
+    ready = [_written(trial, found.outcomes[trial.name], opened) for trial in chosen]
     checking = CHECKING * opened.pacing.budget_seconds if opened.request.deployment_check else 0.0
     turn, final = measure_finalists(judging, original, ready, bound, warnings, checking)
-    gains = {one.delivered.trial.name: one.trial.ratios.gain(weights) for one in final}
-    winner = choose_winner([one for one in final if one.gains(weights)], gains, bound)
+    winner = choose_winner([one for one in final if one.gains(weights)], weights, bound)
     first = winner
     if first is None:
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)
@@ -91,7 +91,7 @@ def _concluded(
     # Who gave the recipes wants to see what became of them, whatever is better.
     given = bool(opened.request.search and opened.request.search.given)
     others = [one for one in final if one is not winner and (given or one.delivered.trial.name in front)]
-    rest = sorted(others, key=lambda one: -gains[one.delivered.trial.name])
+    rest = sorted(others, key=lambda one: -one.trial.ratios.gain(weights))
     return Ending(
         opened=opened,
         data=data,

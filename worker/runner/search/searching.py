@@ -80,7 +80,7 @@ class Searcher:
         budget = self.pacing.budget_seconds
         ground = self.ground
         calls = 4 * ground.call_seconds * ground.selection_samples
-        expected = 1 + len(finalists(self.found.trials, self.bench.weights))
+        expected = 1 + len(finalists(self.found.trials, self.bench.weights, self.bench.allowed))
         reserve = expected * (FINALIST_SECONDS + min(calls, 20.0))
         checking = CHECKING * budget if self.request.deployment_check else 0.0
         measuring = min(MOST_RESERVE * budget, max(LEAST_RESERVE * budget, reserve))

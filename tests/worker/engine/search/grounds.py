@@ -37,5 +37,5 @@ def trial(
     recipe = (QuantizeStatic(**{"pass": "quantize_static", "exclude": [name]}),)
     ratios = Ratios(latency, size)
     proposal = Proposal(name, family, recipe, ratios, 0.5, 10.0, settings=settings or {})
-    bounds = {"holds": drop <= allowed, "likely": drop <= allowed / 2}
-    return Trial(proposal, 10.0, ratios=ratios, drop=drop, **bounds, **more)
+    known = {"holds": drop <= allowed, "likely": drop <= allowed / 2} | more
+    return Trial(proposal, 10.0, ratios=ratios, drop=drop, **known)

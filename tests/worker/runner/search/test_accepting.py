@@ -1,5 +1,6 @@
 """Which of the finalists is delivered."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def finalist(one: One, samples: int) -> Finalist:
         ),
         subject=None,  # type: ignore[arg-type] # what a file alone measures decides nothing here
         latency=Latency(p50_ms=1, p90_ms=1, p99_ms=1, mean_ms=1, call_count=1, round_medians_ms=[1]),
-        ratio=Interval(value=1.0),
+        ratio=Interval(value=math.exp(one.gain)),
         calls_per_second=1.0,
         compared=compared,
         decision=Decision(one.outcome),
@@ -96,11 +97,10 @@ CASES = [
         ],
         "b",
     ),
-    # Beside an original whose error is zero, any growth is beyond what a number holds.
     Case(
-        "one whose error grew from nothing comes last",
-        [One("a", 2.0, 1e308, "unmet", 1e308), One("b", 1.0, 0, "met")],
-        "b",
+        "one that gains no more ends nothing",
+        [One("a", 1.0, 0, "met"), One("b", 1.0, 0.009, "unmet"), One("c", 2.0, 0.009, "met")],
+        "c",
     ),
     Case("nothing that holds", [One("a", 1.0, 0, "unmet", 0.1)], None),
     # 299 samples are the least that can show one in a hundred at 0.95.
@@ -127,6 +127,5 @@ def test_what_is_as_fast_as_the_original_gains_nothing(ratio: Interval, weights:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_winner_was_accepted_and_gains_most(case: Case) -> None:
-    gains = {one.name: one.gain for one in case.finalists}
-    winner = choose_winner([finalist(one, case.samples) for one in case.finalists], gains, BOUND)
+    winner = choose_winner([finalist(one, case.samples) for one in case.finalists], LATENCY, BOUND)
     assert (winner and winner.delivered.trial.name) == case.winner
