@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.jobs.report import Interval, Latency
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
 from tests.worker.engine.search.grounds import LATENCY, SIZE, trial
-from worker.engine.evaluation.acceptance import Decision
+from worker.engine.evaluation.acceptance import Decision, decide
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.model_file import ModelFile
 from worker.runner.artifacts import Artifact
@@ -33,6 +34,7 @@ class One:
     accepted_drop: float = 0.0
     drop_below: float | None = None
     """What the samples for choosing show the drop to stay below."""
+    decision: Decision | None = None
 
 
 def finalist(one: One, samples: int) -> Finalist:
@@ -61,7 +63,7 @@ def finalist(one: One, samples: int) -> Finalist:
         ratio=Interval(value=math.exp(one.gain)),
         calls_per_second=1.0,
         compared=compared,
-        decision=Decision(one.outcome),
+        decision=one.decision or Decision(one.outcome),
     )
 
 
@@ -129,3 +131,22 @@ def test_what_is_as_fast_as_the_original_gains_nothing(ratio: Interval, weights:
 def test_the_winner_was_accepted_and_gains_most(case: Case) -> None:
     winner = choose_winner([finalist(one, case.samples) for one in case.finalists], LATENCY, BOUND)
     assert (winner and winner.delivered.trial.name) == case.winner
+
+
+def drawn(name: str, gain: float, drop: float, generator: np.random.Generator) -> One:
+    """A file that truly loses a share `drop` of its answers, and betters none, on 333 and 667 samples."""
+    chosen, accepted = (int(generator.binomial(count, drop)) / count for count in (333, 667))
+    compared = finalist(One(name, gain, chosen, "met", accepted), 667).compared
+    bounded = compared.model_copy(update={"drop_below": accepted, "drop_above": accepted})
+    return One(name, gain, chosen, "met", accepted, decision=decide(bounded, "top1", BOUND.allowed, BOUND.confidence))
+
+
+def test_a_contract_is_broken_as_seldom_as_was_promised_however_many_candidates_break_it() -> None:
+    """All ten truly lose a little more than is allowed: each search that accepts any is wrong."""
+    generator, searches = np.random.default_rng(0), 400
+    wrong = 0
+    for _ in range(searches):
+        found = [drawn(f"{number}", 0.2 * number, 1.01 * BOUND.allowed, generator) for number in range(1, 11)]
+        wrong += choose_winner([finalist(one, 667) for one in found], LATENCY, BOUND) is not None
+    # Three standard errors of 5 % in so many searches above it.
+    assert wrong / searches <= 1 - BOUND.confidence + 0.033
