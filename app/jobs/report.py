@@ -91,8 +91,8 @@ class Layer(BaseModel):
 
     name: str = Field(description="The node, in the graph as the pass prepared it; of a pruned weight, who reads it.")
     operator: str = Field(description="Its operator type.")
-    planned: Literal["int8", "float"] | None = Field(
-        default=None, description="What the pass chose, where it chooses between the two."
+    planned: Literal["int8", "float16", "float"] | None = Field(
+        default=None, description="What the pass chose, where it chooses between float32 and another."
     )
     reason: str | None = Field(default=None, description="Why it was left in float, or whole.")
     executed: str | None = Field(

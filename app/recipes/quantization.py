@@ -107,6 +107,11 @@ class QuantizeStatic(StaticOptions, PassConfig):
     """INT8 weights and activations, ranges calibrated on data: unsigned activations, signed weights per channel."""
 
     pass_: Literal["quantize_static"] = Field(alias="pass", description="The pass.")
+    bits: Literal[8, 16] = Field(
+        default=8,
+        description="16 is for size: no CPU has a kernel for it, so weights are stored in 16 bits as by "
+        "`quantize_weights`, activations stay in float, and of the other arguments `exclude` alone counts.",
+    )
 
 
 class QuantizeDynamic(PassConfig):

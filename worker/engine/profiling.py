@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worker.engine.model_file import ModelFile
-from worker.engine.sessions import Device, Feed, open_session, run_session, session_options
+from worker.engine.sessions import Device, Feed, as_taken_by, open_session, run_session, session_options
 
 Kind = Literal["int8", "float", "conversion", "other"]
 LEAST_CALLS, MOST_CALLS = 10, 200
@@ -73,6 +73,7 @@ def profile(model: ModelFile, feed: Feed, threads: int, folder: Path, seconds: f
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     session = open_session(model.path, threads, options, device)
+    feed = as_taken_by(session, feed)
     started = time.perf_counter()
     for number in range(1, min(MOST_CALLS, _calls_kept(model)) + 1):
         run_session(session, feed)

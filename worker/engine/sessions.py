@@ -99,6 +99,12 @@ def open_session(
     return session
 
 
+def as_taken_by(session: ort.InferenceSession, feed: Feed) -> Feed:
+    """A candidate may take float16 where its original takes float32."""
+    halves = {value.name for value in session.get_inputs() if value.type == "tensor(float16)"}
+    return {name: array.astype(np.float16) if name in halves else array for name, array in feed.items()}
+
+
 def run_session(session: ort.InferenceSession, feed: Feed, outputs: list[str] | None = None) -> list[Any]:
     """The named outputs of one call; by default every output, in the order of the graph.
 

@@ -21,6 +21,8 @@ WORTHWHILE = 1.2
 LARGE_SHARE = 0.15
 TABLE_SHARE = 0.5
 SMALL_CALL_MS = 0.1
+INT8_BITS = 8
+STATIC = frozenset({"quantize_static"})
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,15 @@ def _last_note(step: Step) -> str:
 
 def _about_the_data(evidence: Evidence) -> list[str]:
     found = []
-    if evidence.data.random_calibration and "quantize_static" in evidence.passes_that_worked():
+    if evidence.data.random_calibration and any(_rounds_activations(step) for step in evidence.steps):
         found.append("Activation ranges were calibrated on random input: accuracy on real input may be far worse.")
     if evidence.data.random_evaluation:
         found.append("No data given: measured on random input, agreement only.")
     return found
+
+
+def _rounds_activations(step: Step) -> bool:
+    return step.modified and step.pass_ in STATIC and step.parameters.get("bits") == INT8_BITS
 
 
 def _about_speed(evidence: Evidence) -> list[str]:
@@ -108,7 +114,7 @@ def _about_speed(evidence: Evidence) -> list[str]:
 
 
 def _about_placement(steps: list[Step]) -> list[str]:
-    """Why nodes with an int8 form were left in float, what takes most time first."""
+    """Why nodes were left in float, what takes most time first."""
     count: Counter[str] = Counter()
     milliseconds: dict[str, float] = defaultdict(float)
     for layer in (layer for step in steps for layer in step.layers):

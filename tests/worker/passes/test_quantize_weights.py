@@ -103,6 +103,17 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_static_quantization_in_16_bits_stores_weights_so_and_computes_in_float(name: str, tmp_path: Path) -> None:
+    model, arrays = MODELS[name]
+    wide = {name: np.repeat(array, 2, axis=0) for name, array in arrays.items()}
+    static = _apply(model, tmp_path / "static", wide, "quantize_static", bits=16)
+    stored = _apply(model, tmp_path / "stored", wide, bits=16)
+    assert static.model.path.read_bytes() == stored.model.path.read_bytes()
+    assert "16 bits are for size, and activations stay in float" in static.notes[0]
+    assert static.notes[1:] == stored.notes
+
+
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_stored_weights_leave_no_trace_in_the_graph_that_runs(bits: int, name: str, tmp_path: Path) -> None:
     model, arrays = MODELS[name]

@@ -15,7 +15,7 @@ from worker.engine.calibration.sizes import Sizes
 from worker.engine.calibration.summaries import Summarizer, Summary, UnusualValues
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext
-from worker.engine.sessions import open_session, run_session
+from worker.engine.sessions import as_taken_by, open_session, run_session
 
 FLOAT = TensorProto.FLOAT
 FLOATS = (FLOAT, TensorProto.FLOAT16)
@@ -141,5 +141,6 @@ def exposed_calls(
     names = [name for name in tensors if name not in inputs]
     session = open_session(file.path, context.threads)
     for call in context.feeds.calls(1, samples):
-        made = dict(zip(names, run_session(session, call.feed, names), strict=True)) if names else {}
+        feed = as_taken_by(session, call.feed)
+        made = dict(zip(names, run_session(session, feed, names), strict=True)) if names else {}
         yield {name: made[name] if name in made else call.feed[name] for name in tensors}

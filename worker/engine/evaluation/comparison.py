@@ -20,7 +20,7 @@ from worker.engine.evaluation.child import serve_probe
 from worker.engine.evaluation.class_labels import check_labels, class_count, guessing
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
 from worker.engine.feeds import Call, Feeds
-from worker.engine.sessions import Feed, ModelFails, open_session, run_session
+from worker.engine.sessions import ModelFails, as_taken_by, open_session, run_session
 
 Columns = dict[str, list[np.ndarray]]
 LABEL_METRICS = frozenset({"top1", "top5", "f1", "accuracy", "mse", "mae"})
@@ -93,12 +93,6 @@ def compare(request: Comparison) -> ComparisonAnswer:
             )
         examination.scores.count += len(call.samples)
     return _answer(examination)
-
-
-def as_taken_by(session: ort.InferenceSession, feed: Feed) -> Feed:
-    """A candidate may take float16 where its original takes float32."""
-    halves = {value.name for value in session.get_inputs() if value.type == "tensor(float16)"}
-    return {name: array.astype(np.float16) if name in halves else array for name, array in feed.items()}
 
 
 def _working_batch(examination: Examination) -> int:

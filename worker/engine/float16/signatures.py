@@ -24,6 +24,7 @@ IN_FLOAT32 = {
     "CumSum": "sums up a whole axis, in the type of its input",
     "RoiAlign": "reads coordinates",
 }
+NO_HALF = "its operator has no float16"
 # Coordinates as well: operator and input.
 FLOAT32_INPUTS = frozenset({("Resize", 1)})
 # Their element type is an attribute's.
@@ -79,6 +80,17 @@ def half_of(node: ir.Node, opsets: Mapping[str, int]) -> Half:
         # An attribute says what comes out, or a default.
         return Half()
     return Half(frozenset(inputs), frozenset(position for position, _ in outputs))
+
+
+def reason_against(node: ir.Node, opsets: Mapping[str, int]) -> str | None:
+    """Why a node that reads or makes float32 stays in it; None where it need not, or does neither."""
+    values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
+    half = half_of(node, opsets)
+    if half.inputs or half.outputs or all(value.dtype != ir.DataType.FLOAT for value in values):
+        return None
+    if is_operator(node, *IN_FLOAT32):
+        return IN_FLOAT32[node.op_type]
+    return None if is_operator(node, *TYPED_BY_ATTRIBUTE) else NO_HALF
 
 
 def complete_types(model: ir.Model) -> None:

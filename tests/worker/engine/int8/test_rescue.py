@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.worker.engine.int8.conftest import Spoiled
+from worker.engine import tensor_fidelity
 from worker.engine.fidelity import Floor, measure_fidelity
-from worker.engine.int8 import fidelity
 from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rescue import SENSITIVE, rescue
@@ -40,7 +40,7 @@ def test_an_account_by_layer_shows_where_it_was_lost(spoiled: Spoiled, monkeypat
     assert found["spoiled"] < 5
     assert set(found) == {"first", "spoiled", "last"}
     # Large models hand out a few tensors at a time.
-    monkeypatch.setattr(fidelity, "EXPOSED_ELEMENTS", 1)
+    monkeypatch.setattr(tensor_fidelity, "EXPOSED_ELEMENTS", 1)
     assert layer_sqnr_db(file, made, everything, given, 8) == found
 
 
