@@ -1,0 +1,36 @@
+"""Redis as Celery reads it, by a worker that outlives whatever lies in a queue.
+
+kombu reads a message outside of what it catches: one that is none would end the process, and take its job with it.
+"""
+
+from queue import Empty
+from typing import Any
+
+import structlog
+from kombu.transport import TRANSPORT_ALIASES, redis
+
+log = structlog.get_logger()
+LONGEST_WORDS = 200
+
+
+class Channel(redis.Channel):  # type: ignore[misc] # kombu has no types
+    """A channel that throws away what cannot be read as a message. Nothing is lost with it: messages only wake."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("no_message", error=f"{type(error).__name__}: {error}"[:LONGEST_WORDS])
+            raise Empty from error
+
+
+class Transport(redis.Transport):  # type: ignore[misc] # as above
+    """The same behind a connection."""
+
+    Channel = Channel
+
+
+def read_patiently() -> None:
+    """Have every connection of this process read so."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
