@@ -25,7 +25,8 @@ def judge(
         return Verdict(outcome="unmet", reason=reason, causes=causes)
     if request.contract.confidence is not None:
         decision = decide(compared, str(metric.name), allowed, request.contract.confidence)
-        words = [_figures(metric, compared), _decided(decision, allowed, request.contract.confidence)]
+        what = "samples to accept by" if request.recipe == "auto" else "samples of evaluation data"
+        words = [_figures(metric, compared), _decided(decision, allowed, request.contract.confidence, what)]
         if decision.outcome == "undecidable" and request.recipe == "auto" and not data.random_evaluation:
             words.append(f"To accept by there were {data.words['evaluation']}.")
         words += ["The input was random."] if data.random_evaluation else []
@@ -40,18 +41,22 @@ def judge(
     )
 
 
-def _decided(decision: Decision, allowed: float, confidence: float) -> str:
+def _decided(decision: Decision, allowed: float, confidence: float, what: str) -> str:
+    """`what` the samples are that would decide it: a search accepts by a part of the evaluation data."""
     sure = f"At {confidence:.4g} confidence"
     if decision.outcome == "met":
         return f"{sure} the drop is at most {_number(decision.below or 0.0)}: within the {_number(allowed)} allowed."
     if decision.outcome == "unmet":
         above = "beyond" if decision.above is None else f"at least {_number(decision.above)}: beyond"
         return f"{sure} the drop is {above} the {_number(allowed)} allowed."
+    may_be = f"{sure} the drop may be as much as {_number(decision.below or 0.0)}"
+    if allowed <= 0:
+        return f"{may_be}, and none is allowed: no number of samples shows that nothing is lost at all."
     wanted = decision.samples_needed
-    enough = "many more samples" if wanted is None else f"about {_number(wanted, whole=True)} samples"
+    enough = "many more" if wanted is None else f"about {_number(wanted, whole=True)}"
     return (
-        f"{sure} the drop may be as much as {_number(decision.below or 0.0)}, and {_number(allowed)} is allowed: these "
-        f"samples do not decide it. With the same answers {enough} of evaluation data would."
+        f"{may_be}, and {_number(allowed)} is allowed: these samples do not decide it. With the same answers {enough} "
+        f"{what} would."
     )
 
 

@@ -143,6 +143,11 @@ def judge_saturation(risk: Risk, saturates: bool) -> DeploymentCheck:
     figures = {"int8_nodes": float(risk.node_count), "nodes_at_risk": float(len(risk.at_risk))}
     if not risk.at_risk:
         words = f"None of {risk.node_count} int8 products can saturate on a processor without VNNI."
+        if risk.beyond_seen:
+            words = (
+                f"None of {risk.node_count} int8 products saturates on a processor without VNNI at the activations "
+                f"seen here; {risk.beyond_seen} could at larger ones."
+            )
         return _check("without_vnni", "passed", words, figures)
     worst = risk.at_risk[0]
     figures["worst_excess"] = worst.excess

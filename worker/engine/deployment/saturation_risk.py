@@ -48,21 +48,27 @@ RECURRENT_WEIGHT = 2
 
 @dataclass(frozen=True)
 class NodeRisk:
-    """One node that may saturate. `excess` is its largest sum of two products over what 16 bits hold: above 1."""
+    """One node. `excess` is its largest sum of two products over what 16 bits hold: above 1 it saturates."""
 
     name: str
     operator: str
     excess: float
+    largest_excess: float
+    """The same at the largest code that there is."""
     pair_share: float
     largest_code: int
 
 
 @dataclass(frozen=True)
 class Risk:
-    """`node_count` products of 8-bit numbers, of which `at_risk` may saturate, the worst first."""
+    """`node_count` products of 8-bit numbers, of which `at_risk` may saturate, the worst first.
+
+    `beyond_seen` more would at the largest code, which the samples given did not reach.
+    """
 
     node_count: int
     at_risk: list[NodeRisk]
+    beyond_seen: int
 
 
 def saturation_risk(model: ModelFile, feeds: list[Feed], threads: int, folder: Path) -> Risk:
@@ -76,13 +82,13 @@ def saturation_risk(model: ModelFile, feeds: list[Feed], threads: int, folder: P
     constants = {tensor.name: tensor for tensor in optimized.graph.initializer}
     nodes = [node for node in nodes_of(optimized.graph) if node.op_type in OPERATORS]
     seen = _seen(optimized, nodes, constants, feeds, threads, folder) if nodes else {}
-    found = [risk for node in nodes for risk in [_node_risk(node, constants, seen)] if risk is not None]
-    return Risk(len(nodes), sorted(found, key=lambda risk: -risk.excess))
+    risks = [_node_risk(node, constants, seen) for node in nodes]
+    at_risk = sorted((risk for risk in risks if risk.excess > 1), key=lambda risk: -risk.excess)
+    beyond = sum(risk.excess <= 1 < risk.largest_excess for risk in risks)
+    return Risk(len(nodes), at_risk, beyond)
 
 
-def _node_risk(
-    node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], seen: dict[str, np.ndarray]
-) -> NodeRisk | None:
+def _node_risk(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], seen: dict[str, np.ndarray]) -> NodeRisk:
     operands = OPERATORS[node.op_type]
     code = LARGEST_CODE
     if operands.activation is not None and node.input[operands.activation] in seen:
@@ -97,11 +103,9 @@ def _node_risk(
         if weight is not None and weight.dtype == np.int8:
             sums = np.concatenate([sums, _pair_sums(node, weight.astype(np.int64))])
     products = code * sums
-    largest = int(products.max(initial=0))
-    if largest <= LARGEST_INT16:
-        return None
-    share = float((products > LARGEST_INT16).mean())
-    return NodeRisk(node.name or node.output[0], node.op_type, largest / LARGEST_INT16, share, code)
+    excess, most = (float(factor * sums.max(initial=0) / LARGEST_INT16) for factor in (code, LARGEST_CODE))
+    share = float((products > LARGEST_INT16).mean()) if products.size else 0.0
+    return NodeRisk(node.name or node.output[0], node.op_type, excess, most, share, code)
 
 
 def _pair_sums(node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:

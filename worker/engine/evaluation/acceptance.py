@@ -12,8 +12,9 @@ from typing import Literal
 
 from worker.engine.evaluation.requests import ComparisonAnswer
 
-# Metrics whose drop is a share of samples that came out otherwise.
-COUNTING = frozenset({"top1", "top5", "accuracy", "agreement"})
+# Metrics whose drop is a share of samples that came out otherwise; or is made of such: where none changed, `f1` shows
+# no more than they do.
+COUNTING = frozenset({"top1", "top5", "accuracy", "agreement", "f1"})
 # A drop of 1 sample in 100 is 0.010000000000000009 in floating point.
 ROUNDING = 1e-9
 MOST_SAMPLES = 10**9

@@ -1,13 +1,16 @@
 """What is tried next: what gains most for the time it takes, as far as that can be told."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from app.recipes.auto import ObjectiveWeights, Search
-from app.recipes.catalogue import AnyPass
 from worker.engine.search.ground import Ground
 from worker.engine.search.ladders import (
+    MOST_RUNGS,
+    PRUNED,
+    SHORTENED,
+    TAUGHT,
     TRAINED,
     aware_proposals,
     low_rank_proposals,
@@ -16,14 +19,18 @@ from worker.engine.search.ladders import (
     surer_proposals,
     taught_proposals,
 )
-from worker.engine.search.proposals import Proposal, Trial, best_of, find
+from worker.engine.search.proposals import Family, Proposal, Trial, best_of, find, key_of
 from worker.engine.search.space import allowed, first_proposals, smaller_proposals
-from worker.engine.search.tuning import Tuner
+from worker.engine.search.tuning import MOST_SAMPLES, Tuner
 
 # Below an expected gain of one in a hundred nothing is worth its time.
 LEAST_HOPE = 0.01
 # A trial may take this many times what it was expected to before the next ones are expected to as well.
 LEAST_PACE, MOST_PACE = 0.25, 4.0
+MOST_OF_A_KIND: Mapping[Family, int] = {
+    **dict.fromkeys((PRUNED.family, TAUGHT.family, SHORTENED.family), MOST_RUNGS),
+    "tuned": MOST_SAMPLES,
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Agenda:
         able = self._leaving_time_to_train(wanted, trials, seconds_left / pace)
         # The plain methods come first, so that what builds on them stands on measurements; then worth for its time.
         chosen = max(able, key=lambda one: (one.always, worth[id(one)] / one.seconds, -one.seconds))
-        whole = pace * sum(one.seconds for one in wanted)
+        whole = pace * sum(one.seconds * _times(one, trials) for one in wanted)
         return Next(chosen, pace * chosen.seconds, min(seconds_left, whole))
 
     def open(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
@@ -66,8 +73,8 @@ class Agenda:
         proposals = chain(
             first_proposals(trials, self._ground),
             smaller_proposals(trials, self._ground),
-            low_rank_proposals(trials, self._ground),
-            pruned_proposals(trials, self._ground),
+            low_rank_proposals(trials, self._ground, self._weights),
+            pruned_proposals(trials, self._ground, self._weights),
             self._trained(trials, seconds_left),
             self._tuner.proposals(trials, self._ground),
         )
@@ -83,7 +90,7 @@ class Agenda:
         holding = [one for one in trials if one.measured and one.holds]
         cuts = [one for one in find(holding, "pruned") if one.risk and not self._outdone(one, holding)]
         best_first = sorted(cuts, key=lambda one: -one.ratios.gain(self._weights))
-        yield from self._new(surer_proposals(best_first, trials, self._ground, seconds_left), trials)
+        yield from self._new(surer_proposals(best_first, trials, self._ground, self._weights, seconds_left), trials)
 
     def _outdone(self, cut: Trial, holding: Sequence[Trial]) -> bool:
         gain = cut.ratios.gain(self._weights)
@@ -102,8 +109,8 @@ class Agenda:
 
     def _trained(self, trials: Sequence[Trial], seconds_left: float) -> Iterator[Proposal]:
         if self._search.training:
-            yield from taught_proposals(trials, self._ground, seconds_left)
-            yield from aware_proposals(trials, self._ground, seconds_left)
+            yield from taught_proposals(trials, self._ground, self._weights, seconds_left)
+            yield from aware_proposals(trials, self._ground, self._weights, seconds_left)
 
     def _leaving_time_to_train(
         self, wanted: Sequence[Proposal], trials: Sequence[Trial], seconds_left: float
@@ -121,12 +128,16 @@ class Agenda:
 
     def _pace(self, trials: Sequence[Trial]) -> float:
         """How long trials take here, over what was expected of them."""
-        carried_out = [trial for trial in trials if not trial.cached]
+        # What failed early says nothing of how long it takes; what was stopped does.
+        carried_out = [
+            trial for trial in trials if not trial.cached and (trial.measured or trial.seconds > trial.proposal.seconds)
+        ]
         expected = sum(trial.proposal.seconds for trial in carried_out)
         taken = sum(trial.seconds for trial in carried_out)
         return min(MOST_PACE, max(LEAST_PACE, taken / expected)) if expected and taken else 1.0
 
 
-def key_of(recipe: Sequence[AnyPass]) -> str:
-    """The same for the same passes with the same arguments."""
-    return "|".join(one.model_dump_json(by_alias=True) for one in recipe)
+def _times(proposal: Proposal, trials: Sequence[Trial]) -> float:
+    """How many of its kind will be tried, this one included: ladders and the sampler show one at a time."""
+    most = MOST_OF_A_KIND.get(proposal.family, 1)
+    return 1 + max(0, most - 1 - len(find(trials, proposal.family))) / 2

@@ -16,23 +16,25 @@ def figures(trial: Trial) -> str:
     return f"{speed}, {trial.ratios.size:.3g} times as small, {drop} on the samples for choosing"
 
 
-def verdict_on(trial: Trial, winner: Trial | None, allowed: float, *, of_front: bool, has_file: bool) -> str:
-    """Why it won, or lost, in one sentence. `of_front`: nothing that was tried is better in all at once."""
+def verdict_on(trial: Trial, winner: Trial | None, allowed: float, *, of_front: bool, of_last_front: bool) -> str:
+    """Why it won, or lost, in one sentence. `of_front`: nothing that was tried is better in all at once;
+    `of_last_front`: nothing that was measured once more and is delivered is.
+    """
     if trial.failure is not None:
         return trial.failure
-    return f"{_capital(figures(trial))}: {_place(trial, winner, _number(allowed), of_front, has_file)}."
+    return f"{_capital(figures(trial))}: {_place(trial, winner, _number(allowed), of_front, of_last_front)}."
 
 
-def _place(trial: Trial, winner: Trial | None, allowed: str, of_front: bool, has_file: bool) -> str:
+def _place(trial: Trial, winner: Trial | None, allowed: str, of_front: bool, of_last_front: bool) -> str:
     if winner is not None and trial.name == winner.name:
-        return "it gains most of those that keep the contract"
+        return "it gains most of those that were accepted"
     if not trial.holds:
         return f"beyond the {allowed} allowed"
     if not trial.likely:
         return (
             f"within the {allowed} allowed, and so near to it that the samples for accepting are not likely to show it"
         )
-    if has_file:
+    if of_last_front:
         return "nothing is better in speed, size and quality at once"
     if of_front:
         return (
@@ -51,36 +53,46 @@ def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights
             best = max(promising, key=lambda one: one.ratios.gain(weights))
             return [
                 f"{len(promising)} of {len(trials)} candidates, `{best.name}` the best of them, keep {contract} and "
-                "gain something on the samples for choosing. When they were measured once more, none both gained and "
-                "was shown to keep it on the samples for accepting: the original is delivered."
+                "gain something on the samples for choosing. When they were measured once more, none that gained was "
+                "accepted: the original is delivered."
             ]
         return [f"None of {len(trials)} candidates keeps {contract} and gains anything: the original is delivered."]
     others = [one for one in trials if one.name != winner.name]
     words = [f"`{winner.name}` was chosen by {_objective(weights)}: {figures(winner)}."]
     words += [f"What was done: {' '.join(winner.notes[:3])}"] if winner.notes else []
-    words += _by_method(winner, others)
+    words += _by_method(others, weights)
     gain = winner.ratios.gain(weights)
     broken = [one for one in others if one.measured and not one.holds and one.ratios.gain(weights) > gain]
     if broken:
         best = max(broken, key=lambda one: one.ratios.gain(weights))
         words.append(
-            f"`{best.name}` would gain more ({best.speed:.3g} times as fast), and loses "
+            f"`{best.name}` would gain more ({_counted(best, weights)}), and loses "
             f"{_number(best.drop or 0.0)} of the metric where {_number(allowed)} is allowed."
         )
     return words
 
 
-def _by_method(winner: Trial, others: Sequence[Trial]) -> list[str]:
+def _by_method(others: Sequence[Trial], weights: ObjectiveWeights) -> list[str]:
     """One sentence on the plain methods beside the winner: what most people would have tried first."""
     plain = [one for one in others if one.proposal.family in PLAIN]
     said = [
-        f"{one.name} {one.speed:.3g} times{'' if one.holds else ', and beyond the contract'}"
+        f"{one.name} {_counted(one, weights)}{'' if one.holds else ', and beyond the contract'}"
         for one in plain
         if one.measured
     ]
     failed = [f"{one.name}: {(one.failure or '').rstrip('.')}" for one in plain if not one.measured]
-    words = [f"Beside it, as fast as the original: {'; '.join(said)}."] if said else []
+    words = [f"Beside it: {'; '.join(said)}."] if said else []
     return words + ([f"Without a result: {'; '.join(failed)}."] if failed else [])
+
+
+def _counted(trial: Trial, weights: ObjectiveWeights) -> str:
+    """Its ratios to the original, those that the objective counts."""
+    ratios = (
+        (weights.latency, trial.speed, "as fast"),
+        (weights.size, trial.ratios.size, "as small"),
+        (weights.memory, trial.ratios.memory, "as little memory"),
+    )
+    return ", ".join(f"{ratio:.3g} times {what}" for weight, ratio, what in ratios if weight)
 
 
 def _better(trial: Trial, winner: Trial | None) -> str:

@@ -1,8 +1,7 @@
 """The Pareto front: what nothing else is better than in every respect."""
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from app.recipes.auto import ObjectiveWeights
 from worker.engine.evaluation.acceptance import ROUNDING
@@ -12,10 +11,10 @@ from worker.engine.search.proposals import Trial
 SAME = 1.02
 # Risks that differ by less, as a share of what is allowed, say nothing of who is safer.
 LIKE_RISK = 0.5
-# A step that gains less, as a logarithm, is not worth one more test that may fail.
-LEAST_STEP = 0.05
-# Measuring takes seconds each: of more the steps are made higher.
-MOST_STEPS, WIDER = 6, 1.5
+# What gains no more than this above another, as a logarithm, is as good: two timings of one file differ by as much.
+LEAST_STEP = 0.02
+# Measuring takes seconds each.
+MOST_STEPS = 6
 MOST_OTHERS, MOST_BROKEN = 2, 1
 MOST_RISK = 1e9
 PLAIN = frozenset({"graph", "static", "dynamic", "weights", "float16"})
@@ -39,31 +38,24 @@ def steps(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) ->
     """What holds, the safest first, the boldest of those of like risk last; each gains more than all before it.
 
     In this order finalists are tested until one fails, so one that gains no more than a safer one would only end the
-    tests of those behind it. Risk and gain are of the samples for choosing; `allowed` is the drop that the contract
-    allows.
+    tests of those behind it. Of two that gain alike the less risky one is tested. Risk and gain are of the samples for
+    choosing; `allowed` is the drop that the contract allows.
     """
     gaining = [one for one in trials if one.measured and one.holds and one.drop is not None]
-    by_risk: dict[int, list[Trial]] = defaultdict(list)
-    for one in sorted(gaining, key=lambda one: -one.ratios.gain(weights)):
-        by_risk[_like_risk(one, allowed)].append(one)
-    height = LEAST_STEP
-    while len(found := _steps(by_risk, weights, height)) > MOST_STEPS:
-        height *= WIDER
-    return found
-
-
-def _steps(by_risk: Mapping[int, Sequence[Trial]], weights: ObjectiveWeights, height: float) -> list[Trial]:
-    """`by_risk`: of each risk what gains most first. Steps are at least so high, but for the first."""
     found: list[Trial] = []
-    for _, alike in sorted(by_risk.items()):
-        least = found[-1].ratios.gain(weights) + height if found else 0.0
-        climbing: list[Trial] = []
-        for one in alike:
-            most = climbing[-1].ratios.gain(weights) - height if climbing else math.inf
-            if least < one.ratios.gain(weights) < most:
-                climbing.append(one)
-        found += reversed(climbing)
-    return found
+    for one in sorted(gaining, key=lambda one: (_like_risk(one, allowed), one.ratios.gain(weights))):
+        last = found[-1] if found else None
+        # The first need gain next to nothing: what is a little faster is better than the original.
+        if one.ratios.gain(weights) > (last.ratios.gain(weights) + LEAST_STEP if last else 0.0):
+            found.append(one)
+        elif last and one.risk < last.risk and _like_risk(one, allowed) == _like_risk(last, allowed):
+            found[-1] = one
+    return found if len(found) <= MOST_STEPS else _evenly(found)
+
+
+def _evenly(found: Sequence[Trial]) -> list[Trial]:
+    """As many as may be, the first and the last among them."""
+    return [found[round(number * (len(found) - 1) / (MOST_STEPS - 1))] for number in range(MOST_STEPS)]
 
 
 def _like_risk(one: Trial, allowed: float) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from app.recipes.auto import ObjectiveWeights
 from app.recipes.aware import QuantizeAwareTraining
 from app.recipes.catalogue import AnyPass
 from app.recipes.factorization import FactorizeLowRank
@@ -88,24 +89,25 @@ def _first_rung(trials: Sequence[Trial], way: Way) -> float:
     return min(FIRST_RUNG, without * DEEPER)
 
 
-def tail_of(trials: Sequence[Trial]) -> Tail:
-    """Static or dynamic int8, whichever holds and measured faster than float and the other.
+def tail_of(trials: Sequence[Trial], weights: ObjectiveWeights) -> Tail:
+    """The form in fewer bits that holds and gains most by itself; where size counts, stored weights among them.
 
     One that breaks the contract by itself would break it behind every cut, and hide which of them hold without it.
     """
-    found = [trial for trial in find(trials, "static", "dynamic") if trial.ratios.latency > 1 and trial.holds]
-    best = max(found, key=lambda trial: trial.ratios.latency, default=None)
-    if best is None:
+    stored: tuple[Family, ...] = ("weights",) if weights.size else ()
+    found = [trial for trial in find(trials, "static", "dynamic", *stored) if trial.holds]
+    best = max(found, key=lambda trial: trial.ratios.gain(weights), default=None)
+    if best is None or best.ratios.gain(weights) <= 0:
         return Tail("", (), 1.0, 1.0, 1.0)
     return Tail(f", {best.name}", best.proposal.recipe, best.ratios.latency, best.ratios.size, 0.9)
 
 
-def pruned_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
+def pruned_proposals(trials: Sequence[Trial], ground: Ground, weights: ObjectiveWeights) -> Iterator[Proposal]:
     """Units taken out and layers fitted anew, without training."""
     left = rungs(trials, PRUNED)
     if left is None:
         return
-    tail = tail_of(trials)
+    tail = tail_of(trials, weights)
     yield Proposal(
         name=f"{100 * left:.3g}% of the multiply-accumulates{tail.words}",
         family="pruned",
@@ -117,7 +119,9 @@ def pruned_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Propos
     )
 
 
-def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: float) -> Iterator[Proposal]:
+def taught_proposals(
+    trials: Sequence[Trial], ground: Ground, weights: ObjectiveWeights, seconds_left: float
+) -> Iterator[Proposal]:
     """Units, or whole blocks, taken out, then taught by the original what they lost."""
     epochs = epochs_within(ground, seconds_left)
     if epochs is None:
@@ -125,22 +129,22 @@ def taught_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: floa
     for way in (TAUGHT, SHORTENED):
         left = rungs(trials, way)
         if left is not None and (way.remove == "units" or left >= ground.left_without_blocks):
-            yield _taught(left, way, trials, ground, epochs)
+            yield _taught(left, way, trials, ground, tail_of(trials, weights), epochs)
 
 
 def surer_proposals(
-    cuts: Sequence[Trial], trials: Sequence[Trial], ground: Ground, seconds_left: float
+    cuts: Sequence[Trial], trials: Sequence[Trial], ground: Ground, weights: ObjectiveWeights, seconds_left: float
 ) -> Iterator[Proposal]:
     """Cuts that hold without training, taught all the same: what they changed may show on other samples."""
     epochs = epochs_within(ground, seconds_left)
     if epochs is None:
         return
     for cut in cuts:
-        yield _taught(float(cut.proposal.settings["left"]), TAUGHT, trials, ground, epochs)
+        left = float(cut.proposal.settings["left"])
+        yield _taught(left, TAUGHT, trials, ground, tail_of(trials, weights), epochs)
 
 
-def _taught(left: float, way: Way, trials: Sequence[Trial], ground: Ground, epochs: int) -> Proposal:
-    tail = tail_of(trials)
+def _taught(left: float, way: Way, trials: Sequence[Trial], ground: Ground, tail: Tail, epochs: int) -> Proposal:
     training = epochs * ground.epoch_seconds()
     return Proposal(
         name=f"{100 * left:.3g}% of the multiply-accumulates{way.words}, distilled{tail.words}",
@@ -157,11 +161,11 @@ def _taught(left: float, way: Way, trials: Sequence[Trial], ground: Ground, epoc
     )
 
 
-def low_rank_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
+def low_rank_proposals(trials: Sequence[Trial], ground: Ground, weights: ObjectiveWeights) -> Iterator[Proposal]:
     """Weights factored where that measures faster; once, since the pass itself looks for the ranks."""
     if find(trials, "low_rank"):
         return
-    tail = tail_of(trials)
+    tail = tail_of(trials, weights)
     yield Proposal(
         name=f"low rank{tail.words}",
         family="low_rank",
@@ -172,30 +176,33 @@ def low_rank_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Prop
     )
 
 
-def aware_proposals(trials: Sequence[Trial], ground: Ground, seconds_left: float) -> Iterator[Proposal]:
+def aware_proposals(
+    trials: Sequence[Trial], ground: Ground, weights: ObjectiveWeights, seconds_left: float
+) -> Iterator[Proposal]:
     """Where rounding to int8 broke the contract: the same with weights and scales trained around the rounding.
 
     The static form itself, what was cut in front of it, and cuts that were taught and are likely to hold in float.
     """
     epochs = epochs_within(ground, seconds_left)
-    static = next((one for one in find(trials, "static") if one.ratios.latency > 1), None)
+    static = next((one for one in find(trials, "static") if one.ratios.gain(weights) > 0), None)
     if epochs is None or static is None:
         return
     for trial in find(trials, "static", "taught", "shortened"):
         last, cut = trial.proposal.recipe[-1], trial.proposal.family != "static"
-        if trial.ratios.latency <= 1 or trial.likely == isinstance(last, QuantizeStatic):
+        if trial.ratios.gain(weights) <= 0 or trial.likely == isinstance(last, QuantizeStatic):
             continue
         if not isinstance(last, QuantizeStatic | Distill):
             continue
         in_float = isinstance(last, Distill)
         recipe = trial.proposal.recipe if in_float else trial.proposal.recipe[:-1]
         speed = trial.ratios.latency * (static.ratios.latency if in_float else 1.0)
+        size = trial.ratios.size * (static.ratios.size if in_float else 1.0)
         aware = QuantizeAwareTraining(**{"pass": "quantize_aware_training", "epochs": epochs})
         yield Proposal(
             name=f"{trial.name}, trained around the rounding",
             family="aware",
             recipe=(*recipe, aware),
-            expected=replace(trial.ratios, latency=speed),
+            expected=replace(trial.ratios, latency=speed, size=size),
             chance=0.35 if cut else 0.6,
             seconds=12.0 + 10 * ground.forward_seconds + 2 * epochs * ground.epoch_seconds() + ground.measuring_seconds,
             settings={"epochs": epochs},

@@ -117,3 +117,8 @@ def best_of(trials: Sequence[Trial], weights: ObjectiveWeights) -> Trial | None:
 
 def find(trials: Sequence[Trial], *families: Family) -> list[Trial]:
     return [trial for trial in trials if trial.proposal.family in families and trial.measured]
+
+
+def key_of(recipe: Sequence[AnyPass]) -> str:
+    """The same for the same passes with the same arguments."""
+    return "|".join(one.model_dump_json(by_alias=True) for one in recipe)

@@ -4,20 +4,22 @@ Optuna's tree-structured Parzen estimator (J. Bergstra et al., Algorithms for Hy
 2011) proposes; trials that break the contract are worse than any that hold, by how far they break it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
 
 from app.recipes.auto import ObjectiveWeights
+from app.recipes.catalogue import AnyPass
 from app.recipes.quantization import QuantizeStatic
 from worker.engine.search.ground import Ground
-from worker.engine.search.proposals import Proposal, Ratios, Trial, find
+from worker.engine.search.proposals import Proposal, Ratios, Trial, find, key_of
 
 MOST_SAMPLES = 8
 # Without a better one in so many, the sampler has nothing more to say.
 PATIENCE = 4
 STARTING = 3
+MOST_REPEATS = 20
 BROKEN = -10.0
 FLOORS_DB = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 
@@ -38,13 +40,16 @@ class Tuner:
         default = next(iter(find(trials, "static")), None)
         if default is None or self._finished(trials):
             return
-        number, options = self._sample()
+        sampled = self._sample({key_of(trial.proposal.recipe): trial for trial in trials})
+        if sampled is None:
+            return
+        number, recipe = sampled
         best = max((trial.ratios.latency for trial in find(trials, "static", "tuned")), default=1.0)
         speed = max(ground.static_speed if not default.likely else default.ratios.latency * 1.03, best)
         yield Proposal(
             name=f"int8, static, sample {number + 1}",
             family="tuned",
-            recipe=(QuantizeStatic(**{"pass": "quantize_static", **options}),),
+            recipe=recipe,
             expected=Ratios(speed, default.ratios.size, default.ratios.memory),
             chance=0.3,
             seconds=8.0 + 8 * ground.forward_seconds + ground.measuring_seconds,
@@ -57,14 +62,22 @@ class Tuner:
         stale = len(scores) - 1 - max(range(len(scores)), key=scores.__getitem__)
         return len(tried) >= MOST_SAMPLES or stale >= PATIENCE
 
-    def _sample(self) -> tuple[int, dict[str, Any]]:
-        """The sample that waits for its trial, or a new one."""
-        if self._open:
-            number, trial = next(iter(self._open.items()))
-            return number, _options(trial)
-        trial = self._study.ask()
-        self._open[trial.number] = trial
-        return trial.number, _options(trial)
+    def _sample(self, tried: Mapping[str, Trial]) -> tuple[int, tuple[AnyPass, ...]] | None:
+        """The sample that waits for its trial, or a new one; None where it only asks for what is known.
+
+        The better it knows a place, the more often it asks for one that was tried: it is told what that came to.
+        """
+        for _ in range(MOST_REPEATS):
+            if not self._open:
+                asked = self._study.ask()
+                self._open[asked.number] = asked
+            number, sample = next(iter(self._open.items()))
+            recipe: tuple[AnyPass, ...] = (QuantizeStatic(**{"pass": "quantize_static", **_options(sample)}),)
+            known = tried.get(key_of(recipe))
+            if known is None:
+                return number, recipe
+            self._study.tell(self._open.pop(number), self._score(known))
+        return None
 
     def _learn(self, trials: Sequence[Trial]) -> None:
         for trial in trials:

@@ -15,7 +15,7 @@ from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
 from worker.engine.evaluation.acceptance import ROUNDING, Decision, decide, least_samples
 from worker.engine.evaluation.requests import ComparisonAnswer
-from worker.engine.search.front import steps
+from worker.engine.search.front import SAME, steps
 from worker.engine.search.proposals import Ratios, Trial
 from worker.runner.artifacts import Artifact
 from worker.runner.chain import Outcome
@@ -44,12 +44,13 @@ class Finalist:
     calls_per_second: float
     compared: ComparisonAnswer
     decision: Decision
+    memory: float = 1.0
+    """The original's peak over its own, where memory counts."""
 
     @property
     def trial(self) -> Trial:
-        """What was measured on the samples for choosing; its speed is that of the last measurement."""
-        ratios = self.delivered.trial.ratios
-        last = Ratios(self.ratio.value, ratios.size, ratios.memory)
+        """What was measured on the samples for choosing; its speed and memory are those of the last measurement."""
+        last = Ratios(self.ratio.value, self.delivered.trial.ratios.size, self.memory)
         return replace(self.delivered.trial, latency=self.ratio, ratios=last)
 
     @property
@@ -58,9 +59,11 @@ class Finalist:
         return replace(self.trial, drop=self.compared.drop)
 
     def gains(self, weights: ObjectiveWeights) -> bool:
-        """Whether it does at the lower end of the interval of its speed: what is as fast gains nothing by chance."""
+        """Whether it does at the lower end of the interval of its speed, and with as much memory as a second look may
+        find: what is as good gains nothing by chance.
+        """
         low = self.ratio.value if self.ratio.low is None else self.ratio.low
-        return replace(self.trial.ratios, latency=low).gain(weights) > 0
+        return replace(self.trial.ratios, latency=low, memory=self.memory / SAME).gain(weights) > 0
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def measure_finalists(
     bound: Bound,
     warnings: list[str],
     kept_seconds: float = 0.0,
+    *,
+    memory_counts: bool = False,
 ) -> tuple[Turn, list[Finalist]]:
     """All that can be measured; those that cannot are left out, with a warning.
 
@@ -119,6 +124,7 @@ def measure_finalists(
         both_ms = original.footprint.call_ms + subject.footprint.call_ms
         seconds = (laboratory.pacing.seconds_left() - kept_seconds) / (len(compared_ones) - number)
         share = Share(max(LEAST_SECONDS, seconds))
+        peaks = original.footprint.peak_memory_bytes / max(1, subject.footprint.peak_memory_bytes)
         with _left_out(one, warnings):
             compared = laboratory.compare(original.model, one.artifact.model, bound.metric, both_ms, share)
             finalists.append(
@@ -130,6 +136,7 @@ def measure_finalists(
                     calls_per_second=times.calls_per_second,
                     compared=compared,
                     decision=decide(compared, str(bound.metric.name), bound.allowed, bound.confidence),
+                    memory=peaks if memory_counts else 1.0,
                 )
             )
     warnings.extend(dict.fromkeys(warning for one in finalists for warning in one.compared.warnings))
@@ -189,29 +196,41 @@ def original_as_finalist(
     )
 
 
-def choose_winner(finalists: Sequence[Finalist], weights: ObjectiveWeights, bound: Bound) -> Finalist | None:
+@dataclass(frozen=True)
+class Choice:
+    """The winner, and the finalists whose test counts, by name: up to the first in the sequence that failed."""
+
+    winner: Finalist | None
+    tested: frozenset[str]
+
+
+def choose_winner(finalists: Sequence[Finalist], weights: ObjectiveWeights, bound: Bound) -> Choice:
     """The accepted one that gains most; None where none is accepted. `finalists` are those that gain anything: what
     would not be delivered needs no test, and so cannot end the sequence by failing it.
 
     Where the samples are too few to accept even a file that changes none of them, estimates have to do: the verdict
     then is `undecidable`, and says so.
     """
-    accepted = _fixed_sequence(finalists, weights, bound)
+    sequence = _fixed_sequence(finalists, weights, bound)
+    accepted = list(takewhile(lambda one: one.decision.outcome == "met", sequence))
+    tested = frozenset(one.trial.name for one in sequence[: len(accepted) + 1])
     samples = max((one.compared.scored_samples for one in finalists), default=0)
     if not accepted and samples < least_samples(str(bound.metric.name), bound.allowed, bound.confidence):
         accepted = [
             one
             for one in finalists
             if one.decision.outcome == "undecidable"
+            and one.trial.holds
             and one.compared.drop is not None
             and one.compared.drop <= bound.allowed + ROUNDING
         ]
-    return max(accepted, key=lambda one: one.trial.ratios.gain(weights), default=None)
+        tested |= {one.trial.name for one in finalists}
+    winner = max(accepted, key=lambda one: one.trial.ratios.gain(weights), default=None)
+    return Choice(winner, tested)
 
 
 def _fixed_sequence(finalists: Sequence[Finalist], weights: ObjectiveWeights, bound: Bound) -> list[Finalist]:
-    """Those that pass before the first that fails; the order is of what was measured on other samples."""
+    """Those that are tested, in an order that is of what was measured on other samples."""
     by_name = {one.trial.name: one for one in finalists}
     order = steps([one.trial for one in finalists], weights, bound.allowed)
-    sequence = (by_name[one.name] for one in order)
-    return list(takewhile(lambda one: one.decision.outcome == "met", sequence))
+    return [by_name[one.name] for one in order]

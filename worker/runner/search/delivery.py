@@ -42,6 +42,10 @@ class Ending:
     """The winner first."""
     accepted: bool
     """Whether the first of them was accepted; else it is the original."""
+    tested: frozenset[str]
+    """Those whose test counts, by name."""
+    front: frozenset[str]
+    """Those that no other is better than in all, by the last measurement, by name."""
     warnings: list[str]
     seconds: float
     deployment: Deployment | None = None
@@ -149,8 +153,7 @@ def _verdict(one: Finalist, ending: Ending, *, causes: bool) -> Verdict:
     if not one.delivered.outcome.steps:
         return Verdict(
             outcome="met",
-            reason="The original is delivered as it was uploaded: no candidate gained anything and was shown to keep "
-            "the contract.",
+            reason="The original is delivered as it was uploaded: no candidate that gains anything was accepted.",
         )
     found = find_causes(_evidence(one, ending)) if causes else []
     data = ending.data.accepting
@@ -176,33 +179,48 @@ def _search(ending: Ending) -> SearchReport:
     said = {one.delivered.trial.name: one for one in finalists}
     return SearchReport(
         explanation=[*why(winner, trials, ending.weights, ending.bound.allowed), ending.found.ended],
-        attempts=_attempts(trials, winner, said, ending.bound.allowed),
+        attempts=_attempts(ending, winner, said),
         front=[one.delivered.trial.name for one in finalists],
         seconds=ending.seconds,
         ended=ending.found.ended,
     )
 
 
-def _attempts(
-    trials: Sequence[Trial], winner: Trial | None, said: Mapping[str, Finalist], allowed: float
-) -> list[Attempt]:
-    """`said`: what is delivered, the front by the last measurement, by name."""
-    front = {one.name for one in pareto_front(trials)}
+def _attempts(ending: Ending, winner: Trial | None, said: Mapping[str, Finalist]) -> list[Attempt]:
+    """`said`: what is delivered, by name."""
+    trials = ending.found.trials
+    of_trials = {one.name for one in pareto_front(trials)}
     found = []
     for trial in trials:
-        explanation = verdict_on(trial, winner, allowed, of_front=trial.name in front, has_file=trial.name in said)
-        finalist = said.get(trial.name)
-        if finalist is not None and finalist.decision.outcome != "met":
-            explanation += f" On the samples for accepting it is {finalist.decision.outcome}."
-        found.append(attempt_of(trial, _outcome(trial, winner, said), explanation))
+        has_file, of_last = trial.name in said, trial.name in ending.front
+        explanation = verdict_on(
+            trial, winner, ending.bound.allowed, of_front=trial.name in of_trials, of_last_front=has_file and of_last
+        )
+        if has_file:
+            explanation += _accepting(said[trial.name], ending)
+        found.append(attempt_of(trial, _outcome(trial, winner, of_last_front=has_file and of_last), explanation))
     return found
 
 
-def _outcome(trial: Trial, winner: Trial | None, said: Mapping[str, Finalist]) -> AttemptOutcome:
+def _accepting(one: Finalist, ending: Ending) -> str:
+    """What the samples for accepting say of it, and whether that counts."""
+    if one.decision.outcome != "met":
+        return f" On the samples for accepting it is {one.decision.outcome}."
+    if not one.gains(ending.weights):
+        return " On the samples for accepting it holds, and it gains nothing for certain."
+    if one.trial.name not in ending.tested:
+        return (
+            " On the samples for accepting it holds, which does not count: of those alike one is tested, the safest "
+            "first and until one fails, so that none is accepted by chance."
+        )
+    return ""
+
+
+def _outcome(trial: Trial, winner: Trial | None, *, of_last_front: bool) -> AttemptOutcome:
     if not trial.measured:
         return "failed"
     if winner is not None and trial.name == winner.name:
         return "winner"
     if not trial.holds:
         return "broken"
-    return "front" if trial.name in said else "beaten"
+    return "front" if of_last_front else "beaten"

@@ -81,9 +81,10 @@ def _concluded(
     chosen = finalists(found.trials, weights, bound.allowed)
     ready = [_written(trial, found.outcomes[trial.name], opened) for trial in chosen]
     checking = CHECKING * opened.pacing.budget_seconds if opened.request.deployment_check else 0.0
-    turn, final = measure_finalists(judging, original, ready, bound, warnings, checking)
-    winner = choose_winner([one for one in final if one.gains(weights)], weights, bound)
-    first = winner
+    counts = bool(weights.memory)
+    turn, final = measure_finalists(judging, original, ready, bound, warnings, checking, memory_counts=counts)
+    choice = choose_winner([one for one in final if one.gains(weights)], weights, bound)
+    first = winner = choice.winner
     if first is None:
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)
         first = original_as_finalist(judging, original, untouched, turn, bound)
@@ -102,6 +103,8 @@ def _concluded(
         found=found,
         finalists=[first, *rest],
         accepted=winner is not None,
+        tested=choice.tested,
+        front=frozenset(front),
         warnings=warnings,
         seconds=0.0,
     )

@@ -89,7 +89,7 @@ class Searcher:
     def _following(self, agenda: Agenda, search: Search) -> Callable[[Sequence[Trial]], Next | None]:
         if search.given:
             waiting = given_proposals(search.given)
-            return lambda trials: _nth(waiting, len(trials))
+            return lambda trials: _nth(waiting, len(trials)) if self.seconds_left() > 0 else None
         return lambda trials: agenda.following(trials, self.seconds_left())
 
     def _expect(self, chosen: Next) -> None:
@@ -107,7 +107,9 @@ class Searcher:
         before = sum(trial.cached for trial in trials)
         count = f"{len(trials)} candidates were tried{f' ({before} of them by an earlier search)' if before else ''}"
         if search.given:
-            return f"{count}, those that were given."
+            left = len(search.given) - len(trials)
+            rest = f"; for {left} more that were given no time was left" if left else ", those that were given"
+            return f"{count}{rest}."
         if len(trials) >= search.max_candidates:
             return f"{count}, as many as `max_candidates` allows."
         if agenda.following(trials, float("inf")) is not None:

@@ -22,6 +22,8 @@ from worker.runner.side_by_side import Standing, measure_beside, why_unmeasured
 OVERTIME = 1.25
 # What timing and comparing one candidate may take, so that others have their turn.
 LEAST_MEASURING_SECONDS, MOST_MEASURING_SECONDS = 8.0, 45.0
+# Where time is short, what building has of it.
+LEAST_BUILDING_SHARE = 0.5
 # How many times as fast as the yardstick the next one is: were a hair enough, each would be the luckiest of its equals,
 # and whatever is timed beside it would look the faster for it.
 CLEARLY_FASTER = 1.1
@@ -76,7 +78,7 @@ class Bench:
         started = time.monotonic()
         outcome, failure = None, None
         try:
-            building = seconds - self.most_measuring_seconds
+            building = max(seconds - self.most_measuring_seconds, LEAST_BUILDING_SHARE * seconds)
             for config in proposal.recipe:
                 load_pass(str(config.pass_))  # an import that is stopped half way leaves half a module behind
             with limit(OVERTIME * building):
@@ -94,7 +96,9 @@ class Bench:
             return Tried(Trial(proposal, time.monotonic() - started, failure))
         self.laboratory.pacing.at(BUILT)
         try:
-            trial = self._recalled(proposal, outcome) or self._measured(proposal, outcome, started)
+            left = started + seconds - time.monotonic()
+            measuring = min(self.most_measuring_seconds, max(LEAST_MEASURING_SECONDS, left))
+            trial = self._recalled(proposal, outcome) or self._measured(proposal, outcome, started, measuring)
         except Exception as error:
             if is_full(error):
                 raise
@@ -107,13 +111,11 @@ class Bench:
         """Of a trial, what timing and comparing may take."""
         return min(MOST_MEASURING_SECONDS, max(LEAST_MEASURING_SECONDS, 1.5 * self.measuring_seconds))
 
-    def _measured(self, proposal: Proposal, outcome: Outcome, started: float) -> Trial:
+    def _measured(self, proposal: Proposal, outcome: Outcome, started: float, seconds: float) -> Trial:
         files, yardstick = {"candidate": outcome.model}, self.yardstick
-        in_full = self.laboratory.pacing.seconds_left() > self.most_measuring_seconds
+        in_full = min(seconds, self.laboratory.pacing.seconds_left()) >= self.most_measuring_seconds
         beside = {} if yardstick is None else {"yardstick": yardstick.model}
-        standings = measure_beside(
-            self.laboratory, self.original, files, self.metric, self.most_measuring_seconds, timed_only=beside
-        )
+        standings = measure_beside(self.laboratory, self.original, files, self.metric, seconds, timed_only=beside)
         standing = standings["candidate"]
         compared, times = standing.compared, standing.times
         if compared is None or times is None:

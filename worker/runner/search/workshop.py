@@ -9,7 +9,7 @@ from pathlib import Path
 from app.recipes.catalogue import AnyPass
 from worker.engine.faults import UserFault
 from worker.engine.pass_contract import PassContext
-from worker.engine.search.agenda import key_of
+from worker.engine.search.proposals import key_of
 from worker.runner.chain import Circumstances, Outcome, run_pass
 from worker.runner.pacing import Pacing
 from worker.runner.search.stock import Stock
@@ -29,13 +29,15 @@ class Workshop:
     circumstances: Circumstances
     stock: Stock
     _built: dict[str, Outcome] = field(default_factory=dict)
+    _candidates: set[str] = field(default_factory=set)
+    """Whole recipes that were built."""
     _count: int = 0
 
     def build(self, recipe: Sequence[AnyPass], seconds: float) -> Outcome:
         """
         Raises:
-            NothingChanged: a pass left the model as it was, and not the last of several: the candidate is one that was
-                tried already.
+            NothingChanged: a pass left the model as it was, and not the last of several, or these alone were tried
+                already: nothing new came of it.
             UserFault: a pass cannot do its work, or not in the time.
 
         """
@@ -47,15 +49,17 @@ class Workshop:
             name = str(config.pass_)
             context = self._context(name, deadline, (number - done) / (len(recipe) - done))
             if not self.stock.take_step(config, outcome, context.scratch):
-                self._make(name, config, outcome, context, last=number + 1 == len(recipe))
+                new = number + 1 == len(recipe) and key_of(recipe[:number]) not in self._candidates
+                self._make(name, config, outcome, context, idle_allowed=new)
             self._built[key_of(recipe[: number + 1])] = outcome.branch()
+        self._candidates.add(key_of(recipe))
         return outcome
 
-    def _make(self, name: str, config: AnyPass, outcome: Outcome, context: PassContext, *, last: bool) -> None:
+    def _make(self, name: str, config: AnyPass, outcome: Outcome, context: PassContext, *, idle_allowed: bool) -> None:
         """A last pass that finds nothing to do spoils nothing: what those before it made is a candidate as it is."""
         given = outcome.model
         run_pass(name, config, outcome, context)
-        if not outcome.steps[-1].modified and not (last and outcome.modified):
+        if not outcome.steps[-1].modified and not (idle_allowed and outcome.modified):
             notes = outcome.steps[-1].notes
             raise NothingChanged(f"`{name}` changed nothing{': ' + notes[-1] if notes else '.'}", None)
         _tidy(context.scratch, outcome)

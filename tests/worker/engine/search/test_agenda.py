@@ -10,8 +10,9 @@ from app.recipes.auto import Search
 from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, SIZE, trial
 from worker.engine.search.agenda import Agenda
 from worker.engine.search.ground import Ground
-from worker.engine.search.ladders import pruned_proposals
-from worker.engine.search.proposals import Proposal, Ratios, Trial, best_of
+from worker.engine.search.ladders import pruned_proposals, tail_of
+from worker.engine.search.proposals import Proposal, Ratios, Trial, best_of, key_of
+from worker.engine.search.tuning import MOST_SAMPLES, Tuner
 
 PLENTY = 10_000.0
 Measure = Callable[[Proposal], Trial]
@@ -275,7 +276,7 @@ def test_rungs_that_lie_close_have_names_of_their_own() -> None:
         return trial(f"{left}", family="pruned", drop=0.0 if holds else 0.3, settings={"left": left})
 
     trials = [at(0.06, True), at(0.05, False)]
-    (following,) = pruned_proposals(trials, CONVOLUTIONAL)
+    (following,) = pruned_proposals(trials, CONVOLUTIONAL, LATENCY)
     assert following.name == "5.5% of the multiply-accumulates"
 
 
@@ -309,3 +310,39 @@ def test_cuts_that_may_lose_elsewhere_are_taught_once_nothing_promises_more(
     assert sorted(one.settings["left"] for one in last) == held[:taught]
     without = [number for number, one in enumerate(order) if one.family == "pruned"]
     assert all(order.index(one) > max(without) for one in last)
+
+
+def test_where_size_counts_cuts_are_followed_by_what_is_smallest() -> None:
+    """Slower in int8, as without VNNI: it is no tail where speed counts."""
+    smaller = [trial("static", 0.95, 3.8), trial("weights in 4 bits", 1.0, 6.5, family="weights")]
+    assert tail_of(smaller, LATENCY).passes == ()
+    assert tail_of(smaller, SIZE).passes == smaller[1].proposal.recipe
+
+
+def test_a_sampler_that_asks_for_what_was_tried_is_told_and_asks_for_another() -> None:
+    """It knows but 240 combinations, and the better a place, the more often it asks for it."""
+    tuner, trials = Tuner(LATENCY, seed=0), [trial("static", 1.5, drop=0.3)]
+    recipes = []
+    for _ in range(MOST_SAMPLES):
+        # Whatever it asks for first was tried already, by another search.
+        (first,) = Tuner(LATENCY, seed=0).proposals(trials[:1], CONVOLUTIONAL)
+        known = replace(trials[0], proposal=replace(first, family="given", settings={}))
+        following = list(tuner.proposals([*trials, known], CONVOLUTIONAL))
+        if not following:
+            break
+        assert following[0].recipe != first.recipe
+        recipes.append(key_of(following[0].recipe))
+        trials.append(measured(following[0], 1.5, drop=0.2 - 0.01 * len(trials)))
+    assert len(set(recipes)) == len(recipes) > 3
+
+
+def test_the_whole_search_is_expected_to_take_what_its_ladders_take() -> None:
+    """They show one rung at a time: what was told is between half and twice of what it took."""
+    agenda, trials = Agenda(CONVOLUTIONAL, Search(), LATENCY, seed=0), list[Trial]()
+    told = []
+    while (following := agenda.following(trials, PLENTY)) is not None:
+        told.append((sum(one.seconds for one in trials), following.seconds))
+        trials.append(as_cnns_are(following.proposal))
+    whole = sum(one.seconds for one in trials)
+    early = [(done, expected) for done, expected in told if done < whole / 2]
+    assert all(0.5 < (done + expected) / whole < 2 for done, expected in early)

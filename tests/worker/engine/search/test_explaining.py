@@ -1,6 +1,9 @@
 """What a search says of itself."""
 
-from tests.worker.engine.search.grounds import LATENCY, trial
+import pytest
+
+from app.recipes.auto import ObjectiveWeights
+from tests.worker.engine.search.grounds import LATENCY, SIZE, trial
 from worker.engine.search.explaining import why
 
 
@@ -14,6 +17,17 @@ def test_the_original_is_delivered_for_what_was_so() -> None:
     # What kept it while candidates were chosen, and was not accepted, did not break it.
     (words,) = why(None, [*none, trial("promising", latency=2.0)], LATENCY, 0.01)
     assert words.startswith("1 of 3 candidates, `promising` the best of them, keep the contract")
-    assert words.endswith(
-        "none both gained and was shown to keep it on the samples for accepting: the original is delivered."
-    )
+    assert words.endswith("none that gained was accepted: the original is delivered.")
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        pytest.param(LATENCY, "weights in 4 bits 1.1 times as fast", id="latency"),
+        pytest.param(SIZE, "weights in 4 bits 6.5 times as small", id="size"),
+    ],
+)
+def test_methods_are_told_by_what_counts(weights: ObjectiveWeights, said: str) -> None:
+    winner = trial("int8, static", 2.0, 4.0)
+    words = why(winner, [winner, trial("weights in 4 bits", 1.1, 6.5, family="weights")], weights, 0.01)
+    assert f"Beside it: {said}." in words

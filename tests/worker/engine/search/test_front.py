@@ -52,7 +52,8 @@ STEPS = [
     # Were it tested it could fail, and end the tests of those behind it.
     Steps("none that gains no more than a safer one", [trial("a", 2.0), trial("b", 2.0, drop=0.008)], ["a"]),
     Steps("a hundredth more is no step", [trial("a", 2.0), trial("b", 2.02, drop=0.008)], ["a"]),
-    Steps("of a hundredth less and like risk the better", [trial("a", 2.0), trial("b", 2.02)], ["b"]),
+    Steps("of like gain the less risky", [trial("a", 2.0), trial("b", 2.02, drop=0.001)], ["a"]),
+    Steps("of like gain the less risky, though it gains less", [trial("b", 2.0, drop=0.001), trial("a", 2.02)], ["a"]),
     # One that came out better by chance changed as many answers as it has to lose.
     Steps(
         "few answers changed before many",

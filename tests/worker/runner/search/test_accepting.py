@@ -107,6 +107,14 @@ CASES = [
     Case("nothing that holds", [One("a", 1.0, 0, "unmet", 0.1)], None),
     # 299 samples are the least that can show one in a hundred at 0.95.
     Case("too few samples to accept any", [One("a", 1.0, 0, "undecidable")], "a", samples=50),
+    # It gains more, and broke the contract on the samples for choosing.
+    Case(
+        "too few samples, and one that broke the contract before",
+        [One("a", 1.0, 0, "undecidable"), One("b", 2.0, 0.05, "undecidable")],
+        "a",
+        samples=50,
+    ),
+    Case("of two alike the one that risks less", [One("a", 1.0, 0, "met"), One("b", 1.01, 0.002, "unmet")], "a"),
     Case("enough samples, and undecided", [One("a", 1.0, 0, "undecidable")], None, samples=500),
 ]
 
@@ -129,8 +137,19 @@ def test_what_is_as_fast_as_the_original_gains_nothing(ratio: Interval, weights:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_winner_was_accepted_and_gains_most(case: Case) -> None:
-    winner = choose_winner([finalist(one, case.samples) for one in case.finalists], LATENCY, BOUND)
+    winner = choose_winner([finalist(one, case.samples) for one in case.finalists], LATENCY, BOUND).winner
     assert (winner and winner.delivered.trial.name) == case.winner
+
+
+def test_of_those_behind_one_that_failed_no_test_counts() -> None:
+    found = [One("a", 0.1, 0, "met"), One("b", 1.0, 0, "unmet", 0.1), One("c", 2.0, 0, "met")]
+    assert choose_winner([finalist(one, 1000) for one in found], LATENCY, BOUND).tested == {"a", "b"}
+
+
+@pytest.mark.parametrize(("memory", "gains"), [(1.004, False), (1.5, True)], ids=["as much", "less"])
+def test_memory_that_differs_as_two_looks_do_is_no_gain(memory: float, gains: bool) -> None:
+    one = replace(finalist(One("a", 0.0, 0, "met"), 1000), memory=memory)
+    assert one.gains(ObjectiveWeights(memory=1.0, latency=0.0)) is gains
 
 
 def drawn(name: str, gain: float, drop: float, generator: np.random.Generator) -> One:
@@ -147,6 +166,6 @@ def test_a_contract_is_broken_as_seldom_as_was_promised_however_many_candidates_
     wrong = 0
     for _ in range(searches):
         found = [drawn(f"{number}", 0.2 * number, 1.01 * BOUND.allowed, generator) for number in range(1, 11)]
-        wrong += choose_winner([finalist(one, 667) for one in found], LATENCY, BOUND) is not None
+        wrong += choose_winner([finalist(one, 667) for one in found], LATENCY, BOUND).winner is not None
     # Three standard errors of 5 % in so many searches above it.
     assert wrong / searches <= 1 - BOUND.confidence + 0.033
