@@ -7,12 +7,14 @@
 
 The leases are those of production unless shorter ones are asked for: much of the time goes by waiting until one is
 over. The same seed gives the same jobs and the same faults in the same order; what they meet depends on the machine.
-Exit status 1 where an invariant was broken.
+Ctrl-C ends it as its time does: no job is sent and nothing strikes any more, and what there was is checked. Exit status
+1 where an invariant was broken.
 """
 
 import argparse
 import math
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -39,7 +41,9 @@ def main() -> int:
     )
     folder = Path(arguments.folder or tempfile.mkdtemp(prefix="lathe-faults-"))
     print(f"seed {plan.seed}; logs, journals and the result are kept in {folder}", flush=True)
-    outcome = Storm(plan, folder, say=lambda line: print(f"  {line}", flush=True)).run()
+    storm = Storm(plan, folder, say=lambda line: print(f"  {line}", flush=True))
+    signal.signal(signal.SIGINT, lambda _number, _frame: storm.end())
+    outcome = storm.run()
     report(outcome)
     return 1 if outcome.complaints else 0
 

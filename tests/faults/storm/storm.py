@@ -137,6 +137,10 @@ class Storm:
         finally:
             self.installation.stop()
 
+    def end(self) -> None:
+        """As if its time were over."""
+        self._deadline = 0.0
+
     def _run(self, watch: Watch, journals: Path) -> Outcome:
         plan = self._plan
         load = Load(
