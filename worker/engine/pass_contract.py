@@ -114,10 +114,19 @@ class PassContext:
         return next((self.target or self.feeds).calls(1)).feed
 
     def once(self, key: tuple[Hashable, ...], find: Callable[[], Finding]) -> Finding:
-        """What `find` answers, which another pass of the job may have asked before: it must not depend on the time."""
-        if key not in self.findings:
-            self.findings[key] = find()
-        found: Finding = self.findings[key]
+        """What `find` answers, which another pass of the job may have asked before. What time cut short is not kept:
+        a later pass may have more.
+        """
+        if key in self.findings:
+            known: Finding = self.findings[key]
+            return known
+        before, self.haste.cut_short = self.haste.cut_short, False
+        try:
+            found = find()
+            if not self.haste.cut_short:
+                self.findings[key] = found
+        finally:
+            self.haste.cut_short |= before
         return found
 
     def seconds_left(self) -> float:

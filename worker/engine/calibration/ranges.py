@@ -1,7 +1,9 @@
 """The ranges of a model's activations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from worker.engine.calibration.observing import activations, observe
 from worker.engine.calibration.thresholds import Method, choose_range
@@ -80,6 +82,32 @@ def calibrate_by(
             {name: Range(*choose_range(histogram, method, settings.percentile)) for name, histogram in known.items()},
             count,
             not_finite,
+        )
+        for method in methods
+    }
+
+
+def in_numbers(calibrations: Mapping[Method, Calibration]) -> dict[str, np.ndarray]:
+    """What they say, as arrays by name, for `from_numbers`."""
+    found = {}
+    for method, calibration in calibrations.items():
+        found[f"{method}/count"] = np.array([calibration.sample_count], np.float64)
+        found |= {f"{method}/range/{name}": np.array([one.low, one.high]) for name, one in calibration.ranges.items()}
+        found |= {f"{method}/not finite/{name}": np.zeros(0) for name in calibration.not_finite}
+    return found
+
+
+def from_numbers(numbers: Mapping[str, np.ndarray], methods: tuple[Method, ...]) -> dict[Method, Calibration]:
+    """The calibrations that `numbers` were made of."""
+
+    def named(start: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(start): array for name, array in numbers.items() if name.startswith(start)}
+
+    return {
+        method: Calibration(
+            {name: Range(float(low), float(high)) for name, (low, high) in named(f"{method}/range/").items()},
+            int(numbers[f"{method}/count"][0]),
+            list(named(f"{method}/not finite/")),
         )
         for method in methods
     }

@@ -10,8 +10,9 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import onnx_ir as ir
 
 from worker.engine.int8.cut import Network
@@ -70,6 +71,26 @@ class Choice:
         medians = {name: statistics.median(values) for name, values in self.ratios.items() if name != "float"}
         speeds = ", ".join(f"{WORDS[name]} {median:.2f} times" for name, median in medians.items())
         return [f"Measured here against float: {speeds} as fast; the fastest was kept."]
+
+    def in_numbers(self, everything: Placement) -> dict[str, np.ndarray]:
+        """What was measured, as arrays by name, and what of `everything` was left in float: for `from_numbers`."""
+        left = everything.quantized - self.placement.quantized
+        return (
+            {f"ratios/{name}": np.array(values) for name, values in self.ratios.items()}
+            | {f"unit/{name}": np.array(pair) for name, pair in self.unit_times.items()}
+            | {f"in float/{name}": np.zeros(0) for name in sorted(left)}
+        )
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, np.ndarray], everything: Placement) -> Self:
+        """The choice among all of `everything` that `numbers` were made of."""
+
+        def named(start: str) -> dict[str, list[float]]:
+            found = {name: array.tolist() for name, array in numbers.items() if name.startswith(start)}
+            return {name.removeprefix(start): values for name, values in found.items()}
+
+        times = {name: (in_float, in_int8) for name, (in_float, in_int8) in named("unit/").items()}
+        return cls(without_slow(everything, named("in float/")), named("ratios/"), times)
 
     def manifest(self) -> dict[str, Any]:
         return {

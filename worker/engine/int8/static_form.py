@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from app.recipes.quantization import StaticOptions
-from worker.engine.calibration import Calibration, Method, Settings, calibrate_by
+from worker.engine.calibration import Calibration, Method, Settings, calibrate_by, from_numbers, in_numbers
 from worker.engine.fidelity import Floor
 from worker.engine.fusions import fused, normalizations
 from worker.engine.graph_file import read_graph, save_graph
@@ -204,14 +205,18 @@ def _calibrate(work: Work, config: StaticOptions, context: PassContext) -> None:
     methods: tuple[Method, ...] = ("mse", "minmax")
     if config.calibration_method != "auto":
         methods = (config.calibration_method,)
-    work.calibrations = calibrate_by(
-        methods,
-        work.prepared,
-        Settings(methods[0], config.percentile, config.calibration_samples),
-        context,
-        lambda share: context.progress(PREPARED + (CALIBRATED - PREPARED) * share),
-        tensors_to_calibrate(work.everything),
+    settings = Settings(methods[0], config.percentile, config.calibration_samples)
+    tensors = tensors_to_calibrate(work.everything)
+
+    def progress(share: float) -> None:
+        context.progress(PREPARED + (CALIBRATED - PREPARED) * share)
+
+    # Another candidate of a search rests on the same ranges.
+    key = "calibration", work.prepared, methods, settings.percentile, settings.samples, tuple(tensors)
+    numbers = context.once(
+        key, lambda: in_numbers(calibrate_by(methods, work.prepared, settings, context, progress, tensors))
     )
+    work.calibrations = from_numbers(numbers, methods)
     calibration = work.calibration
     work.everything = without_unknown_ranges(work.everything, calibration, NOT_FINITE)
     work.notes.append(
@@ -236,7 +241,15 @@ def _placed(work: Work, config: StaticOptions, context: PassContext) -> Choice:
     context.phase("placing")
     maps = maps_of(work.everything, work.calibration)
     build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
-    choice = choose_placement(work.prepared, work.everything, build, context, minimum_cut)
+
+    def measured() -> dict[str, np.ndarray]:
+        choice = choose_placement(work.prepared, work.everything, build, context, minimum_cut)
+        return choice.in_numbers(work.everything)
+
+    # Which is as fast whatever the numbers are: scales that are shared, and weights that saturate nothing, are not.
+    form = work.rounding.per_channel, work.rounding.unsaturated, tuple(sorted(work.rounding.sharing))
+    key = "placement", work.prepared, form, tuple(sorted(work.everything.quantized))
+    choice = Choice.from_numbers(context.once(key, measured), work.everything)
     work.notes.extend(choice.in_words())
     context.progress(PLACED)
     return choice

@@ -1,4 +1,4 @@
-"""What passes find out on their way, kept for later searches: on large models scoring every unit takes minutes."""
+"""What passes find out on their way, kept for later searches: scores of units, ranges, times of kernels."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -11,7 +11,7 @@ Key = tuple[Hashable, ...]
 
 
 class Findings(dict[Key, Any]):
-    """Those of one search, with what earlier ones left of the same. Scores by unit are kept, and nothing else."""
+    """Those of one search, with what earlier ones left of the same. Rows of numbers by name are kept, nothing else."""
 
     def __init__(self, stock: Stock) -> None:
         super().__init__()

@@ -73,7 +73,7 @@ class MeasuredTrial(_Facts):
 
 
 class Scored(BaseModel):
-    """What a pass found out of each unit, by group: what is never to go is worth infinitely much."""
+    """What a pass found out, rows of numbers by name: scores, of which some are infinite, ranges, times."""
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
