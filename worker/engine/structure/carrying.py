@@ -211,6 +211,18 @@ def sliced(node: ir.Node, wiring: Wiring) -> None:
 
 def slice_bounds(node: ir.Node, size: tuple[int, ...]) -> dict[int, tuple[int, int | None, int]] | None:
     """By axis start, end and step, within the axis; None where they are no constants."""
+    given = given_bounds(node, len(size))
+    if given is None:
+        return None
+    found = {}
+    for axis, (start, end, step) in given.items():
+        first, last, _ = slice(start, end, step).indices(size[axis])
+        found[axis] = (first, last if last >= 0 else None, step)
+    return found
+
+
+def given_bounds(node: ir.Node, rank: int) -> dict[int, tuple[int, int, int]] | None:
+    """By axis start, end and step as a Slice states them, in its order; None where they are no constants."""
     if "starts" in node.attributes:
         starts, ends = ([int(n) for n in node.attributes[name].as_ints()] for name in ("starts", "ends"))
         given = node.attributes.get("axes")
@@ -222,13 +234,10 @@ def slice_bounds(node: ir.Node, size: tuple[int, ...]) -> dict[int, tuple[int, i
             return None
         starts, ends = read[0] or [], read[1] or []
         axes, steps = (read[index] if len(read) > index else None for index in (2, 3))
-    found = {}
-    for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis = (axes[place] if axes else place) % len(size)
-        step = steps[place] if steps else 1
-        first, last, _ = slice(start, end, step).indices(size[axis])
-        found[axis] = (first, last if last >= 0 else None, step)
-    return found
+    return {
+        (axes[place] if axes else place) % rank: (start, end, steps[place] if steps else 1)
+        for place, (start, end) in enumerate(zip(starts, ends, strict=True))
+    }
 
 
 def gather(node: ir.Node, wiring: Wiring) -> None:

@@ -14,7 +14,7 @@ from worker.engine.graph import STANDARD_DOMAINS, nodes_of, replace_field, unuse
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import integer, operand
 from worker.engine.overwriting import constants_of
-from worker.engine.structure.carrying import slice_bounds
+from worker.engine.structure.carrying import given_bounds
 from worker.engine.structure.groups import Structure
 from worker.engine.structure.recurrence import GATES, STATES, is_zero
 from worker.engine.structure.reshaping import corrects_itself, new_operand
@@ -137,32 +137,30 @@ class Cut:
             self._give(proto, 1, np.array(sizes, np.int64))
 
     def correct_slice(self, node: ir.Node, proto: NodeProto) -> None:
-        """Bounds, counted in what is left."""
+        """Bounds along what got shorter, counted in what is left. Others stay: their axes may be of any size."""
         source = node.inputs[0]
         size = self._wiring.size(source) if source is not None else None
-        bounds = slice_bounds(node, size) if size is not None else None
+        bounds = given_bounds(node, len(size)) if size is not None else None
         shrunk = self.shrunk(source)
         if source is None or not bounds or not set(bounds) & set(shrunk):
             return
-        moved = {axis: (start, end, step) for axis, (start, end, step) in bounds.items()}
         for axis in set(bounds) & set(shrunk):
             atoms = self._wiring.axes[source][axis]
-            start, end, step = bounds[axis]
             if atoms is not None:
+                start, end, step = bounds[axis]
+                # What shrinks has a step of 1, so both are positions.
+                first, last, _ = slice(start, end, step).indices(len(atoms))
                 before = np.concatenate([[0], np.cumsum(self.kept(atoms))])
-                moved[axis] = (int(before[start]), int(before[len(atoms) if end is None else end]), step)
-        starts = [start for start, _, _ in moved.values()]
-        ends = [np.iinfo(np.int64).max if end is None else end for _, end, _ in moved.values()]
+                bounds[axis] = (int(before[first]), int(before[last]), step)
+        starts, ends = ([bound[place] for bound in bounds.values()] for place in (0, 1))
         if "starts" in node.attributes:
             for attribute in proto.attribute:
-                if attribute.name in ("starts", "ends", "axes"):
-                    values = {"starts": starts, "ends": ends, "axes": list(moved)}[attribute.name]
-                    attribute.CopyFrom(helper.make_attribute(attribute.name, values))
+                if attribute.name in ("starts", "ends"):
+                    numbers = starts if attribute.name == "starts" else ends
+                    attribute.CopyFrom(helper.make_attribute(attribute.name, numbers))
             return
         self._give(proto, 1, np.array(starts, np.int64))
         self._give(proto, 2, np.array(ends, np.int64))
-        if len(proto.input) > 3 and proto.input[3]:
-            self._give(proto, 3, np.array(list(moved), np.int64))
 
     def _give(self, node: NodeProto, index: int, array: np.ndarray) -> None:
         """Let `node` read this constant: in place where nobody else reads the one it has, else under a new name."""
