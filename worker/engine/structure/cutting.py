@@ -163,14 +163,17 @@ class Cut:
         self._give(proto, 2, np.array(ends, np.int64))
 
     def _give(self, node: NodeProto, index: int, array: np.ndarray) -> None:
-        """Let `node` read this constant: in place where nobody else reads the one it has, else under a new name."""
+        """Let `node` read this constant, in the dtype of the one it has: in place where nobody else reads that, else
+        under a new name.
+        """
         graph = self._proto.graph
         name = node.input[index] if index < len(node.input) else ""
         tensor = dict(constants_of(graph)).get(name)
         readers = sum(one == name for other in nodes_of(graph) for one in other.input)
+        if tensor is not None:
+            array = array.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
         if tensor is not None and readers == 1:
-            typed = array.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-            tensor.CopyFrom(numpy_helper.from_array(typed, tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
             self._inside.add(tensor.name)
             return
         taken = {one for other in nodes_of(graph) for one in [*other.input, *other.output]}

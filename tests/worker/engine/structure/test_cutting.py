@@ -71,3 +71,25 @@ def test_a_slice_by_attributes_keeps_them_along_axes_that_stay(tmp_path: Path) -
         c=normal(4, 5, 1, 1, seed=2),
     )
     _checked(model, tmp_path)
+
+
+def test_bounds_that_another_node_reads_as_well_are_given_anew_in_their_dtype(tmp_path: Path) -> None:
+    """Starts, ends and axes of a Slice must be of one."""
+    model = prepared(
+        "g (float[N,3,H,W] x) => (float[M,4,S,T] y, float[M,4,S,T] z) { h = Conv(x, a) k = Slice(h, from, to, axes)"
+        " y = Conv(k, c) u = Conv(x, b) v = Slice(u, from, last, axes) z = Conv(v, d) }",
+        a=normal(8, 3, 3, 3, seed=1),
+        c=normal(4, 5, 1, 1, seed=2),
+        b=normal(5, 3, 1, 1, seed=3),
+        d=normal(4, 3, 1, 1, seed=4),
+        **{"from": np.array([2], np.int32), "to": np.array([7], np.int32), "last": np.array([5], np.int32)},
+        axes=np.array([1], np.int32),
+    )
+    file = saved(model, tmp_path / "model")
+    feed = {"x": normal(2, 3, 6, 6)}
+    structure = structure_of(file, feed, tmp_path / "sizes")
+    gone = some_units(structure)
+    made = cut(file, structure, gone, tmp_path / "cut")
+    unread = masked(file, structure, gone, tmp_path / "masked")
+    for left, right in zip(answers(unread, feed), answers(made, feed), strict=True):
+        np.testing.assert_allclose(right, left, rtol=1e-4, atol=1e-5)
