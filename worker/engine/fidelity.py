@@ -1,6 +1,6 @@
 """How much of the original is left in a changed file, at its outputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,6 +15,8 @@ from worker.engine.sessions import open_session, run_session
 LARGEST_DB = 200.0
 # A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
 CHANGES_A_DROP = 3.0
+# Of answers that are held at once: 16 of a language model to 128 tokens each.
+MOST_HELD_BYTES = 256 << 20
 
 
 @dataclass
@@ -94,14 +96,15 @@ class Answers:
 
     @classmethod
     def of(cls, model: ModelFile, context: PassContext, samples: np.ndarray) -> Self:
-        """To these samples (indices), those past the end left out.
+        """To these samples (indices), those past the end left out; to the first of them where all would not be held.
 
         Raises:
             ModelFails: a call fails.
 
         """
         chosen = samples[samples < context.feeds.sample_count]
-        return cls(context, chosen, list(_outputs(model, context, chosen)))
+        outputs = held_answers(_outputs(model, context, chosen))
+        return cls(context, chosen[: len(outputs) * context.feeds.samples_per_call(1)], outputs)
 
     def fidelity(self, made: ModelFile) -> Fidelity:
         """How much of the answers is left in those of another file.
@@ -137,6 +140,17 @@ class _Compared:
     def fidelity(self) -> Fidelity:
         worst = min((typical_db(samples) for samples in self.powers.values()), default=LARGEST_DB)
         return Fidelity(worst, sum(self.same) / len(self.same) if self.same else None)
+
+
+def held_answers(calls: Iterable[list[Any]]) -> list[list[Any]]:
+    """The outputs of as many calls as `MOST_HELD_BYTES` hold, from the first on; of one at least."""
+    held, size = list[list[Any]](), 0
+    for outputs in calls:
+        size += sum(one.nbytes for one in outputs if isinstance(one, np.ndarray))
+        if held and size > MOST_HELD_BYTES:
+            break
+        held.append(outputs)
+    return held
 
 
 def _outputs(model: ModelFile, context: PassContext, samples: np.ndarray) -> Iterator[list[Any]]:

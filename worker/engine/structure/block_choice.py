@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.engine.fidelity import Power
+from worker.engine.fidelity import Power, held_answers
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.profiling import profile
@@ -45,13 +45,17 @@ class Step:
 
 
 class Switches:
-    """The outputs of a model while some of its blocks are bypassed, against its own. One session does for all."""
+    """The outputs of a model while some of its blocks are bypassed, against its own. One session does for all.
+
+    On the first `samples`, or as many of them as can be held.
+    """
 
     def __init__(self, model: ModelFile, blocks: Sequence[Block], context: PassContext, samples: int, folder: Path):
         made, self._names = with_switches(model, blocks, folder)
         self._context, self._samples = context, np.arange(min(samples, context.feeds.sample_count))
         self._session = open_session(made.path, context.threads)
-        self._exact = list(self._answers(()))
+        self._exact = held_answers(self._answers(()))
+        self._samples = self._samples[: len(self._exact) * context.feeds.samples_per_call(1)]
 
     def error(self, bypassed: Collection[Block]) -> float:
         """Of the worst output.

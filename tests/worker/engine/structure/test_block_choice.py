@@ -7,6 +7,7 @@ import pytest
 
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
+from worker.engine import fidelity
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.structure.block_choice import Chooser, Switches, macs_saved
@@ -55,3 +56,19 @@ def test_by_what_outputs_miss_alone_one_goes_at_a_time_and_is_scored_anew(
     # The third goes first; then one of the two, and as the other follows, what that one cost comes back.
     assert errors[1] > errors[0]
     assert errors[2] == pytest.approx(errors[0], rel=1e-3)
+
+
+def test_blocks_are_scored_on_as_many_samples_as_can_be_held(
+    undone: ModelFile, context: SamplesContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = context(undone.load(), x=normal(SAMPLES, 8, seed=5))
+    subject = Subject.of(undone, given, ())
+
+    def scored(samples: int, folder: str) -> float:
+        switches = Switches(undone, subject.offered, given, samples, given.scratch / folder)
+        return switches.error(subject.offered[:1])
+
+    eight = scored(8, "eight")
+    # Four float32 a sample.
+    monkeypatch.setattr(fidelity, "MOST_HELD_BYTES", 8 * 16)
+    assert scored(SAMPLES, "all") == eight
