@@ -96,7 +96,7 @@ class PruneStructured(PassConfig):
         default="obs",
         description="What a unit is worth. `obs`: what is lost of the outputs of those that read it when the other "
         "units make up for it, one after the other. `fisher`: what the model's answers feel of it, by gradients. `l1`, "
-        "`l2`: the size of its weights. None takes labels.",
+        "`l2`: the size of its weights; `l2` takes the place of `obs` where time is short. None takes labels.",
     )
     largest_share: float = Field(
         default=0.9, gt=0, lt=1, description="No group loses a larger share of its units than this."

@@ -27,7 +27,14 @@ from worker.engine.preparation import unknown_nodes
 from worker.engine.structure import account
 from worker.engine.structure.block_choice import Chooser, Step, Switches, macs_saved, samples_for, time_saved
 from worker.engine.structure.cutting import cut
-from worker.engine.structure.importance import Scores, fisher_scores, magnitude_scores, obs_scores
+from worker.engine.structure.importance import (
+    Scored,
+    Scores,
+    completed,
+    fisher_scores,
+    magnitude_scores,
+    obs_scores,
+)
 from worker.engine.structure.recovery import fitted_samples, judged_samples, recovered
 from worker.engine.structure.recurrent_fitting import refitted
 from worker.engine.structure.removal import Rest, Subject
@@ -36,6 +43,8 @@ from worker.engine.structure.timing import Timed, by_latency, time_ratio
 
 # What Fisher information settles at: gradients are of one sample each.
 FISHER_SAMPLES = 128
+# Of the time that is left, scoring takes no more: what is cut then has yet to be fitted, and trained.
+LARGEST_SHARE_OF_TIME = 0.5
 SCORED, CUT, RECOVERED = 0.5, 0.6, 0.9
 
 NOT_TRAINED = "No time was left to train: units or blocks were taken out and nothing was trained."
@@ -60,6 +69,11 @@ class Work:
     @property
     def limits(self) -> Limits:
         return Limits(self.config.largest_share, self.config.multiple)
+
+    @property
+    def compares_groups(self) -> bool:
+        """Whether units of different groups go by one threshold."""
+        return self.config.ratio is None or self.config.scope == "global"
 
     def without(self, steps: Sequence[Step]) -> Rest:
         return self.subject.without(steps, self.context.scratch / f"without-{len(steps)}-blocks")
@@ -136,9 +150,9 @@ def _chosen(work: Work) -> Removal:
     rest = work.without([])
     if config.ratio is None:
         return _units(work, rest)
-    together = config.scope == "global"
-    choice = by_share(rest.structure, _scores(work, rest), config.ratio, work.limits, together=together)
-    return Removal(rest, Timed(choice))
+    scored = _scored(work, rest)
+    choice = by_share(rest.structure, scored.scores, config.ratio, work.limits, together=work.compares_groups)
+    return Removal(rest, Timed(choice, scored.notes))
 
 
 def _given(work: Work, given: Sequence[GivenUnits | GivenBlock]) -> Removal:
@@ -225,18 +239,20 @@ def _units(work: Work, rest: Rest) -> Removal:
     share = 1.0 if target is None or target.mac_ratio is None else target.mac_ratio
     if rest.steps and own <= share * full:
         return Removal(rest, Timed(Choice({})))
-    choice = by_macs(rest.structure, _scores(work, rest), rest.macs, share * full / max(1, own), work.limits)
+    scored = _scored(work, rest)
+    choice = by_macs(rest.structure, scored.scores, rest.macs, share * full / max(1, own), work.limits)
     left = rest.left(choice) / max(1, full)
     missed = f"No more can be taken out than leaves {left:.1%} of the multiply-accumulates: {share:.1%} were asked for."
-    return Removal(rest, Timed(choice, [missed] if left > share else []), left <= share)
+    return Removal(rest, Timed(choice, [*scored.notes, *([missed] if left > share else [])]), left <= share)
 
 
 def _units_by_time(work: Work, rest: Rest, wanted: float) -> Removal:
     before = time_ratio(work.subject.model, rest.model, work.context) if rest.steps else 1.0
     if before <= wanted or not rest.structure.groups:
         return Removal(rest, Timed(Choice({})), before <= wanted)
-    scores, model = _scores(work, rest), work.subject.model
-    timed = by_latency(model, rest.model, rest.structure, scores, rest.macs, wanted, work.limits, work.context)
+    scored, model = _scored(work, rest), work.subject.model
+    timed = by_latency(model, rest.model, rest.structure, scored.scores, rest.macs, wanted, work.limits, work.context)
+    timed = replace(timed, notes=[*scored.notes, *timed.notes])
     return Removal(rest, timed, min(ratio for _, ratio in timed.ratios) <= wanted)
 
 
@@ -274,23 +290,29 @@ def _with_either(work: Work) -> Made:
     return replace(best[0], notes=[*best[0].notes, f"Tried at the target: {'; '.join(tried)}."])
 
 
-def _scores(work: Work, rest: Rest) -> Scores:
+def _scored(work: Work, rest: Rest) -> Scored:
     config, context = work.config, work.context
     if not rest.structure.groups:
-        return {}
+        return Scored({})
+    reserve = (1 - LARGEST_SHARE_OF_TIME) * context.seconds_left()
+
+    def is_over() -> bool:
+        return context.lacks(reserve)
+
     if config.importance == "obs":
         samples = config.calibration_samples
-        # They take longest of all, and are the same however much is to go.
+        # They take longest of all, and are the same however much is to go: a later pass adds what is missing.
         blocks, excluded = tuple(step.block.name for step in rest.steps), frozenset(config.exclude)
-        key = "obs", work.subject.model, blocks, excluded, samples
-        return context.once(key, lambda: obs_scores(rest.structure, rest.model, context, samples))
+        scores = context.once(("obs", work.subject.model, blocks, excluded, samples), Scores)
+        obs_scores(rest.structure, rest.model, context, samples, scores, is_over)
+        return completed(rest.structure, scores, together=work.compares_groups)
     if config.importance == "fisher":
         # Here and not above: the other three do without torch.
         from worker.engine.training.fisher import gradient_products  # noqa: PLC0415
 
-        samples = min(FISHER_SAMPLES, config.calibration_samples)
-        return fisher_scores(rest.structure, gradient_products(rest.model, context, samples))
-    return magnitude_scores(rest.structure, 1 if config.importance == "l1" else 2)
+        samples = min(FISHER_SAMPLES, config.calibration_samples, context.feeds.sample_count)
+        return fisher_scores(rest.structure, gradient_products(rest.model, context, samples), samples, is_over)
+    return Scored(magnitude_scores(rest.structure, 1 if config.importance == "l1" else 2))
 
 
 def _made(work: Work, removal: Removal) -> Made:

@@ -1,6 +1,6 @@
 """Pruning of whole units: what is asked for is reached, what is left is fitted, and a manifest repeats it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,66 @@ def test_cuts_of_one_model_in_one_job_are_scored_once(run: Run) -> None:
     deeper = run("deeper", ratio=0.75, findings=findings)
     assert len(findings) == 1
     assert deeper.model.path.read_bytes() == run("alone", ratio=0.75).model.path.read_bytes()
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`hurried(seconds)`: so much time is left, of which every look at the clock takes one."""
+
+    def set_to(seconds: int) -> None:
+        left: Iterator[int] = iter(range(seconds, -10_000, -1))
+        monkeypatch.setattr(PassContext, "seconds_left", lambda _context: float(next(left)))
+
+    return set_to
+
+
+def _removed(result: PassResult) -> dict[str, list[int]]:
+    return {one["group"]: one["units"] for one in result.manifest["replay"]["given"]}
+
+
+def test_groups_that_there_is_no_time_to_score_lose_the_units_with_the_smallest_weights(
+    run: Run, hurried: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 3,072 units a group each takes as long as a product of that many rows and columns: minutes a group."""
+    whole, plain = _removed(run("whole", ratio=0.5)), _removed(run("plain", ratio=0.5, importance="l2"))
+    first, second = whole
+    assert whole[first] != plain[first]
+    assert whole[second] != plain[second]
+    # 31 units of the first group go, each after a look at the clock, and half of the 63 of the second would.
+    hurried(2 * (31 + 32))
+    findings: dict[Any, Any] = {}
+    result = run("short", ratio=0.5, findings=findings)
+    assert _removed(result) == {first: whole[first], second: plain[second]}
+    assert any("1 of 2 groups" in note and "`l2`" in note for note in result.notes)
+    monkeypatch.undo()
+    # A manifest repeats it with all the time there is, and a later pass of the job scores what was left out.
+    again = run("again", **{key: value for key, value in result.manifest["replay"].items() if key != "pass"})
+    assert _removed(again) == _removed(result)
+    assert _removed(run("later", ratio=0.5, findings=findings)) == whole
+
+
+@pytest.mark.parametrize("rule", [{"ratio": 0.5, "scope": "global"}, {"target": {"mac_ratio": 0.5}}], ids=str)
+def test_groups_that_are_compared_are_scored_alike_though_time_is_short(
+    rule: dict[str, Any], run: Run, hurried: Callable[[int], None]
+) -> None:
+    """Of a share of what is lost and a norm, the smaller says nothing."""
+    plain = run("plain", **rule, importance="l2")
+    hurried(2 * (31 + 32))
+    result = run("short", **rule)
+    assert _removed(result) == _removed(plain)
+    assert any("1 of 2 groups" in note and "`l2`" in note for note in result.notes)
+
+
+def test_fisher_information_is_of_as_many_samples_as_there_is_time_for(
+    run: Run, hurried: Callable[[int], None]
+) -> None:
+    few = run("few", ratio=0.5, importance="fisher", calibration_samples=5)
+    assert not any("Time was short" in note for note in few.notes)
+    # 9 s are left when scoring begins; with a look behind each sample, half of them are over behind the fifth.
+    hurried(10)
+    result = run("short", ratio=0.5, importance="fisher")
+    assert _removed(result) == _removed(few)
+    assert any("on 5 of 96 samples" in note for note in result.notes)
 
 
 def test_a_target_of_latency_is_reached_by_files_that_were_timed(run: Run) -> None:

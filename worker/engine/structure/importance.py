@@ -7,8 +7,8 @@ the unit goes and the others make up for it (`worker.engine.structure.surgeon`).
 (`worker.engine.training.fisher`).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -32,6 +32,14 @@ MOST_ELEMENTS = 64 << 20
 LEAST = float(np.finfo(np.float32).tiny)
 Scores = dict[str, np.ndarray]
 """By name of a group `(width,)` float64."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Every group, and what there was no time for, in words."""
+
+    scores: Scores
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -68,14 +76,22 @@ def magnitude_scores(structure: Structure, power: Literal[1, 2]) -> Scores:
     return scores
 
 
-def obs_scores(structure: Structure, model: ModelFile, context: PassContext, samples: int) -> Scores:
-    """One group at a time, as each takes second moments of all that reads it.
+def obs_scores(
+    structure: Structure,
+    model: ModelFile,
+    context: PassContext,
+    samples: int,
+    known: Scores,
+    is_over: Callable[[], bool],
+) -> None:
+    """Add to `known` the groups that it lacks, one at a time, as each takes second moments of all that reads it; as
+    long as time is not over.
 
     Raises:
         ModelFails: a call fails.
 
     """
-    constants, scores = Constants(structure), Scores()
+    constants = Constants(structure)
     parts = [part for group in structure.groups for part in group.consumers]
     products = {part: _product(part.slot, constants) for part in parts}
 
@@ -83,19 +99,44 @@ def obs_scores(structure: Structure, model: ModelFile, context: PassContext, sam
         terms = [product.terms for part in group.consumers if (product := products[part]) is not None]
         return sum(count**2 if count <= MOST_TERMS else count for count in terms)
 
-    # Each pass over the data reads as many groups as there is room for.
+    # Each pass over the data reads as many groups as there is room for. Which rows it draws depends on all of them.
     for groups in within_memory(structure.groups, elements, MOST_ELEMENTS):
+        missing = [group for group in groups if group.name not in known]
+        if not missing or is_over():
+            continue
         wanted = {product.name: product for group in groups for part in group.consumers if (product := products[part])}
         moments = dict(_second_moments(model, wanted, context, samples))
-        for group in groups:
+        for group in missing:
+            if is_over():
+                return
             readers = [_reader(part, products[part], constants.read(part.slot), moments) for part in group.consumers]
-            scores[group.name] = removal_scores(readers, group.width)
-            context.progress(OBS_SHARE * len(scores) / len(structure.groups))
-    return scores
+            found = removal_scores(readers, group.width, is_over)
+            if found is None:
+                return
+            known[group.name] = found
+            context.progress(OBS_SHARE * len(known) / len(structure.groups))
 
 
-def fisher_scores(structure: Structure, products: Iterable[Mapping[str, np.ndarray]]) -> Scores:
-    """The mean over samples of (sum g w)^2, g w by the names of constants in their own shapes."""
+def completed(structure: Structure, found: Scores, *, together: bool) -> Scored:
+    """The norms of their weights for groups that are not among those `found`; for all where one threshold holds for all
+    `together`, as a share of what is lost and a norm cannot be compared.
+    """
+    missing = sum(group.name not in found for group in structure.groups)
+    if not missing:
+        return Scored(found)
+    norms = magnitude_scores(structure, 2)
+    words = f"Time was short: units of {missing} of {len(norms)} groups were not scored by `obs`, and "
+    if together:
+        return Scored(norms, [words + "all groups, as they are compared with each other, by `l2` instead."])
+    return Scored({name: found.get(name, norm) for name, norm in norms.items()}, [words + "by `l2` instead."])
+
+
+def fisher_scores(
+    structure: Structure, products: Iterable[Mapping[str, np.ndarray]], samples: int, is_over: Callable[[], bool]
+) -> Scored:
+    """The mean over samples of (sum g w)^2, g w by the names of constants in their own shapes: over `samples`, or as
+    many, but one at least, as there is time for.
+    """
     constants, count = Constants(structure), 0
     totals = {group.name: np.zeros(group.width) for group in structure.groups}
     for sample in products:
@@ -107,7 +148,10 @@ def fisher_scores(structure: Structure, products: Iterable[Mapping[str, np.ndarr
                 if weight.name in sample:
                     felt += constants.by_unit(part, weight.read(sample[weight.name]), group.width)
             totals[group.name] += np.square(felt)
-    return {name: total / max(1, count) for name, total in totals.items()}
+        if count < samples and is_over():
+            break
+    words = [f"Time was short: `fisher` scored units on {count} of {samples} samples."] if count < samples else []
+    return Scored({name: total / max(1, count) for name, total in totals.items()}, words)
 
 
 def _second_moments(

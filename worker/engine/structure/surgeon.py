@@ -10,6 +10,7 @@ https://arxiv.org/abs/2302.04089). A unit that two others resemble costs nothing
 it is done one by one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,14 +95,17 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return np.asfortranarray(np.triu(made) + np.triu(made, 1).T)
 
 
-def removal_scores(readers: list[Reader], width: int) -> np.ndarray:
+def removal_scores(readers: list[Reader], width: int, is_over: Callable[[], bool] = lambda: False) -> np.ndarray | None:
     """`(width,)` float64: by unit what its going costs at the point where it goes, never less than for those before.
 
-    Costs of several readers are added. The unit that is left last costs more than any other.
+    Costs of several readers are added. The unit that is left last costs more than any other. None where time `is_over`
+    before all are gone: of 3,072 units each takes as long as a product of that many rows and columns.
     """
     surgeries = [_Surgery(reader, width) for reader in readers]
     left, scores, highest = np.arange(width), np.zeros(width), 0.0
     while len(left) > 1:
+        if is_over():
+            return None
         costs = np.sum([surgery.costs(left) for surgery in surgeries], axis=0)
         index = int(np.argmin(np.where(np.isfinite(costs), costs, np.inf)))
         highest = max(highest, float(costs[index])) if np.isfinite(costs[index]) else highest
