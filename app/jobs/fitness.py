@@ -11,8 +11,9 @@ from app.jobs.metric_choice import choose_metric
 from app.jobs.search_fitness import check_floor, judging_arrays, settle_search
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
+from app.recipes.aware import QuantizeAwareTraining
 from app.recipes.base import PassConfig
-from app.recipes.catalogue import CATALOGUE, PassEntry, Recipe
+from app.recipes.catalogue import CATALOGUE, AnyPass, PassEntry, Recipe
 from app.recipes.request import OptimizeRequest
 
 
@@ -74,12 +75,8 @@ def _check_order(recipe: Recipe) -> None:
                 "does to the job's model would be thrown away.",
                 remedy=f"Put `{config.pass_}` first.",
             )
-        if earlier.name == "prune_unstructured" and entry.fits_weights:
-            raise PassMisplaced(
-                f"The pass `{config.pass_}` fits weights anew: the zeros that `prune_unstructured` makes before it "
-                "would be gone.",
-                remedy=f"Put `{config.pass_}` first.",
-            )
+        if earlier.name == "prune_unstructured":
+            _check_zeros_stay(config)
         if earlier.lowers_precision and earlier.name in {*entry.not_after, entry.name}:
             raise PassMisplaced(
                 f"The pass `{config.pass_}` finds nothing to do behind `{before.pass_}`.",
@@ -93,6 +90,22 @@ def _check_order(recipe: Recipe) -> None:
                 if entry.lowers_precision
                 else f"Put `{config.pass_}` before `{before.pass_}`.",
             )
+
+
+def _check_zeros_stay(config: AnyPass) -> None:
+    """Behind `prune_unstructured`."""
+    if isinstance(config, QuantizeAwareTraining) and config.weight_bits == "binary":
+        raise PassMisplaced(
+            f"The pass `{config.pass_}` with `weight_bits` `binary` makes every weight -1 or 1 times a scale: the "
+            "zeros that `prune_unstructured` makes before it would be gone.",
+            remedy="Give other `weight_bits`, as `ternary`, or leave out `prune_unstructured`.",
+        )
+    if CATALOGUE[config.pass_].fits_weights:
+        raise PassMisplaced(
+            f"The pass `{config.pass_}` fits weights anew: the zeros that `prune_unstructured` makes before it would "
+            "be gone.",
+            remedy=f"Put `{config.pass_}` first.",
+        )
 
 
 def _check_passes(

@@ -110,12 +110,38 @@ def test_fewer_bits_lie_packed_and_run_in_the_8_bit_kernels(
     assert [array.nbytes for array in packed] == [packed_bytes]
     assert "All 3 nodes planned as int8 run as int8." in result.notes
     assert [layer.executed for layer in result.layers or () if layer.operator == "Gemm"] == ["QGemm"] * 3
+    assert len(np.unique(_codes(result, tmp_path))) <= levels
+
+
+def _codes(result: PassResult, folder: Path) -> np.ndarray:
+    """Of the weight between the first and the last `(24, 24)`, as ONNX Runtime unpacks it."""
     options = ort.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
     ort.InferenceSession(str(result.model.path), options)
-    loaded = {one.name: numpy_helper.to_array(one) for one in onnx.load(tmp_path / "optimized.onnx").graph.initializer}
-    weights = [array for array in loaded.values() if array.dtype == np.int8 and array.size == 24 * 24]
-    assert [len(np.unique(array)) <= levels for array in weights] == [True]
+    loaded = [numpy_helper.to_array(one) for one in onnx.load(folder / "optimized.onnx").graph.initializer]
+    (codes,) = [array for array in loaded if array.dtype == np.int8 and array.size == 24 * 24]
+    return codes
+
+
+@pytest.mark.parametrize(("bits", "stay"), [("ternary", True), ("binary", False)], ids=str)
+def test_what_was_pruned_stays_zero_where_weights_may_be(bits: str, stay: bool, tmp_path: Path) -> None:
+    network = _network()
+    (held,) = [one for one in network.graph.initializer if one.name == "v"]
+    weight = numpy_helper.to_array(held).copy()
+    pruned = normal(24, 24, seed=5) < 0
+    weight[pruned] = 0
+    held.CopyFrom(numpy_helper.from_array(weight, "v"))
+    result = _run(tmp_path / "few", save(network, tmp_path / "model"), weight_bits=bits, epochs=3, keep_fidelity=False)
+    # Held at zero, binary ones would be the same sign for good. The runtime may keep the matrix transposed.
+    array = _codes(result, tmp_path)
+    codes = [array[pruned], array.T[pruned]]
+    assert any((one == 0).all() for one in codes) is stay
+    assert all(len(np.unique(one)) == 2 for one in codes) is not stay
+    zeros = f"{int(pruned.sum())} weights in 1 tensors were zero and "
+    assert [note.removeprefix(zeros) for note in result.notes if note.startswith(zeros)] == [
+        "stayed so." if stay else "are so no more: binary weights have no zero."
+    ]
+    assert result.manifest["training"]["zeros_kept"] == (["v"] if stay else [])
 
 
 def test_training_helps_most_where_bits_are_few(tmp_path: Path) -> None:

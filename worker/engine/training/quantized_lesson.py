@@ -1,6 +1,6 @@
 """A static int8 form trained on: weights and scales that are learned where its Q and DQ stand."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from worker.engine.trainable.write_back import write_back
 from worker.engine.training.account import for_manifest, in_words, replayed
 from worker.engine.training.hooks import Hooks
 from worker.engine.training.int8_simulation import Int8Simulation
-from worker.engine.training.lesson import plan_lesson
+from worker.engine.training.lesson import Lesson, plan_lesson
+from worker.engine.training.masks import Masks
 from worker.engine.training.randomness import repeatable
 from worker.engine.training.scale_hooks import ScaleHooks
 from worker.engine.training.student import prepare_student, training_data
@@ -41,6 +42,12 @@ class Start:
     def in_fewer_bits(self) -> dict[str, Grid]:
         """By unit the grids of weights that take less than a byte each."""
         return {name: one.grid for name, one in self.weights.items() if bits_of(one.grid) < BYTE}
+
+    def without_zero(self, made: ModelFile) -> set[str]:
+        """Names of the weights in the float model `made` of this one whose grids have no 0."""
+        units = Placement.of(units_of(read_graph(made)), self.placement.quantized).in_int8
+        weights = {unit.name: unit.node.inputs[1] for unit in units if unit.name in self.weights}
+        return {value.name or "" for name, value in weights.items() if value and not self.weights[name].grid.has_zero}
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ def learn_form(start: Start, teacher: ModelFile, options: TeachingOptions, conte
         scales = simulation.scales()
         ratios = {name: scale.ratio for name, scale in scales.items()}
         lesson = plan_lesson(replace(student, tensors=student.tensors | ratios), options, context, teacher)
+        lesson = _freed(lesson, start.without_zero(student.file))
         trained = lesson.run(context, ScaleHooks(scales, lesson.masks or Hooks()))
     manifest = for_manifest(lesson, trained)
     manifest["replay"] = replayed(lesson, trained)
@@ -83,6 +91,18 @@ def learn_form(start: Start, teacher: ModelFile, options: TeachingOptions, conte
             ratio.copy_(trained.state[name])
     weights = {name: tensor for name, tensor in trained.state.items() if name not in ratios}
     return LearnedForm(_written(start, student.file, simulation, weights, context.scratch), notes, manifest)
+
+
+def _freed(lesson: Lesson, names: Collection[str]) -> Lesson:
+    """Without masks of the weights of these `names`: held at 0 they would all be the same sign for good."""
+    masks = {} if lesson.masks is None else lesson.masks.kept
+    lost = [kept for name, kept in masks.items() if name in names]
+    if not lost:
+        return lesson
+    left = {name: kept for name, kept in masks.items() if name not in names}
+    zeros = sum(int((~kept).sum()) for kept in lost)
+    words = f"{zeros:,} weights in {len(lost)} tensors were zero and are so no more: binary weights have no zero."
+    return replace(lesson, masks=Masks(left) if left else None, notes=[*lesson.notes, words])
 
 
 def _written(start: Start, first: ModelFile, simulation: Int8Simulation, weights: Tensors, scratch: Path) -> ModelFile:
