@@ -15,6 +15,7 @@ from app.recipes.aware import QuantizeAwareTraining
 from app.recipes.base import PassConfig
 from app.recipes.catalogue import CATALOGUE, AnyPass, PassEntry, Recipe
 from app.recipes.request import OptimizeRequest
+from app.recipes.structure import PruneStructured
 
 
 class BudgetTooLarge(Unprocessable):
@@ -100,11 +101,12 @@ def _check_zeros_stay(config: AnyPass) -> None:
             "zeros that `prune_unstructured` makes before it would be gone.",
             remedy="Give other `weight_bits`, as `ternary`, or leave out `prune_unstructured`.",
         )
-    if CATALOGUE[config.pass_].fits_weights:
+    if config.fits_weights:
+        or_without = ", or set its `recovery` to false" if isinstance(config, PruneStructured) else ""
         raise PassMisplaced(
             f"The pass `{config.pass_}` fits weights anew: the zeros that `prune_unstructured` makes before it would "
             "be gone.",
-            remedy=f"Put `{config.pass_}` first.",
+            remedy=f"Put `{config.pass_}` first{or_without}.",
         )
 
 

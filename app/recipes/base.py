@@ -38,6 +38,11 @@ class PassConfig(BaseModel):
         given = [needs for name, needs in self.argument_needs.items() if getattr(self, name)]
         return frozenset[Need]().union(*given)
 
+    @property
+    def fits_weights(self) -> bool:
+        """Whether the pass fits weights anew, of which none is 0 then."""
+        return False
+
     def other_models(self) -> dict[str, UUID]:
         """Uploaded models beside the job's that the arguments name, by argument; a `student` is what is worked on."""
         return {}

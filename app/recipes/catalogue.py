@@ -31,8 +31,6 @@ class PassEntry:
     """It finds nothing to do behind a pass that stores weights in fewer bits."""
     lowers_precision: bool = False
     """It is such a pass."""
-    fits_weights: bool = False
-    """It fits weights anew, of which none is 0 then."""
     not_after: tuple[str, ...] = ()
     """Further passes behind which it finds nothing to do."""
     takes_fused: bool = False
@@ -71,12 +69,8 @@ CATALOGUE: dict[str, PassEntry] = {
     for entry in (
         PassEntry("optimize_graph", OptimizeGraph, takes_fused=True),
         PassEntry("prune_unstructured", PruneUnstructured, needs_float32_weights=True),
-        PassEntry(
-            "prune_structured", PruneStructured, uses_calibration=True, needs_float32_weights=True, fits_weights=True
-        ),
-        PassEntry(
-            "factorize_low_rank", FactorizeLowRank, uses_calibration=True, needs_float32_weights=True, fits_weights=True
-        ),
+        PassEntry("prune_structured", PruneStructured, uses_calibration=True, needs_float32_weights=True),
+        PassEntry("factorize_low_rank", FactorizeLowRank, uses_calibration=True, needs_float32_weights=True),
         PassEntry("distill", Distill, needs_training_data=True, needs_trainable_model=True, needs_float32_weights=True),
         PassEntry(
             "fine_tune",

@@ -96,6 +96,10 @@ class FactorizeLowRank(PassConfig):
         "where there are any. By default weights are fitted layer by layer, and nothing is trained.",
     )
 
+    @property
+    def fits_weights(self) -> bool:
+        return True
+
     def own_needs(self) -> frozenset[Need]:
         labels: set[Need] = {"labels"} if self.training is not None and self.training.gamma else set()
         return super().own_needs() | labels

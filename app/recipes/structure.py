@@ -137,6 +137,10 @@ class PruneStructured(PassConfig):
         """Whether blocks may go, and the recipe does not say which."""
         return self.blocks is not None or (self.target is not None and "blocks" in self.remove)
 
+    @property
+    def fits_weights(self) -> bool:
+        return self.recovery
+
     def own_needs(self) -> frozenset[Need]:
         needs: set[Need] = {"labels"} if self.training is not None and self.training.gamma else set()
         if self.importance == "fisher" and self.scores_units:

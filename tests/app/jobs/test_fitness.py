@@ -156,6 +156,12 @@ REFUSALS = [
         recipe=[*PRUNE, *GRAPH, {"pass": "prune_structured", "ratio": 0.5}],
     ),
     Refusal(
+        "factors-after-zeros",
+        PassMisplaced,
+        "`factorize_low_rank` fits weights anew",
+        recipe=[*PRUNE, {"pass": "factorize_low_rank"}],
+    ),
+    Refusal(
         "what-has-no-zero-after-zeros",
         PassMisplaced,
         "`binary` makes every weight -1 or 1 times a scale: the zeros that `prune_unstructured`",
@@ -269,6 +275,12 @@ ALLOWED: list[tuple[str, list[dict[str, Any]], dict[str, list[dict[str, Any]]], 
     ("with-labels", [*PRUNE_AND_TRAIN, *FINE_TUNE], TRAINING, MODEL),
     ("another-student-is-what-is-trained", [{"pass": "distill", "student": str(ID)}], TRAINING, NOT_TRAINABLE),
     ("pruned-once-needs-no-gradient", PRUNE, {}, NOT_TRAINABLE),
+    (
+        "units-that-go-while-the-others-stay-as-they-are",
+        [*PRUNE, {"pass": "prune_structured", "ratio": 0.5, "recovery": False}],
+        {},
+        MODEL,
+    ),
     (
         "zeros-in-bits-that-have-one",
         [*PRUNE, {"pass": "quantize_aware_training", "weight_bits": "ternary"}],

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from pydantic import ValidationError
 
 from app.recipes.catalogue import CATALOGUE
@@ -180,6 +181,13 @@ def test_what_is_left_makes_up_for_what_went(run: Run) -> None:
     after, before = (float(part.split(" dB")[0].split()[-1]) for part in words.split(": ")[1].split("outputs, "))
     assert after > before + 8
     assert fitted.model.sha256() != cut.model.sha256()
+
+
+def test_weights_stay_as_they_are_where_nothing_is_fitted(run: Run) -> None:
+    """Zeros among them too."""
+    result = run(ratio=0.5, recovery=False)
+    for tensor in onnx.load(result.model.path).graph.initializer:
+        assert np.isin(numpy_helper.to_array(tensor), _constants()[tensor.name]).all()
 
 
 def test_excluded_nodes_keep_their_units(run: Run) -> None:
