@@ -10,7 +10,7 @@
 #   make bench-peers   measure the passes against other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-auto    measure the search against the best of other tools; with digits: ARGS='--mnist FOLDER'
 #   make bench-compression   measure pruning, low rank and training on digits: ARGS='--mnist FOLDER'
-#   make bench-training-memory  what training takes with twenty times the samples: ARGS='--mnist FOLDER'
+#   make bench-training-memory  what training takes with ten times the samples: ARGS='--mnist FOLDER'
 #   make bench-hostile     hold hostile files and ways out of the sandbox against runners: ARGS='--mutations 5000'
 #   make bench-endurance   an hour of mixed load: what grows that should not
 #   make clean   remove what these targets made

@@ -303,8 +303,12 @@ def _scored(work: Work, rest: Rest) -> Scored:
         samples = config.calibration_samples
         # They take longest of all, and are the same however much is to go: a later pass adds what is missing.
         blocks, excluded = tuple(step.block.name for step in rest.steps), frozenset(config.exclude)
-        scores = context.once(("obs", work.subject.model, blocks, excluded, samples), Scores)
+        key = "obs", work.subject.model, blocks, excluded, samples
+        scores = context.once(key, Scores)
+        known = len(scores)
         obs_scores(rest.structure, rest.model, context, samples, scores, is_over)
+        if known < len(scores) == len(rest.structure.groups):
+            context.findings[key] = scores
         return completed(rest.structure, scores, together=work.compares_groups)
     if config.importance == "fisher":
         # Here and not above: the other three do without torch.

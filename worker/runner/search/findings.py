@@ -29,5 +29,10 @@ class Findings(dict[Key, Any]):
 
     def __setitem__(self, key: Key, value: Any) -> None:
         super().__setitem__(key, value)
-        if isinstance(value, dict) and all(isinstance(one, np.ndarray) and one.ndim == 1 for one in value.values()):
+        # A table that is to be filled is none yet.
+        if isinstance(value, dict) and value and all(map(_is_row, value.values())):
             self._stock.keep_scores(key, value)
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1

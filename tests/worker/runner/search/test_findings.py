@@ -49,6 +49,15 @@ def test_of_other_samples_or_another_model_they_are_found_out_anew(
     assert later.once(key(other), dict) == {}
 
 
+def test_a_table_to_be_filled_is_kept_once_it_is(runner: Runner, original: ModelFile) -> None:
+    context = again(runner.stock)
+    table: dict[str, np.ndarray] = context.once(key(original), dict)
+    table |= SCORES
+    assert runner.left() == {}
+    context.findings[key(original)] = table
+    assert len(runner.left()) == 1
+
+
 def test_what_is_no_table_of_scores_stays_in_its_search(runner: Runner, original: ModelFile) -> None:
     context = again(runner.stock)
     assert context.once(("other", original), lambda: 1.5) == 1.5
