@@ -87,7 +87,11 @@ def smoothing_factors(largest_input: np.ndarray, largest_weight: np.ndarray, str
 
 
 def _best(rows: np.ndarray, weights: list[np.ndarray]) -> tuple[float | None, np.ndarray]:
+    """A strength, and the factors; None and ones where none is worth while, or there is nothing to tell it by."""
     ones = np.ones(rows.shape[1], np.float32)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if not rows.size or not all(np.isfinite(weight).all() for weight in weights):
+        return None, ones
     best, factors = None, ones
     least = _error(rows, weights, ones) * WORTHWHILE
     largest_input = np.abs(rows).max(axis=0)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
@@ -61,6 +61,38 @@ def test_a_model_without_such_norms_is_returned_as_it_is(
     model = networks.perceptron()
     file = saved(model)
     assert smooth(file, context(model, x=np.ones((4, 8), np.float32)), samples=4) == (file, {})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_sample_that_is_not_finite_has_no_say(
+    bad: float, saved: Callable[..., ModelFile], context: SamplesContext
+) -> None:
+    model = _normalized_product(OUTLIER)
+    samples = _samples()
+    samples[3] = bad
+    _, strengths = smooth(saved(model), context(model, x=samples), samples=16)
+    assert set(strengths) == {"norm"}
+
+
+@pytest.mark.parametrize("spoiled", ["every sample", "a weight", "no row"])
+def test_where_nothing_tells_a_strength_the_model_is_returned_as_it_is(
+    spoiled: str, saved: Callable[..., ModelFile], context: SamplesContext
+) -> None:
+    model = _normalized_product(OUTLIER)
+    samples = _samples()
+    if spoiled == "every sample":
+        samples[:] = np.nan
+    elif spoiled == "a weight":
+        weight = next(tensor for tensor in model.graph.initializer if tensor.name == "weight")
+        broken = numpy_helper.to_array(weight).copy()
+        broken[5, 2] = np.nan
+        weight.CopyFrom(numpy_helper.from_array(broken, "weight"))
+    else:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[1].dim_param = "L"
+        samples = samples[:, :0]
+    file = saved(model)
+    assert smooth(file, context(model, x=samples), samples=16) == (file, {})
 
 
 @pytest.mark.parametrize("spoiled", ["another reader", "an output"])
