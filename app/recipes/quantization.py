@@ -88,7 +88,8 @@ class StaticOptions(BaseModel):
         ge=-100,
         le=100,
         description="Least signal to quantization noise ratio at the model's outputs, over all samples and of the one "
-        "in the middle: at 10 dB a tenth of the power is noise.",
+        "in the middle: at 10 dB a tenth of the power is noise. Where all outputs are whole numbers, what changed "
+        "is the noise.",
     )
     operators: list[str] | None = Field(
         default=None,

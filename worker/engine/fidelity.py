@@ -13,10 +13,15 @@ from worker.engine.sessions import open_session, run_session
 
 # More than this stands for no noise at all.
 LARGEST_DB = 200.0
+# Kinds of arrays: of numbers of classes, say, or of a mask.
+WHOLE = "iub"
 # A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
 CHANGES_A_DROP = 3.0
 # Of answers that are held at once: 16 of a language model to 128 tokens each.
 MOST_HELD_BYTES = 256 << 20
+# What an element adds to the noise that is NaN or infinite where the exact result is finite throughout: more than any
+# float32 would.
+BROKEN = 1e200
 
 
 @dataclass
@@ -27,13 +32,25 @@ class Power:
     noise: float = 0.0
 
     def add(self, exact: np.ndarray, made: np.ndarray) -> None:
-        """Of results in another number, as of boxes that were found, none corresponds: all of both is noise then."""
+        """What is NaN or infinite has no power, and is no noise where it comes out as it was. A result of nothing else
+        tells nothing.
+
+        Of results in another number, as of boxes that were found, none corresponds: all of both is noise then.
+        """
         exact, made = exact.astype(np.float64), made.astype(np.float64)
-        if not np.isfinite(exact).all():
+        finite, still_finite = np.isfinite(exact), np.isfinite(made)
+        signal = _squares(exact[finite])
+        self.signal += signal
+        if made.shape != exact.shape:
+            self.noise += signal + _squares(made[still_finite])
             return
-        self.signal += float(np.square(exact).sum())
-        differing = [made - exact] if made.shape == exact.shape else [made, exact]
-        self.noise += sum(float(np.square(np.nan_to_num(one, posinf=1e150, neginf=-1e150)).sum()) for one in differing)
+        both = finite & still_finite
+        self.noise += _squares(made[both] - exact[both])
+        lost = int((~both & (made != exact) & ~(np.isnan(made) & np.isnan(exact))).sum())
+        if lost and finite.any():
+            # Among infinities that a model means, as of what it masks, one in another place is one element lost.
+            usual = signal / int(finite.sum()) or 1.0
+            self.noise += lost * (BROKEN if finite.all() else usual)
 
     @property
     def db(self) -> float:
@@ -41,6 +58,10 @@ class Power:
         if self.noise == 0 or self.signal == 0:
             return LARGEST_DB if self.noise == 0 else -LARGEST_DB
         return float(np.clip(10 * np.log10(self.signal / self.noise), -LARGEST_DB, LARGEST_DB))
+
+
+def _squares(values: np.ndarray) -> float:
+    return float(np.square(values).sum())
 
 
 def typical_db(samples: Sequence[Power]) -> float:
@@ -69,8 +90,9 @@ class Floor:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """`sqnr_db` is that of the worst output, as `typical_db` has it; `agreement` the share of samples with the same top
-    class, where classes are what the outputs hold.
+    """Each that of the worst output. `sqnr_db` is, as `typical_db` has it, that of floats; of whole numbers where there
+    are no floats: those that changed are the noise. `agreement` is the share of samples with the same top class, or of
+    whole numbers that are the same; None where outputs hold neither.
     """
 
     sqnr_db: float
@@ -124,22 +146,32 @@ class _Compared:
     """What differs between the outputs of two files, call by call."""
 
     powers: dict[int, list[Power]] = field(default_factory=dict)
-    """By the output's number, of each call."""
-    same: list[bool] = field(default_factory=list)
-    """Of each sample of each output that holds classes."""
+    """By the output's number, of each call, where that holds floats."""
+    same: dict[int, list[float]] = field(default_factory=dict)
+    """By the output's number, of each sample where that holds scores of classes; of each call the share of whole
+    numbers.
+    """
 
     def add(self, exact: list[Any], made: list[Any]) -> None:
         for index, (left, right) in enumerate(zip(exact, made, strict=True)):
-            if isinstance(left, np.ndarray) and left.dtype.kind == "f":
+            if not isinstance(left, np.ndarray):
+                continue
+            if left.dtype.kind == "f":
                 power = Power()
                 power.add(left, right)
                 self.powers.setdefault(index, []).append(power)
                 if looks_like_scores(left):
-                    self.same.extend(_same_classes(left, right))
+                    self.same.setdefault(index, []).extend(_same_classes(left, right))
+            elif left.dtype.kind in WHOLE:
+                self.same.setdefault(index, []).append(_share_of_same(left, right))
 
     def fidelity(self) -> Fidelity:
-        worst = min((typical_db(samples) for samples in self.powers.values()), default=LARGEST_DB)
-        return Fidelity(worst, sum(self.same) / len(self.same) if self.same else None)
+        powers = self.powers or {
+            index: [Power(1.0, 1.0 - share) for share in shares] for index, shares in self.same.items()
+        }
+        worst = min(map(typical_db, powers.values()), default=LARGEST_DB)
+        agreement = min((sum(shares) / len(shares) for shares in self.same.values() if shares), default=None)
+        return Fidelity(worst, agreement)
 
 
 def held_answers(calls: Iterable[list[Any]]) -> list[list[Any]]:
@@ -165,6 +197,12 @@ def _same_classes(left: np.ndarray, right: np.ndarray) -> list[bool]:
         return [False] * len(left)
     same: list[bool] = (left.argmax(axis=1) == right.argmax(axis=1)).tolist()
     return same
+
+
+def _share_of_same(left: np.ndarray, right: np.ndarray) -> float:
+    if left.shape != right.shape:
+        return 0.0
+    return float((left == right).mean()) if left.size else 1.0
 
 
 def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext, samples: np.ndarray) -> Fidelity:
