@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto
 
 from app.recipes.graph import ConvertFloat16
-from worker.engine.calibration import Settings, calibrate
+from worker.engine.calibration import Calibration, Settings, calibrate
 from worker.engine.float16.constants import LARGEST, nodes_beyond
 from worker.engine.float16.conversion import to_float16
 from worker.engine.float16.layers import compared_tensors, layers_of, planned
@@ -80,10 +80,18 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
 def _kept(
     float_model: ModelFile, config: ConvertFloat16, notes: list[str], context: PassContext
 ) -> tuple[dict[str, str], int]:
-    """Nodes that stay in float32, and why; and how many samples were looked at."""
-    wide, count = _wide_nodes(float_model, config.calibration_samples, context)
+    """Nodes that stay in float32, and why; and how many samples were looked at.
+
+    Running the converted file would not show what overflows: on a CPU the runtime computes float16 in float32.
+    """
+    calibration = calibrate(float_model, Settings(samples=config.calibration_samples), context, lambda _share: None)
+    unseen = {name for name, range_ in calibration.not_finite.items() if range_ is None}
+    graph = read_graph(float_model)
+    wide = nodes_beyond(graph, _wide(calibration))
+    unknown_range = [name for name in nodes_beyond(graph, unseen) if name not in set(wide)]
     if wide:
         notes.append(f"{len(wide)} nodes stay in float32, their values leave float16's range: {_some(wide)}.")
+    notes.extend(_not_finite_in_words(calibration, unknown_range))
     inside = _inside_others(float_model)
     if inside:
         notes.append(
@@ -94,10 +102,37 @@ def _kept(
         notes.append(f"`keep_float32` names nodes that the prepared graph does not have: {_some(unknown)}.")
     kept = (
         dict.fromkeys(inside, "inside a branch or a loop")
+        | dict.fromkeys(unknown_range, "NaN or infinity passed through it in every sample, so its range is not known")
         | dict.fromkeys(wide, "its values leave float16's range")
         | dict.fromkeys(config.keep_float32, "kept so, as asked")
     )
-    return kept, count
+    return kept, calibration.sample_count
+
+
+def _wide(calibration: Calibration) -> set[str]:
+    """Tensors with a value near or beyond what float16 holds, in a call in which they were finite."""
+    known = {name: range_ for name, range_ in calibration.not_finite.items() if range_ is not None}
+    return {
+        name
+        for name, range_ in (calibration.ranges | known).items()
+        if max(abs(range_.low), abs(range_.high)) * HEADROOM > LARGEST
+    }
+
+
+def _not_finite_in_words(calibration: Calibration, unknown_range: list[str]) -> list[str]:
+    found = []
+    sometimes = [name for name, range_ in calibration.not_finite.items() if range_ is not None]
+    if sometimes:
+        found.append(
+            f"NaN or infinity passed through {len(sometimes)} tensors in some samples, which say nothing of their "
+            f"range: {_some(sometimes)}."
+        )
+    if unknown_range:
+        found.append(
+            f"{len(unknown_range)} nodes stay in float32, as NaN or infinity passed through them in every sample: "
+            f"{_some(unknown_range)}."
+        )
+    return found
 
 
 class RefusedFloat16(Exception):
@@ -136,21 +171,6 @@ def _inside_others(float_model: ModelFile) -> list[str]:
     graph = float_model.structure().graph
     outside = {node.name for node in graph.node}
     return [node.name for node in nodes_of(graph) if node.name not in outside]
-
-
-def _wide_nodes(float_model: ModelFile, samples: int, context: PassContext) -> tuple[list[str], int]:
-    """Nodes that read or write a value, or read a constant, near or beyond what float16 holds; and how many samples
-    there was time to look at.
-
-    Running the converted file would not show them here: on a CPU the runtime computes float16 in float32.
-    """
-    calibration = calibrate(float_model, Settings(samples=samples), context, lambda _share: None)
-    wide = {
-        name
-        for name, range_ in calibration.ranges.items()
-        if max(abs(range_.low), abs(range_.high)) * HEADROOM > LARGEST
-    }
-    return nodes_beyond(read_graph(float_model), wide), calibration.sample_count
 
 
 def _has_float32(model: ModelFile) -> bool:

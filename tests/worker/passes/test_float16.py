@@ -56,6 +56,33 @@ def test_values_beyond_its_range_stay_in_float32(tmp_path: Path) -> None:
     assert any("stay in float32" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_sample_that_is_not_finite_hides_no_value_beyond_its_range(bad: float, tmp_path: Path) -> None:
+    model = ModelFile(networks.save(LARGE, tmp_path / "model"))
+    x = np.full((4, 4), 1000.0, np.float32)
+    x[2] = bad
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    result = apply(model, config, _context(model, x, tmp_path / "scratch"))
+    assert not result.modified or {layer.planned for layer in result.layers} == {"float"}
+    assert any("their values leave float16's range: Mul_0, Sqrt_1" in note for note in result.notes)
+    assert any("in some samples" in note for note in result.notes)
+
+
+def test_what_was_never_finite_stays_in_float32_and_that_is_said(tmp_path: Path) -> None:
+    """A mask of minus infinity leaves nothing to be known of what it is added to; what comes behind is."""
+    model = networks.prepared(
+        "network (float[N,4] x) => (float[N,4] y) { masked = Add(x, m) p = Softmax(masked) y = Mul(p, p) }",
+        m=np.array([0, 0, 0, -np.inf], np.float32),
+    )
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    result = apply(file, config, _context(file, networks.normal(4, 4), tmp_path / "scratch"))
+    account = {layer.operator: layer for layer in result.layers}
+    assert {name for name, layer in account.items() if layer.planned == "float16"} == {"Mul"}
+    assert "in every sample" in str(account["Softmax"].reason)
+    assert any(note.startswith("2 nodes stay in float32, as NaN or infinity") for note in result.notes)
+
+
 @pytest.mark.parametrize("keep_io", [True, False])
 def test_every_node_is_accounted_for(keep_io: bool, tmp_path: Path) -> None:
     named = onnx.ModelProto()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worker.engine.calibration.histogram import Histogram
 from worker.engine.calibration.observing import activations, observe
 from worker.engine.calibration.thresholds import Method, choose_range
 from worker.engine.model_file import ModelFile
@@ -30,11 +31,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranges by tensor name, in the order of the graph, from `sample_count` samples."""
+    """Ranges by tensor name, in the order of the graph, from `sample_count` samples.
+
+    `not_finite` are the tensors through which NaN or infinity passed, each with its range in all other calls; None
+    where there were none. They are not among `ranges`.
+    """
 
     ranges: dict[str, Range]
     sample_count: int
-    not_finite: list[str]
+    not_finite: dict[str, Range | None]
 
 
 def calibrate(
@@ -71,20 +76,22 @@ def calibrate_by(
     wanted = activations(model.structure()) if tensors is None else tensors
     with_histograms = any(method != "minmax" for method in methods)
     seen, count = observe(model, wanted, context, settings.samples, with_histograms, progress)
-    not_finite = [name for name, observation in seen.items() if not observation.finite]
-    known = {
-        name: observation.histogram
-        for name, observation in seen.items()
-        if observation.finite and observation.histogram.low <= observation.histogram.high
-    }
-    return {
-        method: Calibration(
-            {name: Range(*choose_range(histogram, method, settings.percentile)) for name, histogram in known.items()},
+    calibrations: dict[Method, Calibration] = {}
+    for method in methods:
+        found = {name: _range_of(one.histogram, method, settings.percentile) for name, one in seen.items()}
+        calibrations[method] = Calibration(
+            {name: known for name, known in found.items() if known is not None and seen[name].finite},
             count,
-            not_finite,
+            {name: known for name, known in found.items() if not seen[name].finite},
         )
-        for method in methods
-    }
+    return calibrations
+
+
+def _range_of(histogram: Histogram, method: Method, percentile: float) -> Range | None:
+    """None where nothing was counted."""
+    if histogram.low > histogram.high:
+        return None
+    return Range(*choose_range(histogram, method, percentile))
 
 
 def in_numbers(calibrations: Mapping[Method, Calibration]) -> dict[str, np.ndarray]:
@@ -92,22 +99,27 @@ def in_numbers(calibrations: Mapping[Method, Calibration]) -> dict[str, np.ndarr
     found = {}
     for method, calibration in calibrations.items():
         found[f"{method}/count"] = np.array([calibration.sample_count], np.float64)
-        found |= {f"{method}/range/{name}": np.array([one.low, one.high]) for name, one in calibration.ranges.items()}
-        found |= {f"{method}/not finite/{name}": np.zeros(0) for name in calibration.not_finite}
+        found |= {f"{method}/range/{name}": _bounds(one) for name, one in calibration.ranges.items()}
+        found |= {f"{method}/not finite/{name}": _bounds(one) for name, one in calibration.not_finite.items()}
     return found
+
+
+def _bounds(known: Range | None) -> np.ndarray:
+    return np.array([] if known is None else [known.low, known.high], np.float64)
 
 
 def from_numbers(numbers: Mapping[str, np.ndarray], methods: tuple[Method, ...]) -> dict[Method, Calibration]:
     """The calibrations that `numbers` were made of."""
 
-    def named(start: str) -> dict[str, np.ndarray]:
-        return {name.removeprefix(start): array for name, array in numbers.items() if name.startswith(start)}
+    def named(start: str) -> dict[str, Range | None]:
+        found = {name.removeprefix(start): array.tolist() for name, array in numbers.items() if name.startswith(start)}
+        return {name: Range(*bounds) if bounds else None for name, bounds in found.items()}
 
     return {
         method: Calibration(
-            {name: Range(float(low), float(high)) for name, (low, high) in named(f"{method}/range/").items()},
+            {name: known for name, known in named(f"{method}/range/").items() if known is not None},
             int(numbers[f"{method}/count"][0]),
-            list(named(f"{method}/not finite/")),
+            named(f"{method}/not finite/"),
         )
         for method in methods
     }

@@ -53,7 +53,7 @@ def test_extremes_are_exact_over_all_samples(context: SamplesContext) -> None:
         "double": (2 * float(values.min()), 2 * float(values.max())),
         "y": (0.0, 2 * float(values.max())),
     }
-    assert (found.sample_count, found.not_finite) == (50, [])
+    assert (found.sample_count, found.not_finite) == (50, {})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -80,14 +80,26 @@ def test_a_tensor_that_was_not_finite_has_no_range(context: SamplesContext, meth
     values[2, 3] = bad
     found = _calibrated(model, context(model, x=values), Settings(method), x=FLOAT, double=FLOAT, y=FLOAT)
     spoilt = ["x", "double"] if bad == -np.inf else ["x", "double", "y"]
-    assert found.not_finite == spoilt
+    assert list(found.not_finite) == spoilt
     assert set(found.ranges) == {"x", "double", "y"} - set(spoilt)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_not_finite_now_and_then_is_known_by_the_other_calls(context: SamplesContext, method: Method) -> None:
+    model = networks.parse(SCALED)
+    values = networks.normal(5, 8)
+    values[4] = np.nan
+    given = context(model, x=values)
+    found = _calibrated(model, given, Settings(method), x=FLOAT)
+    assert found.not_finite == _calibrated(model, given, Settings(method, samples=4), x=FLOAT).ranges
+    never = replace(given, feeds=replace(given.feeds, arrays={"x": np.full_like(values, np.nan)}))
+    assert _calibrated(model, never, Settings(method), x=FLOAT).not_finite == {"x": None}
 
 
 def test_a_tensor_that_was_always_empty_has_no_range(context: SamplesContext) -> None:
     model = networks.parse(KEPT)
     found = _calibrated(model, context(model, x=-np.abs(networks.normal(3, 20_000))), kept=FLOAT, x=FLOAT)
-    assert (set(found.ranges), found.not_finite) == ({"x"}, [])
+    assert (set(found.ranges), found.not_finite) == ({"x"}, {})
 
 
 def test_it_stops_after_one_call_where_no_time_is_left(context: SamplesContext) -> None:
