@@ -241,6 +241,8 @@ def test_a_profile_proposes_and_turns_decide(
     again = _apply(networks.perceptron(), tmp_path / "again", _rows(), **_arguments(result.manifest["replay"]))
     assert again.model.sha256() == result.model.sha256()
     assert not any("Measured here" in note for note in again.notes)
+    # What is said of each weight is said of the form that was delivered, whichever others were tried.
+    assert again.layers == result.layers
 
 
 def _arguments(replay: dict[str, Any]) -> dict[str, Any]:

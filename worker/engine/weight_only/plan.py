@@ -28,8 +28,8 @@ class Plan:
     places: list[Place]
     bits: int
     block_size: int
-    sqnr_db: dict[str, float] = field(default_factory=dict)
-    """Of every weight that was written, by name: signal to noise of what is stored for it."""
+    _sqnr_db: dict[tuple[str, bool], float] = field(default_factory=dict)
+    """Of every weight that was written, by name and whether that was by blocks: it may be written both ways."""
     _blocks: dict[str, Blocks] = field(default_factory=dict)
     _codes: dict[str, Codes] = field(default_factory=dict)
 
@@ -46,7 +46,7 @@ class Plan:
                 raise ValueError(f"{place.name!r} is no constant of the prepared model")
             if place.name in packed:
                 write_packed(model.graph, place, self._blocks_of(place, values))
-            elif place.use is Use.PRODUCT and self.bits == FOUR_BITS:
+            elif self._by_blocks(place, packed):
                 write_blocks(model.graph, place, self._blocks_of(place, values))
             elif place.use is Use.TABLE:
                 write_table(model.graph, place, self._codes_of(place, values))
@@ -58,10 +58,14 @@ class Plan:
         """In words, how a place is kept."""
         if place.name in packed:
             return f"MatMulNBits, {self.bits} bits"
-        if place.use is Use.PRODUCT and self.bits == FOUR_BITS:
-            return "4 bits by blocks"
+        if self._by_blocks(place, packed):
+            return f"{self.bits} bits by blocks"
         by = {Use.TABLE: "by row", Use.CONSTANT: "as a whole"}.get(place.use, "by output channel")
         return f"{self._bits_of(place)} bits {by}"
+
+    def sqnr_db(self, place: Place, packed: Collection[str]) -> float:
+        """Signal to noise of what is stored for a weight in the file that was written with `packed`."""
+        return self._sqnr_db[place.name, self._by_blocks(place, packed)]
 
     def in_words(self, packed: Collection[str]) -> list[str]:
         """One sentence a form, with how many weights of which operators it holds."""
@@ -75,23 +79,27 @@ class Plan:
             for form, found in sorted(counts.items())
         ]
 
+    def _by_blocks(self, place: Place, packed: Collection[str]) -> bool:
+        return place.name in packed or (place.use is Use.PRODUCT and self.bits == FOUR_BITS)
+
     def _bits_of(self, place: Place) -> int:
         return CONSTANT_BITS if place.use is Use.CONSTANT else max(self.bits, LEAST_CODE_BITS)
 
     def _codes_of(self, place: Place, values: np.ndarray) -> Codes:
         if place.name not in self._codes:
             codes = self._codes[place.name] = encode(values, place.kept, self._bits_of(place))
-            self._note(place, values, codes.dequantize())
+            self._sqnr_db[place.name, False] = _sqnr_db(values, codes.dequantize())
         return self._codes[place.name]
 
     def _blocks_of(self, place: Place, values: np.ndarray) -> Blocks:
         if place.name not in self._blocks:
             matrix = values if place.kept == (1,) else values.T
             blocks = self._blocks[place.name] = block_quantize(matrix, self.bits, self.block_size)
-            self._note(place, matrix, blocks.dequantize())
+            self._sqnr_db[place.name, True] = _sqnr_db(matrix, blocks.dequantize())
         return self._blocks[place.name]
 
-    def _note(self, place: Place, exact: np.ndarray, stored: np.ndarray) -> None:
-        power = Power()
-        power.add(exact, stored)
-        self.sqnr_db[place.name] = power.db
+
+def _sqnr_db(exact: np.ndarray, stored: np.ndarray) -> float:
+    power = Power()
+    power.add(exact, stored)
+    return power.db

@@ -52,11 +52,11 @@ def store_weights(model: ModelFile, config: QuantizeWeights, context: PassContex
         "operator_counts": {"before": operator_counts(structure), "after": operator_counts(made)},
     }
     context.progress(1.0)
-    return PassResult(result, True, notes, manifest, [_layer(place, plan) for place in found.places])
+    return PassResult(result, True, notes, manifest, [_layer(place, plan, kernels) for place in found.places])
 
 
-def _layer(place: Place, plan: Plan) -> Layer:
-    sqnr_db = plan.sqnr_db[place.name]
+def _layer(place: Place, plan: Plan, kernels: Kernels) -> Layer:
+    sqnr_db = plan.sqnr_db(place, kernels.packed)
     return Layer(name=place.node, operator=place.operator, weight=place.name, weight_sqnr_db=sqnr_db)
 
 
