@@ -229,7 +229,9 @@ def _max_pool(node: ir.Node) -> Role | None:
 
 def _resize(node: ir.Node) -> Role | None:
     nearest = text(node, "mode", "nearest") == "nearest"
-    return _carrier(node) if nearest and rank(node.inputs[0]) == CONV_RANK else None
+    # What it makes up outside of the region need not lie in the range of what it reads, and runs in float anyway.
+    crops = text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    return _carrier(node) if nearest and not crops and rank(node.inputs[0]) == CONV_RANK else None
 
 
 def _split(node: ir.Node) -> Role | None:

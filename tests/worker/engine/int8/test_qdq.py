@@ -135,6 +135,15 @@ def test_what_moves_values_moves_8_bits(between: str, context: SamplesContext) -
     assert found.sqnr_db() > FLOOR_DB
 
 
+def test_what_is_made_up_outside_of_a_region_is_not_cut_to_the_range_inside(context: SamplesContext) -> None:
+    region = np.array([0, 0, 0, 0, 1, 1, 2, 2], np.float32)
+    crop = 'Resize<mode = "nearest", coordinate_transformation_mode = "tf_crop_and_resize", extrapolation_value = 50.0>'
+    model = _images(f"{CONVOLUTION} p = {crop}(c, r, s) y = Mul(p, p)", r=region, s=np.array([1, 1, 2, 2], np.float32))
+    found = quantized(model, context(model, x=IMAGES))
+    assert found.before["y"].max() == 2500
+    assert found.sqnr_db() > FLOOR_DB
+
+
 def test_what_moves_values_shares_the_scale_of_what_it_moves(context: SamplesContext) -> None:
     model = _images(f"{CONVOLUTION} p = MaxPool<kernel_shape = [2, 2]>(c) y = Transpose(p)")
     found = quantized(model, context(model, x=IMAGES))

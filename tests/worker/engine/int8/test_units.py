@@ -56,6 +56,11 @@ def test_products_with_constant_matrices_are_weighted(body: str, inputs: str, co
         ("y, i = MaxPool<kernel_shape = [2, 2]>(x)", IMAGE, {}),
         ("y = MaxPool<kernel_shape = [2]>(x)", "float[2,3,8] x", {}),
         ('y = Resize<mode = "linear">(x, , s)', IMAGE, {"s": np.array([1, 1, 2, 2], np.float32)}),
+        (
+            'y = Resize<coordinate_transformation_mode = "tf_crop_and_resize">(x, r, s)',
+            IMAGE,
+            {"r": np.array([0, 0, 0, 0, 1, 1, 2, 2], np.float32), "s": np.array([1, 1, 2, 2], np.float32)},
+        ),
         ("y = Add(x, x)", "int32[2,3] x", {}),
         ("y = Mul(v, w)", IMAGE, {"v": normal(2, 3), "w": normal(2, 3)}),
         ("y = Reshape(x, s)", "int64[2,3] x", {"s": np.array([3, 2])}),
