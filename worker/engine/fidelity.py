@@ -87,6 +87,11 @@ class Floor:
         """With what a contract means for agreement, where there is one."""
         return cls(sqnr_db, None if max_drop is None else 1 - CHANGES_A_DROP * max_drop)
 
+    def in_words(self) -> str:
+        """`10 dB and 97.0 % agreement`."""
+        text = f"{self.sqnr_db:g} dB"
+        return text if self.agreement is None else f"{text} and {100 * self.agreement:.1f} % agreement"
+
 
 @dataclass(frozen=True)
 class Fidelity:

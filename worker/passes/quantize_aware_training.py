@@ -134,9 +134,8 @@ def _kept_of(
     floor = Floor.of(config.fidelity_floor_db, context.max_drop)
     if not config.keep_fidelity or fidelity.holds(floor):
         return []
-    agreement = "" if floor.agreement is None else f" and {100 * floor.agreement:.1f} % agreement"
     return [
         f"The delivered file keeps less of the model than was asked for: {fidelity.in_words()} on calibration data, "
-        f"not {floor.sqnr_db:g} dB{agreement}. More `epochs`, more bits or `exclude` help; what training made of the "
+        f"not {floor.in_words()}. More `epochs`, more bits or `exclude` help; what training made of the "
         "labels shows in the evaluation alone."
     ]

@@ -95,6 +95,21 @@ def test_a_branch_may_read_what_int8_made(tmp_path: Path) -> None:
         assert _sqnr_db(exact, made) > FLOOR_DB
 
 
+def test_nodes_that_nothing_reached_stay_in_float_and_that_is_the_reason(tmp_path: Path) -> None:
+    """As behind a detector that found no box in any sample."""
+    proto = networks.prepared(
+        "network (float[N,8] x) => (float[M,4] y, float[N,4] z) { m = ReduceMax<axes = [1], keepdims = 0>(x) "
+        "found = Greater(m, zero) kept = Compress<axis = 0>(x, found) y = MatMul(kept, w) z = MatMul(x, w) }",
+        w=normal(8, 4),
+        zero=np.float32(0),
+    )
+    model = ModelFile(networks.save(proto, tmp_path / "model"))
+    result = _apply("quantize_static", model, tmp_path, -np.abs(normal(8, 8)), placement="kernels")
+    reasons = {layer.name: layer.reason for layer in result.layers}
+    assert reasons == {"MatMul_3": "what it reads or makes was empty in every sample", "MatMul_4": None}
+    assert not any("NaN" in note for note in result.notes)
+
+
 # x Phi(x) as exporters write it.
 GELU = """network (float[N,6,32] x) => (float[N,6,32] y) {
     wide = MatMul(x, w)

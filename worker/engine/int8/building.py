@@ -11,6 +11,7 @@ from worker.engine.affine import Affine, unsigned
 from worker.engine.calibration import Calibration
 from worker.engine.calibration.observing import FLOAT
 from worker.engine.graph_file import read_graph, save_graph
+from worker.engine.int8.eligible import EMPTY, NOT_FINITE
 from worker.engine.int8.fused_products import fuse_products
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_of, write_placement
@@ -57,16 +58,15 @@ def maps_of(everything: Placement, calibration: Calibration) -> dict[str, Affine
     return {**found, **carried}
 
 
-def without_unknown_ranges(everything: Placement, calibration: Calibration, reason: str) -> Placement:
-    """The placement less the units that touch a tensor without a range."""
-    known = calibration.ranges.keys()
-    roots = everything.roots
-    broken = [
-        unit.name
-        for unit in everything.in_int8
-        if any(value in roots and roots[value].name not in known for value in (*unit.sources, *unit.outputs))
-    ]
-    return everything.without(broken, reason) if broken else everything
+def without_unknown_ranges(everything: Placement, calibration: Calibration) -> Placement:
+    """The placement less the units that touch a tensor without a range, and why it has none."""
+    roots, unknown = everything.roots, dict[str, set[str]]()
+    for unit in everything.in_int8:
+        touched = {roots[value].name or "" for value in (*unit.sources, *unit.outputs) if value in roots}
+        if without := touched - calibration.ranges.keys():
+            unknown[unit.name] = without
+    spoilt = [name for name, tensors in unknown.items() if tensors & calibration.not_finite.keys()]
+    return everything.without(spoilt, NOT_FINITE).without(unknown.keys() - set(spoilt), EMPTY)
 
 
 def plain_numbers(placement: Placement, maps: dict[str, Affine], rounding: Rounding) -> Numbers:

@@ -22,6 +22,7 @@ ATTENTION = (
 EXCLUDED = "excluded by the recipe"
 NOT_ASKED = "not among the recipe's `operators`"
 NOT_FINITE = "NaN or infinity passed through it"
+EMPTY = "what it reads or makes was empty in every sample"
 
 
 # Of nodes with weights that have no form in int8 with ranges given, why not.

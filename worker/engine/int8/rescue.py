@@ -4,7 +4,7 @@ Units are measured one by one, alone in int8, and given back to float from the w
 halving, each trial being built and measured whole.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,17 +27,30 @@ class Rescue:
 
     placement: Placement
     model: ModelFile
+    floor: Floor
     before: Fidelity
     after: Fidelity
     sensitivities_db: dict[str, float] = field(default_factory=dict)
+    trials: int = 0
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether units were given back to float."""
+        return self.after != self.before
 
     def in_words(self) -> list[str]:
-        """One sentence where units were given back to float."""
-        if not self.sensitivities_db:
+        """One sentence where too much was lost at first, and whether it is still."""
+        if self.before.holds(self.floor):
             return []
+        if not self.gives_back:
+            why = "leaving the most sensitive nodes in float kept no more"
+            if not self.trials:
+                why = "no time was left to leave the most sensitive nodes in float"
+            return [f"Too much is lost ({self.before.in_words()}, not {self.floor.in_words()}): {why}."]
+        short = "" if self.after.holds(self.floor) else f", still short of {self.floor.in_words()}"
         return [
             f"Too much was lost at first ({self.before.in_words()}): the most sensitive nodes were left in float "
-            f"({self.after.in_words()})."
+            f"({self.after.in_words()}{short})."
         ]
 
 
@@ -52,13 +65,13 @@ def rescue(
     """`model` is `placement` built; it is returned as it is where it holds the floor."""
     before = measure_fidelity(prepared, model, context, np.arange(TRIAL_SAMPLES))
     if before.holds(floor):
-        return Rescue(placement, model, before, before)
+        return Rescue(placement, model, floor, before, before)
     names = [unit.name for unit in placement.in_int8]
     limits = Limits(SENSITIVITY_SAMPLES, context.seconds_left() * LARGEST_SHARE_OF_TIME)
     found = sensitivities_db(prepared, names, placement, build, context, limits)
     context.haste.cut_short |= len(found) < len(names)
     worst = most_sensitive_first(found)
-    best = Rescue(placement, model, before, before, found)
+    best = Rescue(placement, model, floor, before, before, found)
     # How many it takes: more than `low`, and fewer than `high`; it may take them all.
     low, high, trial = 0, len(worst) + 1, 0
     while high - low > 1 and not context.lacks(0.0):
@@ -70,6 +83,6 @@ def rescue(
         held = best.after.holds(floor)
         # Each trial that holds has fewer units in float than the one before it that held.
         if holds or (not held and fidelity.sqnr_db > best.after.sqnr_db):
-            best = Rescue(tried, file, before, fidelity, found)
+            best = Rescue(tried, file, floor, before, fidelity, found)
         low, high, trial = (low, middle, trial + 1) if holds else (middle, high, trial + 1)
-    return best
+    return replace(best, trials=trial)

@@ -37,7 +37,7 @@ from worker.engine.int8.choosing import (
     minimum_cut,
     placement_of_recipe,
 )
-from worker.engine.int8.eligible import NOT_FINITE, eligible, without_form_in_words
+from worker.engine.int8.eligible import eligible, without_form_in_words
 from worker.engine.int8.equalization import equalize
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.range_choice import most_faithful
@@ -218,7 +218,7 @@ def _calibrate(work: Work, config: StaticOptions, context: PassContext) -> None:
     )
     work.calibrations = from_numbers(numbers, methods)
     calibration = work.calibration
-    work.everything = without_unknown_ranges(work.everything, calibration, NOT_FINITE)
+    work.everything = without_unknown_ranges(work.everything, calibration)
     work.notes.append(
         f"Ranges of {len(calibration.ranges)} tensors from {calibration.sample_count} samples of "
         f"{context.feeds.source} ({', '.join(methods)})."
@@ -288,7 +288,7 @@ def _built(work: Work, choice: Choice, config: StaticOptions, context: PassConte
         floor = Floor.of(config.fidelity_floor_db, context.max_drop)
     kept = rescue(work.prepared, placement, made, build, floor, context)
     work.notes.extend(kept.in_words())
-    if kept.sensitivities_db and choice.ratios:
+    if kept.gives_back and choice.ratios:
         kept = _unless_slower(kept, work, context)
     return numbers, kept
 
