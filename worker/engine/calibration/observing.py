@@ -1,6 +1,7 @@
 """Watching the tensors of a model while data runs through it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -131,16 +132,24 @@ def element_counts(model: ModelFile, names: Iterable[str], context: PassContext)
 
 def exposed_calls(
     model: ModelFile, tensors: dict[str, int], context: PassContext, samples: np.ndarray, folder: str
-) -> Iterator[dict[str, np.ndarray]]:
-    """The named tensors of every call, by name; but for these the model runs as its user would run it."""
-    exposed = model.load()
-    expose(exposed, tensors)
-    file = save_model(exposed, context.scratch / folder)
-    del exposed
-    inputs = {value.name for value in model.structure().graph.input}
-    names = [name for name in tensors if name not in inputs]
-    session = open_session(file.path, context.threads)
-    for call in context.feeds.calls(1, samples):
-        feed = as_taken_by(session, call.feed)
-        made = dict(zip(names, run_session(session, feed, names), strict=True)) if names else {}
-        yield {name: made[name] if name in made else call.feed[name] for name in tensors}
+) -> Generator[dict[str, np.ndarray], None, None]:
+    """The named tensors of every call, by name; but for these the model runs as its user would run it.
+
+    A copy of the model lies in `folder` until the last call, or until it is closed.
+    """
+    place = context.scratch / folder
+    try:
+        exposed = model.load()
+        expose(exposed, tensors)
+        file = save_model(exposed, place)
+        del exposed
+        inputs = {value.name for value in model.structure().graph.input}
+        names = [name for name in tensors if name not in inputs]
+        session = open_session(file.path, context.threads)
+        for call in context.feeds.calls(1, samples):
+            feed = as_taken_by(session, call.feed)
+            made = dict(zip(names, run_session(session, feed, names), strict=True)) if names else {}
+            yield {name: made[name] if name in made else call.feed[name] for name in tensors}
+    finally:
+        # Weights that do not fit into the model's own file would be appended to those of the next copy.
+        shutil.rmtree(place, ignore_errors=True)
