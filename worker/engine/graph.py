@@ -103,9 +103,17 @@ def attribute_of(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Give nameless nodes a name, and make every name unique: tools address nodes by name."""
-    taken: set[str] = set()
-    for number, node in enumerate(nodes_of(model.graph)):
+    """Give nameless nodes a name, and make every name unique: tools address nodes by name.
+
+    A name that the file gives stays with the first node that has it there.
+    """
+    nodes = list(nodes_of(model.graph))
+    given = {node.name for node in nodes if node.name}
+    taken = set(given)
+    for number, node in enumerate(nodes):
+        if node.name in given:
+            given.remove(node.name)
+            continue
         name = node.name or f"{node.op_type}_{number}"
         while name in taken:
             name = f"{name}_{number}"

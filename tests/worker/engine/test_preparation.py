@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
 from worker.engine.faults import OutOfMemory
-from worker.engine.graph import computes_the_same, opset_of
+from worker.engine.graph import computes_the_same, name_nodes, nodes_of, opset_of
 from worker.engine.model_file import ModelFile
 from worker.engine.preparation import Preparation, Preparations, prepare, prepared
 from worker.engine.sessions import ModelFails
@@ -85,6 +85,27 @@ def test_nodes_keep_the_names_that_the_user_knows(tmp_path: Path) -> None:
     model.graph.node[2].name = "mine/SomeFusion"
     prepared = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
     assert [node.name for node in prepared.model.structure().graph.node] == ["first", "mine/SomeFusion", "second"]
+
+
+def test_a_name_that_the_user_gave_is_taken_by_no_other_node(tmp_path: Path) -> None:
+    """An `exclude` would protect the nameless node in its place; names within branches count."""
+    model = networks.parse(
+        "network (float[N,8] x) => (float[N,8] y) { a = Sin(x) b = Cos(a) c = Cos(b) d = Cos(c) above = IsNaN(d) "
+        "m = Cast<to = 1>(above) s = ReduceMax<keepdims = 0>(m) t = Cast<to = 9>(s) e = If(t) "
+        "<then_branch = g () => (float[N,8] f) { f = Sin(d) }, else_branch = h () => (float[N,8] i) { i = Cos(d) }> "
+        "y = Add(a, e) }"
+    )
+    model.graph.node[1].name = "Sin_0"
+    model.graph.node[3].name = "Sin_0"
+    model.graph.node[-2].attribute[0].g.node[0].name = "Cos_2"
+    name_nodes(model)
+    assert [node.name for node in model.graph.node[:4]] == ["Sin_0_0", "Sin_0", "Cos_2_2", "Sin_0_3"]
+    assert model.graph.node[-2].attribute[0].g.node[0].name == "Cos_2"
+    names = [node.name for node in nodes_of(model.graph)]
+    assert len(set(names)) == len(names)
+    prepared = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    made = {node.name: node.output[0] for node in prepared.model.structure().graph.node}
+    assert made["Sin_0"] == "b"
 
 
 def test_a_model_without_standard_operators_is_not_converted_and_not_changed(tmp_path: Path) -> None:
