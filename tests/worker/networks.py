@@ -52,6 +52,13 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+def sparse_tensor(array: np.ndarray, name: str, axes: bool = False) -> onnx.SparseTensorProto:
+    """What is not zero of it, each told by its number, or with `axes` by a number for each axis."""
+    places = np.argwhere(array) if axes else np.flatnonzero(array)
+    values = numpy_helper.from_array(array[array != 0], name)
+    return helper.make_sparse_tensor(values, numpy_helper.from_array(places, f"{name}.places"), list(array.shape))
+
+
 def save(model: ModelProto, folder: Path, data_file: str | None = None) -> Path:
     """Write `model.onnx`, its weights beside it where a name for them is given."""
     folder.mkdir(parents=True, exist_ok=True)

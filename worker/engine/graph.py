@@ -1,12 +1,17 @@
 """Reading a graph, and giving a rewritten one back the face that its user knows."""
 
 import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
+
+from worker.engine.inspection import walk
 
 Dimension = int | str | None
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -72,7 +77,7 @@ def dtype_name(element_type: int) -> str:
     """`float32`, `int64`, `bool`, `bfloat16`, ..., or `string`."""
     if element_type == onnx.TensorProto.STRING:
         return "string"
-    name: str = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element_type)).name
+    name: str = np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
     return name
 
 
@@ -136,6 +141,10 @@ def computes_the_same(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
                 replace_field(inner.attribute, sorted(inner.attribute, key=lambda attribute: attribute.name))
             nodes.append(nameless.SerializeToString(deterministic=True))
         constants = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer]
+        constants += [
+            (sparse.values.name, sparse.values.data_type, tuple(sparse.dims))
+            for sparse in model.graph.sparse_initializer
+        ]
         used = {node.domain for node in nodes_of(model.graph)} & STANDARD_DOMAINS
         opsets = {
             (entry.domain, entry.version) for entry in model.opset_import if used and entry.domain in STANDARD_DOMAINS
@@ -222,6 +231,35 @@ def constants_to_initializers(model: onnx.ModelProto) -> int:
     return listed
 
 
+def make_dense(model: onnx.ModelProto, folder: Path) -> int:
+    """Write sparse constants as dense ones; `folder` holds the external data. Returns how many there were.
+
+    onnx-ir reads none of them. Of a model that was inspected they hold no more than `inspection.tensors` lets pass.
+    """
+    made = 0
+    for graph in walk.all_graphs(model):
+        graph.initializer.extend(_dense(sparse, folder) for sparse in graph.sparse_initializer)
+        made += len(graph.sparse_initializer)
+        del graph.sparse_initializer[:]
+    for node in walk.nodes(model):
+        for attribute in node.attribute:
+            if qualified(node) == "Constant" and attribute.name == "sparse_value":
+                attribute.CopyFrom(helper.make_attribute("value", _dense(attribute.sparse_tensor, folder)))
+                made += 1
+    return made
+
+
+def _dense(sparse: onnx.SparseTensorProto, folder: Path) -> onnx.TensorProto:
+    """Where a value stands is told by one number, or by one for each axis: `SparseTensorProto` in onnx.proto."""
+    values, places = (numpy_helper.to_array(part, str(folder)) for part in (sparse.values, sparse.indices))
+    shape = tuple(sparse.dims)
+    if places.ndim > 1:
+        places = np.ravel_multi_index(tuple(places.T), shape)
+    dense = np.zeros(math.prod(shape), values.dtype)
+    dense[places] = values
+    return numpy_helper.from_array(dense.reshape(shape), sparse.values.name)
+
+
 def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
     kind = dimension.WhichOneof("value")
     if kind == "dim_value":
@@ -244,4 +282,4 @@ def _declare_used_opsets(model: onnx.ModelProto) -> None:
         used |= {node.domain for node in function.node}
     replace_field(model.opset_import, [entry for entry in model.opset_import if entry.domain in used])
     if RUNTIME_DOMAIN in used - {entry.domain for entry in model.opset_import}:
-        model.opset_import.append(onnx.helper.make_opsetid(RUNTIME_DOMAIN, 1))
+        model.opset_import.append(helper.make_opsetid(RUNTIME_DOMAIN, 1))

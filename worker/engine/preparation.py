@@ -23,6 +23,7 @@ from worker.engine.faults import is_out_of_memory
 from worker.engine.graph import (
     STANDARD_DOMAINS,
     constants_to_initializers,
+    make_dense,
     name_nodes,
     nodes_of,
     opset_of,
@@ -175,8 +176,9 @@ def _fold(preparation: Preparation, threads: int) -> None:
 
 
 def normalise(model: ModelFile, folder: Path) -> ModelFile:
-    """Every node with a name of its own, and no constant that is an input as well."""
+    """Every node with a name of its own, no constant that is an input as well, and none that is sparse."""
     loaded = model.load()
+    make_dense(loaded, model.path.parent)
     constants_to_initializers(loaded)
     name_nodes(loaded)
     return save_model(loaded, folder / "done")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
@@ -106,6 +106,27 @@ def test_a_name_that_the_user_gave_is_taken_by_no_other_node(tmp_path: Path) -> 
     prepared = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
     made = {node.name: node.output[0] for node in prepared.model.structure().graph.node}
     assert made["Sin_0"] == "b"
+
+
+def test_sparse_constants_become_dense_wherever_they_stand(tmp_path: Path) -> None:
+    model = networks.parse(
+        "network (float[N,8] x) => (float[N,8] y) { w = Constant() a = MatMul(x, w) s = ReduceMax<keepdims = 0>(a) "
+        "above = Cast<to = 9>(s) e = If(above) "
+        "<then_branch = g () => (float[N,8] f) { f = Add(a, b) }, else_branch = h () => (float[N,8] i) { i = Neg(a) }> "
+        "y = Add(a, e) }"
+    )
+    w, b = np.diag(np.arange(8, dtype=np.float32)), np.eye(8, dtype=np.float32)[2]
+    model.graph.node[0].attribute.append(
+        helper.make_attribute("sparse_value", networks.sparse_tensor(w, "", axes=True))
+    )
+    model.graph.node[-2].attribute[0].g.sparse_initializer.append(networks.sparse_tensor(b, "b"))
+    prepared = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    (branching,) = (node for node in prepared.model.structure().graph.node if node.op_type == "If")
+    (inner,) = branching.attribute[0].g.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(inner), b)
+    (outer,) = prepared.model.structure().graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(outer), w)
+    assert not any(note.startswith("Left out") for note in prepared.notes)
 
 
 def test_a_model_without_standard_operators_is_not_converted_and_not_changed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
-from tests.worker.networks import normal
+from tests.worker.networks import normal, sparse_tensor
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
@@ -61,6 +61,32 @@ def test_weights_may_lie_in_a_file_beside_the_model(name: str, parameters: dict[
     for exact, made in zip(_answers(model, x), _answers(result.model, x), strict=True):
         assert _sqnr_db(exact, made) > FLOOR_DB
     assert [file.read_bytes() for file in model.files()] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        pytest.param("quantize_static", {"placement": "kernels"}, id="static"),
+        pytest.param("quantize_dynamic", {"placement": "kernels"}, id="dynamic"),
+        pytest.param("quantize_weights", {"minimum_elements": 1}, id="weights"),
+        pytest.param("convert_float16", {}, id="float16"),
+        pytest.param("compile", {"ort_format": False}, id="compile"),
+    ],
+)
+@pytest.mark.parametrize("axes", [False, True], ids=["numbers", "coordinates"])
+def test_weights_may_be_sparse(name: str, parameters: dict[str, Any], axes: bool, tmp_path: Path) -> None:
+    proto = networks.perceptron()
+    for tensor in list(proto.graph.initializer):
+        if tensor.name != "first.weight":
+            array = onnx.numpy_helper.to_array(tensor)
+            proto.graph.sparse_initializer.append(sparse_tensor(np.where(array > 0, array, 0), tensor.name, axes))
+            proto.graph.initializer.remove(tensor)
+    model = ModelFile(networks.save(proto, tmp_path / "model"))
+    x = normal(32, 8)
+    result = _apply(name, model, tmp_path, x, **parameters)
+    assert result.modified, result.notes
+    for exact, made in zip(_answers(model, x), _answers(result.model, x), strict=True):
+        assert _sqnr_db(exact, made) > FLOOR_DB
 
 
 @pytest.mark.parametrize("name", ["quantize_static", "quantize_dynamic"])
