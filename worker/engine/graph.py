@@ -231,22 +231,18 @@ def constants_to_initializers(model: onnx.ModelProto) -> int:
     return listed
 
 
-def make_dense(model: onnx.ModelProto, folder: Path) -> int:
-    """Write sparse constants as dense ones; `folder` holds the external data. Returns how many there were.
+def make_dense(model: onnx.ModelProto, folder: Path) -> None:
+    """Write sparse constants as dense ones; `folder` holds the external data.
 
     onnx-ir reads none of them. Of a model that was inspected they hold no more than `inspection.tensors` lets pass.
     """
-    made = 0
     for graph in walk.all_graphs(model):
         graph.initializer.extend(_dense(sparse, folder) for sparse in graph.sparse_initializer)
-        made += len(graph.sparse_initializer)
         del graph.sparse_initializer[:]
     for node in walk.nodes(model):
         for attribute in node.attribute:
             if qualified(node) == "Constant" and attribute.name == "sparse_value":
                 attribute.CopyFrom(helper.make_attribute("value", _dense(attribute.sparse_tensor, folder)))
-                made += 1
-    return made
 
 
 def _dense(sparse: onnx.SparseTensorProto, folder: Path) -> onnx.TensorProto:

@@ -1,8 +1,8 @@
 """Making a graph ready for what follows: a recent opset, known shapes, constants and BatchNorm folded.
 
-Every step is tried on its own and kept only if the result loads and computes the same on one call; a step that fails is
-left out and said in the notes. Files are saved at ONNX Runtime's BASIC level: higher levels are the machine's, not the
-model's.
+Every step but the first is tried on its own and kept only if the result loads and computes the same on one call; a step
+that fails is left out and said in the notes. Files are saved at ONNX Runtime's BASIC level: higher levels are the
+machine's, not the model's.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from onnx import shape_inference, version_converter
 # Through `onnxruntime.tools` the same class would import torch where that is installed: seconds, and 200 MiB.
 from onnxruntime.transformers.shape_infer_helper import SymbolicShapeInference
 
-from worker.engine.equivalence import Reference, difference
+from worker.engine.equivalence import NOT_COMPARABLE, Reference, difference
 from worker.engine.faults import is_out_of_memory
 from worker.engine.graph import (
     STANDARD_DOMAINS,
@@ -30,6 +30,7 @@ from worker.engine.graph import (
     restore_face,
 )
 from worker.engine.graph_file import read_graph, whole_proto
+from worker.engine.inspection import walk
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes
 from worker.engine.optimized import write_optimized
 from worker.engine.pass_contract import PassContext
@@ -60,17 +61,27 @@ class Preparation:
     def start(cls, model: ModelFile, feed: Feed, scratch: Path, threads: int) -> "Preparation":
         return cls(model, model.structure(), Reference.of(model, feed, threads), scratch, threads)
 
-    def attempt(self, name: str, step: Callable[[ModelFile, Path], ModelFile | None]) -> bool:
+    def normalise(self) -> None:
+        """The first step, exact by construction: it needs no comparison, which chance in a model would prevent."""
+        self.model = normalise(self.model, self._folder())
+        self.applied.append("giving every node a name")
+        sparse = sum(1 for _ in walk.sparse_tensors(self.original))
+        if sparse:
+            self.notes.append(f"Made {sparse} sparse constants dense, as ONNX Runtime does at every load.")
+
+    def attempt(
+        self, name: str, step: Callable[[ModelFile, Path], ModelFile | None], *, annotates: bool = False
+    ) -> bool:
         """Run one step, which `name` says in words; keep its result if it answers as the model did at the start.
 
-        A step that finds nothing to do returns None.
+        A step that finds nothing to do returns None. One that only `annotates`, and leaves nodes and constants as they
+        are, is kept too where chance in the model lets nothing be compared.
 
         Raises:
             OutOfMemory, MemoryError: there is not enough memory, for the model as it was either, it may be.
 
         """
-        folder = self.scratch / f"step-{len(list(self.scratch.glob('step-*')))}"
-        folder.mkdir(parents=True)
+        folder = self._folder()
         try:
             with quiet(self.scratch):
                 made = step(self.model, folder)
@@ -81,8 +92,8 @@ class Preparation:
             return False
         if made is None:
             return False
-        changed = difference(self.reference, made, self.threads)
-        if changed:
+        changed = difference(self.reference, made)
+        if changed and not (annotates and changed == NOT_COMPARABLE):
             self.notes.append(f"Left out: {name} ({self._without_paths(changed)}).")
             return False
         self.model = made
@@ -92,6 +103,12 @@ class Preparation:
     def branch(self, scratch: Path) -> "Preparation":
         """The same so far: what goes on from it, in `scratch`, leaves this one as it is."""
         return replace(self, scratch=scratch, notes=list(self.notes), applied=list(self.applied))
+
+    def _folder(self) -> Path:
+        """An empty one, for the next step."""
+        folder = self.scratch / f"step-{len(list(self.scratch.glob('step-*')))}"
+        folder.mkdir(parents=True)
+        return folder
 
     def _without_paths(self, text: str) -> str:
         """Where a worker keeps its files tells a user nothing."""
@@ -139,14 +156,14 @@ def prepared(
 def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: int | None = None) -> Preparation:
     """Name nodes, convert opsets to between 17 and 21 (or to `opset`), fold at BASIC level, infer shapes."""
     preparation = Preparation.start(model, feed, scratch, threads)
-    preparation.attempt("giving every node a name", normalise)
+    preparation.normalise()
     version = opset_of(preparation.original)
     wanted = opset or min(max(version, LEAST_OPSET), LATEST_OPSET)
     if wanted != version:
         preparation.attempt(f"converting opset {version} to {wanted}", lambda file, to: _convert(file, to, wanted))
     _fold(preparation, threads)
-    if not preparation.attempt("symbolic shape inference", _infer_symbolic):
-        preparation.attempt("shape inference", _infer)
+    if not preparation.attempt("symbolic shape inference", _infer_symbolic, annotates=True):
+        preparation.attempt("shape inference", _infer, annotates=True)
     untouched: dict[ModelFile, ir.Model] = {}
     for name, rewrite in REWRITES.items():
         preparation.attempt(name, partial(_rewritten, rewrite=rewrite, untouched=untouched))

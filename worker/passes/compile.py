@@ -19,7 +19,7 @@ from worker.engine.graph import computes_the_same
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile
 from worker.engine.optimized import write_optimized
 from worker.engine.pass_contract import ExtraKind, PassContext, PassResult
-from worker.engine.preparation import Preparation, normalise, operator_counts, save_restored
+from worker.engine.preparation import Preparation, operator_counts, save_restored
 from worker.engine.processor import instruction_sets, processor_name
 from worker.engine.sessions import ALL, NONE, ModelFails, open_session
 from worker.engine.versions import versions
@@ -35,7 +35,7 @@ def apply(model: ModelFile, config: Compile, context: PassContext) -> PassResult
     context.phase("compiling")
     feed = next(context.feeds.calls(1)).feed
     preparation = Preparation.start(model, feed, context.scratch, context.threads)
-    preparation.attempt("giving every node a name", normalise)
+    preparation.normalise()
     before = preparation.model.structure()
     if not preparation.attempt("compiling", lambda file, folder: _compiled(file, folder, context.threads)):
         return PassResult(model, False, [*preparation.notes, "The model could not be compiled; nothing was changed."])
@@ -92,7 +92,7 @@ def _as_ort(preparation: Preparation) -> dict[ExtraKind, Path]:
         return {}
     try:
         made = write_optimized(preparation.model, preparation.scratch / "ort" / "model.ort", preparation.threads, NONE)
-        changed = difference(preparation.reference, made, preparation.threads)
+        changed = difference(preparation.reference, made)
     except ModelFails as error:
         changed = error.detail
     if changed:
