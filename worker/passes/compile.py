@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 
 from app.recipes.graph import Compile
+from worker.engine.canonical import canonicalize
 from worker.engine.equivalence import difference
 from worker.engine.graph import computes_the_same
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile
@@ -73,16 +74,8 @@ def _load_ms(files: Mapping[str, Path], threads: int) -> dict[str, float]:
 
 def _compiled(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     made = write_optimized(model, folder / "raw" / "model.onnx", threads, ALL).load()
-    _name_what_the_runtime_made(made, model)
+    canonicalize(made, model.structure())
     return save_restored(made, model, folder / "done")
-
-
-def _name_what_the_runtime_made(made: onnx.ModelProto, model: ModelFile) -> None:
-    """In the order of the graph: the runtime numbers its own nodes as it comes upon them, which is by address."""
-    taken = {node.name for node in model.structure().graph.node}
-    for number, node in enumerate(made.graph.node):
-        if node.name not in taken:
-            node.name = f"{node.op_type} made by the runtime, {number}"
 
 
 def _as_ort(preparation: Preparation) -> dict[ExtraKind, Path]:

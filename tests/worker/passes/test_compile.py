@@ -1,6 +1,7 @@
 """The graph as it runs here, in a file, and what is said of it."""
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
 from worker.engine.feeds import match_arrays
-from worker.engine.graph import inputs_of
+from worker.engine.graph import inputs_of, replace_field
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.processor import instruction_sets, processor_name
@@ -21,6 +22,12 @@ from worker.passes import compile as compile_pass
 from worker.passes.registry import load_pass
 
 IMAGES = {"image": np.random.default_rng(1).standard_normal((2, 3, 16, 16)).astype(np.float32)}
+BRANCHING_WEIGHTS = {
+    "w": networks.normal(16, 3, 3, 3),
+    "v": networks.normal(8, 16, 1, 1),
+    "t": networks.normal(8, 16, 1, 1, seed=1),
+    "s": networks.normal(8, 3, 3, 3),
+}
 TOKENS = {"tokens": np.random.default_rng(1).integers(0, 50, (2, 6))}
 
 
@@ -118,6 +125,68 @@ def test_a_model_too_large_for_the_format_has_no_ort_file(tmp_path: Path, monkey
     assert (result.modified, result.extras) == (True, {})
     assert any("no model over 2 GB" in note for note in result.notes)
     assert result.manifest["load_ms"].keys() == {"original", "compiled"}
+
+
+# Convolutions in the processor's layout, whose results are read in the file's as well: each of them is brought back.
+BRANCHING = """network (float[N,3,8,8] x) => (float[N,8] y, float[N,8] z, float[N,16,8,8] u) {
+    a = Conv<pads = [1, 1, 1, 1]>(x, w) b = Relu(a) u = Sin(b) c = Conv(b, v) e = Conv(b, v) d = Conv(b, t)
+    f = Softmax<axis = 1>(c) g = Softmax<axis = 2>(d) p = Conv<pads = [1, 1, 1, 1]>(x, s) r = Erf(p)
+    h = ReduceMean<axes = [2, 3], keepdims = 0>(f) k = ReduceMean<axes = [2, 3], keepdims = 0>(g)
+    q = ReduceMean<axes = [2, 3], keepdims = 0>(r) i = ReduceMax<axes = [2, 3], keepdims = 0>(e)
+    o = Add(h, q) y = Mul(o, i) z = Add(k, q)
+}"""
+
+
+def _written_otherwise(model: ModelFile, names: Collection[str], seed: int) -> ModelFile:
+    """As the runtime may write it another time: other names of its own, and nodes in another valid order."""
+    proto = model.load()
+    random = np.random.default_rng(seed)
+    nodes, made, order = list(proto.graph.node), {one.name for one in proto.graph.initializer}, []
+    made |= {value.name for value in proto.graph.input} | {""}
+    while nodes:
+        ready = [node for node in nodes if set(node.input) <= made]
+        order.append(ready[random.integers(len(ready))])
+        nodes.remove(order[-1])
+        made |= set(order[-1].output)
+    new = {name: f"token_{number}" for number, name in enumerate(random.permutation(sorted(made - set(names) - {""})))}
+    for number, node in enumerate(order):
+        node.name = node.name if node.name in names else f"node_{number}"
+        replace_field(node.input, [new.get(name, name) for name in node.input])
+        replace_field(node.output, [new.get(name, name) for name in node.output])
+    for tensor in proto.graph.initializer:
+        tensor.name = new.get(tensor.name, tensor.name)
+    replace_field(proto.graph.node, order)
+    replace_field(proto.graph.initializer, random.permutation(np.array(list(proto.graph.initializer), object)))
+    model.path.write_bytes(proto.SerializeToString())
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "arrays"),
+    [
+        (networks.prepared(BRANCHING, **BRANCHING_WEIGHTS), {"x": networks.normal(2, 3, 8, 8)}),
+        (networks.convnet(), IMAGES),
+        (networks.attention_block(), TOKENS),
+    ],
+    ids=["branches", "convnet", "attention"],
+)
+def test_the_bytes_do_not_depend_on_where_the_runtime_s_memory_lies(
+    model: onnx.ModelProto, arrays: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {node.name for node in model.graph.node} | {name for node in model.graph.node for name in node.output}
+    names |= {one.name for one in [*model.graph.initializer, *model.graph.input]}
+    write, written = compile_pass.write_optimized, set()
+    for seed in range(4):
+        monkeypatch.setattr(
+            compile_pass,
+            "write_optimized",
+            lambda *arguments, seed=seed: _written_otherwise(write(*arguments), names, seed),
+        )
+        (tmp_path / str(seed)).mkdir()
+        result = _apply(model, tmp_path / str(seed), arrays, ort_format=False)
+        assert result.modified, result.notes
+        written.add(result.model.path.read_bytes())
+    assert len(written) == 1
 
 
 @pytest.mark.parametrize(("suffix", "modified"), [(".ort", True), (".onnx", False)])
