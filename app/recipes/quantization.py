@@ -73,6 +73,13 @@ class StaticOptions(BaseModel):
         le=100_000,
         description="What smoothing looks at, at most: by default 64 samples, or as many as are calibrated with.",
     )
+    input_samples: int | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="Of how many samples it is read what nodes are fed, before weights are rounded, as a manifest "
+        "records it; 0: of none, and weights are rounded plainly.",
+    )
     equalization: bool = Field(
         default=False,
         description="Rescale channels between convolutions so that their weights spread alike; with a scale for each "

@@ -1,5 +1,7 @@
 """How much of the original is left in a changed file, at its outputs."""
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -7,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from worker.engine.evaluation.metrics import looks_like_scores
+from worker.engine.extent import Extent
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.sessions import open_session, run_session
@@ -210,8 +213,11 @@ def _share_of_same(left: np.ndarray, right: np.ndarray) -> float:
     return float((left == right).mean()) if left.size else 1.0
 
 
-def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext, samples: np.ndarray) -> Fidelity:
-    """Both files on these samples (indices, those past the end left out) of the context's data.
+def measure_fidelity(
+    original: ModelFile, made: ModelFile, context: PassContext, samples: np.ndarray, seconds: float = math.inf
+) -> Fidelity:
+    """Both files on these samples (indices, those past the end left out) of the context's data: as many as there is
+    time for in `seconds`, those of one call at least.
 
     No more than one call's answers are held: those of a language model take a gigabyte for a few dozen samples.
 
@@ -220,6 +226,10 @@ def measure_fidelity(original: ModelFile, made: ModelFile, context: PassContext,
 
     """
     chosen, compared = samples[samples < context.feeds.sample_count], _Compared()
+    started, read, extent = time.monotonic(), 0, Extent(seconds=seconds)
     for exact, given in zip(_outputs(original, context, chosen), _outputs(made, context, chosen), strict=True):
         compared.add(exact, given)
+        read = min(read + context.feeds.samples_per_call(1), len(chosen))
+        if read < len(chosen) and extent.ends(read, time.monotonic() - started, context):
+            break
     return compared.fidelity()

@@ -1,5 +1,6 @@
 """The graph as it runs here, in a file, and what is said of it."""
 
+import time
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -37,8 +38,9 @@ def _apply(
     file = ModelFile(networks.save(model, folder / "model"))
     (folder / "scratch").mkdir()
     feeds = match_arrays(inputs_of(file.structure()), arrays, "the data")
+    deadline = arguments.pop("deadline", float("inf"))
     config = CATALOGUE[name].config.model_validate({"pass": name, **arguments})
-    return load_pass(name)(file, config, PassContext(folder / "scratch", feeds, seed=0, threads=1))
+    return load_pass(name)(file, config, PassContext(folder / "scratch", feeds, seed=0, threads=1, deadline=deadline))
 
 
 def _operators(path: Path) -> Counter[tuple[str, str]]:
@@ -141,8 +143,8 @@ def _written_otherwise(model: ModelFile, names: Collection[str], seed: int) -> M
     """As the runtime may write it another time: other names of its own, and nodes in another valid order."""
     proto = model.load()
     random = np.random.default_rng(seed)
-    nodes, made, order = list(proto.graph.node), {one.name for one in proto.graph.initializer}, []
-    made |= {value.name for value in proto.graph.input} | {""}
+    nodes, order = list(proto.graph.node), list[onnx.NodeProto]()
+    made = {one.name for one in [*proto.graph.initializer, *proto.graph.input]} | {""}
     while nodes:
         ready = [node for node in nodes if set(node.input) <= made]
         order.append(ready[random.integers(len(ready))])
@@ -175,18 +177,31 @@ def test_the_bytes_do_not_depend_on_where_the_runtime_s_memory_lies(
 ) -> None:
     names = {node.name for node in model.graph.node} | {name for node in model.graph.node for name in node.output}
     names |= {one.name for one in [*model.graph.initializer, *model.graph.input]}
-    write, written = compile_pass.write_optimized, set()
+    write, written = compile_pass.write_optimized, set[bytes]()
     for seed in range(4):
-        monkeypatch.setattr(
-            compile_pass,
-            "write_optimized",
-            lambda *arguments, seed=seed: _written_otherwise(write(*arguments), names, seed),
-        )
+
+        def otherwise(*arguments: Any, seed: int = seed) -> ModelFile:
+            return _written_otherwise(write(*arguments), names, seed)
+
+        monkeypatch.setattr(compile_pass, "write_optimized", otherwise)
         (tmp_path / str(seed)).mkdir()
         result = _apply(model, tmp_path / str(seed), arrays, ort_format=False)
         assert result.modified, result.notes
         written.add(result.model.path.read_bytes())
     assert len(written) == 1
+
+
+@pytest.mark.parametrize(("seconds", "loads"), [(0.0, 3), (600.0, 9)], ids=["no-time", "time"])
+def test_loads_are_not_repeated_without_time(
+    seconds: float, loads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three files: the original, the compiled one and the .ort, once each, or three times."""
+    made: list[ort.InferenceSession] = []
+    given = compile_pass.open_session
+    monkeypatch.setattr(compile_pass, "open_session", lambda *arguments: made.append(given(*arguments)))
+    result = _apply(networks.convnet(), tmp_path, IMAGES, deadline=time.monotonic() + seconds)
+    assert len(made) == loads
+    assert result.manifest["load_ms"].keys() == {"original", "compiled", "ort"}
 
 
 @pytest.mark.parametrize(("suffix", "modified"), [(".ort", True), (".onnx", False)])

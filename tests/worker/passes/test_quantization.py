@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
 from tests.worker.networks import normal, prepared
+from worker.engine import fidelity, pass_contract
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.int8 import static_form
@@ -35,8 +37,9 @@ def _apply(
     scratch = folder / "scratch"
     scratch.mkdir()
     deadline, least = parameters.pop("deadline", float("inf")), parameters.pop("instruction_set", None)
+    phase = parameters.pop("phase", lambda _name: None)
     config = CATALOGUE[name].config.model_validate({"pass": name, **parameters})
-    context = PassContext(scratch, feeds, seed=0, threads=1, deadline=deadline, instruction_set=least)
+    context = PassContext(scratch, feeds, 0, 1, deadline=deadline, instruction_set=least, phase=phase)
     return load_pass(name)(file, config, context)
 
 
@@ -241,6 +244,49 @@ def test_nodes_given_back_to_float_are_replayed_to_the_same_bytes(tmp_path: Path
     result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)}, **asked)
     assert result.modified
     assert result.manifest["replay"]["given_back"]
+    again = _replayed(result, tmp_path / "again", networks.convnet(), {"image": _images(16)})
+    assert again.model.sha256() == result.model.sha256()
+
+
+class _Calls:
+    """Counts the calls that fidelity is measured by, from the phase on in which the job's time ends."""
+
+    def __init__(self, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self._last, self._late = 0, last, 0.0
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + self._late)
+        monkeypatch.setattr(pass_contract, "time", clock)
+        monkeypatch.setattr(fidelity, "run_session", self._run)
+
+    def phase(self, name: str) -> None:
+        if name == self._last:
+            self._late, self.count = 1e6, 0
+
+    def _run(self, *arguments: Any) -> list[Any]:
+        self.count += 1
+        return run_session(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("last", "calls", "plain"),
+    [
+        # Of one method of ranges, and whether the floor holds: of both files a call each.
+        pytest.param("comparing", 4, True, id="at the ranges"),
+        pytest.param("rounding", 2, True, id="at the rounding"),
+        pytest.param("checking", 2, False, id="at the check"),
+    ],
+)
+def test_an_int8_file_is_made_whenever_time_ends_behind_calibration(
+    last: str, calls: int, plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow model would be stopped with nothing delivered, for a hundred calls that nobody waited for."""
+    counted = _Calls(last, monkeypatch)
+    asked = {"placement": "kernels", "reduce_range": True, "deadline": time.monotonic() + 1e5, "phase": counted.phase}
+    result = _apply("quantize_static", networks.convnet(), tmp_path, {"image": _images(16)}, **asked)
+    assert result.modified
+    assert counted.count == calls
+    assert any("weights were rounded plainly" in note for note in result.notes) is plain
+    assert result.manifest["replay"]["input_samples"] == (0 if plain else 16)
+    monkeypatch.undo()
     again = _replayed(result, tmp_path / "again", networks.convnet(), {"image": _images(16)})
     assert again.model.sha256() == result.model.sha256()
 

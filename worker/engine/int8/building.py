@@ -10,6 +10,7 @@ import onnx_ir as ir
 from worker.engine.affine import Affine, unsigned
 from worker.engine.calibration import Calibration
 from worker.engine.calibration.observing import FLOAT
+from worker.engine.extent import Extent
 from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.eligible import EMPTY, NOT_FINITE
 from worker.engine.int8.fused_products import fuse_products
@@ -35,11 +36,14 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What is done so that a placement loses little. `samples` is how many calls inputs are read from."""
+    """What is done so that a placement loses little. `samples` is how many inputs are drawn from, and `extent` how far
+    they are read.
+    """
 
     rounding: Rounding
     correct_biases: bool
     samples: int
+    extent: Extent = field(default_factory=Extent)
 
     @property
     def reads_inputs(self) -> bool:
@@ -90,7 +94,7 @@ def accurate_numbers(
         return plain_numbers(placement, maps, accuracy.rounding)
     codes, biases, coding = {}, {}, _Coding(maps, accuracy.rounding)
     products = [unit.product for unit in weighted]
-    found = input_moments(prepared, products, context, accuracy.samples, accuracy.rounding.gptq)
+    found = input_moments(prepared, products, context, accuracy.samples, accuracy.rounding.gptq, accuracy.extent)
     for unit, (_, moments) in zip(weighted, found, strict=True):
         codes[unit.name] = coding.of(unit, moments)
         bias = bias_of(unit)

@@ -61,7 +61,8 @@ def most_faithful(
     for method, calibration in calibrations.items():
         started = time.monotonic()
         made = build(calibration, context.scratch / f"ranges-{method}")
-        found[method] = measure_fidelity(prepared, made, context, np.arange(SAMPLES)).sqnr_db
+        seconds = context.seconds_left() / (1 + TRIALS_AFTER)
+        found[method] = measure_fidelity(prepared, made, context, np.arange(SAMPLES), seconds).sqnr_db
         if found[method] > found[kept] + WORTHWHILE_DB:
             kept = method
         if context.lacks((1 + TRIALS_AFTER) * (time.monotonic() - started)):

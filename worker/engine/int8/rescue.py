@@ -63,7 +63,8 @@ def rescue(
     context: PassContext,
 ) -> Rescue:
     """`model` is `placement` built; it is returned as it is where it holds the floor."""
-    before = measure_fidelity(prepared, model, context, np.arange(TRIAL_SAMPLES))
+    samples = np.arange(TRIAL_SAMPLES)
+    before = measure_fidelity(prepared, model, context, samples, context.seconds_left() * LARGEST_SHARE_OF_TIME)
     if before.holds(floor):
         return Rescue(placement, model, floor, before, before)
     names = [unit.name for unit in placement.in_int8]
@@ -78,7 +79,7 @@ def rescue(
         middle = (low + high) // 2
         tried = placement.without(worst[:middle], SENSITIVE)
         file = build(tried, context.scratch / f"rescue-{trial}")
-        fidelity = measure_fidelity(prepared, file, context, np.arange(TRIAL_SAMPLES))
+        fidelity = measure_fidelity(prepared, file, context, samples, context.seconds_left())
         holds = fidelity.holds(floor)
         held = best.after.holds(floor)
         # Each trial that holds has fewer units in float than the one before it that held.

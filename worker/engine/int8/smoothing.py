@@ -7,6 +7,7 @@ arXiv:2211.10438, equation 4. The division goes into the LayerNormalization that
 model computes what it did before.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from worker.engine.affine import signed, unsigned
 from worker.engine.calibration.observing import FLOAT, exposed_calls
+from worker.engine.extent import Extent
 from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.int8.units import Role, Unit, units_of
 from worker.engine.model_file import ModelFile
@@ -36,8 +38,12 @@ class Joint:
     readers: list[Unit]
 
 
-def smooth(model: ModelFile, context: PassContext, samples: int) -> tuple[ModelFile, dict[str, float]]:
+def smooth(
+    model: ModelFile, context: PassContext, samples: int, extent: Extent | None = None
+) -> tuple[ModelFile, dict[str, float]]:
     """The smoothed model, and the strength chosen at each joint, by the name of the LayerNormalization.
+
+    Of `samples` those are read that `extent` reaches: as if no more had been asked for.
 
     At each joint the strength is kept that has the least squared error of the quantized products on real rows; none
     where the model as it is does about as well.
@@ -50,7 +56,7 @@ def smooth(model: ModelFile, context: PassContext, samples: int) -> tuple[ModelF
     joints = joints_of(graph)
     if not joints:
         return model, {}
-    rows = _rows(model, joints, context, samples)
+    rows = _rows(model, joints, context, samples, Extent() if extent is None else extent)
     chosen: dict[str, float] = {}
     for joint in joints:
         found = rows[joint.output.name or ""]
@@ -118,18 +124,30 @@ def _error(rows: np.ndarray, weights: list[np.ndarray], factors: np.ndarray) -> 
     return total
 
 
-def _rows(model: ModelFile, joints: list[Joint], context: PassContext, samples: int) -> dict[str, np.ndarray]:
+def _rows(
+    model: ModelFile, joints: list[Joint], context: PassContext, samples: int, extent: Extent
+) -> dict[str, np.ndarray]:
     """Up to about ROWS rows `(n, K)` of the input of each joint's readers."""
     names = {joint.output.name or "": FLOAT for joint in joints}
     chosen = np.arange(min(samples, context.feeds.sample_count))
-    wanted = -(-ROWS // len(chosen))
     generator = np.random.default_rng(context.seed)
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    # Rows of each call in the order in which they are drawn: the more calls there are, the fewer are kept of each.
+    drawn: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
+    started, read, wanted = time.monotonic(), 0, ROWS
     for arrays in exposed_calls(model, names, context, chosen, "joints"):
+        read = min(read + context.feeds.samples_per_call(1), len(chosen))
+        fewer = -(-ROWS // read)
         for name, array in arrays.items():
+            if fewer < wanted:
+                drawn[name] = [(places[:fewer], rows[:fewer].copy()) for places, rows in drawn[name]]
             flat = array.reshape(-1, array.shape[-1])
-            kept[name].append(flat[np.sort(generator.permutation(len(flat))[:wanted])])
-    return {name: np.concatenate(parts) for name, parts in kept.items()}
+            places = generator.permutation(len(flat))[:fewer]
+            drawn[name].append((places, flat[places]))
+        wanted = fewer
+        if read < len(chosen) and extent.ends(read, time.monotonic() - started, context):
+            break
+    extent.samples = read
+    return {name: np.concatenate([rows[np.argsort(places)] for places, rows in parts]) for name, parts in drawn.items()}
 
 
 def _as_columns(unit: Unit) -> np.ndarray:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from app.recipes.quantization import StaticOptions
 from worker.engine.calibration import Calibration, Method, Settings, calibrate_by, from_numbers, in_numbers
+from worker.engine.extent import Extent
 from worker.engine.fidelity import Floor
 from worker.engine.fusions import fused, normalizations
 from worker.engine.graph_file import read_graph, save_graph
@@ -57,6 +58,8 @@ PREPARED, CALIBRATED, PLACED, ROUNDED = 0.15, 0.4, 0.8, 1.0
 GIVEN_UP = "what could be left in int8 was not faster"
 # What units are fed is read from this many samples at most: their rows are drawn at random anyway.
 MOST_INPUT_SAMPLES = 64
+# Of what is left. Calibration, which reads four times as many samples as smoothing, takes a third.
+SMOOTHING_SHARE_OF_TIME, ROUNDING_SHARE_OF_TIME = 1 / 10, 1 / 3
 
 
 @dataclass
@@ -68,6 +71,9 @@ class Work:
     rounding: Rounding
     notes: list[str]
     manifest: dict[str, Any] = field(default_factory=dict)
+    smoothing_samples: int = 0
+    input_samples: int | None = None
+    """How many samples were read; of inputs none where weights were rounded plainly for want of time."""
     calibrations: dict[Method, Calibration] = field(default_factory=dict)
     """By the methods that are asked for or to be chosen from; the first is the one in use."""
 
@@ -123,7 +129,7 @@ def static_form(model: ModelFile, config: StaticOptions, context: PassContext) -
     """Notes say what was measured and chosen; the manifest holds every choice.
 
     Raises:
-        BudgetExhausted: time is over before weights are rounded.
+        BudgetExhausted: time is over before ranges are calibrated.
         ModelFails: a call fails.
 
     """
@@ -160,9 +166,10 @@ def _prepared(model: ModelFile, config: StaticOptions, context: PassContext) -> 
     if config.equalization:
         preparation.attempt("equalizing the channels between convolutions", _equalized)
     strengths: dict[str, float] = {}
+    extent = Extent(seconds=context.seconds_left() * SMOOTHING_SHARE_OF_TIME)
     if transformer and config.smoothing == "auto":
         context.phase("smoothing")
-        smoothed, strengths = smooth(preparation.model, context, _smoothing_samples(config))
+        smoothed, strengths = smooth(preparation.model, context, _smoothing_samples(config), extent)
         if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
             strengths = {}
     graph = read_graph(preparation.model)
@@ -176,7 +183,10 @@ def _prepared(model: ModelFile, config: StaticOptions, context: PassContext) -> 
         notes.append(f"Smoothed the activations behind {len(strengths)} LayerNormalizations.")
     everything = eligible(units, transformer, config.operators, config.exclude)
     rounding = _rounding(config, everything, graph, context, transformer)
-    return Work(preparation, everything, rounding, notes, {"smoothing": strengths})
+    samples = extent.samples or _smoothing_samples(config)
+    if extent.samples is not None and samples < min(_smoothing_samples(config), context.feeds.sample_count):
+        notes.append(f"Smoothing was settled by {samples} samples: the job's time ran short.")
+    return Work(preparation, everything, rounding, notes, {"smoothing": strengths}, samples)
 
 
 def _smoothing_samples(config: StaticOptions) -> int:
@@ -272,12 +282,8 @@ def _choose_ranges(work: Work, placement: Placement, context: PassContext) -> No
 def _built(work: Work, choice: Choice, config: StaticOptions, context: PassContext) -> tuple[Numbers, Rescue]:
     """The placement as a file, with nodes given back to float where too much would be lost."""
     placement = choice.placement
-    context.check_time("rounding")
     context.phase("rounding")
-    samples = min(MOST_INPUT_SAMPLES, work.calibration.sample_count)
-    accuracy = Accuracy(work.rounding, config.bias_correction, samples)
-    maps = maps_of(work.everything, work.calibration)
-    numbers = accurate_numbers(work.prepared, placement, maps, accuracy, context)
+    numbers = _rounded(work, placement, config, context)
     build = builder(work.prepared, lambda _placement: numbers)
     placement = placement.without(config.given_back, SENSITIVE) if config.given_back else placement
     made = build(placement, context.scratch / "built")
@@ -291,6 +297,27 @@ def _built(work: Work, choice: Choice, config: StaticOptions, context: PassConte
     if kept.gives_back and choice.ratios:
         kept = _unless_slower(kept, work, context)
     return numbers, kept
+
+
+def _rounded(work: Work, placement: Placement, config: StaticOptions, context: PassContext) -> Numbers:
+    """By what units are fed, read for a share of the time; plainly where there is none."""
+    maps = maps_of(work.everything, work.calibration)
+    samples = min(MOST_INPUT_SAMPLES, work.calibration.sample_count)
+    extent = Extent(config.input_samples, context.seconds_left() * ROUNDING_SHARE_OF_TIME)
+    accuracy = Accuracy(work.rounding, config.bias_correction, samples, extent)
+    if accuracy.reads_inputs and extent.samples is None and context.lacks(0.0):
+        extent.samples = 0
+        work.notes.append("No time was left to read what nodes are fed: weights were rounded plainly.")
+    if extent.samples == 0:
+        work.input_samples = 0
+        return plain_numbers(placement, maps, work.rounding)
+    numbers = accurate_numbers(work.prepared, placement, maps, accuracy, context)
+    work.input_samples = extent.samples
+    if extent.samples is not None and extent.samples < samples and config.input_samples is None:
+        work.notes.append(
+            f"What nodes are fed was read from {extent.samples} of {samples} samples: the job's time ran short."
+        )
+    return numbers
 
 
 def _unless_slower(kept: Rescue, work: Work, context: PassContext) -> Rescue:
@@ -323,6 +350,7 @@ def _settled(work: Work, placed: Placement, kept: Placement, config: StaticOptio
         "calibration_method": work.method,
         "reduce_range": work.rounding.unsaturated,
         "calibration_samples": max(1, work.calibration.sample_count),
-        "smoothing_samples": _smoothing_samples(config),
+        "smoothing_samples": work.smoothing_samples,
+        "input_samples": work.input_samples,
     }
     return config.model_dump(mode="json", by_alias=True) | pinned

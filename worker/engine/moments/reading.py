@@ -4,12 +4,14 @@ Rows are drawn at random from real calls, a bounded number a product; as many pr
 data as fit under a bound on memory.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
 
 from worker.engine.calibration.observing import FLOAT, element_counts, exposed_calls
+from worker.engine.extent import Extent
 from worker.engine.model_file import ModelFile
 from worker.engine.moments.moments import CrossMoments, Moments
 from worker.engine.moments.products import Product
@@ -28,30 +30,38 @@ Item = TypeVar("Item")
 
 
 def input_moments(
-    model: ModelFile, products: Iterable[Product], context: PassContext, samples: int, with_products: bool
+    model: ModelFile,
+    products: Iterable[Product],
+    context: PassContext,
+    samples: int,
+    with_products: bool,
+    extent: Extent | None = None,
 ) -> Iterator[tuple[Product, Moments]]:
     """Moments of the rows of each of `products`, one or a few products at a time.
 
     `with_products` asks for second moments between terms too, for those whose filters see every channel and have no
     more than `MOST_TERMS`.
 
+    Rows are drawn as for all of `samples`; those that are read reach as far as `extent`, which the first pass over the
+    data settles for all of them.
+
     Raises:
         ModelFails: a call fails.
 
     """
     chosen, calls = _calls(context, samples)
-
+    extent = Extent() if extent is None else extent
     products = list(products)
     read = element_counts(model, (product.source for product in products), context)
-
-    def between(product: Product) -> bool:
-        return with_products and product.groups == 1 and product.terms <= MOST_TERMS
+    between = {one.name for one in products if with_products and one.groups == 1 and one.terms <= MOST_TERMS}
 
     def elements(product: Product) -> int:
-        held = product.terms**2 if between(product) else 2 * product.terms
+        held = product.terms**2 if product.name in between else 2 * product.terms
         return held + read[product.source]
 
-    for number, group in enumerate(within_memory(products, elements, GROUP_ELEMENTS)):
+    groups = list(within_memory(products, elements, GROUP_ELEMENTS))
+    for number, group in enumerate(groups):
+        started, come = time.monotonic(), 0
         generator = np.random.default_rng([context.seed, number])
         moments = {product.name: Moments() for product in group}
         held = {product.name: _Held(product.terms) for product in group}
@@ -60,10 +70,14 @@ def input_moments(
             for product in group:
                 rows = rows_of(product, arrays[product.source], -(-_row_count(product) // calls), generator)
                 for (block,) in held[product.name].add(rows):
-                    moments[product.name].add(block, between(product))
+                    moments[product.name].add(block, product.name in between)
+            come = min(come + context.feeds.samples_per_call(1), len(chosen))
+            if come < len(chosen) and extent.ends(come, len(groups) * (time.monotonic() - started), context):
+                break
+        extent.samples = come
         for product in group:
             for (block,) in held[product.name].rest():
-                moments[product.name].add(block, between(product))
+                moments[product.name].add(block, product.name in between)
             yield product, moments[product.name]
 
 

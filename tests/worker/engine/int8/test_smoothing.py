@@ -1,6 +1,7 @@
 """SmoothQuant: the float model computes what it did; outlier channels cost less in 8 bits."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
+from worker.engine.extent import Extent
 from worker.engine.graph_file import read_graph
 from worker.engine.int8.smoothing import joints_of, smooth, smoothing_factors
 from worker.engine.model_file import ModelFile
@@ -104,3 +106,18 @@ def test_a_norm_that_others_read_is_left_alone(spoiled: str, saved: Callable[...
     else:
         model.graph.output.append(helper.make_tensor_value_info("normal", TensorProto.FLOAT, ["N", 6, WIDTH]))
     assert joints_of(read_graph(saved(model))) == []
+
+
+@pytest.mark.parametrize(("extent", "read"), [(Extent(seconds=0.0), 1), (Extent(3), 3), (Extent(seconds=600.0), 16)])
+def test_what_was_read_in_time_counts_as_if_no_more_had_been_asked_for(
+    extent: Extent, read: int, saved: Callable[..., ModelFile], context: SamplesContext
+) -> None:
+    """A replay asks for as many samples as were read, and has to choose and write the same."""
+    model = _normalized_product(OUTLIER)
+    file, given = saved(model), context(model, x=_samples())
+    made, strengths = smooth(file, given, 16, extent)
+    assert extent.samples == read
+    (given.scratch / "again").mkdir()
+    asked, wanted = smooth(file, replace(given, scratch=given.scratch / "again"), read)
+    assert strengths == wanted
+    assert made.path.read_bytes() == asked.path.read_bytes()

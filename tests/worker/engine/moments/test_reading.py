@@ -8,12 +8,15 @@ import pytest
 
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
+from worker.engine.extent import Extent
 from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.moments import reading
 from worker.engine.moments.moments import Moments
 from worker.engine.moments.products import Product
 from worker.engine.moments.reading import LEAST_ROWS, cross_moments, input_moments
+
+WEIGHTS = {"w": normal(5, 4), "v": normal(4, 3)}
 
 
 def _products(model: ModelFile) -> list[Product]:
@@ -118,3 +121,27 @@ def test_cross_moments_fit_what_one_model_reads_to_what_another_gives(
     expected = (x * scale) @ weight
     np.testing.assert_allclose(moments.total, expected.sum(axis=0), rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(moments.squares, np.square(expected).sum(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2], ids=["one pass over the data", "two"])
+def test_a_reader_out_of_time_makes_one_call_and_is_repeated_by_what_it_read(
+    groups: int, saved: Callable[..., ModelFile], context: SamplesContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if groups > 1:
+        monkeypatch.setattr(reading, "GROUP_ELEMENTS", 1)
+    model = prepared("network (float[N,5] x) => (float[N,3] y) { h = Gemm(x, w) y = Gemm(h, v) }", **WEIGHTS)
+    file, given, extent = saved(model), context(model, x=normal(16, 5)), Extent(seconds=0.0)
+    short = [one for _, one in input_moments(file, _products(file), given, 16, True, extent)]
+    assert extent.samples == 1
+    assert given.haste.cut_short
+    again = [one for _, one in input_moments(file, _products(file), given, 16, True, Extent(1))]
+    for left, right in zip(short, again, strict=True):
+        assert left.count == right.count == 1
+        np.testing.assert_array_equal(left.products, right.products)
+
+
+def test_a_reader_with_time_reads_all(saved: Callable[..., ModelFile], context: SamplesContext) -> None:
+    model = prepared("network (float[N,5] x) => (float[N,3] y) { h = Gemm(x, w) y = Gemm(h, v) }", **WEIGHTS)
+    file, given, extent = saved(model), context(model, x=normal(16, 5)), Extent(seconds=600.0)
+    assert [one.count for _, one in input_moments(file, _products(file), given, 16, True, extent)] == [16, 16]
+    assert (extent.samples, given.haste.cut_short) == (16, False)
