@@ -2,16 +2,21 @@
 
 import base64
 from collections.abc import Sequence
+from itertools import accumulate, takewhile
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from fastapi import Query
 from pydantic import BaseModel, Field
-from sqlalchemy import Select
+from sqlalchemy import Select, func, literal
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import InvalidCursor
 
-Limit = Annotated[int, Query(ge=1, le=200, description="Items a page, at most.")]
+# A page is built and written by the event loop, which all other requests wait for meanwhile.
+MAX_PAGE_BYTES = 4 << 20
+
+Limit = Annotated[int, Query(ge=1, le=200, description="Items a page, at most; fewer where they are large.")]
 Cursor = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")]
 
 
@@ -50,6 +55,29 @@ def page_of(statement: Select[Any], id_column: Any, limit: int, cursor: str | No
     if cursor is not None:
         statement = statement.where(id_column < decode_cursor(cursor))
     return statement.order_by(id_column.desc()).limit(limit + 1)
+
+
+async def short_page_of(
+    session: AsyncSession,
+    statement: Select[Any],
+    id_column: Any,
+    limit: int,
+    cursor: str | None,
+    *large: Any,
+) -> tuple[Select[Any], str | None]:
+    """The statement that fetches a page, and the cursor of the next: for rows of which columns may be `large`.
+
+    A page ends early with the row that brings those past MAX_PAGE_BYTES. Their sizes are asked first, and are told by
+    rows without reading the columns, which the migrations have stored uncompressed for it.
+    """
+    size = sum((func.coalesce(func.pg_column_size(column), 0) for column in large), start=literal(0))
+    sizes = statement.with_only_columns(id_column.label("id"), size.label("size"))
+    rows = (await session.execute(page_of(sizes, id_column, limit, cursor))).all()
+    before = accumulate((row.size for row in rows), initial=0)
+    fitting = sum(1 for _ in takewhile(lambda size: size < MAX_PAGE_BYTES, before))
+    page, next_cursor = cut(rows, min(limit, fitting))
+    ids = [row.id for row in page]
+    return statement.where(id_column.in_(ids)).order_by(id_column.desc()), next_cursor
 
 
 def cut(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], str | None]:

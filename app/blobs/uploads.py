@@ -26,7 +26,7 @@ from app.jobs.states import JobKind, JobState
 from app.jobs.submission import queue_inspection
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
-from app.paging import cut, page_of
+from app.paging import short_page_of
 from app.storage import Storage
 
 Row = TypeVar("Row", ModelRow, DatasetRow)
@@ -199,9 +199,9 @@ async def list_page(
         statement = statement.where(kind.table.status == status)
     if name is not None:
         statement = statement.where(kind.table.name == name)
-    rows = (await session.execute(page_of(statement, kind.table.id, limit, cursor))).scalars().all()
-    page, next_cursor = cut(rows, limit)
-    return list(page), next_cursor
+    large = kind.table.inspection, kind.table.problem
+    page, next_cursor = await short_page_of(session, statement, kind.table.id, limit, cursor, *large)
+    return list((await session.execute(page)).scalars()), next_cursor
 
 
 async def delete(session: AsyncSession, kind: UploadKind[Row], caller: Caller, row_id: UUID) -> None:

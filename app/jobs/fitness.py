@@ -8,6 +8,7 @@ from app.datasets.inspection import ArraySpec, DatasetInspection
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, NotTrainable, Unprocessable
 from app.jobs.metric_choice import choose_metric
+from app.jobs.naming import named
 from app.jobs.search_fitness import check_floor, judging_arrays, settle_search
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
@@ -137,7 +138,7 @@ def _check_passes(
         if "trainable_model" in needs and known and not facts.trainable:
             raise NotTrainable(
                 f"The pass `{entry.name}` trains, and these operators cannot be trained: "
-                f"{', '.join(facts.training_blockers)}.",
+                f"{named(facts.training_blockers)}.",
                 remedy="Leave out the passes that train.",
             )
 
@@ -204,7 +205,7 @@ def _check_strangers(role: str, arrays: list[ArraySpec], facts: ModelInspection,
     # Without a named label array, one array too many can only be the labels; more than one cannot be told apart.
     if strangers and (labels is not None or len(strangers) > 1):
         raise DataMismatch(
-            f"No input of the model bears the name of these arrays of the {role} dataset: {', '.join(strangers)}. "
+            f"No input of the model bears the name of these arrays of the {role} dataset: {named(strangers)}. "
             f"The inputs are {_names(facts.inputs)}.",
             remedy="Rename the arrays, leave them out, or name the labels in `metric.labels`; those that a pass learns "
             "from in its `labels`.",
@@ -239,4 +240,4 @@ def _fits(given: list[int], wanted: list[int | str | None] | None) -> bool:
 
 
 def _names(specs: list[ArraySpec] | list[TensorSpec]) -> str:
-    return ", ".join(f"`{spec.name}`" for spec in specs)
+    return named([spec.name for spec in specs])

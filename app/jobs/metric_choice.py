@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from app.datasets.inspection import ArraySpec
 from app.errors import DataRequired, MetricMismatch
+from app.jobs.naming import named
 from app.models.inspection import ModelInspection, TensorSpec
 from app.recipes.request import LABEL_FREE, Metric
 
@@ -26,7 +27,7 @@ def choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[Ar
     output = chosen.output or facts.outputs[0].name
     if output not in outputs:
         raise MetricMismatch(
-            f"`metric.output` is `{output}`; the model's outputs are {_names(outputs)}.",
+            f"`metric.output` is `{output}`; the model's outputs are {named(list(outputs))}.",
             remedy="Name one of them, or leave it out for the first.",
         )
     if chosen.name in LABEL_FREE:
@@ -56,7 +57,7 @@ def _find_labels(metric: Metric, labels: dict[str, ArraySpec], has_data: bool) -
     if metric.labels is None and len(labels) == 1:
         return next(iter(labels))
     if metric.labels is None or metric.labels not in labels:
-        there_are = f"besides the model's inputs it has {_names(labels) or 'none'}"
+        there_are = f"besides the model's inputs it has {named(list(labels)) or 'none'}"
         raise MetricMismatch(
             f"The evaluation dataset has no array `{metric.labels}`; {there_are}."
             if metric.labels
@@ -120,7 +121,3 @@ def _size(axes: Axes) -> int | None:
     """Elements; None where an axis is not fixed."""
     fixed = [axis for axis in axes if isinstance(axis, int)]
     return math.prod(fixed) if len(fixed) == len(axes) else None
-
-
-def _names(names: Sequence[str] | dict[str, ArraySpec] | dict[str, TensorSpec]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

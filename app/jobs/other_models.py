@@ -6,6 +6,7 @@ from uuid import UUID
 from app.datasets.inspection import DatasetInspection
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, NotTrainable, Unprocessable
+from app.jobs.naming import named
 from app.models.inspection import ModelInspection
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
@@ -39,14 +40,14 @@ def check_other_models(
 def _check_student(student: ModelInspection, model: ModelInspection) -> None:
     if not student.trainable:
         raise NotTrainable(
-            f"The student has operators that cannot be trained: {', '.join(student.training_blockers)}.",
+            f"The student has operators that cannot be trained: {named(student.training_blockers)}.",
             remedy="Name another student.",
         )
     for what, own, wanted in (("inputs", student.inputs, model.inputs), ("outputs", student.outputs, model.outputs)):
         names, expected = [spec.name for spec in own], [spec.name for spec in wanted]
         if sorted(names) != sorted(expected):
             raise StudentMismatch(
-                f"The student's {what} are {', '.join(names)}; the model's are {', '.join(expected)}. What is "
+                f"The student's {what} are {named(names)}; the model's are {named(expected)}. What is "
                 "delivered is compared with the model, call by call.",
                 remedy="Export the student with the model's names of inputs and outputs.",
             )

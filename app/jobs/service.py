@@ -14,7 +14,7 @@ from app.jobs.routing import TRAINING
 from app.jobs.schemas import Job, JobEvent
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import WAITING, JobEventRow, JobRow, ReportRow
-from app.paging import cut, page_of
+from app.paging import short_page_of
 
 
 def _jobs() -> Select[Any]:
@@ -99,9 +99,9 @@ async def list_jobs(
         statement = statement.where(JobRow.state == state)
     if model_id is not None:
         statement = statement.where(JobRow.model_id == model_id)
-    rows = (await session.execute(page_of(statement, JobRow.id, limit, cursor))).all()
-    page, next_cursor = cut(rows, limit)
-    return [Job.model_validate(row._asdict()) for row in page], next_cursor
+    large = JobRow.request, JobRow.error, JobRow.verdict, JobRow.summary
+    page, next_cursor = await short_page_of(session, statement, JobRow.id, limit, cursor, *large)
+    return [Job.model_validate(row._asdict()) for row in await session.execute(page)], next_cursor
 
 
 async def get_report(session: AsyncSession, workspace_id: UUID, job_id: UUID) -> dict[str, Any]:

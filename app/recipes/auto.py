@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.recipes.base import Name
 from app.recipes.catalogue import CATALOGUE, Recipe
 
 Auto = Annotated[
@@ -38,7 +39,7 @@ class Search(BaseModel):
         default=None,
         description="Whether candidates may be trained. By default where there is training data and the model can be.",
     )
-    passes: list[str] | None = Field(
+    passes: list[Name] | None = Field(
         default=None,
         min_length=1,
         max_length=64,

@@ -1,12 +1,16 @@
 """What every pass configuration shares."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Need = Literal["calibration_data", "training_data", "labels", "trainable_model", "float32_weights"]
+Name = Annotated[str, Field(min_length=1, max_length=512)]
+"""Of an input, an output or another tensor, or of an array; also of an operator."""
+NodeName = Annotated[str, Field(max_length=4096)]
+"""Exporters put together the names of all modules around a node; or give it none."""
 
 
 def exactly_one(names: Sequence[str]) -> Callable[[dict[str, Any]], None]:

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.base import Need, PassConfig
+from app.recipes.base import Need, NodeName, PassConfig
 from app.recipes.training import TeachingOptions
 
 Rank = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -18,7 +18,7 @@ class GivenFactors(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    node: str = Field(min_length=1, max_length=4096, description="Name of the node.")
+    node: NodeName = Field(min_length=1, description="Name of the node.")
     form: Literal["matrix", "channels", "spatial", "tucker"] = Field(
         description="`matrix` K to r to N, of MatMul and Gemm; of a convolution `channels` k x k to r channels, then 1 "
         "x 1; `spatial` k x 1, then 1 x k; `tucker` 1 x 1, k x k, 1 x 1."
@@ -89,7 +89,7 @@ class FactorizeLowRank(PassConfig):
         max_length=10_000,
         description="These factors and no others, as a manifest records them; nothing is measured.",
     )
-    exclude: list[str] = Field(default=[], max_length=10_000, description="Names of nodes that stay as they are.")
+    exclude: list[NodeName] = Field(default=[], max_length=10_000, description="Names of nodes that stay as they are.")
     training: TeachingOptions | None = Field(
         default=None,
         description="Train the factored model, on the training data, to answer as the original does, and by labels "

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.recipes.base import PassConfig
+from app.recipes.base import NodeName, PassConfig
 
 
 class OptimizeGraph(PassConfig):
@@ -39,7 +39,9 @@ class ConvertFloat16(PassConfig):
 
     pass_: Literal["convert_float16"] = Field(alias="pass", description="The pass.")
     keep_io_types: bool = Field(default=True, description="Leave the model's inputs and outputs in float32.")
-    keep_float32: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float32.")
+    keep_float32: list[NodeName] = Field(
+        default=[], max_length=10_000, description="Names of nodes to leave in float32."
+    )
     calibration_samples: int = Field(
         default=32, ge=1, le=100_000, description="So many samples are looked at for values beyond float16, at most."
     )

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from app.recipes.base import Need, PassConfig, exactly_one, refuse_unless_one
+from app.recipes.base import Need, NodeName, PassConfig, exactly_one, refuse_unless_one
 from app.recipes.training import TeachingOptions
 
 RULES = ("threshold", "percentile", "sparsity", "pattern")
@@ -53,7 +53,7 @@ class PruneUnstructured(PassConfig):
         min_length=1,
         description="Operator types whose weights are pruned.",
     )
-    exclude: list[str] = Field(
+    exclude: list[NodeName] = Field(
         default=[], max_length=10_000, description="Names of nodes whose weights stay as they are."
     )
 

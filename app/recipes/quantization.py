@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.base import PassConfig
+from app.recipes.base import Name, NodeName, PassConfig
 
 WeightBits = Literal[8, 4, 2, "ternary", "binary"]
 
@@ -42,12 +42,12 @@ class StaticOptions(BaseModel):
         "conversions included; `kernels` takes every node that has an int8 kernel; `given` takes all of those "
         "but `in_float`.",
     )
-    in_float: list[str] = Field(
+    in_float: list[NodeName] = Field(
         default=[],
         max_length=10_000,
         description="With `given`: nodes that were placed in float, as a manifest records them.",
     )
-    given_back: list[str] = Field(
+    given_back: list[NodeName] = Field(
         default=[],
         max_length=10_000,
         description="Nodes given back to float after rounding, for what they lost, as a manifest records them.",
@@ -98,7 +98,7 @@ class StaticOptions(BaseModel):
         "in the middle: at 10 dB a tenth of the power is noise. Where all outputs are whole numbers, what changed "
         "is the noise.",
     )
-    operators: list[str] | None = Field(
+    operators: list[Name] | None = Field(
         default=None,
         max_length=200,
         description="Operator types to quantize; by default those with a fast INT8 kernel.",
@@ -108,7 +108,7 @@ class StaticOptions(BaseModel):
         description="What is delivered where nothing runs in int8: the graph made ready for it, with constants and "
         "BatchNorm folded, the original, or whichever measures faster.",
     )
-    exclude: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
+    exclude: list[NodeName] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
 
 
 class QuantizeStatic(StaticOptions, PassConfig):
@@ -142,7 +142,7 @@ class QuantizeDynamic(PassConfig):
         description="Which nodes run in int8: `measured` leaves in float what is slower in int8 on this machine; "
         "`kernels` takes every node that has such a kernel; `given` takes all of those but `in_float`.",
     )
-    in_float: list[str] = Field(
+    in_float: list[NodeName] = Field(
         default=[],
         max_length=10_000,
         description="With `given`: nodes that were placed in float, as a manifest records them.",
@@ -152,7 +152,7 @@ class QuantizeDynamic(PassConfig):
         description="What is delivered where nothing runs in int8: the graph made ready for it, with constants and "
         "BatchNorm folded, the original, or whichever measures faster.",
     )
-    exclude: list[str] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
+    exclude: list[NodeName] = Field(default=[], max_length=10_000, description="Names of nodes to leave in float.")
 
 
 class QuantizeWeights(PassConfig):
@@ -173,13 +173,13 @@ class QuantizeWeights(PassConfig):
         "products read the bits as they lie, faster for one row or a few; `auto` measures both here and keeps the "
         "faster.",
     )
-    keep_stored: list[str] = Field(
+    keep_stored: list[NodeName] = Field(
         default=[],
         max_length=10_000,
         description="With `matmul_nbits`: names of nodes whose weights are stored all the same.",
     )
     minimum_elements: int = Field(default=1024, ge=1, description="Tensors with fewer elements stay in float32.")
-    exclude: list[str] = Field(
+    exclude: list[NodeName] = Field(
         default=[], max_length=10_000, description="Names of nodes whose weights stay in float32."
     )
 

@@ -6,10 +6,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from app.recipes.auto import Auto, ObjectiveWeights, Search
-from app.recipes.base import exactly_one, refuse_unless_one
+from app.recipes.base import Name, exactly_one, refuse_unless_one
 from app.recipes.catalogue import CATALOGUE, AnyPass, Recipe
 
-Name = Annotated[str, Field(min_length=1, max_length=512)]
 MetricName = Literal["top1", "top5", "f1", "accuracy", "mse", "mae", "agreement", "cosine", "sqnr_db"]
 LABEL_FREE: frozenset[str] = frozenset({"agreement", "cosine", "sqnr_db"})
 BOUNDS = ("max_drop", "floor")

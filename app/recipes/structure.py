@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.base import Need, PassConfig, exactly_one, refuse_unless_one
+from app.recipes.base import Need, NodeName, PassConfig, exactly_one, refuse_unless_one
 from app.recipes.training import TeachingOptions
 
 RULES = ("ratio", "target", "blocks", "given")
@@ -35,9 +35,7 @@ class GivenUnits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    group: str = Field(
-        min_length=1, max_length=4096, description="Name of the group: that of the first node that makes its units."
-    )
+    group: NodeName = Field(min_length=1, description="Name of the group: that of the first node that makes its units.")
     units: list[Unit] = Field(min_length=1, max_length=1_000_000, description="Their numbers, from 0.")
 
 
@@ -46,7 +44,7 @@ class GivenBlock(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    block: str = Field(min_length=1, max_length=4096, description="Name of the block: that of the node that adds it.")
+    block: NodeName = Field(min_length=1, description="Name of the block: that of the node that adds it.")
 
 
 class PruneStructured(PassConfig):
@@ -116,7 +114,7 @@ class PruneStructured(PassConfig):
     calibration_samples: int = Field(
         default=256, ge=1, le=100_000, description="At most this many samples of the calibration data are read."
     )
-    exclude: list[str] = Field(
+    exclude: list[NodeName] = Field(
         default=[],
         max_length=10_000,
         description="Names of nodes that stay, with their units and all that are tied to those.",

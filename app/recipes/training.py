@@ -1,14 +1,13 @@
 """What the passes that train may be asked for."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.recipes.base import Need, PassConfig
+from app.recipes.base import Name, Need, PassConfig
 
-Name = Annotated[str, Field(min_length=1, max_length=512)]
 LEARNING_RATES = {"adamw": 1e-3, "sgd": 1e-2}
 WEIGHT_DECAYS = {"adamw": 1e-2, "sgd": 1e-4}
 

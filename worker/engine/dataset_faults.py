@@ -39,6 +39,14 @@ class OversizedDataset(UserFault):
     code, title = "dataset_too_large", "The dataset unpacks to more than is accepted"
 
 
+class OverlongName(UserFault):
+    code, title = "dataset_name_too_long", "The name of an array is too long"
+
+
+class TooManyArrays(UserFault):
+    code, title = "dataset_too_many_arrays", "The dataset holds more arrays than are kept account of"
+
+
 class NoArrays(UserFault):
     code, title = "dataset_empty", "The dataset holds no arrays"
 

@@ -35,6 +35,14 @@ class NothingComputed(UserFault):
     code, title = "model_nothing_computed", "The model has no operators"
 
 
+class OverlongName(UserFault):
+    code, title = "model_name_too_long", "A name of the model's inputs or outputs is too long"
+
+
+class TooManyNames(UserFault):
+    code, title = "model_too_many_names", "The model has more inputs, outputs and operators than are kept account of"
+
+
 class ExcessiveNesting(UserFault):
     code, title = "model_nested_too_deep", "The model's subgraphs or functions are nested too deep"
 

@@ -4,9 +4,9 @@ The runner has opened an untrusted model, so the supervisor reads both ways back
 every message goes through these shapes.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.datasets.inspection import DatasetInspection
 from app.errors import Fault
@@ -14,6 +14,7 @@ from app.jobs.report import Attempt, Report, Summary, TrainedEpoch, Verdict
 from app.jobs.states import JobKind
 from app.models.inspection import ModelInspection
 from app.recipes.request import OptimizeRequest
+from worker.engine.inspection import bounds
 
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
@@ -108,6 +109,16 @@ class OutputFile(Strict):
     media_type: MediaType
 
 
+Inspection = TypeVar("Inspection", ModelInspection, DatasetInspection)
+
+
+def _bounded(inspection: Inspection) -> Inspection:
+    """Raises ValueError: an honest runner refuses a file that so much could be said of."""
+    if bounds.size_of(inspection) > bounds.MAX_INSPECTION_BYTES:
+        raise ValueError("the inspection says more than one may")
+    return inspection
+
+
 class RunnerResult(Strict):
     """`result.json`."""
 
@@ -117,8 +128,8 @@ class RunnerResult(Strict):
     peak_memory_bytes: int | None = Field(
         default=None, ge=0, lt=2**63, description="Peak resident memory of the largest process of the runner."
     )
-    model: ModelInspection | None = None
-    dataset: DatasetInspection | None = None
+    model: Annotated[ModelInspection, AfterValidator(_bounded)] | None = None
+    dataset: Annotated[DatasetInspection, AfterValidator(_bounded)] | None = None
     artifacts: list[OutputFile] = Field(default_factory=list, max_length=64)
     report: Report | None = None
     verdict: Verdict | None = None

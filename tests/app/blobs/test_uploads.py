@@ -11,7 +11,7 @@ import pytest
 import redis
 from fastapi import FastAPI
 from pydantic import SecretStr
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app.blobs.collection import collect_garbage
 from app.blobs.tables import BlobRow
@@ -20,9 +20,10 @@ from app.database import Database
 from app.errors import Unavailable
 from app.jobs.subjects import SUBJECT
 from app.jobs.tables import JobDatasetRow, JobRow
+from app.paging import MAX_PAGE_BYTES
 from app.queue import Queue
 from app.storage import Storage
-from tests.app.uploads import FACTS, OCTETS, end_jobs, settle, upload
+from tests.app.uploads import FACTS, OCTETS, TABLES, end_jobs, settle, upload
 
 Headers = dict[str, str]
 
@@ -185,6 +186,21 @@ async def test_a_list_is_paged_and_filtered(
     assert [entry["id"] for entry in ready] == [shown[0]["id"]]
     named = (await client.get(f"/v1/{kind}?name=n0", headers=writer)).json()["items"]
     assert [entry["id"] for entry in named] == [shown[3]["id"], shown[1]["id"]]
+
+
+async def test_a_page_ends_early_where_inspections_said_much(
+    client: httpx.AsyncClient, writer: Headers, database: Database, kind: str
+) -> None:
+    shown = [await upload(client, writer, kind, content=bytes([i])) for i in range(1, 4)]
+    table = TABLES[kind]
+    # Past half of what a page holds, so that two fill it; of one letter, which would shrink to nothing if compressed.
+    long = FACTS[kind] | {"producer": "x" * (MAX_PAGE_BYTES // 2 + 1)}
+    with database.session_scope() as session:
+        session.execute(update(table).values(status="ready", inspection=long))
+    first = (await client.get(f"/v1/{kind}", headers=writer)).json()
+    second = (await client.get(f"/v1/{kind}?cursor={first['next_cursor']}", headers=writer)).json()
+    assert [entry["id"] for entry in first["items"]] == [shown[2]["id"], shown[1]["id"]]
+    assert ([entry["id"] for entry in second["items"]], second["next_cursor"]) == ([shown[0]["id"]], None)
 
 
 @pytest.mark.parametrize("query", ["status=done", "limit=0", "limit=201", "cursor=!!", "nmae=x"])

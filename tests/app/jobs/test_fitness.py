@@ -68,7 +68,7 @@ REFUSALS = [
     Refusal(
         "two-arrays-no-input-bears",
         DataMismatch,
-        "other, another",
+        "`other`, `another`",
         arrays={"calibration": [IMAGES, LABELS | {"name": "other"}, LABELS | {"name": "another"}]},
     ),
     Refusal(
@@ -179,7 +179,7 @@ REFUSALS = [
         recipe=[{"pass": "distill", "gamma": 0.5}],
         arrays=UNLABELLED,
     ),
-    Refusal("control-flow", NotTrainable, "If, Loop", recipe=DISTILL, arrays=TRAINING, model=NOT_TRAINABLE),
+    Refusal("control-flow", NotTrainable, "`If`, `Loop`", recipe=DISTILL, arrays=TRAINING, model=NOT_TRAINABLE),
     Refusal(
         "pruning-with-training-of-control-flow",
         NotTrainable,
@@ -397,3 +397,11 @@ def test_every_default_is_filled_in(settings: Settings) -> None:
     dumped = request.model_dump(mode="json", by_alias=True)["recipe"][0]
     assert dumped["pass"] == "quantize_static"
     assert dumped["per_channel"] == "auto" and dumped["calibration_samples"] == 256
+
+
+def test_of_many_names_the_first_are_told_and_the_number_of_the_rest(settings: Settings) -> None:
+    many = [IMAGES | {"name": f"array_{one}"} for one in range(1000)]
+    with pytest.raises(DataMismatch) as refused:
+        check(settings, {"recipe": GRAPH}, {"calibration": many})
+    assert "`array_19` and 980 more" in refused.value.detail
+    assert "array_20`" not in refused.value.detail

@@ -19,6 +19,7 @@ from app.jobs.lease import Progress
 from app.jobs.service import TRIED
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobRow, ReportRow
+from app.paging import MAX_PAGE_BYTES
 from tests.app.jobs.factories import add_job, add_model, read_job, submit
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +50,7 @@ async def test_a_submitted_job_is_queued_with_every_default_filled_in(
         ({"metric": {"name": "top1"}}, "data_required"),
         ({"budget_seconds": 10_000_000}, "budget_too_large"),
         ({"recipe": [{"pass": "quantize_dynamic", "exclude": ["a\0b"]}]}, "validation_failed"),
+        ({"recipe": [{"pass": "quantize_dynamic", "exclude": ["n" * 4097]}]}, "validation_failed"),
     ],
     ids=[
         "no-pass",
@@ -60,6 +62,7 @@ async def test_a_submitted_job_is_queued_with_every_default_filled_in(
         "no-labels",
         "budget",
         "nul",
+        "overlong-name",
     ],
 )
 async def test_an_impossible_request_is_refused_with_its_code(
@@ -229,6 +232,18 @@ async def test_lists_are_paged_newest_first_and_filtered(
         assert len(page["items"]) == count
     refused = await client.get("/v1/jobs", params={"cursor": "no cursor"}, headers=writer)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_cursor")
+
+
+async def test_a_page_ends_early_where_requests_said_much(
+    client: httpx.AsyncClient, database: Database, writer: Headers
+) -> None:
+    # Past half of what a page holds, so that two fill it; of one letter, which would shrink to nothing if compressed.
+    request = {"recipe": [{"pass": "quantize_dynamic", "exclude": ["x" * (MAX_PAGE_BYTES // 2 + 1)]}]}
+    ids = [str(add_job(database, request=request)) for _ in range(3)]
+    first = (await client.get("/v1/jobs", headers=writer)).json()
+    second = (await client.get(f"/v1/jobs?cursor={first['next_cursor']}", headers=writer)).json()
+    assert [job["id"] for job in first["items"]] == [ids[2], ids[1]]
+    assert ([job["id"] for job in second["items"]], second["next_cursor"]) == ([ids[0]], None)
 
 
 async def test_inspections_are_listed_only_when_asked_for(

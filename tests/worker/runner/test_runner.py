@@ -19,6 +19,7 @@ from tests.worker.runner.hostile.archives import Mode, pack, plain
 from tests.worker.runner.hostile.case import NPZ, OCTETS, TAR
 from tests.worker.runner.jobs import INPUT, prepare, run_child, run_here, start
 from tests.worker.runner.optimizing import prepare_job
+from worker.engine.inspection.bounds import MAX_INSPECTION_BYTES
 from worker.runner import inspect_dataset
 from worker.runner.__main__ import run_job, write_result
 from worker.runner.contract import MAX_RESULT_BYTES, RESULT_FILE, Event, RunnerResult
@@ -250,6 +251,20 @@ def test_a_result_too_long_to_be_read_back_is_replaced(tmp_path: Path) -> None:
     written = RunnerResult.model_validate_json((tmp_path / RESULT_FILE).read_bytes())
     assert written.fault is not None
     assert written.fault.code == "result_too_large"
+
+
+@pytest.mark.parametrize(("letters", "taken"), [(1000, True), (MAX_INSPECTION_BYTES, False)])
+def test_an_inspection_that_no_honest_runner_leaves_is_not_taken(letters: int, taken: bool, tmp_path: Path) -> None:
+    _convnet(tmp_path)
+    result = run_here(JobKind.INSPECT_MODEL, tmp_path, OCTETS)
+    assert result.model is not None
+    result.model.operators = {"x" * letters: 1}
+    text = result.model_dump_json()
+    if taken:
+        assert RunnerResult.model_validate_json(text) == result
+    else:
+        with pytest.raises(ValueError, match="more than one may"):
+            RunnerResult.model_validate_json(text)
 
 
 IMPORTED = "import sys; import worker.runner.__main__; print([name for name in sys.modules if name in {heavy!r}])"

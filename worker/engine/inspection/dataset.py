@@ -5,7 +5,15 @@ from pathlib import Path
 
 from app.datasets.inspection import ArraySpec, DatasetInspection
 from worker.engine import arrays, npz, safetensors_file
-from worker.engine.dataset_faults import NoArrays, NoSamples, ScalarArray, UnequalLengths
+from worker.engine.dataset_faults import (
+    NoArrays,
+    NoSamples,
+    OverlongName,
+    ScalarArray,
+    TooManyArrays,
+    UnequalLengths,
+)
+from worker.engine.inspection import bounds
 
 FIRST_AXIS = "The first axis of every array counts samples, and all arrays hold the same number of them."
 
@@ -43,7 +51,16 @@ def _inspection(specs: list[ArraySpec]) -> DatasetInspection:
         raise UnequalLengths(f"Samples differ: {shown}.", FIRST_AXIS)
     if specs[0].shape[0] == 0:
         raise NoSamples("The arrays have a first axis of length 0.", FIRST_AXIS)
-    return DatasetInspection(arrays=specs, sample_count=specs[0].shape[0])
+    bounds.check_names((spec.name for spec in specs), "an array", OverlongName)
+    inspection = DatasetInspection(arrays=specs, sample_count=specs[0].shape[0])
+    size_bytes = bounds.size_of(inspection)
+    if size_bytes > bounds.MAX_INSPECTION_BYTES:
+        raise TooManyArrays(
+            f"Names and shapes of the {len(specs):,} arrays take {size_bytes:,} bytes; "
+            f"{bounds.MAX_INSPECTION_BYTES:,} is the most accepted.",
+            "Give one array per model input or label, its first axis counting samples.",
+        )
+    return inspection
 
 
 def _verify(path: Path, members: list[npz.Member], progress: Callable[[float], None]) -> None:

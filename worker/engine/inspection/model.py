@@ -7,6 +7,7 @@ from onnx import ModelProto
 
 from app.models.inspection import ModelInspection, TensorSpec
 from worker.engine.inspection import (
+    bounds,
     macs,
     operators,
     reading,
@@ -16,7 +17,7 @@ from worker.engine.inspection import (
     tensors,
     walk,
 )
-from worker.engine.model_faults import CorruptModel, UnloadableModel
+from worker.engine.model_faults import CorruptModel, OverlongName, TooManyNames, UnloadableModel
 from worker.engine.trainable import claims
 
 MAX_PRODUCER_CHARACTERS = 200
@@ -34,7 +35,7 @@ def inspect(path: Path) -> ModelInspection:
         tensors.check_tensors(model, path.parent)
         operators.check_functions(model)
         outputs = _load(path, model)
-        return _facts(model, outputs)
+        return _bounded(_facts(model, outputs))
     except UnicodeDecodeError as error:
         raise CorruptModel(f"A text attribute of the model is not UTF-8: {error}.", reading.COPY_AGAIN) from error
 
@@ -70,6 +71,22 @@ def _facts(model: ModelProto, outputs: list[TensorSpec]) -> ModelInspection:
         trainable=not blockers,
         training_blockers=blockers,
     )
+
+
+def _bounded(found: ModelInspection) -> ModelInspection:
+    """Raises OverlongName, TooManyNames."""
+    for what, described in (("an input", found.inputs), ("an output", found.outputs)):
+        bounds.check_names((spec.name for spec in described), what, OverlongName)
+        axes = (axis for spec in described for axis in spec.shape or () if isinstance(axis, str))
+        bounds.check_names(axes, f"an axis of {what}", OverlongName)
+    size_bytes = bounds.size_of(found)
+    if size_bytes > bounds.MAX_INSPECTION_BYTES:
+        raise TooManyNames(
+            f"The {len(found.inputs):,} inputs, {len(found.outputs):,} outputs and {len(found.operators):,} kinds of "
+            f"operators take {size_bytes:,} bytes to name; {bounds.MAX_INSPECTION_BYTES:,} is the most accepted.",
+            "Export fewer inputs and outputs, or give them, and the functions of the model, shorter names.",
+        )
+    return found
 
 
 def _mac_count(model: ModelProto, counts: dict[str, int]) -> int | None:

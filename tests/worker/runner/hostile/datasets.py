@@ -133,6 +133,12 @@ def _many_arrays(path: Path) -> None:
     safetensors(entries, bytes(4 * count))(path)
 
 
+def _said_at_length(path: Path) -> None:
+    """Names that each may be, and that together say more than an inspection may: 4,000 of 400 characters."""
+    entries = {f"{one:0400}": tensor("F32", [1], 4 * one, 4 * one + 4) for one in range(4_000)}
+    safetensors(entries, bytes(4 * 4_000))(path)
+
+
 def _case(name: str, code: str, write: Callable[[Path], object], names: str = "") -> Hostile:
     return Hostile(f"npz-{name}", code, write, NPZ, names)
 
@@ -178,6 +184,7 @@ NPZ_FILES = [
     _case("dates", "dataset_unsupported_dtype", npz(x=np.zeros(4, "datetime64[s]"))),
     _case("format-3", "dataset_unsupported_dtype", archive(("x.npy", raw_header("{}", version=b"\x03\x00")))),
     _case("duplicate", "dataset_duplicate_array", _duplicate, names="x.npy"),
+    _case("overlong-name", "dataset_name_too_long", npz(**{"n" * 513: FLOATS}), names="513"),
     _case("twenty-thousand-members", "dataset_too_large", archive(*[(f"{one}.npy", X[1]) for one in range(20_000)])),
     _case("foreign-member", "dataset_not_array", archive(X, ("README.txt", b"hello")), names="README.txt"),
     _case("member-of-text", "dataset_not_array", archive(("x.npy", b"hello"))),
@@ -219,6 +226,7 @@ SAFETENSORS_FILES = [
         "header-past-the-end", "dataset_corrupt", lambda path: path.write_bytes(struct.pack("<Q", 99) + b"{}")
     ),
     _safetensors("header-of-100-mib", "dataset_corrupt", _large_header, names="104,857,600"),
+    _safetensors("said-at-length", "dataset_too_many_arrays", _said_at_length, names="4,000 arrays"),
     _safetensors("many-arrays", "dataset_corrupt", _many_arrays),
     _safetensors(
         "size-overflowing", "dataset_corrupt", safetensors({"x": tensor("F32", [1 << 62, 4], 0, 16)}, bytes(16))

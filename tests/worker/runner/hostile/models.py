@@ -76,6 +76,19 @@ def _first_weight(**fields: object) -> Callable[[], ModelProto]:
     return build
 
 
+def _overlong_axis() -> ModelProto:
+    floats = TensorProto.FLOAT
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    return networks.assemble(nodes, {"x": (floats, ["N" * 513])}, {"y": (floats, ["N" * 513])})
+
+
+def _said_at_length() -> ModelProto:
+    """Names that each may be, and that together say more than an inspection may: 3,000 of 400 characters."""
+    floats, names = TensorProto.FLOAT, [f"{one:0400}" for one in range(3_000)]
+    nodes = [helper.make_node("Relu", ["x"], [name]) for name in names]
+    return networks.assemble(nodes, {"x": (floats, ["N"])}, {name: (floats, ["N"]) for name in names})
+
+
 def _sparse_terabyte() -> ModelProto:
     model = networks.parse("g (float[N,4] x) => (float[N,4] y) { y = Add(x, w) }")
     values = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
@@ -218,6 +231,14 @@ GRAPHS = [
         _model(lambda: networks.parse("g (float[N] x) => (float[N] y) { y = Add(x, ghost) }")),
         names="ghost",
     ),
+    Hostile(
+        "overlong-input",
+        "model_name_too_long",
+        _model(lambda: networks.parse(f"g (float[N] {'x' * 513}) => (float[N] y) {{ y = Relu({'x' * 513}) }}")),
+        names="513",
+    ),
+    Hostile("overlong-axis", "model_name_too_long", _model(_overlong_axis), names="an axis of an input"),
+    Hostile("said-at-length", "model_too_many_names", _model(_said_at_length), names="3,000 outputs"),
     Hostile("function-calls-itself", "model_nested_too_deep", _model(_functions(_function("F0", "b = local.F0(a)")))),
     Hostile("function-bomb", "model_expands_too_far", _model(_functions(_doubling(40)))),
 ]
