@@ -52,6 +52,7 @@ class ApiSettings(BaseSettings):
     event_streams: int = Field(
         default=100, ge=0, description="Event streams of one workspace in one process; beyond it they answer 429."
     )
+    open_uploads: int = Field(default=100, ge=0, description="The same for uploads that are under way.")
 
 
 class JobSettings(BaseSettings):

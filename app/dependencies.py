@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from app.access.dependencies import authenticate
 from app.access.service import Caller
+from app.blobs.open_uploads import OpenUploads
 from app.config import Settings
 from app.database import AsyncDatabase, WorkspaceDatabase
 from app.queue import Queue
@@ -41,8 +42,14 @@ async def _queue(request: Request) -> Queue:
     return queue
 
 
+async def _open_uploads(request: Request) -> OpenUploads:
+    open_uploads: OpenUploads = request.app.state.open_uploads
+    return open_uploads
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[WorkspaceDatabase, Depends(_database)]
 WholeDatabaseDep = Annotated[AsyncDatabase, Depends(_whole_database)]
 StorageDep = Annotated[Storage, Depends(_storage)]
 QueueDep = Annotated[Queue, Depends(_queue)]
+OpenUploadsDep = Annotated[OpenUploads, Depends(_open_uploads)]

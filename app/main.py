@@ -11,6 +11,7 @@ from app.access.rates import RateLimiter
 from app.access.routes import router as audit
 from app.answers import JsonLine
 from app.artifacts.routes import router as artifacts
+from app.blobs.open_uploads import OpenUploads
 from app.config import Settings, get_settings
 from app.database import AsyncDatabase
 from app.datasets.routes import router as datasets
@@ -48,7 +49,8 @@ def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
         app.state.queue = Queue(settings)
         app.state.authenticator = Authenticator(app.state.database, settings)
         app.state.rate_limiter = RateLimiter(settings)
-        app.state.open_streams = OpenStreams(settings.api)
+        app.state.open_streams = OpenStreams(settings.api.event_streams)
+        app.state.open_uploads = OpenUploads(settings.api.open_uploads)
         app.state.tracing = tracing_of(settings, "lathe-api")
         yield
         await to_thread.run_sync(app.state.tracing.close)

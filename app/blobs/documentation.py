@@ -3,6 +3,7 @@
 from typing import Any
 
 from app import links
+from app.blobs.open_uploads import TooManyUploads
 from app.blobs.receiving import DigestMismatch, EmptyUpload, IncompleteUpload
 from app.errors import LatheError, StorageFull, StorageQuotaExceeded, TooLarge, TooSlow, UnsupportedMediaType
 from app.headers import described
@@ -16,6 +17,7 @@ UPLOAD_ERRORS: tuple[type[LatheError], ...] = (
     DigestMismatch,
     StorageFull,
     StorageQuotaExceeded,
+    TooManyUploads,
 )
 
 

@@ -26,6 +26,8 @@ from app.storage import CHUNK_BYTES, Storage
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+# What comes slowly is handed on after so long: the many small pieces in which it comes take far more than their bytes.
+JOINING_SECONDS = 5.0
 DIGEST_FIELD = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):", re.IGNORECASE)  # Content-Digest, RFC 9530
 LEGACY_DIGEST_FIELD = re.compile(r"(?:^|,)\s*sha-256=([A-Za-z0-9+/=]+)", re.IGNORECASE)  # Digest, RFC 3230
 
@@ -82,18 +84,19 @@ class _Meter:
 
     async def _joined(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The server hands over some 64 KiB at a time; storage and the hash want megabytes."""
+        clock = asyncio.get_running_loop().time
         waiting: list[bytes] = []
-        waiting_bytes = 0
+        waiting_bytes, end = 0, clock() + JOINING_SECONDS
         async for piece in pieces:
             waiting.append(piece)
             waiting_bytes += len(piece)
             self.size_bytes += len(piece)
             if self.size_bytes > self._max_bytes:
                 raise too_large(self._max_bytes)
-            if waiting_bytes >= CHUNK_BYTES:
+            if waiting_bytes >= CHUNK_BYTES or clock() >= end:
                 self._storage.ensure_room(waiting_bytes)
                 yield b"".join(waiting)
-                waiting, waiting_bytes = [], 0
+                waiting, waiting_bytes, end = [], 0, clock() + JOINING_SECONDS
         if waiting_bytes:
             yield b"".join(waiting)
 

@@ -15,6 +15,7 @@ from app.access import audit
 from app.access.service import Caller
 from app.access.tables import Action
 from app.blobs import quota
+from app.blobs.open_uploads import OpenUploads
 from app.blobs.receiving import Received, content_length, receive
 from app.blobs.service import keep, replace, stored_copy
 from app.blobs.tables import BlobRow, storage_key
@@ -116,10 +117,11 @@ async def upload(
     database: WorkspaceDatabase,
     storage: Storage,
     settings: Settings,
+    open_uploads: OpenUploads,
 ) -> Accepted[Row]:
     """Store the body and queue its inspection. The same bytes again are the same upload, and repair its stored copy.
 
-    Raises UnsupportedMediaType, StorageQuotaExceeded, and what `receive` raises.
+    Raises UnsupportedMediaType, StorageQuotaExceeded, TooManyUploads, and what `receive` raises.
     """
     # Without a Content-Type it is a stream of octets (RFC 9110, 8.3).
     media_type = media_type_of(kind, request.headers.get("content-type", OCTET_STREAM))
@@ -128,7 +130,9 @@ async def upload(
         await quota.refuse_hopeless(session, caller.workspace_id, announced, settings.limits)
         known = announced is not None
         room = None if known else await quota.room_for_unknown(session, caller.workspace_id, settings.limits)
-    received = await receive(request, storage, caller.workspace_id, settings.api, room)
+    open_uploads.refuse_excess(caller.workspace_id)
+    with open_uploads.counted(caller.workspace_id):
+        received = await receive(request, storage, caller.workspace_id, settings.api, room)
     arrival = Arrival(received, name, media_type)
     return await accept(kind, arrival, caller=caller, database=database, storage=storage, settings=settings)
 

@@ -11,7 +11,7 @@ from app.blobs.documentation import UPLOAD_ERRORS, upload_body, upload_replies
 from app.blobs.uploads import NameFilter, StatusFilter, UploadName
 from app.datasets.schemas import Dataset, show
 from app.datasets.service import DATASETS
-from app.dependencies import DatabaseDep, QueueDep, SettingsDep, StorageDep
+from app.dependencies import DatabaseDep, OpenUploadsDep, QueueDep, SettingsDep, StorageDep
 from app.errors import InUse, InvalidCursor, NotFound
 from app.paging import Cursor, Limit, Page
 from app.problems import responses
@@ -40,6 +40,7 @@ async def upload_dataset(
     database: DatabaseDep,
     storage: StorageDep,
     settings: SettingsDep,
+    open_uploads: OpenUploadsDep,
     queue: QueueDep,
     background: BackgroundTasks,
     response: Response,
@@ -53,6 +54,7 @@ async def upload_dataset(
         database=database,
         storage=storage,
         settings=settings,
+        open_uploads=open_uploads,
     )
     if accepted.job is not None:
         background.add_task(queue.wake, accepted.job.id, accepted.job.queue, accepted.job.priority)

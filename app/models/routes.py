@@ -11,7 +11,7 @@ from app.blobs.content import RESPONSES as CONTENT_RESPONSES
 from app.blobs.content import Content, content_response
 from app.blobs.documentation import UPLOAD_ERRORS, upload_body, upload_replies
 from app.blobs.uploads import NameFilter, StatusFilter, UploadName
-from app.dependencies import DatabaseDep, QueueDep, SettingsDep, StorageDep
+from app.dependencies import DatabaseDep, OpenUploadsDep, QueueDep, SettingsDep, StorageDep
 from app.errors import InUse, InvalidCursor, NotFound, RangeNotSatisfiable
 from app.models.schemas import Model, show
 from app.models.service import MODELS, TAR
@@ -41,6 +41,7 @@ async def upload_model(
     database: DatabaseDep,
     storage: StorageDep,
     settings: SettingsDep,
+    open_uploads: OpenUploadsDep,
     queue: QueueDep,
     background: BackgroundTasks,
     response: Response,
@@ -54,6 +55,7 @@ async def upload_model(
         database=database,
         storage=storage,
         settings=settings,
+        open_uploads=open_uploads,
     )
     if accepted.job is not None:
         background.add_task(queue.wake, accepted.job.id, accepted.job.queue, accepted.job.priority)

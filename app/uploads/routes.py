@@ -10,7 +10,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Header, Path, Request, 
 from app.access.dependencies import Writer
 from app.blobs.documentation import UPLOAD_ERRORS
 from app.blobs.receiving import DigestMismatch
-from app.dependencies import DatabaseDep, QueueDep, SettingsDep, StorageDep
+from app.dependencies import DatabaseDep, OpenUploadsDep, QueueDep, SettingsDep, StorageDep
 from app.errors import LatheError, NotFound, UnsupportedMediaType
 from app.headers import described
 from app.problems import responses
@@ -50,9 +50,13 @@ APPENDING: tuple[type[LatheError], ...] = (
 
 
 async def _uploads(
-    caller: Writer, database: DatabaseDep, storage: StorageDep, settings: SettingsDep
+    caller: Writer,
+    database: DatabaseDep,
+    storage: StorageDep,
+    settings: SettingsDep,
+    open_uploads: OpenUploadsDep,
 ) -> ResumableUploads:
-    return ResumableUploads(caller, database, storage, settings)
+    return ResumableUploads(caller, database, storage, settings, open_uploads)
 
 
 UploadsDep = Annotated[ResumableUploads, Depends(_uploads)]

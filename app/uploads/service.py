@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 
 from app.access.service import Caller
 from app.blobs import quota, uploads
+from app.blobs.open_uploads import OpenUploads
 from app.blobs.receiving import body_of, content_length, refuse_empty, take_in, too_large
 from app.blobs.uploads import OCTET_STREAM, Arrival, UploadKind
 from app.config import Settings
@@ -70,6 +71,7 @@ class ResumableUploads:
     database: WorkspaceDatabase
     storage: Storage
     settings: Settings
+    open_uploads: OpenUploads
 
     async def create(self, size_bytes: int, metadata_text: str) -> ResumableUploadRow:
         """An upload of so many bytes, none of which have come.
@@ -113,8 +115,15 @@ class ResumableUploads:
 
         Whatever ends it early, what came before is kept, unless there is a checksum: then it is all or nothing. Raises
         OffsetConflict, UploadOverrun, TooManyParts, ChecksumMismatch, IncompleteUpload, TooSlow, UnsupportedMediaType,
-        StorageFull, StorageQuotaExceeded, NotFound, UploadExpired, Unavailable.
+        StorageFull, StorageQuotaExceeded, TooManyUploads, NotFound, UploadExpired, Unavailable.
         """
+        self.open_uploads.refuse_excess(self.caller.workspace_id)
+        with self.open_uploads.counted(self.caller.workspace_id):
+            return await self._append(row, request, offset_bytes, checksum)
+
+    async def _append(
+        self, row: ResumableUploadRow, request: Request, offset_bytes: int, checksum: Checksum | None
+    ) -> Appended:
         if offset_bytes != row.offset_bytes:
             raise _conflict(row, offset_bytes)
         announced_bytes = content_length(request) or 0

@@ -149,7 +149,7 @@ def received(connection: socket.socket) -> bytes:
 def test_clients_that_send_next_to_nothing_are_cut_off_and_cost_no_memory(
     start_api: Callable[..., LiveApi], writer: Headers, database: Database, length: str | None
 ) -> None:
-    api = start_api(**SLOW)
+    api = start_api(**SLOW, LATHE_API_OPEN_UPLOADS="0")
     with api.client() as client:
         client.post(
             "/v1/models?name=x", content=b"warm up", headers=writer | {"Content-Type": "application/octet-stream"}

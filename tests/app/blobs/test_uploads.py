@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
 from app.blobs.collection import collect_garbage
+from app.blobs.open_uploads import OpenUploads
 from app.blobs.tables import BlobRow
 from app.config import ApiSettings, Settings
 from app.database import Database
@@ -201,6 +203,23 @@ async def test_a_page_ends_early_where_inspections_said_much(
     second = (await client.get(f"/v1/{kind}?cursor={first['next_cursor']}", headers=writer)).json()
     assert [entry["id"] for entry in first["items"]] == [shown[2]["id"], shown[1]["id"]]
     assert ([entry["id"] for entry in second["items"]], second["next_cursor"]) == ([shown[0]["id"]], None)
+
+
+async def test_a_workspace_sends_no_more_uploads_at_once_than_it_may(
+    client: httpx.AsyncClient, app: FastAPI, writer: Headers, stranger: Headers, workspace_id: UUID, kind: str
+) -> None:
+    uploads: OpenUploads = app.state.open_uploads
+    with ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(uploads.counted(workspace_id))
+        refused = await client.post(f"/v1/{kind}?name=x", content=b"bytes", headers=writer | OCTETS)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_uploads")
+        assert refused.headers["Retry-After"] == "5"
+        assert "LATHE_API_OPEN_UPLOADS" in refused.json()["remedy"]
+        await upload(client, stranger, kind)
+    for _ in range(101):  # each makes room for the next when it is over, refused or not
+        await client.post(f"/v1/{kind}?name=x", content=b"", headers=writer | OCTETS)
+    await upload(client, writer, kind)
 
 
 @pytest.mark.parametrize("query", ["status=done", "limit=0", "limit=201", "cursor=!!", "nmae=x"])

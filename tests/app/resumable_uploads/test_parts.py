@@ -4,6 +4,9 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator
 
+import pytest
+
+from app.blobs import receiving
 from app.storage import Storage
 from app.uploads.parts import Body, joined
 from app.uploads.protocol import read_checksum
@@ -23,6 +26,20 @@ async def test_a_part_ends_when_its_time_is_over(storage: Storage) -> None:
         parts.append(await body.store_part(storage, start, 100, None))
     assert [(part.start_bytes, part.size_bytes) for part in parts] == [(0, 3), (3, 3), (6, 5)]
     assert b"".join([chunk async for chunk in joined(storage, parts)]) == b"".join(PIECES)
+
+
+async def test_what_comes_slowly_is_not_kept_in_the_pieces_in_which_it_comes(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "JOINING_SECONDS", 0.0)
+    chunks: list[bytes] = []
+
+    async def write(_: str, handed_on: AsyncIterator[bytes]) -> None:
+        chunks.extend([chunk async for chunk in handed_on])
+
+    monkeypatch.setattr(storage, "write", write)
+    await Body(arriving()).store_part(storage, 0, 100, None)
+    assert chunks == list(PIECES)
 
 
 async def test_a_body_with_a_checksum_is_one_part_however_long_it_takes(storage: Storage) -> None:

@@ -4,12 +4,15 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import func, select, update
 
 from app.access.tables import WorkspaceRow
@@ -186,6 +189,17 @@ async def test_of_many_writers_at_once_one_is_heard(client: httpx.AsyncClient, w
     answer = await patch(client, writer, address, 1000, CONTENT[1000:])
     shown = (await client.get(answer.headers["upload-result"], headers=writer)).json()
     assert shown["sha256"] == hashlib.sha256(heard + CONTENT[1000:]).hexdigest()
+
+
+async def test_bytes_beyond_as_many_uploads_as_may_be_under_way_are_refused(
+    client: httpx.AsyncClient, app: FastAPI, writer: Headers, workspace_id: UUID
+) -> None:
+    address = await begin(client, writer)
+    with ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(app.state.open_uploads.counted(workspace_id))
+        problem(await patch(client, writer, address, 0, CONTENT), 429, "too_many_uploads")
+    assert (await patch(client, writer, address, 0, CONTENT)).status_code == 204
 
 
 async def test_of_two_who_send_the_last_bytes_one_makes_the_upload_whole(
