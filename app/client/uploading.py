@@ -2,6 +2,7 @@
 
 import base64
 import os
+import time
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ STALLS = 6
 """Requests in a row of which no byte arrived, before the upload is given up."""
 SLOWEST_STORAGE_BYTES_PER_SECOND = 20e6
 """How fast the service puts an upload together at the end: until then the last answer is waited for."""
+BEING_FINISHED = "upload_being_finished"
 TUS = {"Tus-Resumable": "1.0.0"}
 # Other bytes arrived meanwhile, or these came too slowly or not as they were sent: how it stands is asked again.
 ASKED_AGAIN = frozenset({408, 409, 460})
@@ -93,19 +95,27 @@ class _Resumable:
             if self._result is not None or self._offset_bytes > start:
                 return
         end = min(start + REQUEST_BYTES, self._size_bytes)
-        answer = self._transport.once(
-            "PATCH",
-            self._address,
-            headers=TUS
-            | {
-                "Upload-Offset": str(start),
-                "Content-Type": "application/offset+octet-stream",
-                "Content-Length": str(end - start),
-            },
-            content=transfer.chunks(self._content, self._on_progress, start=start, end=end),
-            timeout_seconds=self._transport.timeout_seconds + self._seconds_behind(end),
-        )
-        self._note(answer)
+        headers = {
+            "Upload-Offset": str(start),
+            "Content-Type": "application/offset+octet-stream",
+            "Content-Length": str(end - start),
+        }
+        try:
+            answer = self._transport.once(
+                "PATCH",
+                self._address,
+                headers=TUS | headers,
+                content=transfer.chunks(self._content, self._on_progress, start=start, end=end),
+                timeout_seconds=self._transport.timeout_seconds + self._seconds_behind(end),
+            )
+        except LatheApiError as error:
+            if error.code != BEING_FINISHED:
+                raise
+            # An earlier attempt, whose answer was lost, goes on. That takes as long as it takes, and is no stall.
+            time.sleep(error.retry_after_seconds or 1.0)
+            self._ask()
+        else:
+            self._note(answer)
 
     def _ask(self) -> None:
         """How the upload stands, once the service answers again."""

@@ -28,7 +28,15 @@ from app.uploads.protocol import (
     read_checksum,
     speak_tus,
 )
-from app.uploads.service import Appended, OffsetConflict, ResumableUploads, TooManyParts, UploadExpired, UploadOverrun
+from app.uploads.service import (
+    Appended,
+    OffsetConflict,
+    ResumableUploads,
+    TooManyParts,
+    UploadBeingFinished,
+    UploadExpired,
+    UploadOverrun,
+)
 from app.uploads.tables import ResumableUploadRow
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
@@ -186,7 +194,7 @@ async def get_upload(upload_id: UploadId, uploads: UploadsDep, _: Annotated[None
     summary="Go on with a resumable upload",
     operation_id="append_to_upload",
     responses=_success(204, "The bytes are kept, durably.", "Upload-Offset", "Upload-Expires", "Upload-Result")
-    | responses(*APPENDING, NotFound, UploadExpired, OffsetConflict, UploadOverrun, TooManyParts),
+    | responses(*APPENDING, NotFound, UploadExpired, OffsetConflict, UploadBeingFinished, UploadOverrun, TooManyParts),
     openapi_extra=_body(required=True),
 )
 async def append_to_upload(
@@ -201,7 +209,8 @@ async def append_to_upload(
 ) -> Response:
     """Send more bytes, as many as you like. Where the request breaks off, what was received of it is kept.
 
-    Where two send at one offset, one of them is answered 409, and none of his bytes are kept. The request that makes
+    Where two send at one offset, one of them is answered 409, and none of his bytes are kept: at once, where both
+    bring the last ones. The request that makes
     the upload whole is answered once its model or dataset is there.
     """
     said = request.headers.get("content-type", "")

@@ -7,13 +7,16 @@ become, by the way of every upload: an upload is never whole without being one.
 """
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import anyio
 from fastapi import Request
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Update, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -23,7 +26,7 @@ from app.blobs.open_uploads import OpenUploads
 from app.blobs.receiving import body_of, content_length, refuse_empty, take_in, too_large
 from app.blobs.uploads import OCTET_STREAM, Arrival, UploadKind
 from app.config import Settings
-from app.database import WorkspaceDatabase
+from app.database import DATABASE_AWAY, WorkspaceDatabase
 from app.datasets.service import DATASETS
 from app.errors import Conflict, LatheError, NotFound, TooLarge, Unprocessable
 from app.jobs.tables import JobRow
@@ -36,11 +39,19 @@ from app.uploads.tables import ResumableUploadRow, UploadPartRow, part_key
 # Each request leaves one at least, a row and a file. Where parts end by time (`PART_SECONDS`), so many take three days;
 # where they end by size, the largest upload that is taken by default has 256.
 MOST_PARTS = 10_000
+# How long one request may take to make an upload whole before another may try: longer than storage takes to copy it.
+FINISHING_SECONDS = 60.0
+SLOWEST_STORAGE_BYTES_PER_SECOND = 20e6
 KINDS: dict[str, UploadKind[Any]] = {"model": MODELS, "dataset": DATASETS}
 
 
 class OffsetConflict(Conflict):
     code, title = "offset_conflict", "The upload stands at another offset"
+
+
+class UploadBeingFinished(Conflict):
+    code, title = "upload_being_finished", "Another request is making the upload whole"
+    sends = ("Retry-After",)
 
 
 class UploadOverrun(TooLarge):
@@ -114,8 +125,8 @@ class ResumableUploads:
         """Keep what the request's body brings, which the client says begins at `offset_bytes`.
 
         Whatever ends it early, what came before is kept, unless there is a checksum: then it is all or nothing. Raises
-        OffsetConflict, UploadOverrun, TooManyParts, ChecksumMismatch, IncompleteUpload, TooSlow, UnsupportedMediaType,
-        StorageFull, StorageQuotaExceeded, TooManyUploads, NotFound, UploadExpired, Unavailable.
+        OffsetConflict, UploadBeingFinished, UploadOverrun, TooManyParts, ChecksumMismatch, IncompleteUpload, TooSlow,
+        UnsupportedMediaType, StorageFull, StorageQuotaExceeded, TooManyUploads, NotFound, UploadExpired, Unavailable.
         """
         self.open_uploads.refuse_excess(self.caller.workspace_id)
         with self.open_uploads.counted(self.caller.workspace_id):
@@ -126,6 +137,8 @@ class ResumableUploads:
     ) -> Appended:
         if offset_bytes != row.offset_bytes:
             raise _conflict(row, offset_bytes)
+        if row.accepted_id is None and row.finishing_until is not None:
+            await self._refuse_being_finished(row.id)
         announced_bytes = content_length(request) or 0
         if announced_bytes > row.size_bytes - row.offset_bytes:
             raise _overrun(row)
@@ -177,30 +190,9 @@ class ResumableUploads:
     async def _finish(self, row: ResumableUploadRow, last: Part) -> Appended:
         """Let the bytes be what they were sent for, by the way of every upload. Raises as `append`."""
         try:
-            parts = [*await self._parts(row), last]
-            received = await take_in(
-                joined(self.storage, parts),
-                self.storage,
-                self.caller.workspace_id,
-                max_bytes=self.settings.api.max_upload_bytes,
-                expected_bytes=row.size_bytes,
-            )
-            whole = row
-
-            async def become(session: AsyncSession, accepted_id: UUID) -> None:
-                nonlocal whole
-                whole = await self._advance(session, row, last, accepted_id)
-                await self._let_go(session, row.id)
-
-            accepted = await uploads.accept(
-                KINDS[row.kind],
-                Arrival(received, row.name, row.media_type),
-                caller=self.caller,
-                database=self.database,
-                storage=self.storage,
-                settings=self.settings,
-                along=become,
-            )
+            async with self._right_to_finish(row, last):
+                parts = [*await self._parts(row), last]
+                appended = await self._put_together(row, parts)
         except LatheError as error:
             await uploads.discard(self.storage, last.key)
             if isinstance(error, ContentMissing):  # another request may have terminated or finished it meanwhile
@@ -210,7 +202,70 @@ class ResumableUploads:
             raise
         for part in parts:
             await uploads.discard(self.storage, part.key)
+        return appended
+
+    async def _put_together(self, row: ResumableUploadRow, parts: list[Part]) -> Appended:
+        received = await take_in(
+            joined(self.storage, parts),
+            self.storage,
+            self.caller.workspace_id,
+            max_bytes=self.settings.api.max_upload_bytes,
+            expected_bytes=row.size_bytes,
+        )
+        whole = row
+
+        async def become(session: AsyncSession, accepted_id: UUID) -> None:
+            nonlocal whole
+            whole = await self._advance(session, row, parts[-1], accepted_id)
+            await self._let_go(session, row.id)
+
+        accepted = await uploads.accept(
+            KINDS[row.kind],
+            Arrival(received, row.name, row.media_type),
+            caller=self.caller,
+            database=self.database,
+            storage=self.storage,
+            settings=self.settings,
+            along=become,
+        )
         return Appended(whole, accepted.job)
+
+    @asynccontextmanager
+    async def _right_to_finish(self, row: ResumableUploadRow, last: Part) -> AsyncIterator[None]:
+        """Nobody else copies the parts meanwhile; where it fails, the next one may at once.
+
+        Raises OffsetConflict, UploadBeingFinished, NotFound, UploadExpired.
+        """
+        free = or_(ResumableUploadRow.finishing_until.is_(None), ResumableUploadRow.finishing_until <= func.now())
+        patience = timedelta(seconds=FINISHING_SECONDS + row.size_bytes / SLOWEST_STORAGE_BYTES_PER_SECOND)
+        take = (
+            self._standing(row, last)
+            .where(free)
+            .values(finishing_until=func.now() + patience)
+            .returning(ResumableUploadRow.finishing_until)
+        )
+        async with self.database.session_scope() as session:
+            until = (await session.execute(take)).scalar_one_or_none()
+            if until is None:
+                present = await self._find(session, row.id)
+                if present.offset_bytes != last.start_bytes:
+                    raise _conflict(present, last.start_bytes)
+                raise _busy(row.id)
+        try:
+            yield
+        except BaseException:
+            mine = ResumableUploadRow.id == row.id, ResumableUploadRow.finishing_until == until
+            with anyio.CancelScope(shield=True), suppress(*DATABASE_AWAY):
+                async with self.database.session_scope() as session:
+                    await session.execute(update(ResumableUploadRow).where(*mine).values(finishing_until=None))
+            raise
+
+    async def _refuse_being_finished(self, upload_id: UUID) -> None:
+        """Before bytes are taken that would be thrown away. Raises UploadBeingFinished."""
+        is_busy = select(ResumableUploadRow.finishing_until > func.now()).where(ResumableUploadRow.id == upload_id)
+        async with self.database.reading_scope() as session:
+            if (await session.execute(is_busy)).scalar_one_or_none():
+                raise _busy(upload_id)
 
     async def _advance(
         self, session: AsyncSession, row: ResumableUploadRow, part: Part, accepted_id: UUID | None = None
@@ -220,12 +275,7 @@ class ResumableUploads:
         Raises OffsetConflict where it is not there any more, NotFound, UploadExpired.
         """
         statement = (
-            update(ResumableUploadRow)
-            .where(
-                ResumableUploadRow.id == row.id,
-                ResumableUploadRow.offset_bytes == part.start_bytes,
-                ResumableUploadRow.expires_at > func.now(),
-            )
+            self._standing(row, part)
             .values(offset_bytes=part.end_bytes, accepted_id=accepted_id, expires_at=func.now() + self._patience())
             .returning(ResumableUploadRow)
         )
@@ -233,6 +283,15 @@ class ResumableUploads:
         if advanced is None:
             raise _conflict(await self._find(session, row.id), part.start_bytes)
         return advanced
+
+    @staticmethod
+    def _standing(row: ResumableUploadRow, part: Part) -> Update:
+        """A change of the upload, as long as it stands where the part begins."""
+        return update(ResumableUploadRow).where(
+            ResumableUploadRow.id == row.id,
+            ResumableUploadRow.offset_bytes == part.start_bytes,
+            ResumableUploadRow.expires_at > func.now(),
+        )
 
     async def _find(self, session: AsyncSession, upload_id: UUID) -> ResumableUploadRow:
         """Raises NotFound, UploadExpired by the database's clock."""
@@ -304,6 +363,14 @@ def _conflict(row: ResumableUploadRow, offset_bytes: int) -> OffsetConflict:
     return OffsetConflict(
         f"The upload {row.id} stands at byte {row.offset_bytes}, and the request begins at {offset_bytes}.",
         remedy=f"Go on from there. HEAD /v1/uploads/{row.id} says how it stands.",
+    )
+
+
+def _busy(upload_id: UUID) -> UploadBeingFinished:
+    return UploadBeingFinished(
+        f"The last bytes of the upload {upload_id} have come with another request, which puts it together.",
+        remedy=f"Wait. HEAD /v1/uploads/{upload_id} names what it became, or send them again if that request failed.",
+        headers={"Retry-After": "2"},
     )
 
 

@@ -33,6 +33,8 @@ class ResumableUploadRow(Base):
     # Raised by whoever appends, on condition that it is where he found it: of two writers one comes too late.
     offset_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     accepted_id: Mapped[UUID | None]
+    # Whoever has the last bytes copies all parts: until then nobody else begins to. It ends by itself, should he die.
+    finishing_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
 

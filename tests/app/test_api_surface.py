@@ -156,7 +156,11 @@ HEADERS = {
         "200": {"Upload-Offset", "Upload-Length", "Upload-Metadata", "Upload-Expires", "Upload-Result"},
         "412": {"Tus-Version"},
     },
-    "append_to_upload": {"204": {"Upload-Offset", "Upload-Expires", "Upload-Result"}, "412": {"Tus-Version"}},
+    "append_to_upload": {
+        "204": {"Upload-Offset", "Upload-Expires", "Upload-Result"},
+        "409": {"Retry-After"},
+        "412": {"Tus-Version"},
+    },
     "delete_upload": {"412": {"Tus-Version"}},
     "get_model_content": OF_CONTENT,
     "get_artifact_content": OF_CONTENT,

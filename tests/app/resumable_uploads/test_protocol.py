@@ -202,18 +202,6 @@ async def test_bytes_beyond_as_many_uploads_as_may_be_under_way_are_refused(
     assert (await patch(client, writer, address, 0, CONTENT)).status_code == 204
 
 
-async def test_of_two_who_send_the_last_bytes_one_makes_the_upload_whole(
-    client: httpx.AsyncClient, writer: Headers, storage: Storage
-) -> None:
-    address = await begin(client, writer)
-    await patch(client, writer, address, 0, CONTENT[:1000])
-    answers = await asyncio.gather(*(patch(client, writer, address, 1000, CONTENT[1000:]) for _ in range(4)))
-    assert sorted(answer.status_code for answer in answers) == [204, 409, 409, 409]
-    result = (await head(client, writer, address)).headers["upload-result"]
-    assert (await client.get(result, headers=writer)).json()["sha256"] == SHA256
-    assert len(list(storage.list_sync(""))) == 1
-
-
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 async def test_a_checksum_is_held_against_the_bytes(
     client: httpx.AsyncClient, writer: Headers, storage: Storage, algorithm: str

@@ -6,11 +6,12 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app.client import Lathe, LatheApiError, ServiceUnreachable
 from app.database import Database
@@ -123,6 +124,22 @@ def test_a_line_on_which_nothing_arrives_any_more_ends_the_upload(
     with database.session_scope() as session:
         assert session.execute(select(func.count()).select_from(ModelRow)).scalar_one() == 0
         assert session.scalars(select(ResumableUploadRow.offset_bytes)).one() > 0
+
+
+def test_another_request_that_makes_the_upload_whole_is_waited_for(lathe: Lathe, database: Database) -> None:
+    content = b"x" * 3 * FROM_BYTES
+    begun: list[int] = []
+
+    def begin_to_finish(done: int, _: int) -> None:
+        if not begun:  # one of three pieces is sent, so nothing can be whole
+            with database.session_scope() as session:
+                until = func.now() + timedelta(seconds=1)
+                session.execute(update(ResumableUploadRow).values(finishing_until=until))
+        begun.append(done)
+
+    dataset = lathe.upload_dataset(content, name="cal", wait=False, on_progress=begin_to_finish)
+    assert dataset.sha256 == hashlib.sha256(content).hexdigest()
+    assert (begun.count(FROM_BYTES), begun[-1]) == (2, 3 * FROM_BYTES)
 
 
 def test_a_refusal_is_told_and_nothing_is_sent(lathe: Lathe, line: BadLine) -> None:
