@@ -48,6 +48,9 @@ class ApiSettings(BaseSettings):
     key_cache_seconds: float = Field(
         default=5.0, ge=0, description="How long a verified API key is trusted; a revocation takes this long."
     )
+    health_cache_seconds: float = Field(
+        default=2.0, ge=0, description="How long /readyz, and /metrics of jobs, are answered from what was found last."
+    )
     event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
     event_streams: int = Field(
         default=100, ge=0, description="Event streams of one workspace in one process; beyond it they answer 429."

@@ -16,6 +16,7 @@ from app.config import Settings, get_settings
 from app.database import AsyncDatabase
 from app.datasets.routes import router as datasets
 from app.documentation import install as install_documentation
+from app.health.recent import Health
 from app.health.routes import router as health
 from app.jobs.routes import router as jobs
 from app.jobs.streams import OpenStreams
@@ -48,6 +49,7 @@ def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
         app.state.storage = Storage(settings)
         app.state.queue = Queue(settings)
         app.state.authenticator = Authenticator(app.state.database, settings)
+        app.state.health = Health(settings.api.health_cache_seconds)
         app.state.rate_limiter = RateLimiter(settings)
         app.state.open_streams = OpenStreams(settings.api.event_streams)
         app.state.open_uploads = OpenUploads(settings.api.open_uploads)

@@ -108,7 +108,7 @@ def settings(services: Services, tmp_path: Path) -> Settings:
         storage_url=(tmp_path / "storage").as_uri(),
         secret_key=SecretStr(SECRET_KEY),
         work_folder=tmp_path / "work",
-        api=ApiSettings(min_free_bytes=0, key_cache_seconds=0),
+        api=ApiSettings(min_free_bytes=0, key_cache_seconds=0, health_cache_seconds=0),
     )
 
 
@@ -257,6 +257,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "LATHE_WORK_FOLDER": str(settings.work_folder),
         "LATHE_API_MIN_FREE_BYTES": "0",
         "LATHE_API_KEY_CACHE_SECONDS": "0",
+        "LATHE_API_HEALTH_CACHE_SECONDS": "0",
     }
 
 

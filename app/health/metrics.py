@@ -1,8 +1,8 @@
 """Figures for Prometheus: requests as this process saw them, jobs and workers as the database has them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import AsyncDatabase
 from app.health.job_figures import read_job_figures
 from app.health.service import live_workers
 from app.jobs.routing import DEVICE_QUEUES, INSPECTION_QUEUE, TRAINING_QUEUES
@@ -29,10 +29,17 @@ RECEIVED_BYTES = Counter(
 SENT_BYTES = Counter("lathe_http_sent_bytes_total", "Bytes of answers' bodies.", ("method", "route"), registry=REQUESTS)
 
 
-async def render(session: AsyncSession) -> bytes:
-    """Everything, in the text format of Prometheus."""
+def of_requests() -> bytes:
+    """What this process saw, in the text format of Prometheus."""
+    return generate_latest(REQUESTS)
+
+
+async def of_jobs_and_workers(database: AsyncDatabase) -> bytes:
+    """What the database has, in the same format."""
     registry = CollectorRegistry()
-    registry.register(await read_job_figures(session))
+    async with database.session_scope() as session:
+        registry.register(await read_job_figures(session))
+        workers = await live_workers(session)
     live = Gauge(
         "lathe_live_workers",
         "Workers seen in the last minute, by queue; those that can train take from `-training` as well.",
@@ -41,7 +48,7 @@ async def render(session: AsyncSession) -> bytes:
     )
     for queue in (INSPECTION_QUEUE, *DEVICE_QUEUES.values(), *TRAINING_QUEUES):
         live.labels(queue).set(0)
-    for worker in await live_workers(session):
+    for worker in workers:
         for queue in worker.queues:
             live.labels(queue).inc()
-    return generate_latest(REQUESTS) + generate_latest(registry)
+    return generate_latest(registry)

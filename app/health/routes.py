@@ -1,14 +1,25 @@
 """Alive, ready, measured: for whoever runs the service, without a key."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.dependencies import QueueDep, StorageDep, WholeDatabaseDep
 from app.health import metrics, service
+from app.health.recent import Health
 from app.health.schemas import Alive, Links, Readiness
 from app.problems import responses
 
 router = APIRouter(tags=["health"])
+
+
+async def _health(request: Request) -> Health:
+    health: Health = request.app.state.health
+    return health
+
+
+HealthDep = Annotated[Health, Depends(_health)]
 
 
 @router.get("/", response_model=Links, summary="Links", operation_id="get_links", responses=responses(key=False))
@@ -44,10 +55,13 @@ async def get_health() -> Alive:
     | {503: {"model": Readiness, "description": "A component does not answer; `components` says which."}},
 )
 async def get_readiness(
-    database: WholeDatabaseDep, queue: QueueDep, storage: StorageDep, response: Response
+    database: WholeDatabaseDep, queue: QueueDep, storage: StorageDep, health: HealthDep, response: Response
 ) -> Readiness:
-    """Postgres, Redis, storage and live workers, each asked for two seconds at most; and how workers are confined."""
-    found = await service.readiness(database, queue, storage)
+    """Postgres, Redis, storage and live workers, each asked for two seconds at most; and how workers are confined.
+
+    What they said is kept for a moment (`LATHE_API_HEALTH_CACHE_SECONDS`).
+    """
+    found = await health.readiness.get(lambda: service.readiness(database, queue, storage))
     response.status_code = 200 if found.ready else 503
     response.headers["Cache-Control"] = "no-store"
     return found
@@ -66,12 +80,13 @@ async def get_readiness(
         }
     },
 )
-async def get_metrics(database: WholeDatabaseDep) -> Response:
+async def get_metrics(database: WholeDatabaseDep, health: HealthDep) -> Response:
     """Requests and bytes of this process; jobs and live workers of the whole service.
 
     Of jobs: how many by state and by pass, how long they wait and run and what memory their runners take, the oldest
-    queued one's age, those past their lease.
+    queued one's age, those past their lease; these are kept for a moment (`LATHE_API_HEALTH_CACHE_SECONDS`).
     """
-    async with database.session_scope() as session:
-        text = await metrics.render(session)
-    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"})
+    figures = await health.figures.get(lambda: metrics.of_jobs_and_workers(database))
+    return Response(
+        metrics.of_requests() + figures, headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
+    )

@@ -1,8 +1,10 @@
 """Alive, ready, measured."""
 
+import asyncio
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
@@ -12,6 +14,8 @@ from pydantic import SecretStr
 
 from app.config import Settings
 from app.database import AsyncDatabase, Database
+from app.health import metrics, service
+from app.health.recent import Health
 from app.queue import Queue
 from tests.app.health.factories import add_worker
 from tests.app.jobs.factories import add_job
@@ -179,6 +183,60 @@ async def test_metrics_count_requests_by_template(client: httpx.AsyncClient, rea
     assert after["lathe_http_request_seconds_count", timed] >= 3
     assert after["lathe_http_request_seconds_sum", timed] > 0
     assert not any("00000000" in value for _, labels in after for _, value in labels)
+
+
+@pytest.fixture
+def computed(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What of `/metrics` and `/readyz` was asked of the database; it is kept for as long as a test takes."""
+    asked: list[str] = []
+
+    def noting(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        async def note(*args: object) -> object:
+            asked.append(name)
+            return await real(*args)
+
+        monkeypatch.setattr(module, name, note)
+
+    noting(metrics, "of_jobs_and_workers")
+    noting(service, "readiness")
+    app.state.health = Health(600)
+    return asked
+
+
+async def test_however_many_ask_the_database_is_asked_once(
+    client: httpx.AsyncClient, database: Database, computed: list[str]
+) -> None:
+    for path, asked in (("/metrics", "of_jobs_and_workers"), ("/readyz", "readiness")):
+        add_worker(database, name=path)
+        first = await asyncio.gather(*(client.get(path) for _ in range(20)))
+        later = await client.get(path)
+        assert [answer.status_code for answer in [*first, later]] == [200] * 21
+        assert computed.count(asked) == 1
+
+
+async def test_what_was_found_is_forgotten_when_its_time_is_over(
+    client: httpx.AsyncClient, app: FastAPI, database: Database
+) -> None:
+    add_worker(database)
+    app.state.health = Health(0.05)
+    assert await readiness(client) == (200, READY)
+    app.state.queue = Queue(app.state.settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")}))
+    await asyncio.sleep(0.1)
+    assert await readiness(client) == (503, READY | {"redis": False})
+
+
+async def test_what_could_not_be_found_is_looked_for_again(
+    client: httpx.AsyncClient, app: FastAPI, settings: Settings, database: Database, computed: list[str]
+) -> None:
+    working = app.state.database
+    nowhere = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://l:x@127.0.0.1:1/l")})
+    app.state.database = AsyncDatabase(nowhere)
+    assert (await client.get("/metrics")).status_code == 503
+    app.state.database = working
+    assert (await client.get("/metrics")).status_code == 200
+    assert computed == ["of_jobs_and_workers"] * 2
 
 
 async def test_the_root_leads_on(client: httpx.AsyncClient) -> None:
