@@ -1,6 +1,7 @@
 """How many requests a workspace may make, counted in Redis for all processes of the API together.
 
-Redis may be lost at any time, and nothing waits for it here: while it does not answer, requests go on uncounted.
+Redis may be lost at any time, and nothing waits for it here: while it does not answer, or this process is too busy to
+hear it, each process counts by itself.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import time
 
 import structlog
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import RedisStorage
+from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 from limits.util import WindowStats
@@ -42,7 +43,8 @@ class RateLimiter:
             key_prefix="lathe-requests",
             connection_pool=self._pool,  # type: ignore[arg-type] # documented, and missing in the annotation
         )
-        self._strategy = SlidingWindowCounterRateLimiter(storage)
+        self._together = SlidingWindowCounterRateLimiter(storage)
+        self._alone = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._per_minute = settings.limits.requests_per_minute
         self._away = False
         self._paused_until = 0.0
@@ -54,19 +56,9 @@ class RateLimiter:
         """
         own = caller.requests_per_minute
         most = self._per_minute if own is None else own
-        if not most or time.monotonic() < self._paused_until:
+        if not most:
             return {}
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                item, workspace = RateLimitItemPerMinute(most), str(caller.workspace_id)
-                passes = await self._strategy.hit(item, workspace)
-                stats = await self._strategy.get_window_stats(item, workspace)
-        except (StorageError, OSError, TimeoutError) as error:
-            self._pause(error)
-            return {}
-        if self._away:
-            self._away = False
-            log.info("requests_counted_again")
+        passes, stats = await self._count(RateLimitItemPerMinute(most), str(caller.workspace_id))
         headers = _headers(most, stats)
         if not passes:
             raise TooManyRequests(
@@ -76,6 +68,21 @@ class RateLimiter:
             )
         return headers
 
+    async def _count(self, item: RateLimitItemPerMinute, workspace: str) -> tuple[bool, WindowStats]:
+        """Whether one more request passes, and how the window stands."""
+        if time.monotonic() >= self._paused_until:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    counted = await _hit(self._together, item, workspace)
+            except (StorageError, OSError, TimeoutError) as error:
+                self._pause(error)
+            else:
+                if self._away:
+                    self._away = False
+                    log.info("requests_counted_together")
+                return counted
+        return await _hit(self._alone, item, workspace)
+
     async def close(self) -> None:
         await self._pool.aclose()
 
@@ -83,7 +90,13 @@ class RateLimiter:
         self._paused_until = time.monotonic() + PAUSE_SECONDS
         if not self._away:
             self._away = True
-            log.warning("requests_not_counted", error=str(error) or type(error).__name__)
+            log.warning("requests_counted_per_process", error=str(error) or type(error).__name__)
+
+
+async def _hit(
+    strategy: SlidingWindowCounterRateLimiter, item: RateLimitItemPerMinute, workspace: str
+) -> tuple[bool, WindowStats]:
+    return await strategy.hit(item, workspace), await strategy.get_window_stats(item, workspace)
 
 
 def _headers(most: int, stats: WindowStats) -> dict[str, str]:

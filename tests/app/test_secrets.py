@@ -114,7 +114,7 @@ def test_storage_and_broker_that_do_not_answer_tell_no_secret(
     broker = f"redis://:{REDIS_PASSWORD}@{NOWHERE}/0"
     speech = listen(DATABASE_URL=with_password(services), REDIS_URL=broker, **STORAGE)
     assert speech.leaks() == []
-    assert "requests_not_counted" in speech.said
+    assert "requests_counted_per_process" in speech.said
     assert "Storage does not answer" in speech.said
 
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
+from app.access import rates
 from app.access.service import set_limits
 from app.blobs.tables import BlobRow
 from app.config import Settings
@@ -111,19 +112,35 @@ def black_hole() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("where", ["nothing listens", "nobody answers"])
-async def test_without_redis_requests_go_on_and_the_log_says_so_once(
+async def test_without_redis_each_process_counts_and_the_log_says_so_once(
     limited: Callable[..., Any],
     reader: Headers,
+    stranger: Headers,
     black_hole: int,
     where: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     port = 1 if where == "nothing listens" else black_hole
-    async with limited(redis_url=f"redis://127.0.0.1:{port}/0", requests_per_minute=1) as client:
+    async with limited(redis_url=f"redis://127.0.0.1:{port}/0", requests_per_minute=3) as client:
         answers = [await client.get("/v1/models", headers=reader) for _ in range(5)]
-    assert [answer.status_code for answer in answers] == [200] * 5
+        other = await client.get("/v1/models", headers=stranger)
+    assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
+    assert answers[-1].headers["ratelimit"].startswith('"requests";r=0;')
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    assert other.status_code == 200
     logged = capsys.readouterr()
-    assert (logged.out + logged.err).count("requests_not_counted") == 1
+    assert (logged.out + logged.err).count("requests_counted_per_process") == 1
+
+
+async def test_a_process_that_was_too_busy_to_hear_redis_lets_nobody_flood_it(
+    limited: Callable[..., Any], reader: Headers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with limited(requests_per_minute=3) as client:
+        with monkeypatch.context() as busy:
+            busy.setattr(rates, "PATIENCE_SECONDS", 0.0)  # as if the event loop had been held all that time
+            assert (await client.get("/v1/models", headers=reader)).status_code == 200
+        answers = [await client.get("/v1/models", headers=reader) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
 
 
 async def test_an_upload_beyond_what_a_workspace_may_store_is_refused_and_leaves_nothing(
