@@ -19,7 +19,7 @@ class Channel(redis.Channel):  # type: ignore[misc] # kombu has no types
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("no_message", error=f"{type(error).__name__}: {error}"[:LONGEST_WORDS])
             raise Empty from error
 

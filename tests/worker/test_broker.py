@@ -36,6 +36,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.param(json.dumps({"body": "1", "properties": "none"}), id="properties that are text"),
         pytest.param("[1, 2]", id="a list"),
         pytest.param("null", id="null"),
+        pytest.param("[" * 100_000, id="nested beyond what Python parses"),
     ],
 )
 def test_what_is_no_message_is_thrown_away_and_the_next_one_read(settings: Settings, spoilt: bytes | str) -> None:
