@@ -41,6 +41,8 @@ os.environ.setdefault("LATHE_RUNNER_TIMING_ROUNDS", str(TIMING_ROUNDS))
 os.environ.setdefault("LATHE_RUNNER_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SECRET_KEY = "a secret key of the tests, 32 characters and more"
+# The API in a process of its own; where it listens is to be added.
+SERVE_API = (sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log")
 MakeKey = Callable[..., str]
 
 
@@ -270,8 +272,7 @@ def start_api(environment: dict[str, str], database: Database, tmp_path: Path) -
 
     def start(**more: str) -> LiveApi:
         address = Path(folder.name) / f"{len(started)}.sock"
-        uvicorn = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log"]
-        process = subprocess.Popen([*uvicorn, "--uds", str(address)], env=environment | more)
+        process = subprocess.Popen([*SERVE_API, "--uds", str(address)], env=environment | more)
         api = LiveApi(address, process, tmp_path / "storage")
         started.append(api)
         _wait_for(api)
@@ -288,6 +289,17 @@ def start_api(environment: dict[str, str], database: Database, tmp_path: Path) -
 @pytest.fixture
 def live_api(start_api: Callable[..., LiveApi]) -> LiveApi:
     return start_api()
+
+
+@pytest.fixture
+def service_url(environment: dict[str, str], database: Database) -> Iterator[str]:
+    """The API in a process of its own, on a port, for clients that know nothing of Unix sockets."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        descriptor = listener.fileno()
+        process = subprocess.Popen([*SERVE_API, "--fd", str(descriptor)], env=environment, pass_fds=[descriptor])
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # who comes early waits in the queue of the port
+        process.terminate()
+        process.wait(timeout=10)
 
 
 def _wait_for(api: LiveApi) -> None:

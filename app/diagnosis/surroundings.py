@@ -55,11 +55,11 @@ def api(url: str, key: str | None) -> list[Finding]:
         with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
             links = client.get("/").raise_for_status().json()
             headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-            status = client.get("/v1/jobs", params={"limit": 1}, headers=headers).status_code
+            answer = client.get("/v1/jobs", params={"limit": 1}, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         remedy = "Start it (`lathe serve`, `docker compose up`), or set LATHE_URL to where it answers."
         return [problem("api", f"{url} does not answer: {str(error) or type(error).__name__}", remedy)]
-    return [_version(url, str(links.get("version"))), _key(key, status)]
+    return [_version(url, str(links.get("version"))), _key(key, answer)]
 
 
 def _version(url: str, theirs: str) -> Finding:
@@ -70,10 +70,13 @@ def _version(url: str, theirs: str) -> Finding:
     return warning("api", f"{url} answers as version {theirs}; this command is of version {ours}.", remedy)
 
 
-def _key(key: str | None, status: int) -> Finding:
+def _key(key: str | None, answer: httpx.Response) -> Finding:
     if key is None:
         return warning("key", "No API key is set here.", "Set LATHE_KEY; `lathe keys create` makes one.")
-    if status in FORBIDDEN:
+    if answer.status_code in FORBIDDEN:
         remedy = "It may be revoked, expired, of another service or without the scope `read`: `lathe keys list`."
-        return problem("key", f"The API key is refused ({status}).", remedy)
+        return problem("key", f"The API key is refused ({answer.status_code}).", remedy)
+    if not answer.is_success:
+        remedy = "Try again in a minute where that is 429; else the other findings here, or the API's log, say why."
+        return problem("key", f"The API answers {answer.status_code} to a request with the key.", remedy)
     return ok("key", "The API takes the key.")

@@ -1,5 +1,6 @@
 """Alive, ready, measured: for whoever runs the service, without a key."""
 
+from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,6 +13,7 @@ from app.health.schemas import Alive, Links, Readiness
 from app.problems import responses
 
 router = APIRouter(tags=["health"])
+VERSION = version("lathe")
 
 
 async def _health(request: Request) -> Health:
@@ -23,11 +25,11 @@ HealthDep = Annotated[Health, Depends(_health)]
 
 
 @router.get("/", response_model=Links, summary="Links", operation_id="get_links", responses=responses(key=False))
-async def get_links(request: Request) -> Links:
+async def get_links() -> Links:
     """Where to go from here."""
     return Links(
         service="Lathe: makes trained models smaller and faster, and proves what it did",
-        version=request.app.version,
+        version=VERSION,
         documentation="/docs",
         openapi="/openapi.json",
         ready="/readyz",

@@ -46,7 +46,7 @@ class Links(BaseModel):
     """Where to go from here."""
 
     service: str = Field(description="What this is.")
-    version: str = Field(description="Version of the API.")
+    version: str = Field(description="Version of Lathe that answers; that of the API is in its addresses.")
     documentation: str = Field(description="The interactive documentation.")
     openapi: str = Field(description="The OpenAPI document.")
     ready: str = Field(description="Whether the service can work.")

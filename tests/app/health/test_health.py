@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -243,3 +244,4 @@ async def test_the_root_leads_on(client: httpx.AsyncClient) -> None:
     links = (await client.get("/")).json()
     for name in ("documentation", "openapi"):
         assert (await client.get(links[name])).status_code == 200
+    assert links["version"] == version("lathe")
