@@ -28,6 +28,10 @@ class JobFailed(Exception):
         self.peak_memory_bytes = peak_memory_bytes
 
 
+class NotFetched(Exception):
+    """The database was away, as the cause says, while what a job needs was brought: nothing has run."""
+
+
 class ResultNotStored(Exception):
     """The run is over, and storage does not take what it made; the cause says why."""
 

@@ -78,9 +78,10 @@ class Held:
             )
             log.warning("job_failed", code=fault.code, detail=fault.detail)
 
-    def defer(self, error: Exception) -> None:
+    def defer(self, error: BaseException | None) -> None:
         """Nothing is wrong with the job, and another worker may have what this one lacks; it expires in its time."""
-        reason = f"The worker lacked storage ({type(error).__name__})."
+        lacked = "the database" if isinstance(error, DATABASE_AWAY) else "storage"
+        reason = f"The worker lacked {lacked} ({type(error).__name__})."
 
         def put_off(session: Session) -> bool:
             wait = self._wait(lease.count_requeues(session, self.claim, reason))

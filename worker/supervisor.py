@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from app.blobs.collection import discard
 from app.blobs.tables import storage_key
 from app.config import Settings
-from app.database import Database
+from app.database import DATABASE_AWAY, Database
 from app.errors import LatheError
 from app.jobs import lease, turns
 from app.jobs.checkpoints import checkpoints_of
@@ -40,6 +40,7 @@ from worker.failures import (
     MORE_DISK,
     UPLOAD_AGAIN,
     JobFailed,
+    NotFetched,
     ResultNotStored,
     death,
     is_shortage,
@@ -167,6 +168,10 @@ class Supervisor:
         except JobFailed as failure:
             span.fail(failure.fault.code)
             held.fail(failure)
+        except NotFetched as unfetched:
+            span.fail(type(unfetched.__cause__).__name__)
+            log.warning("job_not_fetched", error=repr(unfetched.__cause__))
+            held.defer(unfetched.__cause__)
         except ResultNotStored as unstored:
             span.fail(RESULT_NOT_STORED)
             log.warning("result_not_stored", error=repr(unstored.__cause__))
@@ -182,17 +187,8 @@ class Supervisor:
 
     def _attempt(self, held: Held, folder: Path, heart: Heart) -> None:
         claim = held.claim
-        try:
-            with self.tracing.span("fetch"):
-                job = fetch(
-                    self.database, self.storage, self.settings, claim, folder, lambda: self._check_going_on(heart)
-                )
-        except UnreadableInput as unreadable:
-            fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
-            raise JobFailed(fault, retryable=True) from unreadable
-        except WorkFolderTooSmall as small:
-            fault = ours("disk_full", f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
-            raise JobFailed(fault, retryable=True) from small  # another worker may have a larger disk
+        with self.tracing.span("fetch"):
+            job = self._fetch(claim, folder, heart)
         started = time.monotonic()
         with self.tracing.span("runner"):
             end = self._run_child(claim, job, folder, heart)
@@ -215,6 +211,19 @@ class Supervisor:
             raise JobFailed(fault, retryable=result.retryable, peak_memory_bytes=result.peak_memory_bytes)
         with self.tracing.span("publish"):
             self._publish(held, result, folder, heart, runner_seconds)
+
+    def _fetch(self, claim: Claim, folder: Path, heart: Heart) -> RunnerJob:
+        """What the job needs, brought to the runner's folder. Raises JobFailed, NotFetched."""
+        try:
+            return fetch(self.database, self.storage, self.settings, claim, folder, lambda: self._check_going_on(heart))
+        except UnreadableInput as unreadable:
+            fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
+            raise JobFailed(fault, retryable=True) from unreadable
+        except WorkFolderTooSmall as small:
+            fault = ours("disk_full", f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
+            raise JobFailed(fault, retryable=True) from small  # another worker may have a larger disk
+        except DATABASE_AWAY as away:
+            raise NotFetched from away
 
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> End:
         """Run the child to its end."""

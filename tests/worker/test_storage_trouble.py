@@ -1,12 +1,13 @@
-"""Attempts whose storage is full, has lost something, or does not do as it is told."""
+"""Attempts whose storage is full, has lost something, or does not do as it is told; and a database that goes away."""
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import URL, create_engine, func, make_url, select, text, update
 from structlog.testing import capture_logs
 
 from app.artifacts.tables import ArtifactRow
@@ -127,6 +128,48 @@ def test_a_result_without_room_is_made_again_a_few_times_and_then_at_the_cost_of
         seen.append((job.state, job.attempt))
     assert seen == [(JobState.QUEUED, 0)] * FREE_REPEATS + [(JobState.QUEUED, 1), (JobState.FAILED, 2)]
     assert job.error is not None and job.error["code"] == "storage_full"
+
+
+class StorageOfAnOutage(Storage):
+    """Storage that gives what is asked for, whereupon the database takes nobody for a while, as when it restarts."""
+
+    SECONDS = 1.0  # a tenth of the lease, so that who waits still holds it
+    outages: int
+    database_url: URL
+
+    def fetch(self, key: str, path: Path, going_on: Callable[[], None] = lambda: None) -> None:
+        super().fetch(key, path, going_on)
+        if self.outages > 0:
+            self.outages -= 1
+            self._admit(False)
+            threading.Timer(self.SECONDS, self._admit, [True]).start()
+
+    def _admit(self, admitted: bool) -> None:
+        server = create_engine(self.database_url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+        name = self.database_url.database
+        with server.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {admitted}"))
+            if not admitted:
+                ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+                connection.execute(text(ended), {"name": name})
+        server.dispose()
+
+
+def test_a_database_that_goes_away_before_the_runner_starts_spends_no_attempt(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    runner(DELIVERY)
+    storage = StorageOfAnOutage(supervisor.settings)
+    storage.outages = 3
+    storage.database_url = make_url(supervisor.settings.database_url.get_secret_value())
+    supervisor.storage = storage
+    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model, max_attempts=1)
+    seen = []
+    for _ in range(4):
+        supervisor.run(job_id)
+        job = read_job(database, job_id)
+        seen.append((job.state, job.attempt, job.error))
+    assert seen == [(JobState.QUEUED, 0, None)] * 3 + [(JobState.SUCCEEDED, 1, None)]
 
 
 @pytest.mark.parametrize("left", [b"something else", None], ids=["changed", "gone"])
