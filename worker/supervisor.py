@@ -12,9 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
 import structlog
@@ -227,35 +230,26 @@ class Supervisor:
 
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> End:
         """Run the child to its end."""
-        read_fd, write_fd = os.pipe()
-        keeper = Keeper(self.database, self.storage, claim, folder)
-        nominations = Nominations(self.database, self.storage, claim, folder)
-        pieces = Pieces(self.settings, self.database, self.storage, claim, folder)
-        listener = Listener(claim, read_fd, keeper.offer, nominations.offer, pieces.offer)
         limits, kills = self._limits(claim), out_of_memory_kills()
-        with sandbox.memory_group(limits.memory_bytes) as group, (folder.parent / "stderr").open("w+b") as stderr:
-            try:
+        with (
+            self._hearing(claim, folder) as (listener, events),
+            sandbox.memory_group(limits.memory_bytes) as group,
+            (folder.parent / "stderr").open("w+b") as stderr,
+        ):
+            with events:
                 process = sandbox.spawn(
                     [*RUNNER, str(folder)],
                     workdir=folder,
                     limits=limits,
-                    event_fd=write_fd,
-                    env={EVENT_FD_VARIABLE: str(write_fd)},
+                    event_fd=events.fileno(),
+                    env={EVENT_FD_VARIABLE: str(events.fileno())},
                     stderr=stderr,
                     group=None if group is None else group.folder,
                 )
-            finally:
-                os.close(write_fd)
             try:
                 self._attend(process, listener, heart, job)
             finally:
                 sandbox.kill_group(process)
-                listener.close()
-                closing = time.monotonic() + CLOSING_SECONDS
-                for carrying in (keeper, nominations, pieces):
-                    carrying.close(closing - time.monotonic())
-                listener.flush(self.database, force=True)
-                self._trace_phases(listener.phases)
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
             stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - STDERR_TAIL_BYTES))
             errors = stderr.read(STDERR_TAIL_BYTES).decode(errors="replace")
@@ -263,6 +257,31 @@ class Supervisor:
                 return End(process.returncode, errors, group.kills() > 0, group.peak_bytes())
             killed = process.returncode == -signal.SIGKILL
             return End(process.returncode, errors, killed and out_of_memory_kills() > kills)
+
+    @contextmanager
+    def _hearing(self, claim: Claim, folder: Path) -> Iterator[tuple[Listener, BinaryIO]]:
+        """Who listens to a runner and takes what it leaves, and where the runner is to speak. What was said and left by
+        the end of the block is then written down, and no thread and no descriptor stays, wherever this breaks off.
+        """
+        read_fd, write_fd = os.pipe()
+        carrying: list[Keeper | Nominations | Pieces] = []
+        with ExitStack() as stack:
+            events = stack.enter_context(os.fdopen(write_fd, "wb"))
+            unheard = stack.enter_context(ExitStack())
+            unheard.callback(os.close, read_fd)
+            stack.callback(_close, carrying)
+            carrying.append(keeper := Keeper(self.database, self.storage, claim, folder))
+            carrying.append(nominations := Nominations(self.database, self.storage, claim, folder))
+            carrying.append(pieces := Pieces(self.settings, self.database, self.storage, claim, folder))
+            listener = Listener(claim, read_fd, keeper.offer, nominations.offer, pieces.offer)
+            unheard.pop_all()  # the listener closes it
+            try:
+                yield listener, events
+            finally:
+                events.close()
+                listener.close()
+                listener.flush(self.database, force=True)
+                self._trace_phases(listener.phases)
 
     def _trace_phases(self, phases: list[tuple[str, int]]) -> None:
         """Each until the next began, and the last until now."""
@@ -353,3 +372,10 @@ class Supervisor:
 
         held.write(find)
         return without_bytes(self.storage, held.claim, copies)
+
+
+def _close(carrying: Iterable[Keeper | Nominations | Pieces]) -> None:
+    """What is on its way with any of them may arrive, for so long in all."""
+    closing = time.monotonic() + CLOSING_SECONDS
+    for one in carrying:
+        one.close(closing - time.monotonic())
