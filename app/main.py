@@ -12,7 +12,7 @@ from app.access.routes import router as audit
 from app.answers import JsonLine
 from app.artifacts.routes import router as artifacts
 from app.blobs.open_uploads import OpenUploads
-from app.config import Settings, get_settings
+from app.config import ApiSettings, Settings, get_settings
 from app.database import AsyncDatabase
 from app.datasets.routes import router as datasets
 from app.documentation import install as install_documentation
@@ -42,7 +42,7 @@ in `RateLimit` what is left of the workspace's, and in `RateLimit-Policy` how ma
 
 def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ApiSettings]]:
         configure_logs(as_json=settings.log_json)
         app.state.settings = settings
         app.state.database = AsyncDatabase(settings)
@@ -54,7 +54,7 @@ def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
         app.state.open_streams = OpenStreams(settings.api.event_streams)
         app.state.open_uploads = OpenUploads(settings.api.open_uploads)
         app.state.tracing = tracing_of(settings, "lathe-api")
-        yield
+        yield {"api": settings.api}  # what a connection knows of them: see `heads`
         await to_thread.run_sync(app.state.tracing.close)
         await app.state.rate_limiter.close()
         app.state.queue.close()

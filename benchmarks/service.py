@@ -180,7 +180,8 @@ def measure_ready(bench: Bench) -> None:
     seconds = []
     for _ in range(READY_ROUNDS):
         started = time.perf_counter()
-        command = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--port", str(BARE_PORT)]
+        served = ["app.main:create_app", "--factory", "--http", "app.heads:HttpProtocol"]
+        command = [sys.executable, "-m", "uvicorn", *served, "--port", str(BARE_PORT)]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         api = subprocess.Popen(command, env=os.environ | bench.stack.environment, **quiet)
         wait_port(BARE_PORT)

@@ -42,7 +42,8 @@ os.environ.setdefault("LATHE_RUNNER_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SECRET_KEY = "a secret key of the tests, 32 characters and more"
 # The API in a process of its own; where it listens is to be added.
-SERVE_API = (sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log")
+APPLICATION = ("app.main:create_app", "--factory", "--http", "app.heads:HttpProtocol")
+SERVE_API = (sys.executable, "-m", "uvicorn", *APPLICATION, "--no-access-log")
 MakeKey = Callable[..., str]
 
 

@@ -42,9 +42,10 @@ def worker(queue: str) -> list[str]:
 
 def programs(host: str, port: int) -> dict[str, list[str]]:
     """The commands of the service itself, by name, in the order in which they start."""
+    served = ["app.main:create_app", "--factory", "--http", "app.heads:HttpProtocol"]
     bound = ["--host", host, "--port", str(port), "--no-access-log", "--timeout-graceful-shutdown", "3"]
     return {
-        "api": module("uvicorn", "app.main:create_app", "--factory", *bound),
+        "api": module("uvicorn", *served, *bound),
         "worker": worker("cpu"),
         # Its own worker, so that an upload is inspected while a long job runs.
         "inspector": worker("inspect"),

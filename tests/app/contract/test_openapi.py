@@ -26,6 +26,7 @@ from schemathesis.config import SchemathesisConfig
 from app.access.keys import SCOPES
 from app.config import Settings
 from app.database import Database
+from app.heads import HttpProtocol
 from app.jobs.states import JobState
 from app.main import create_app
 from app.models.tables import ModelRow
@@ -72,7 +73,7 @@ def address(settings: Settings, database: Database) -> Iterator[str]:
     add_worker(database, silent_seconds=-3600)  # live however long the test takes
     unlimited = settings.limits.model_copy(update={"requests_per_minute": 0})
     app = create_app(settings.model_copy(update={"limits": unlimited}))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", http=HttpProtocol))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
