@@ -4,6 +4,7 @@ Both hold before anybody is asked for a key: else whoever has none could fill th
 """
 
 import asyncio
+from typing import cast
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -33,8 +34,8 @@ class HttpProtocol(HttpToolsProtocol):
     # Since the last head or piece of a body: a head on its way, or what may follow a body.
     _undelivered_bytes = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        super().connection_made(transport)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

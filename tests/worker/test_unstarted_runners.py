@@ -11,6 +11,7 @@ from app.database import Database
 from app.jobs.states import JobState
 from tests.app.jobs.factories import read_job
 from tests.worker.attempts import inspect
+from worker import sandbox
 from worker import supervisor as supervising
 from worker.supervisor import Supervisor
 
@@ -24,7 +25,7 @@ def no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(limit_bytes: int) -> None:
         raise OSError(f"no group of {limit_bytes} bytes")
 
-    monkeypatch.setattr(supervising.sandbox, "memory_group", refuse)
+    monkeypatch.setattr(sandbox, "memory_group", refuse)
 
 
 def pipes() -> int:
