@@ -72,13 +72,15 @@ class TrainingOptions(BaseModel):
         default={},
         max_length=256,
         description="By output: the array of the training data with its labels. By default arrays bear the names of "
-        "their outputs, or the only one of whole numbers goes with the first output that scores its classes.",
+        "their outputs, or the only one of whole numbers goes with the first output that scores its classes. Whole "
+        "numbers or booleans that are all 0 or 1, one for each element of the output, are learned by binary "
+        "cross-entropy, rows of them with a single 1 as numbers of classes; other numbers by squared error.",
     )
     kinds: dict[Name, Literal["classes", "numbers"]] = Field(
         default={},
         max_length=256,
         description="By output: whether it scores classes or holds numbers. By default labels say it, or a Softmax at "
-        "the end; rows of numbers that could be either are taught as both.",
+        "the end; rows of numbers that could be either are taught as both. `numbers` holds for labels of 0 and 1, too.",
     )
     stop_after: int | None = Field(
         default=None,

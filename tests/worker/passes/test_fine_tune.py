@@ -48,7 +48,7 @@ def test_what_was_spoilt_is_learned_again(labels: np.ndarray, tmp_path: Path) ->
     assert job.shares[-1] == 1.0
     words = " ".join(result.notes)
     assert "20 of 20 epochs of 12 steps over 360 samples (AdamW, learning rate 0.01)" in words
-    assert "labels (weight 1: label for y)" in words
+    assert "labels (weight 1: label for y by cross-entropy)" in words
     assert "5 weight tensors were trained." in words
 
 
@@ -125,6 +125,32 @@ def test_a_regressor_learns_numbers(tmp_path: Path) -> None:
     errors = [np.square(answers(one)["y"] - wanted).mean() for one in (model, result.model)]
     assert errors[1] < 0.25 * errors[0]
     assert "loss" in result.notes[1]
+
+
+@pytest.mark.parametrize("form", ["scores", "probabilities", "one-hot"])
+def test_labels_of_yes_and_no_leave_the_scores_their_sign(form: str, tmp_path: Path) -> None:
+    """Nearest in square to 0 and 1 are scores of which next to none is below 0."""
+    outputs = 4 if form == "one-hot" else 2
+    ends = [onnx.helper.make_node("Sigmoid", ["scores"], ["y"], "sigmoid")] if form == "probabilities" else []
+    truth = networks.normalized_perceptron(classes=outputs)
+    spoilt = networks.shaken(truth, 0.7)
+    for proto in (truth, spoilt):
+        proto.graph.node[-1].output[0] = "scores" if ends else "y"
+        proto.graph.node.extend(ends)
+    wanted = answers(save(truth, tmp_path / "truth"))["y"]
+    threshold = 0.5 if ends else 0.0
+    yes = np.eye(4)[wanted.argmax(axis=1)] if form == "one-hot" else wanted > threshold
+    model = save(spoilt, tmp_path / "model")
+    result = Job(tmp_path / "run", labels={"label": yes.astype(np.int64)}).run("fine_tune", model, **LEARNING)
+    found = [answers(one)["y"] for one in (model, result.model)]
+    if form == "one-hot":
+        shares = [float((one.argmax(axis=1) == yes.argmax(axis=1)).mean()) for one in found]
+    else:
+        shares = [float(((one > threshold) == yes).mean()) for one in found]
+    # As with numbers of classes: 360 samples tell nearly all of a network of this very size.
+    assert shares[0] < 0.75
+    assert shares[1] > 0.85
+    assert f"label for y by {'cross' if form == 'one-hot' else 'binary cross'}-entropy" in result.notes[0]
 
 
 def test_a_file_that_ends_in_a_softmax_learns_by_its_scores(labels: np.ndarray, tmp_path: Path) -> None:

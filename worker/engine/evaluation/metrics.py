@@ -12,7 +12,7 @@ from worker.engine.faults import UserFault
 
 # What counts as the same element where an output is no row of class scores: a share of the row's root mean square.
 TOLERANCE = 0.05
-SCORES_RANK = 2
+SCORES_RANK, IMAGE_RANK = 2, 4
 SMALLER_IS_BETTER = frozenset({"mse", "mae"})
 CLASSIFICATION = frozenset({"top1", "top5", "accuracy", "f1"})
 
@@ -77,6 +77,13 @@ def class_axis(output: Sequence[int], labels: Sequence[int]) -> int | None:
         if len(output) > 1 and output[axis] > 1 and [*output[:axis], *output[axis + 1 :]] == [*labels]:
             return axis
     return None
+
+
+def scores_axis(rank: int) -> int:
+    """Where an output of this many axes holds scores of classes, if it does: rows and sequences (N, L, C) on the last
+    axis, images (N, C, H, W) on the second.
+    """
+    return 1 if rank >= IMAGE_RANK else rank - 1
 
 
 def classes(output: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 from worker.engine.training.judging import Judgement
 from worker.engine.training.lesson import Lesson
 from worker.engine.training.objective import Lessons
+from worker.engine.training.targets import Target
 from worker.engine.training.trainer import DIVERGED, PATIENCE, TIME, Trained
 
 WHY_STOPPED = {
@@ -90,9 +91,17 @@ def _sources(objective: Lessons) -> str:
         by = f", {projected} by projection" if projected else ""
         named.append(f"{len(objective.features)} of its inner tensors (weight {weights.beta:g}{by})")
     if objective.hard:
-        labels = ", ".join(f"{one.target.array} for {one.target.output}" for one in objective.hard)
+        labels = ", ".join(
+            f"{one.target.array} for {one.target.output} by {_loss(one.target)}" for one in objective.hard
+        )
         named.append(f"labels (weight {weights.gamma:g}: {labels})")
     return " and ".join(named)
+
+
+def _loss(target: Target) -> str:
+    if target.axis is not None:
+        return "cross-entropy"
+    return "binary cross-entropy" if target.binary else "squared error"
 
 
 def _meaning(output: str, axis: int | None, certain: bool) -> str:

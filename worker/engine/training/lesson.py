@@ -17,7 +17,7 @@ from worker.engine.training.hooks import Hooks
 from worker.engine.training.judging import Judge
 from worker.engine.training.masks import Masks, zeros_of
 from worker.engine.training.objective import Hard, Lessons, Weights
-from worker.engine.training.readings import find_readings
+from worker.engine.training.readings import find_readings, squashed_by
 from worker.engine.training.scoring import score_of
 from worker.engine.training.student import Student, training_data
 from worker.engine.training.targets import LabelsMismatch, Target, choose_targets
@@ -69,7 +69,7 @@ class Lesson:
             "model": self.student.file.sha256(),
             "samples": self.student.feeds.sample_count,
             "held_out": self.split.sha256(),
-            "labels": {one.output: [one.array, one.axis, one.sha256()] for one in targets},
+            "labels": {one.output: [one.array, one.axis, one.binary, one.sha256()] for one in targets},
             "teacher": None if self.teacher is None else self.teacher.sha256(),
             "rule": hooks.rule(),
         }
@@ -96,9 +96,10 @@ def plan_lesson(
         UserFault: as `teach`.
 
     """
-    data, outputs = training_data(context), student.look()
+    data, outputs, graph = training_data(context), student.look(), plain_graph(student.file)
+    squashed = {name: by for name in outputs if (by := squashed_by(graph, name)) is not None}
     gamma = options.gamma if isinstance(options, TeachingOptions) else 1.0
-    targets = [] if gamma == 0 else choose_targets(data.labels, outputs, options)
+    targets = [] if gamma == 0 else choose_targets(data.labels, outputs, options, squashed)
     if gamma and not targets:
         raise LabelsMismatch(
             "No array of the training data fits an output of the model as its labels; beside the model's inputs there "
@@ -107,7 +108,7 @@ def plan_lesson(
         )
     parts = split(student.feeds.sample_count, options.held_out, context.seed)
     by_output: dict[str, Target] = {target.output: target for target in targets}
-    readings = find_readings(plain_graph(student.file), outputs, by_output, options, bool(student.feeds.whole))
+    readings = find_readings(graph, outputs, by_output, options, bool(student.feeds.whole))
     hard = [Hard(readings[target.output], target) for target in targets]
     objective, taught = Lessons(Weights(gamma=1.0), hard=hard), None
     if teacher is not None and isinstance(options, TeachingOptions):

@@ -7,6 +7,8 @@ from worker.engine.faults import UserFault
 
 # Of a probability that rounded to zero there is no logarithm.
 LEAST_PROBABILITY = 1e-30
+# float32 tells no probability from 1 that is closer to it.
+CLOSEST_TO_CERTAIN = 1e-7
 
 
 class AnswersDiffer(UserFault):
@@ -65,6 +67,15 @@ def hard_cross_entropy(scores: torch.Tensor, labels: torch.Tensor, axis: int) ->
     rows, known = scores.movedim(axis, -1).flatten(0, -2), labels.flatten()
     total = functional.cross_entropy(rows, known.clamp_min(-1), ignore_index=-1, reduction="sum")
     return total / (known >= 0).sum().clamp_min(1)
+
+
+def binary_cross_entropy(found: torch.Tensor, labels: torch.Tensor, probabilities: bool) -> torch.Tensor:
+    """-log of the probability of the right one of yes (1) and no (0), the mean over labels.
+
+    Both are (N, ...) with as many elements; `found` are scores of a yes, or its `probabilities`.
+    """
+    scores = torch.logit(found, eps=CLOSEST_TO_CERTAIN) if probabilities else found
+    return functional.binary_cross_entropy_with_logits(scores, labels.reshape(found.shape))
 
 
 def squared_error(found: torch.Tensor, labels: torch.Tensor, variance: float) -> torch.Tensor:

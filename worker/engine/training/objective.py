@@ -8,6 +8,7 @@ import torch
 from worker.engine.training.batches import Batch
 from worker.engine.training.features import Pair, project
 from worker.engine.training.losses import (
+    binary_cross_entropy,
     divergence,
     hard_cross_entropy,
     log_probabilities,
@@ -102,6 +103,8 @@ def _hard(one: Hard, rows: Mapping[str, torch.Tensor], batch: Batch) -> torch.Te
     found, labels = rows[one.reading.value], batch.labels[one.target.output]
     if one.target.axis is not None:
         return hard_cross_entropy(found, labels, one.target.axis)
+    if one.target.binary:
+        return binary_cross_entropy(found, labels, one.target.probabilities)
     return squared_error(found, labels, one.target.variance)
 
 

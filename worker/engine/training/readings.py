@@ -8,10 +8,11 @@ import onnx_ir as ir
 
 from app.recipes.training import TrainingOptions
 from worker.engine.nodes import integer, is_operator
-from worker.engine.training.targets import Target
+from worker.engine.training.targets import SIGMOIDS, Target
 
 LAST_AXIS_BY_DEFAULT = 13  # the opset from which Softmax takes the last axis
 MATRIX_RANK = 2
+RESHAPING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ def softmax_behind(graph: ir.Model, output: str) -> Softmax | None:
         return None  # all axes from there on are one then
     scores = node.inputs[0]
     return Softmax("" if scores is None else scores.name or "", axis, node.op_type == "LogSoftmax")
+
+
+def squashed_by(graph: ir.Model, output: str) -> str | None:
+    """The operator that makes an output of the graph probabilities, with at most a change of shape behind it."""
+    value = next((one for one in graph.graph.outputs if one.name == output), None)
+    node = None if value is None else value.producer()
+    while node is not None and is_operator(node, *RESHAPING):
+        value = node.inputs[0]
+        node = None if value is None else value.producer()
+    return node.op_type if node is not None and is_operator(node, "Softmax", *SIGMOIDS) else None
 
 
 def find_readings(

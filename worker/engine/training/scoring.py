@@ -13,13 +13,17 @@ from worker.engine.training.objective import Hard, Lessons, Soft
 
 
 def score_of(lessons: Lessons) -> Score | None:
-    """Top-1 where labels number classes: it decides, unless other labels are numbers, of which it knows nothing. The
-    share of their variance that is explained, R2, where all are numbers. Without labels how often student and teacher
-    have the same top class.
+    """Top-1 where labels number classes: it decides, unless other labels do not, of which it knows nothing. Where they
+    say yes or no, how often the likelier one is right: where few are yes, no model is above one that always says no,
+    so the loss decides. The share of their variance that is explained, R2, where all are numbers. Without labels how
+    often student and teacher have the same top class.
     """
     classes = [one for one in lessons.hard if one.target.axis is not None]
     if classes:
         return Score("top1", _Right(classes), decides=len(classes) == len(lessons.hard))
+    binary = [one for one in lessons.hard if one.target.binary]
+    if binary:
+        return Score("accuracy", _Likelier(binary), decides=False)
     if lessons.hard:
         return Score("r2", _Explained(lessons.hard), decides=False)
     soft = next((one for one in lessons.soft if one.reading.axis is not None), None)
@@ -37,6 +41,22 @@ class _Right:
             top_k(array_from(batch.rows(made[one.reading.value])), array_from(batch.labels[one.target.output]), 1)
             for one in self.hard
         ]
+        return _mean(shares)
+
+
+class _Likelier:
+    """Of each sample the share of its labels, yes or no, that are the likelier answer, the mean over outputs."""
+
+    def __init__(self, hard: Sequence[Hard]) -> None:
+        self.hard = hard
+
+    def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> np.ndarray:
+        shares = []
+        for one in self.hard:
+            answers = array_from(batch.rows(made[one.reading.value]))
+            labels = array_from(batch.labels[one.target.output]).reshape(answers.shape)
+            right = (answers > (0.5 if one.target.probabilities else 0.0)) == (labels == 1)
+            shares.append(right.reshape(len(right), -1).mean(axis=1))
         return _mean(shares)
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from app.recipes.training import TrainingOptions
-from worker.engine.evaluation.metrics import class_axis
+from worker.engine.evaluation.metrics import class_axis, scores_axis
 from worker.engine.faults import UserFault
 
 CHUNK_ELEMENTS = 1 << 22
+# What makes of each score a probability of its own; a Softmax makes of all of a row one distribution.
+SIGMOIDS = frozenset({"Sigmoid", "HardSigmoid"})
 
 
 class LabelsMismatch(UserFault):
@@ -29,6 +31,10 @@ class Target:
     axis: int | None
     variance: float = 1.0
     """Of `values`, where they are numbers."""
+    binary: bool = False
+    """Whether they are no numbers but yes (1) or no (0), one for each element of the output, which scores a yes."""
+    probabilities: bool = False
+    """Whether the output holds probabilities of a yes in place of scores."""
 
     def sha256(self) -> str:
         """Of `values`. Reads a piece at a time."""
@@ -45,9 +51,13 @@ class Target:
 
 
 def choose_targets(
-    labels: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], options: TrainingOptions
+    labels: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
+    options: TrainingOptions,
+    squashed: Mapping[str, str] | None = None,
 ) -> list[Target]:
     """By output, its labels. `outputs` are a few samples of each, (n, ...); those that hold no floats learn nothing.
+    `squashed`: by output, what makes probabilities of it, as `readings.squashed_by` says.
 
     As `options.labels` says; else by name; else the only array of whole numbers for the first output that scores its
     classes; else the only array of all for the first output of its size.
@@ -62,7 +72,11 @@ def choose_targets(
         _check_names(output, array, labels, learning)
     if not named:
         named = _guessed(labels, learning, options)
-    return [_target(output, array, labels[array], learning[output], options) for output, array in named.items()]
+    heads = squashed or {}
+    return [
+        _target(output, array, labels[array], learning[output], options, heads.get(output))
+        for output, array in named.items()
+    ]
 
 
 def _guessed(
@@ -80,7 +94,9 @@ def _guessed(
     return {}
 
 
-def _target(output: str, array: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions) -> Target:
+def _target(
+    output: str, array: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions, squashed: str | None
+) -> Target:
     axis = _axis(output, values, answers, options)
     if axis is not None:
         _check_classes(output, array, values, answers.shape[axis])
@@ -91,7 +107,13 @@ def _target(output: str, array: str, values: np.ndarray, answers: np.ndarray, op
             f"{[len(values), *answers.shape[1:]]}: they are neither numbers of its classes nor values of it.",
             "Give the number of the class of each sample, or as many numbers as the output holds.",
         )
-    return Target(output, array, values, None, _variance(values))
+    if options.kinds.get(output) == "numbers" or not _are_binary(values):
+        return Target(output, array, values, None, _variance(values))
+    axis = scores_axis(answers.ndim)
+    marked = None if squashed in SIGMOIDS else _marked(values.reshape(len(values), *answers.shape[1:]), axis)
+    if marked is not None:
+        return Target(output, array, marked, axis)
+    return Target(output, array, values, None, binary=True, probabilities=squashed is not None)
 
 
 def _axis(output: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions) -> int | None:
@@ -103,6 +125,23 @@ def _axis(output: str, values: np.ndarray, answers: np.ndarray, options: Trainin
 
 def _as_many(values: np.ndarray, answers: np.ndarray) -> bool:
     return math.prod(values.shape[1:]) == math.prod(answers.shape[1:])
+
+
+def _are_binary(values: np.ndarray) -> bool:
+    """Whether whole numbers are all 0 or 1."""
+    return values.dtype.kind in "iub" and all(((rows == 0) | (rows == 1)).all() for rows in pieces(values))
+
+
+def _marked(values: np.ndarray, axis: int) -> np.ndarray | None:
+    """The numbers of the classes that are 1, where of those along `axis` one is, everywhere: labels are one-hot."""
+    if axis == 0 or values.shape[axis] == 1:
+        return None
+    found = []
+    for rows in pieces(values):
+        if (np.count_nonzero(rows, axis=axis) != 1).any():
+            return None
+        found.append(rows.argmax(axis=axis))
+    return np.concatenate(found)
 
 
 def _check_names(output: str, array: str, labels: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:

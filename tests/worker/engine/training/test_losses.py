@@ -6,6 +6,7 @@ import torch
 
 from worker.engine.training.losses import (
     AnswersDiffer,
+    binary_cross_entropy,
     divergence,
     entropy,
     hard_cross_entropy,
@@ -70,6 +71,15 @@ def test_labels_that_are_none_do_not_count() -> None:
     assert float(hard_cross_entropy(scores, torch.tensor([-1, -7]), 1)) == 0
     found = squared_error(torch.tensor([[1.0], [9.0]]), torch.tensor([3.0, torch.nan]), variance=2.0)
     assert float(found) == pytest.approx(2.0)
+
+
+def test_yes_and_no_are_learned_alike_from_scores_and_from_probabilities() -> None:
+    scores, labels = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([1.0, 0.0, 0.0, 1.0])
+    p = scores.sigmoid().double()
+    wanted = -(p[0, 0].log() + (1 - p[0, 1]).log() + (1 - p[1, 0]).log() + p[1, 1].log()) / 4
+    assert float(binary_cross_entropy(scores, labels, probabilities=False)) == pytest.approx(float(wanted))
+    assert float(binary_cross_entropy(scores.sigmoid(), labels, probabilities=True)) == pytest.approx(float(wanted))
+    assert torch.isfinite(binary_cross_entropy(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), probabilities=True))
 
 
 def test_classes_may_lie_before_the_places_they_are_scored_at() -> None:

@@ -9,7 +9,7 @@ import pytest
 from app.recipes.training import FineTune
 from tests.worker import networks
 from tests.worker.networks import normal
-from worker.engine.training.readings import find_readings
+from worker.engine.training.readings import find_readings, squashed_by
 from worker.engine.training.targets import Target
 
 HEAD = "g (float[N,4] x) => (float[N,4] y) {{ s = MatMul(x, x) y = {} }}"
@@ -49,6 +49,22 @@ def test_scores_are_read_where_they_are(case: Case) -> None:
     targets = {"y": Target("y", "label", np.zeros(2), case.target)} if case.target is not None else {}
     found = find_readings(graph, {"y": normal(*case.shape)}, targets, options, whole=False)["y"]
     assert (found.value, found.axis, found.certain) == (case.value, case.axis, case.certain)
+
+
+@pytest.mark.parametrize(
+    ("head", "squashed"),
+    [
+        ("y = Sigmoid(s)", "Sigmoid"),
+        ("p = Sigmoid(s) r = Transpose<perm=[0,1]>(p) y = Identity(r)", "Sigmoid"),
+        ("y = Softmax(s)", "Softmax"),
+        ("p = Sigmoid(s) y = Mul(p, s)", None),
+        ("y = LogSoftmax(s)", None),
+    ],
+    ids=["at-once", "reshaped", "softmax", "a-gate", "logarithms"],
+)
+def test_probabilities_are_told_by_what_makes_them(head: str, squashed: str | None) -> None:
+    text = f"g (float[N,4] x) => (float[N,4] y) {{ s = MatMul(x, x) {head} }}"
+    assert squashed_by(ir.from_proto(networks.parse(text)), "y") == squashed
 
 
 def test_whole_calls_count_one_axis_more() -> None:

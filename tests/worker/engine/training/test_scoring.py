@@ -45,6 +45,17 @@ def test_classes_do_not_decide_over_numbers_beside_them() -> None:
     assert (score.name, score.decides) == ("top1", False)
 
 
+def test_of_yes_and_no_the_likelier_is_counted_and_decides_nothing() -> None:
+    labels = np.array([[1, 0], [0, 0], [1, 1], [0, 1]])
+    scores = torch.tensor([[0.4, 0.3], [-1.0, -2.0], [3.0, 0.6], [2.0, -0.7]])
+    for answers, probabilities in ((scores, False), (scores.sigmoid(), True)):
+        target = Target("a", "a", labels, None, binary=True, probabilities=probabilities)
+        score = score_of(Lessons(Weights(gamma=1.0), hard=[Hard(Reading("a", "a", None), target)]))
+        assert score is not None
+        assert (score.name, score.decides) == ("accuracy", False)
+        assert score.measure({"a": answers}, _batch(a=labels.astype(np.float32))).tolist() == [0.5, 1.0, 1.0, 0.0]
+
+
 def test_of_numbers_the_share_of_their_variance_is_counted() -> None:
     score = score_of(Lessons(Weights(gamma=1.0), hard=[_hard("b", classes=False, values=NUMBERS)]))
     assert score is not None

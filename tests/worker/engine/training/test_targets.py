@@ -54,6 +54,47 @@ def test_labels_find_their_output(case: Choice) -> None:
     assert {target.output: (target.array, target.axis) for target in found} == case.expected
 
 
+SEVERAL = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1], [1, 1, 1], [0, 0, 1]])
+
+
+@dataclass
+class Answers:
+    """`expected`: the axis of classes, whether labels are yes or no, and whether the output holds probabilities."""
+
+    id: str
+    labels: np.ndarray
+    shape: tuple[int, ...]
+    expected: tuple[int | None, bool, bool]
+    squashed: str | None = None
+    kind: str | None = None
+
+
+ANSWERS = [
+    Answers("one-logit", CLASSES % 2, (2, 1), (None, True, False)),
+    Answers("a-logit-without-an-axis", CLASSES % 2, (2,), (None, True, False)),
+    Answers("several-labels", SEVERAL, (2, 3), (None, True, False)),
+    Answers("booleans", SEVERAL.astype(bool), (2, 3), (None, True, False)),
+    Answers("behind-a-sigmoid", SEVERAL, (2, 3), (None, True, True), "Sigmoid"),
+    Answers("one-hot", np.eye(3, dtype=int)[CLASSES], (2, 3), (1, False, False)),
+    Answers("one-hot-behind-a-softmax", np.eye(3, dtype=int)[CLASSES], (2, 3), (1, False, False), "Softmax"),
+    Answers("one-hot-behind-a-sigmoid", np.eye(3, dtype=int)[CLASSES], (2, 3), (None, True, True), "Sigmoid"),
+    Answers("a-mask", np.zeros((6, 8, 8), int), (2, 1, 8, 8), (None, True, False)),
+    Answers("floats", SEVERAL.astype(np.float32), (2, 3), (None, False, False)),
+    Answers("said-to-be-numbers", SEVERAL, (2, 3), (None, False, False), kind="numbers"),
+    Answers("counts", SEVERAL * 2, (2, 3), (None, False, False)),
+]
+
+
+@pytest.mark.parametrize("case", ANSWERS, ids=lambda case: case.id)
+def test_yes_and_no_are_told_from_numbers(case: Answers) -> None:
+    options = _options(**({"kinds": {"y": case.kind}} if case.kind else {}))
+    squashed = {"y": case.squashed} if case.squashed else {}
+    (target,) = choose_targets({"label": case.labels}, {"y": normal(*case.shape)}, options, squashed)
+    assert (target.axis, target.binary, target.probabilities) == case.expected
+    if target.axis is not None:
+        assert target.values.tolist() == CLASSES.tolist()
+
+
 @dataclass
 class Refusal:
     id: str
