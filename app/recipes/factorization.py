@@ -101,7 +101,7 @@ class FactorizeLowRank(PassConfig):
         return True
 
     def own_needs(self) -> frozenset[Need]:
-        labels: set[Need] = {"labels"} if self.training is not None and self.training.gamma else set()
+        labels: set[Need] = {"labels"} if self.training is not None and self.training.needs_labels else set()
         return super().own_needs() | labels
 
     def training_labels(self) -> dict[str, str]:

@@ -140,7 +140,7 @@ class PruneStructured(PassConfig):
         return self.recovery
 
     def own_needs(self) -> frozenset[Need]:
-        needs: set[Need] = {"labels"} if self.training is not None and self.training.gamma else set()
+        needs: set[Need] = {"labels"} if self.training is not None and self.training.needs_labels else set()
         if self.importance == "fisher" and self.scores_units:
             needs.add("trainable_model")
         return super().own_needs() | needs

@@ -134,6 +134,11 @@ class TeachingOptions(TrainingOptions):
         "same name, else of the same place in space, through a projection that is learned and thrown away.",
     )
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether nothing else can be learned from, or they are given a weight."""
+        return bool(self.gamma) or self.alpha == self.beta == 0
+
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:
         if self.alpha == self.beta == self.gamma == 0:
@@ -161,6 +166,9 @@ class Distill(TeachingOptions, PassConfig):
         description="An uploaded model to be trained and delivered, of any architecture; by default the job's, as the "
         "passes before leave it.",
     )
+
+    def own_needs(self) -> frozenset[Need]:
+        return super().own_needs() | (frozenset[Need]({"labels"}) if self.needs_labels else frozenset())
 
     def other_models(self) -> dict[str, UUID]:
         named = {"teacher": self.teacher, "student": self.student}

@@ -179,6 +179,21 @@ REFUSALS = [
         recipe=[{"pass": "distill", "gamma": 0.5}],
         arrays=UNLABELLED,
     ),
+    *(
+        Refusal(
+            f"labels-are-all-that-{name}-could-learn-from",
+            DataRequired,
+            f"`{name}` needs labels",
+            recipe=[{"pass": name, **arguments}],
+            arrays=UNLABELLED,
+        )
+        for name, arguments in (
+            ("distill", {"alpha": 0}),
+            ("prune_unstructured", {"sparsity": 0.5, "training": {"alpha": 0}}),
+            ("prune_structured", {"ratio": 0.5, "training": {"alpha": 0}}),
+            ("factorize_low_rank", {"training": {"alpha": 0}}),
+        )
+    ),
     Refusal("control-flow", NotTrainable, "`If`, `Loop`", recipe=DISTILL, arrays=TRAINING, model=NOT_TRAINABLE),
     Refusal(
         "pruning-with-training-of-control-flow",

@@ -177,8 +177,18 @@ def _named(name: str) -> ModelProto:
         (networks.two_inputs(), {}, "data_mismatch", "'a'"),
         (TRUTH, {"beta": 1.0, "features": {"bn": "nothing"}}, "no_such_feature", "'nothing'"),
         (TRUTH, {"gamma": 1.0}, "labels_mismatch", "there are none"),
+        (TRUTH, {"alpha": 0.0}, "nothing_to_learn", "no labels fit an output: nothing is left to learn"),
+        (_named("y"), {"alpha": 0.0, "beta": 1.0}, "nothing_to_learn", "no inner tensors of one name or place"),
     ],
-    ids=["more-classes", "other-outputs", "other-inputs", "no-such-feature", "labels-that-are-not-there"],
+    ids=[
+        "more-classes",
+        "other-outputs",
+        "other-inputs",
+        "no-such-feature",
+        "labels-that-are-not-there",
+        "no-term-at-all",
+        "no-feature-that-fits",
+    ],
 )
 def test_a_pair_that_cannot_learn_from_each_other_is_refused(
     teacher: ModelProto, arguments: dict[str, object], code: str, words: str, tmp_path: Path

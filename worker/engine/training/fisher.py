@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from app.recipes.training import TrainingOptions
+from worker.engine.faults import UserFault
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, TrainingData
 from worker.engine.trainable.arrays import tensor_from
@@ -25,6 +26,10 @@ from worker.engine.training.student import prepare_student
 ANSWER = 3
 
 
+class NothingToFeel(UserFault):
+    code, title = "no_gradients", "No output of the model has gradients"
+
+
 def gradient_products(model: ModelFile, context: PassContext, samples: int) -> Iterator[dict[str, np.ndarray]]:
     """Of every weight g * w by the name of its constant, in its shape, float32: one sample of the calibration data
     at a time, the first `samples` of them. Of numbers, answers are normal around the output, as wide as it is large.
@@ -32,6 +37,7 @@ def gradient_products(model: ModelFile, context: PassContext, samples: int) -> I
     Raises:
         NotTrainable: an operator has no form in torch.
         QuantizedModel: it computes in 8 bits.
+        NothingToFeel: no output holds floats, a row a sample.
 
     """
     options = TrainingOptions()
@@ -39,6 +45,12 @@ def gradient_products(model: ModelFile, context: PassContext, samples: int) -> I
         student = prepare_student(model, TrainingData(context.feeds), options, context)
         outputs = student.look()
         readings = find_readings(plain_graph(model), outputs, {}, options, bool(student.feeds.whole))
+        if not readings:
+            raise NothingToFeel(
+                "Fisher information is taken of outputs that hold floats, a row for each sample; the model's outputs "
+                f"are {', '.join(value.name for value in model.structure().graph.output)}, and none does.",
+                "Choose another `importance`, or give a model that returns scores in place of class numbers.",
+            )
         wide = {
             name: float(np.sqrt(np.mean(np.square(rows, dtype=np.float64)))) or 1.0 for name, rows in outputs.items()
         }

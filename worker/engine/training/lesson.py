@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.recipes.training import TeachingOptions, TrainingOptions
+from worker.engine.faults import UserFault
 from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import constant
-from worker.engine.pass_contract import PassContext
+from worker.engine.pass_contract import PassContext, TrainingData
 from worker.engine.trainable.importing import plain_graph
 from worker.engine.training.batches import Batches, Split, split
 from worker.engine.training.hooks import Hooks
@@ -23,6 +24,10 @@ from worker.engine.training.student import Student, training_data
 from worker.engine.training.targets import LabelsMismatch, Target, choose_targets
 from worker.engine.training.teaching import teach
 from worker.engine.training.trainer import Subject, Trained, Trainer
+
+
+class NothingToLearn(UserFault):
+    code, title = "nothing_to_learn", "Nothing of what the recipe weighs can be learned"
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def plan_lesson(
     Raises:
         LabelsMismatch: labels do not fit, or there are none where they are needed.
         TooFewSamples: there is nothing to be held out.
+        NothingToLearn: no output, feature or label is left to learn from.
         UserFault: as `teach`.
 
     """
@@ -101,11 +107,7 @@ def plan_lesson(
     gamma = options.gamma if isinstance(options, TeachingOptions) else 1.0
     targets = [] if gamma == 0 else choose_targets(data.labels, outputs, options, squashed)
     if gamma and not targets:
-        raise LabelsMismatch(
-            "No array of the training data fits an output of the model as its labels; beside the model's inputs there "
-            f"are {', '.join(sorted(data.labels)) or 'none'}.",
-            "Add labels, or name output and array in `labels`.",
-        )
+        raise _no_labels(data)
     parts = split(student.feeds.sample_count, options.held_out, context.seed)
     by_output: dict[str, Target] = {target.output: target for target in targets}
     readings = find_readings(graph, outputs, by_output, options, bool(student.feeds.whole))
@@ -117,6 +119,11 @@ def plan_lesson(
         weight = gamma if gamma is not None else 1.0 if hard else 0.0
         weights = Weights(options.alpha, options.beta, weight, options.temperature)
         objective = Lessons(weights, taught.soft, hard, taught.features)
+        if not objective.wanted:
+            raise NothingToLearn(
+                f"With alpha {options.alpha:g} and beta {options.beta:g} {_lacking(options)}.",
+                "Raise `alpha`, add labels, or name tensors in `features`.",
+            )
     asked, device = None if taught is None else taught.teacher, student.module.device
     batches, held_out = (
         Batches(student.feeds, samples, options.batch_size, context.seed, device, targets, asked)
@@ -134,3 +141,17 @@ def plan_lesson(
         notes=[] if taught is None else taught.notes,
         teacher=None if taught is None else teacher,
     )
+
+
+def _no_labels(data: TrainingData) -> LabelsMismatch:
+    return LabelsMismatch(
+        "No array of the training data fits an output of the model as its labels; beside the model's inputs there "
+        f"are {', '.join(sorted(data.labels)) or 'none'}.",
+        "Add labels, or name output and array in `labels`.",
+    )
+
+
+def _lacking(options: TeachingOptions) -> str:
+    features = "teacher and student have no inner tensors of one name or place, " if options.beta else ""
+    labels = "labels have no weight" if options.gamma == 0 else "no labels fit an output"
+    return f"{features}{'and ' if features else ''}{labels}: nothing is left to learn"

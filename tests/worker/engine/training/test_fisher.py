@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
 from worker.engine.model_file import ModelFile
-from worker.engine.training.fisher import gradient_products
+from worker.engine.training.fisher import NothingToFeel, gradient_products
 
 SAMPLES = 400
 LINEAR = "network (float[N,3] x) => (float[N,1] y) { y = MatMul(x, w) }"
@@ -26,6 +27,16 @@ def test_numbers_feel_weights_by_their_square_and_that_of_what_they_multiply(
     felt = np.square(found).mean(axis=0).ravel()
     # Of 400 squares of products of two normal draws a mean is good to a sixth.
     np.testing.assert_allclose(felt / felt[1], [4, 1, 9], rtol=0.5)
+
+
+def test_a_model_that_returns_class_numbers_alone_is_refused(
+    saved: Callable[..., ModelFile], context: SamplesContext
+) -> None:
+    text = "network (float[N,3] x) => (int64[N] y) { a = MatMul(x, w) y = ArgMax<axis = 1, keepdims = 0>(a) }"
+    model = prepared(text, w=normal(3, 4))
+    with pytest.raises(NothingToFeel, match="outputs are y, and none does") as caught:
+        next(gradient_products(saved(model), context(model, x=normal(8, 3)), 8))
+    assert caught.value.remedy
 
 
 def test_what_no_answer_depends_on_is_not_felt(saved: Callable[..., ModelFile], context: SamplesContext) -> None:
