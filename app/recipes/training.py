@@ -80,7 +80,8 @@ class TrainingOptions(BaseModel):
         default={},
         max_length=256,
         description="By output: whether it scores classes or holds numbers. By default labels say it, or a Softmax at "
-        "the end; rows of numbers that could be either are taught as both. `numbers` holds for labels of 0 and 1, too.",
+        "the end; rows of numbers that could be either are taught as both. Classes of rows and sequences lie on the "
+        "last axis, those of images on the second. `numbers` holds for labels of 0 and 1, too.",
     )
     stop_after: int | None = Field(
         default=None,

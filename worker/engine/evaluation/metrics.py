@@ -71,9 +71,11 @@ def broken_samples(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 def class_axis(output: Sequence[int], labels: Sequence[int]) -> int | None:
     """Where an output of this shape holds class scores for labels of this shape; None where it does not.
 
-    The output is `labels + (C,)` or, as in segmentation, `(N, C) + labels[1:]`.
+    The output is `labels + (C,)` or, as in segmentation, `(N, C) + labels[1:]`; where it could be either, as
+    `scores_axis` says.
     """
-    for axis in (len(output) - 1, 1):
+    likely = scores_axis(len(output))
+    for axis in (likely, len(output) - 1, 1):
         if len(output) > 1 and output[axis] > 1 and [*output[:axis], *output[axis + 1 :]] == [*labels]:
             return axis
     return None

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from app.recipes.training import TrainingOptions
+from worker.engine.evaluation.metrics import scores_axis
 from worker.engine.nodes import integer, is_operator
 from worker.engine.training.targets import SIGMOIDS, Target
 
@@ -92,8 +93,9 @@ def _class_axis(
         return None, True
     if softmax_axis is not None:
         return softmax_axis, True
-    axis = rows.ndim - 1 if rows.ndim == MATRIX_RANK + whole else 1 + whole
-    several = axis < rows.ndim and rows.shape[axis] > 1
+    rank = rows.ndim - whole
+    axis = scores_axis(rank) + whole
+    several = rank > 1 and rows.shape[axis] > 1
     if kind == "classes" and several:
         return axis, True
-    return (axis, False) if several and rows.ndim == MATRIX_RANK + whole else (None, True)
+    return (axis, False) if several and rank == MATRIX_RANK else (None, True)

@@ -25,6 +25,16 @@ def test_macro_f1_is_scikit_learns() -> None:
     assert statistic(np.ones((1, 200)))[0] == pytest.approx(f1_score(LABELS, predicted, average="macro"))
 
 
+@pytest.mark.parametrize(
+    ("output", "axis"),
+    [((6, 3), 1), ((6, 8, 3), 2), ((6, 8, 8), 2), ((6, 3, 8), 1), ((6, 8, 8, 8), 1), ((6, 8, 8, 3), 3)],
+)
+def test_classes_lie_where_labels_leave_an_axis_and_else_where_they_usually_do(
+    output: tuple[int, ...], axis: int
+) -> None:
+    assert metrics.class_axis(output, output[:axis] + output[axis + 1 :]) == axis
+
+
 def test_token_labels_below_zero_are_not_counted() -> None:
     scores = np.eye(3, dtype=np.float32)[None].repeat(2, axis=0)
     labels = np.array([[0, 1, -100], [1, -100, -100]])

@@ -39,6 +39,8 @@ CASES = [
     Case("softmax-over-the-samples", HEAD.format("Softmax<axis=0>(s)"), "y", 1, target=1),
     Case("one-column-is-no-class", HEAD.format("Identity(s)"), "y", None, shape=(2, 1)),
     Case("a-sequence-holds-numbers", HEAD.format("Identity(s)"), "y", None, shape=(2, 5, 4)),
+    Case("classes-of-a-sequence", HEAD.format("Identity(s)"), "y", 2, kinds={"y": "classes"}, shape=(2, 5, 4)),
+    Case("classes-of-pixels", HEAD.format("Identity(s)"), "y", 1, kinds={"y": "classes"}, shape=(2, 4, 5, 5)),
 ]
 
 
