@@ -133,8 +133,7 @@ def _check_passes(
                     remedy=f"Upload a dataset and name it as `data.{role}`.",
                 )
         known = known and "student" not in config.other_models()
-        if known:
-            _check_training_labels(entry, config, facts, arrays.get("training", []))
+        _check_training_labels(entry, config, facts, arrays.get("training", []), known=known)
         if "trainable_model" in needs and known and not facts.trainable:
             raise NotTrainable(
                 f"The pass `{entry.name}` trains, and these operators cannot be trained: "
@@ -144,8 +143,9 @@ def _check_passes(
 
 
 def _check_training_labels(
-    entry: PassEntry, config: PassConfig, facts: ModelInspection, arrays: list[ArraySpec]
+    entry: PassEntry, config: PassConfig, facts: ModelInspection, arrays: list[ArraySpec], *, known: bool
 ) -> None:
+    """Labels are what the job's model does not take, whatever is trained; outputs are its own only where `known`."""
     inputs = {spec.name for spec in facts.inputs}
     labels = [array for array in arrays if array.name not in inputs]
     if "labels" in entry.needs(config) and not labels:
@@ -154,7 +154,7 @@ def _check_training_labels(
             remedy="Add an array with the label of each sample.",
         )
     for output, label in config.training_labels().items():
-        if output not in {spec.name for spec in facts.outputs}:
+        if known and output not in {spec.name for spec in facts.outputs}:
             raise DataMismatch(
                 f"`labels` of the pass `{entry.name}` names the output `{output}`; the model's outputs are "
                 f"{_names(facts.outputs)}.",

@@ -5,12 +5,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from app.recipes.base import PassConfig
 from app.recipes.quantization import StaticOptions, WeightBits
-from app.recipes.training import TeachingOptions
+from app.recipes.training import TeachingPass
 
 
-class QuantizeAwareTraining(TeachingOptions, StaticOptions, PassConfig):
+class QuantizeAwareTraining(TeachingPass, StaticOptions):
     """INT8 as `quantize_static` places it, with weights and scales trained around the rounding; needs no labels."""
 
     # A tenth of what trains a model from the start: in 8 bits this one computes nearly the same already. In few bits it

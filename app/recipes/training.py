@@ -153,10 +153,18 @@ class FineTune(TrainingOptions, PassConfig):
     pass_: Literal["fine_tune"] = Field(alias="pass", description="The pass.")
 
 
-class Distill(TeachingOptions, PassConfig):
-    """The model trained to answer as its original does, or as another model; needs no labels."""
+class TeachingPass(TeachingOptions, PassConfig):
+    """A pass that is a lesson by a teacher, and has its arguments for its own."""
 
     argument_needs: ClassVar[Mapping[str, frozenset[Need]]] = {"gamma": frozenset({"labels"})}
+
+    def own_needs(self) -> frozenset[Need]:
+        labels: set[Need] = {"labels"} if self.needs_labels else set()
+        return super().own_needs() | labels
+
+
+class Distill(TeachingPass):
+    """The model trained to answer as its original does, or as another model; needs no labels."""
 
     pass_: Literal["distill"] = Field(alias="pass", description="The pass.")
     teacher: UUID | None = Field(
@@ -167,9 +175,6 @@ class Distill(TeachingOptions, PassConfig):
         description="An uploaded model to be trained and delivered, of any architecture; by default the job's, as the "
         "passes before leave it.",
     )
-
-    def own_needs(self) -> frozenset[Need]:
-        return super().own_needs() | (frozenset[Need]({"labels"}) if self.needs_labels else frozenset())
 
     def other_models(self) -> dict[str, UUID]:
         named = {"teacher": self.teacher, "student": self.student}

@@ -179,19 +179,41 @@ REFUSALS = [
         recipe=[{"pass": "distill", "gamma": 0.5}],
         arrays=UNLABELLED,
     ),
+    Refusal(
+        "labels-that-are-weighed-in-8-bits-and-not-there",
+        DataRequired,
+        "`quantize_aware_training` needs labels",
+        recipe=[{"pass": "quantize_aware_training", "gamma": 0.5}],
+        arrays=UNLABELLED | {"calibration": [IMAGES]},
+    ),
+    Refusal(
+        "no-labels-for-another-student",
+        DataRequired,
+        "`fine_tune` needs labels",
+        recipe=[{"pass": "distill", "student": str(ID)}, *FINE_TUNE],
+        arrays=UNLABELLED,
+    ),
+    Refusal(
+        "no-such-labels-for-another-student",
+        DataMismatch,
+        "`labl`; besides the model's inputs",
+        recipe=[{"pass": "distill", "student": str(ID), "labels": {"its own": "labl"}}],
+        arrays=TRAINING,
+    ),
     *(
         Refusal(
             f"labels-are-all-that-{name}-could-learn-from",
             DataRequired,
             f"`{name}` needs labels",
             recipe=[{"pass": name, **arguments}],
-            arrays=UNLABELLED,
+            arrays=UNLABELLED | {"calibration": [IMAGES]},
         )
         for name, arguments in (
             ("distill", {"alpha": 0}),
             ("prune_unstructured", {"sparsity": 0.5, "training": {"alpha": 0}}),
             ("prune_structured", {"ratio": 0.5, "training": {"alpha": 0}}),
             ("factorize_low_rank", {"training": {"alpha": 0}}),
+            ("quantize_aware_training", {"alpha": 0}),
         )
     ),
     Refusal("control-flow", NotTrainable, "`If`, `Loop`", recipe=DISTILL, arrays=TRAINING, model=NOT_TRAINABLE),
@@ -289,6 +311,12 @@ ALLOWED: list[tuple[str, list[dict[str, Any]], dict[str, list[dict[str, Any]]], 
     ("without-labels", DISTILL, UNLABELLED, MODEL),
     ("with-labels", [*PRUNE_AND_TRAIN, *FINE_TUNE], TRAINING, MODEL),
     ("another-student-is-what-is-trained", [{"pass": "distill", "student": str(ID)}], TRAINING, NOT_TRAINABLE),
+    (
+        "outputs-of-another-student",
+        [{"pass": "distill", "student": str(ID), "labels": {"its own": "label"}}],
+        TRAINING,
+        MODEL,
+    ),
     ("pruned-once-needs-no-gradient", PRUNE, {}, NOT_TRAINABLE),
     (
         "units-that-go-while-the-others-stay-as-they-are",
