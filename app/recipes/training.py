@@ -132,7 +132,8 @@ class TeachingOptions(TrainingOptions):
         default={},
         max_length=64,
         description="By tensor of the student: the teacher's that it should come close to. By default tensors of the "
-        "same name, else of the same place in space, through a projection that is learned and thrown away.",
+        "same name, else of the same place in space, through a projection that is learned and thrown away. `beta` is "
+        "their weight.",
     )
 
     @property
@@ -144,6 +145,8 @@ class TeachingOptions(TrainingOptions):
     def _something_is_learned(self) -> Self:
         if self.alpha == self.beta == self.gamma == 0:
             raise ValueError("`alpha`, `beta` and `gamma` are all 0: nothing would be learned")
+        if self.features and self.beta == 0:
+            raise ValueError("`features` are named and have no weight: give `beta` as well, or leave them out")
         return self
 
 

@@ -17,6 +17,13 @@ def test_numbers_without_end_are_refused(argument: str, value: Any) -> None:
         Distill.model_validate({"pass": "distill", argument: value})
 
 
+def test_features_without_a_weight_are_refused() -> None:
+    """They would be left out without a word."""
+    with pytest.raises(ValidationError, match="`features` are named and have no weight: give `beta`"):
+        Distill.model_validate({"pass": "distill", "features": {"a": "b"}})
+    assert Distill.model_validate({"pass": "distill", "features": {"a": "b"}, "beta": 0.5}).features == {"a": "b"}
+
+
 @pytest.mark.parametrize(
     ("given", "rate", "placement"),
     [
