@@ -116,13 +116,14 @@ class TeachingOptions(TrainingOptions):
         default=1.0,
         ge=0,
         description="Weight of what the teacher answers: of classes the cross-entropy of its probabilities at "
-        "`temperature`, times the square of that; of numbers the squared error as a share of their square.",
+        "`temperature`, times the square of that; of numbers the squared error as a share of the mean square over "
+        "training samples.",
     )
     beta: float = Field(
         default=0.0,
         ge=0,
-        description="Weight of what the teacher computes within: squared error as a share of the square, summed over "
-        "features.",
+        description="Weight of what the teacher computes within: squared error as a share of the mean square over "
+        "training samples, summed over features.",
     )
     gamma: float | None = Field(
         default=None, ge=0, description="Weight of the labels; by default 1 where there are any, else 0."

@@ -95,6 +95,25 @@ def test_outputs_that_are_numbers_are_learned_as_numbers(tmp_path: Path) -> None
     assert "sum as numbers, gate as classes and as numbers" in result.notes[0]
 
 
+@pytest.mark.parametrize("beta", [0.0, 1.0], ids=["outputs", "features"])
+def test_answers_of_zero_are_learned_one_sample_a_call(beta: float, tmp_path: Path) -> None:
+    """As a share of their own square they would be an infinite loss, and end training at its first step."""
+    text = "g (float[N,8] x) => (float[N,4] y) { p = Gemm(x, w, b) a = Relu(p) m = Gemm(a, v) y = Relu(m) }"
+    proto = networks.prepared(text, w=normal(8, 4), b=np.full(4, -3, np.float32), v=np.eye(4, dtype=np.float32))
+    truth, model = save(proto, tmp_path / "truth"), save(networks.shaken(proto, 0.5), tmp_path / "model")
+    wanted, before = (answers(one)["y"] for one in (truth, model))
+    silent = (wanted == 0).all(axis=1)
+    assert silent.any()
+    assert before[silent].any()
+    calls = {"x": ROWS["x"][:, None]}
+    arguments = {**LEARNING, "beta": beta, "kinds": {"y": "numbers"}}
+    result = Job(tmp_path / "run", calls, original=truth).run("distill", model, **arguments)
+    assert result.manifest["stopped"] is None
+    errors = [np.square(answers(one)["y"] - wanted).mean() for one in (model, result.model)]
+    # It has the form of its teacher, and 360 samples.
+    assert errors[1] < 0.1 * errors[0]
+
+
 def test_what_could_be_either_is_learned_as_both(tmp_path: Path) -> None:
     proto = ModelProto()
     proto.CopyFrom(TRUTH)

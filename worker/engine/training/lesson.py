@@ -114,8 +114,7 @@ def plan_lesson(
     hard = [Hard(readings[target.output], target) for target in targets]
     objective, taught = Lessons(Weights(gamma=1.0), hard=hard), None
     if teacher is not None and isinstance(options, TeachingOptions):
-        first = parts.training[: options.batch_size]
-        taught = teach(teacher, student, readings, first, options, data, context)
+        taught = teach(teacher, student, readings, parts.training, options, data, context)
         weight = gamma if gamma is not None else 1.0 if hard else 0.0
         weights = Weights(options.alpha, options.beta, weight, options.temperature)
         objective = Lessons(weights, taught.soft, hard, taught.features)

@@ -47,16 +47,16 @@ def divergence(teacher: torch.Tensor, student: torch.Tensor, temperature: float,
     return temperature**2 * (soft_cross_entropy(teacher, student, temperature, axis) - least)
 
 
-def normalized_error(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """||found - wanted||^2 / ||wanted||^2 over all elements.
+def normalized_error(wanted: torch.Tensor, found: torch.Tensor, power: float) -> torch.Tensor:
+    """Mean squared error as a share of `power`, the mean square of what is wanted of all samples: of those of one call
+    it would give a sample that is near zero more weight than others, and no end of it to one that is zero.
 
     Raises:
         AnswersDiffer: not of one shape.
 
     """
     same_shape(wanted, found)
-    size = wanted.square().sum()
-    return (found - wanted).square().sum() / size.clamp_min(torch.finfo(size.dtype).tiny)
+    return (found - wanted).square().mean() / power
 
 
 def hard_cross_entropy(scores: torch.Tensor, labels: torch.Tensor, axis: int) -> torch.Tensor:

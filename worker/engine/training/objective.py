@@ -21,11 +21,21 @@ from worker.engine.training.targets import Target
 
 @dataclass(frozen=True)
 class Soft:
-    """An output of the student and the teacher's answer to it; `probabilities`: that is what the teacher gives."""
+    """An output of the student and the teacher's answer to it; `probabilities`: that is what the teacher gives.
+    `power`: mean square of its answers to training samples.
+    """
 
     reading: Reading
     teacher: str
     probabilities: bool = False
+    power: float = 1.0
+
+    @property
+    def as_numbers(self) -> bool:
+        """Whether values count: a shift of all scores is no matter to a softmax, to numbers it is. Probabilities are no
+        numbers for scores.
+        """
+        return self.reading.axis is None or not (self.reading.certain or self.probabilities)
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,11 @@ class Hard:
 
 @dataclass(frozen=True)
 class Feature:
-    """A pair, and the projection between two widths."""
+    """A pair, and the projection between two widths. `power`: mean square of the teacher's, as in `Soft`."""
 
     pair: Pair
     projection: torch.Tensor | None = None
+    power: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,11 +103,10 @@ class Lessons:
     def _soft(self, one: Soft, rows: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         found, wanted = rows[one.reading.value], batch.answers[one.teacher]
         if one.reading.axis is None:
-            return normalized_error(wanted, found)
+            return normalized_error(wanted, found, one.power)
         scores = log_probabilities(wanted) if one.probabilities else wanted
         soft = divergence(scores, found, self.weights.temperature, one.reading.axis)
-        # A shift of all scores is no matter to a softmax; to numbers it is. Probabilities are no numbers for scores.
-        return soft if one.reading.certain or one.probabilities else soft + normalized_error(wanted, found)
+        return soft + normalized_error(wanted, found, one.power) if one.as_numbers else soft
 
 
 def _hard(one: Hard, rows: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
@@ -112,4 +122,4 @@ def _feature(one: Feature, rows: Mapping[str, torch.Tensor], batch: Batch) -> to
     found, wanted = rows[one.pair.student], batch.answers[one.pair.teacher]
     if one.projection is not None and one.pair.axis is not None:
         found = project(found, one.projection, one.pair.axis)
-    return normalized_error(wanted, found)
+    return normalized_error(wanted, found, one.power)

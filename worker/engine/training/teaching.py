@@ -1,7 +1,7 @@
 """What a teacher says to a student: which of its outputs and inner tensors, and through which projections."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +21,9 @@ from worker.engine.training.objective import Feature, Soft
 from worker.engine.training.readings import Reading, softmax_behind
 from worker.engine.training.student import Student, as_rows, feeds_for
 from worker.engine.training.teacher import Teacher
+
+# Samples that the size of a teacher's answers is told by; and a mean square that is rounding in float32, and no size.
+POWER_SAMPLES, LEAST_POWER = 64, 1e-30
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def teach(
     data: TrainingData,
     context: PassContext,
 ) -> Taught:
-    """Projections are fitted on `samples`.
+    """`samples` are those that are trained on: projections are fitted on a step's worth of them.
 
     Raises:
         AnswersDiffer: teacher and student have no output in common.
@@ -67,7 +70,11 @@ def teach(
             f"The teacher was asked {'once, before training' if kept else 'in every epoch'}: {len(soft)} outputs, "
             f"{len(pairs)} features."
         )
-    features = _features(pairs, student, teacher, samples) if pairs else []
+    features = _features(pairs, student, teacher, samples[: options.batch_size]) if pairs else []
+    if features or any(one.as_numbers for one in soft):
+        powers = _powers(teacher, samples, 1 if feeds.whole else options.batch_size, context)
+        soft = [replace(one, power=powers[one.teacher]) for one in soft]
+        features = [replace(one, power=powers[one.pair.teacher]) for one in features]
     return Taught(teacher, soft, features, notes)
 
 
@@ -93,6 +100,25 @@ def match_outputs(teacher: ir.Model, readings: Mapping[str, Reading]) -> list[So
         softmax = softmax_behind(teacher, other)
         found.append(Soft(readings[name], other, softmax is not None and not softmax.logarithm))
     return found
+
+
+def _powers(teacher: Teacher, samples: np.ndarray, batch: int, context: PassContext) -> dict[str, float]:
+    """By name the mean square of what the teacher says of samples spread over these; 1 where it says nothing but 0.
+
+    Raises:
+        BudgetExhausted: time is over meanwhile.
+
+    """
+    chosen = samples[:: -(-len(samples) // POWER_SAMPLES)]
+    squares, counts = dict.fromkeys(teacher.names, 0.0), dict.fromkeys(teacher.names, 0)
+    for start in range(0, len(chosen), batch):
+        context.check_time("what the teacher says of the training data")
+        for name, rows in teacher.answers(chosen[start : start + batch]).items():
+            known = rows[np.isfinite(rows)].astype(np.float64)
+            squares[name], counts[name] = squares[name] + float(np.square(known).sum()), counts[name] + known.size
+    return {
+        name: squares[name] / counts[name] if squares[name] > LEAST_POWER * counts[name] else 1.0 for name in squares
+    }
 
 
 def _features(pairs: Sequence[Pair], student: Student, teacher: Teacher, samples: np.ndarray) -> list[Feature]:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from worker.engine.training.batches import Batch
-from worker.engine.training.objective import Lessons, Soft, Weights
+from worker.engine.training.features import Pair
+from worker.engine.training.objective import Feature, Lessons, Soft, Weights
 from worker.engine.training.readings import Reading
 
 
@@ -15,6 +16,26 @@ def test_a_teachers_probabilities_teach_what_its_scores_would(certain: bool) -> 
     scores = torch.tensor([[2.0, -3.0, 0.5], [0.0, 4.0, -1.0]])
     found = {"y": torch.zeros(2, 3)}
     lessons = Lessons(Weights(alpha=1.0), soft=[Soft(Reading("y", "y", 1, certain), "teacher", probabilities=True)])
-    batch = Batch({}, np.arange(2), {}, {"teacher": scores.softmax(dim=1)}, whole=False)
+    batch = _batch(scores.softmax(dim=1))
     assert float(lessons({"y": scores + 7.0}, batch)["loss"]) == pytest.approx(0.0, abs=1e-6)
     assert float(lessons(found, batch)["loss"]) > 0.1
+
+
+def test_samples_weigh_alike_however_many_are_in_a_call() -> None:
+    """Some models take one sample a call, and some of a teacher's answers are next to nothing."""
+    wanted, found = torch.tensor([[10.0, 0.0], [0.0, 0.0]]), torch.tensor([[9.0, 0.0], [1.0, 0.0]])
+    lessons = Lessons(
+        Weights(alpha=1.0, beta=1.0),
+        soft=[Soft(Reading("y", "y", None), "teacher", power=25.0)],
+        features=[Feature(Pair("y", "teacher"), power=25.0)],
+    )
+
+    def terms(*samples: int) -> list[float]:
+        made = lessons({"y": found[list(samples)]}, _batch(wanted[list(samples)]))
+        return [float(made[name]) for name in ("soft", "features")]
+
+    assert terms(0) == terms(1) == terms(0, 1) == pytest.approx([0.02, 0.02])
+
+
+def _batch(answers: torch.Tensor) -> Batch:
+    return Batch({}, np.arange(len(answers)), {}, {"teacher": answers}, whole=False)
