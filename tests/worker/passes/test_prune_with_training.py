@@ -136,6 +136,15 @@ def test_without_time_to_train_the_weights_are_pruned_at_least(model: ModelFile,
     assert any(note.startswith("No time was left to train") for note in result.notes)
 
 
+def test_training_that_ends_while_zeros_grow_is_not_said_to_have_been_judged(model: ModelFile, tmp_path: Path) -> None:
+    once = Job(tmp_path / "once").run("prune_unstructured", model, sparsity=0.8)
+    training = {**TRAINING, "stop_after": 2}
+    result = Job(tmp_path / "run").run("prune_unstructured", model, sparsity=0.8, training=training)
+    assert result.model.sha256() == once.model.sha256()
+    assert any(note.startswith("Training ended before an epoch had been judged") for note in result.notes)
+    assert not any("did not make" in note for note in result.notes)
+
+
 def test_pruning_once_does_without_torch(tmp_path: Path) -> None:
     """ONNX Runtime's own tools load it where they find it; of Lathe's, no module that does is there."""
     script = (

@@ -58,6 +58,23 @@ def test_training_wins_back_what_rounding_took(tmp_path: Path) -> None:
     assert any("scales were learned" in note for note in aware.notes)
 
 
+@pytest.mark.parametrize(
+    ("stop_after", "rest"),
+    [
+        # 12 epochs of 12 steps over 360 samples; of 144 the last fifth is 29.
+        pytest.param(None, "rested for the last 29 of 144 steps.", id="to-the-end"),
+        pytest.param(11, "rested for the last 17 of 132 steps.", id="ended-while-they-rest"),
+        pytest.param(2, "training ended before the steps in which they rest.", id="ended-before"),
+    ],
+)
+def test_a_report_says_what_scales_did(stop_after: int | None, rest: str, tmp_path: Path) -> None:
+    result = _run(tmp_path / "run", save(_network(), tmp_path / "model"), stop_after=stop_after)
+    (scales,) = (note for note in result.notes if "scales were learned" in note)
+    assert scales.endswith(rest)
+    # Three matrices and a bias of each: scales are no weights.
+    assert "6 weight tensors were trained." in result.notes
+
+
 def test_a_manifest_repeats_the_run(tmp_path: Path) -> None:
     model = save(_network(), tmp_path / "model")
     first = _run(tmp_path / "first", model, epochs=2)

@@ -112,7 +112,8 @@ def _meaning(output: str, axis: int | None, certain: bool) -> str:
 
 def _what_stayed(lesson: Lesson) -> list[str]:
     student = lesson.student
-    trained = sum(tensor.requires_grad for tensor in student.tensors.values())
+    weights = student.module.held()  # scales that are learned beside them are none
+    trained = sum(tensor.requires_grad for name, tensor in student.tensors.items() if name in weights)
     notes = [f"{trained} weight tensors were trained."]
     counts = Counter(student.frozen.values())
     notes += [f"Not trained: {count} tensors ({reason})." for reason, count in sorted(counts.items())]

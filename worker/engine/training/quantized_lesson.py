@@ -24,9 +24,9 @@ from worker.engine.training.int8_simulation import Int8Simulation
 from worker.engine.training.lesson import Lesson, plan_lesson
 from worker.engine.training.masks import Masks
 from worker.engine.training.randomness import repeatable
-from worker.engine.training.scale_hooks import ScaleHooks
+from worker.engine.training.scale_hooks import ScaleHooks, rests_from
 from worker.engine.training.student import prepare_student, training_data
-from worker.engine.training.trainer import Tensors
+from worker.engine.training.trainer import Tensors, Trained
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def learn_form(start: Start, teacher: ModelFile, options: TeachingOptions, conte
     manifest["replay"] = replayed(lesson, trained)
     notes = [
         *in_words(lesson, trained),
-        f"{len(scales)} scales were learned, and rested for the last fifth of the steps.",
+        _scales_in_words(len(scales), lesson, trained),
     ]
     if not trained.improved and not start.in_fewer_bits:
         return LearnedForm(None, notes, manifest)
@@ -103,6 +103,15 @@ def _freed(lesson: Lesson, names: Collection[str]) -> Lesson:
     zeros = sum(int((~kept).sum()) for kept in lost)
     words = f"{zeros:,} weights in {len(lost)} tensors were zero and are so no more: binary weights have no zero."
     return replace(lesson, masks=Masks(left) if left else None, notes=[*lesson.notes, words])
+
+
+def _scales_in_words(count: int, lesson: Lesson, trained: Trained) -> str:
+    steps, standing = lesson.batches.steps, trained.standing
+    done = standing.epoch * steps + standing.step
+    rested = done - rests_from(steps * lesson.options.epochs)
+    if rested <= 0:
+        return f"{count} scales were learned; training ended before the steps in which they rest."
+    return f"{count} scales were learned, and rested for the last {rested:,} of {done:,} steps."
 
 
 def _written(start: Start, first: ModelFile, simulation: Int8Simulation, weights: Tensors, scratch: Path) -> ModelFile:

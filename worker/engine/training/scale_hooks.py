@@ -15,6 +15,11 @@ from worker.engine.training.int8_simulation import LEAST_RATIO, Scale
 RESTING_SHARE = 0.2
 
 
+def rests_from(steps: int) -> int:
+    """The first of so many steps in which scales are not learned any more."""
+    return round((1 - RESTING_SHARE) * steps)
+
+
 class ScaleHooks(Hooks):
     """`scales` by the names under which their ratios are trained; `others`, as masks, are asked as well."""
 
@@ -26,7 +31,7 @@ class ScaleHooks(Hooks):
         return self._others.rule()
 
     def start(self, tensors: Tensors, steps: int) -> None:
-        self._rests_from = round((1 - RESTING_SHARE) * steps)
+        self._rests_from = rests_from(steps)
         self._others.start(tensors, steps)
 
     def epoch(self, number: int, epochs: int, tensors: Tensors) -> None:

@@ -33,6 +33,10 @@ from worker.engine.training.trainer import Trained
 RAMP_SHARE, RANKINGS = 0.5, 20
 REACHED, KEPT = "reached", "kept/"
 NO_TIME = "No time was left to train: the weights were pruned and not trained."
+UNFINISHED = (
+    "Training ended before an epoch had been judged with as many zeros as were asked for: the weights were pruned and "
+    "not trained."
+)
 WITHOUT = "Training did not make the pruned weights better on the held-out samples: they were pruned and not trained."
 
 
@@ -154,6 +158,8 @@ def _outcome(lesson: Lesson, trained: Trained, hooks: Sparsity, at_once: Judgeme
     manifest["replay"] = replayed(lesson, trained)
     notes = in_words(lesson, trained)
     best = None if trained.standing.best is None else Judgement(**trained.standing.best)
+    if not trained.judged:
+        return Sparse(lesson.student.file, None, [*notes, UNFINISHED], manifest)
     if not trained.improved or best is None or not best.better_than(at_once):
         return Sparse(lesson.student.file, None, [*notes, WITHOUT], manifest)
     notes.append(f"Pruned and not trained the held-out samples would have given {at_once.in_words()}.")

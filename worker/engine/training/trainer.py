@@ -89,6 +89,11 @@ class Trained:
         """Whether an epoch was better than what was before."""
         return self.standing.kept > 0
 
+    @property
+    def judged(self) -> bool:
+        """Whether an epoch ended with weights that may be kept."""
+        return self.improved or self.standing.since_kept > 0
+
 
 class Trainer:
     """One training. `fingerprint` names it: a checkpoint of another is not gone on from."""
