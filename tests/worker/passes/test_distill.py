@@ -141,6 +141,19 @@ def test_features_of_the_same_name_need_no_projection(beta: float, tmp_path: Pat
         assert "by projection" not in result.notes[0]
 
 
+def test_a_narrower_convolution_of_sequences_is_taught_what_it_computes(tmp_path: Path) -> None:
+    text = """g (float[N,3,16] x) => (float[N,3,16] y) {
+        c = Conv<kernel_shape=[3], pads=[1,1]>(x, w) r = Relu(c) y = Conv<kernel_shape=[3], pads=[1,1]>(r, v) }"""
+    wide, narrow = (
+        networks.prepared(text, w=normal(width, 3, 3) / 3, v=normal(3, width, 3, seed=1) / 4) for width in (8, 5)
+    )
+    truth, model = save(wide, tmp_path / "truth"), save(narrow, tmp_path / "model")
+    job = Job(tmp_path / "run", {"x": normal(60, 3, 16)}, original=truth)
+    result = job.run("distill", model, beta=1.0, epochs=1)
+    assert result.manifest["features"] == {"c": "c", "r": "r"}
+    assert "2 by projection" in result.notes[0]
+
+
 def test_a_student_of_another_architecture_is_trained_and_delivered(tmp_path: Path) -> None:
     truth, labels = _truth(tmp_path)
     # Twelve hidden units where the teacher has 32, and none of its names but the output's.

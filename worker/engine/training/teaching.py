@@ -15,7 +15,7 @@ from worker.engine.sessions import open_session, run_session, session_options
 from worker.engine.trainable.exposing import expose
 from worker.engine.trainable.importing import plain_graph
 from worker.engine.training.batches import Batches
-from worker.engine.training.features import Pair, candidates, fit_projection, match_features
+from worker.engine.training.features import Inner, Pair, candidates, convolved, fit_projection, match_features
 from worker.engine.training.losses import AnswersDiffer
 from worker.engine.training.objective import Feature, Soft
 from worker.engine.training.readings import Reading, softmax_behind
@@ -58,8 +58,7 @@ def teach(
     soft = match_outputs(graph, readings) if options.alpha else []
     pairs: list[Pair] = []
     if options.beta:
-        own = _floats(student.look(candidates(plain_graph(student.file))))
-        pairs = match_features(own, _look(model, graph, feeds, context), options.features)
+        pairs = match_features(_own(student), _look(model, graph, feeds, context), options.features)
         if not pairs:
             notes.append("Teacher and student have no inner tensors of one name or place: no features were learned.")
     names = [one.teacher for one in soft] + [pair.teacher for pair in pairs]
@@ -135,17 +134,23 @@ def _features(pairs: Sequence[Pair], student: Student, teacher: Teacher, samples
     return found
 
 
-def _look(model: ModelFile, graph: ir.Model, feeds: Feeds, context: PassContext) -> dict[str, np.ndarray]:
-    """Inner values of the teacher on a few samples, as rows."""
+def _own(student: Student) -> Inner:
+    """Inner values of the student on a few samples."""
+    graph, whole = plain_graph(student.file), bool(student.feeds.whole)
+    return Inner(_floats(student.look(candidates(graph))), convolved(graph), whole)
+
+
+def _look(model: ModelFile, graph: ir.Model, feeds: Feeds, context: PassContext) -> Inner:
+    """Inner values of the teacher on a few samples."""
     names = candidates(graph)
     if not names:
-        return {}
+        return Inner({})
     exposed = expose(model, names, context.scratch / "features")
     session = open_session(exposed.path, context.threads, session_options(context.threads))
     call = next(feeds.calls(2))
     made = dict(zip(names, run_session(session, call.feed, names), strict=True))
     fed = len(next(iter(call.feed.values()))) if call.feed else 0
-    return _floats(as_rows(made, feeds, fed, len(call.samples)))
+    return Inner(_floats(as_rows(made, feeds, fed, len(call.samples))), convolved(graph), bool(feeds.whole))
 
 
 def _floats(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

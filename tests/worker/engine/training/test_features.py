@@ -2,23 +2,36 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
+from tests.worker import networks
 from tests.worker.networks import normal
-from worker.engine.training.features import NoSuchFeature, Pair, fit_projection, match_features, project
+from worker.engine.training.features import (
+    Inner,
+    NoSuchFeature,
+    Pair,
+    convolved,
+    fit_projection,
+    match_features,
+    project,
+)
 
 
-def _values(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
-    return {name: normal(2, *shape) for name, shape in shapes.items()}
+def _values(**shapes: tuple[int, ...]) -> Inner:
+    return Inner({name: normal(2, *shape) for name, shape in shapes.items()})
+
+
+def _convolved(whole: bool = False, **shapes: tuple[int, ...]) -> Inner:
+    return Inner(_values(**shapes).rows, frozenset(shapes), whole)
 
 
 @dataclass
 class Case:
     id: str
-    student: dict[str, np.ndarray]
-    teacher: dict[str, np.ndarray]
+    student: Inner
+    teacher: Inner
     expected: list[Pair]
     asked: dict[str, str] = field(default_factory=dict)
 
@@ -40,6 +53,14 @@ CASES = [
         [Pair("s2", "t1", 1), Pair("s3", "t3", 1), Pair("s4", "t5", 1)],
     ),
     Case("sequences-have-channels-last", _values(s=(6, 4)), _values(t=(6, 16)), [Pair("s", "t", 2)]),
+    Case("convolved-sequences-have-them-second", _convolved(s=(4, 9)), _convolved(s=(8, 9)), [Pair("s", "s", 1)]),
+    Case("convolved-under-other-names", _convolved(s=(4, 9)), _convolved(t=(8, 9)), [Pair("s", "t", 1)]),
+    Case(
+        "whole-calls-count-one-axis-more",
+        _convolved(whole=True, s=(1, 4, 9)),
+        _convolved(whole=True, s=(1, 8, 9)),
+        [Pair("s", "s", 2)],
+    ),
     Case("nothing-alike", _values(s=(4, 8, 8)), _values(t=(4, 7, 7)), []),
     Case("as-asked", _values(s=(4, 8, 8)), _values(t=(4, 8, 8)), [Pair("s", "t")], {"s": "t"}),
 ]
@@ -58,6 +79,13 @@ def test_tensors_find_their_partner(case: Case) -> None:
 def test_a_feature_that_cannot_be_learned_is_named(asked: dict[str, str], words: str) -> None:
     with pytest.raises(NoSuchFeature, match=words):
         match_features(_values(s=(4, 8, 8)), _values(t=(4, 7, 7)), asked)
+
+
+def test_what_was_convolved_is_told_by_what_makes_it() -> None:
+    text = """g (float[N,3,9] x) => (float[N,9,5] y) {
+        c = Conv(x, w) r = Relu(c) s = Add(r, c) t = Transpose<perm=[0,2,1]>(s) y = MatMul(t, v) }"""
+    graph = ir.from_proto(networks.parse(text))
+    assert convolved(graph) == {"c", "r", "s"}
 
 
 def test_a_projection_starts_at_the_best_there_is() -> None:
