@@ -20,7 +20,7 @@ from worker.engine.int8.building import Numbers
 from worker.engine.int8.delivery import deliver
 from worker.engine.int8.eligible import reasons_in_words
 from worker.engine.int8.ends import ends_of
-from worker.engine.int8.grids import GriddedWeight, in_8_bits, in_fewer_bits
+from worker.engine.int8.grids import GriddedWeight, gridded
 from worker.engine.int8.layers import layers_of
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rescue import TRIAL_SAMPLES
@@ -90,29 +90,31 @@ def _trained(
 def _gridded(
     weighted: list[Unit], numbers: Numbers, form: StaticForm, config: QuantizeAwareTraining, notes: list[str]
 ) -> dict[str, GriddedWeight]:
-    """Weights by unit on the grids that were asked for; those at the ends, which lose most, in 8 bits."""
+    """Weights by unit on the grids that were asked for; those at the ends, which lose most, in 8 bits, whoever else
+    reads them.
+    """
     ends = ends_of(read_graph(form.prepared).graph)
-    few = {unit.name for unit in weighted if unit.name not in ends and config.weight_bits != 8}
+    at_ends = {unit.weight for unit in weighted if unit.name in ends}
+    few = {unit.name for unit in weighted if unit.weight not in at_ends and config.weight_bits != 8}
     if config.weight_bits != 8:
-        notes.extend(_few_bits_in_words(weighted, few, form, config))
-    return {
-        unit.name: in_fewer_bits(unit, config.weight_bits)
-        if unit.name in few
-        else in_8_bits(unit, numbers.codes[unit.name], form.rounding)
-        for unit in weighted
-    }
+        tied = sum(unit.weight in at_ends and unit.name not in ends for unit in weighted)
+        notes.extend(_few_bits_in_words(weighted, few, tied, form, config))
+    return gridded(weighted, few, config.weight_bits, numbers.codes, form.rounding)
 
 
 def _few_bits_in_words(
-    weighted: list[Unit], few: set[str], form: StaticForm, config: QuantizeAwareTraining
+    weighted: list[Unit], few: set[str], tied: int, form: StaticForm, config: QuantizeAwareTraining
 ) -> list[str]:
-    """What lies in few bits, what in 8, and what in none, as it runs in float."""
+    """What lies in few bits, what in 8, `tied` of it as the ends read it too, and what in none, as it runs in float."""
     kind = f"{config.weight_bits} bits" if isinstance(config.weight_bits, int) else config.weight_bits
+    ends = len(weighted) - len(few) - tied
     notes = [
         f"Weights of {len(few)} of {len(weighted)} nodes in int8 are {kind}, packed in the file, and those of the "
-        f"{len(weighted) - len(few)} first and last ones 8 bits; ONNX Runtime takes them apart when it loads the file "
-        "and runs them in its 8-bit kernels."
+        f"{ends} first and last ones 8 bits; ONNX Runtime takes them apart when it loads the "
+        "file and runs them in its 8-bit kernels."
     ]
+    if tied:
+        notes.append(f"In 8 bits because they share the weight of a first or last node: {tied}.")
     units, quantized = form.placement.units, form.placement.quantized
     in_float = [unit for unit in units if unit.role is Role.WEIGHTED and unit.name not in quantized]
     if in_float:

@@ -75,6 +75,42 @@ def test_a_report_says_what_scales_did(stop_after: int | None, rest: str, tmp_pa
     assert "6 weight tensors were trained." in result.notes
 
 
+SHARED = (
+    "network (float[N,8] x) => (float[N,6] y) { a = MatMul(x, w) r = Relu(a) b = MatMul(r, v) s = Relu(b) "
+    "c = MatMul(s, v) t = Relu(c) d = MatMul(t, v) u = Relu(d) y = MatMul(u, h) }"
+)
+
+
+@pytest.mark.parametrize("bits", [8, 4], ids=["8-bits", "4-bits"])
+def test_a_weight_that_several_products_read_is_trained_and_stored_once(bits: int, tmp_path: Path) -> None:
+    constants = {"w": normal(8, 24), "v": normal(24, 24, seed=2) / 4, "h": normal(24, 6, seed=3)}
+    model = save(prepared(SHARED, **constants), tmp_path / "model")
+    # Ranges that cut off 3 % of the values leave something to be learned in 8 bits.
+    narrow = {"calibration_method": "percentile", "percentile": 97.0, "keep_fidelity": False}
+    result = _run(tmp_path / "run", model, weight_bits=bits, kinds={"y": "numbers"}, **narrow)
+    assert "3 weight tensors were trained." in result.notes
+    assert result.manifest["training"]["kept_epoch"]
+    nodes, stored = onnx.load(result.model.path).graph.node, onnx.load(result.model.path).graph.initializer
+    sizes = [numpy_helper.to_array(one).nbytes for one in stored]
+    assert sum(size >= 24 * 24 * bits // 8 for size in sizes) == 1
+    assert sum(node.op_type in {"DequantizeLinear", "MatMulIntegerToFloat"} for node in nodes) >= 5
+    # A copy for each product, trained by itself, gave 17.9 and 16.4 dB; one for all three fits each a little less.
+    assert result.manifest["delivered_fidelity"]["sqnr_db"] > (15 if bits == 8 else 13)
+
+
+def test_a_weight_that_an_end_reads_as_well_stays_in_8_bits_for_all(tmp_path: Path) -> None:
+    text = (
+        "network (float[N,8] x) => (float[N,6] y) { a = MatMul(x, v) r = Relu(a) b = MatMul(r, v) s = Relu(b) "
+        "y = MatMul(s, h) }"
+    )
+    model = save(prepared(text, v=normal(8, 8) / 2, h=normal(8, 6, seed=3)), tmp_path / "model")
+    result = _run(tmp_path / "run", model, weight_bits=4, epochs=1)
+    assert "2 weight tensors were trained." in result.notes
+    assert "In 8 bits because they share the weight of a first or last node: 1." in result.notes
+    stored = [numpy_helper.to_array(one) for one in onnx.load(result.model.path).graph.initializer]
+    assert [array.dtype for array in stored if array.size == 8 * 8] == [np.int8]
+
+
 def test_a_manifest_repeats_the_run(tmp_path: Path) -> None:
     model = save(_network(), tmp_path / "model")
     first = _run(tmp_path / "first", model, epochs=2)

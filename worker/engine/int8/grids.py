@@ -5,10 +5,11 @@ Ternary Weight Networks, arXiv:1605.04711; its threshold is half of its scale at
 nearest of three codes. Binary: M. Rastegari et al., XNOR-Net, arXiv:1603.05279: the sign, times the mean magnitude.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from app.recipes.quantization import WeightBits
 from worker.engine.affine import SMALLEST_SCALE, Affine
@@ -109,3 +110,20 @@ def in_fewer_bits(unit: Unit, bits: WeightBits) -> GriddedWeight:
     scale = grid.best_scale(rows)
     codes = from_rows(grid.nearest(rows, scale), weight.shape, axis).astype(np.int8)
     return GriddedWeight(grid, Codes(np.ascontiguousarray(codes), scale.reshape(-1), axis))
+
+
+def gridded(
+    weighted: Sequence[Unit], few: Collection[str], bits: WeightBits, codes: Mapping[str, Codes], rounding: Rounding
+) -> dict[str, GriddedWeight]:
+    """By unit: in `bits` for those named in `few`, else in 8 bits from `codes`. A weight that several units read, and
+    that was rounded for the first of them, is one and the same for all.
+    """
+    found: dict[str, GriddedWeight] = {}
+    known: dict[tuple[ir.Value, int, int | None], GriddedWeight] = {}
+    for unit in weighted:
+        own = None if unit.name in few else codes[unit.name]
+        key = unit.weight, unit.channel_axis, None if own is None else id(own)
+        if key not in known:
+            known[key] = in_fewer_bits(unit, bits) if own is None else in_8_bits(unit, own, rounding)
+        found[unit.name] = known[key]
+    return found

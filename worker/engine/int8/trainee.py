@@ -24,17 +24,33 @@ def trainee(
     weights: Mapping[str, GriddedWeight],
     folder: Path,
 ) -> ModelFile:
-    """`biases` `(C,)` and `weights` by unit; a convolution and a Gemm without a bias get one, to be learned.
+    """`biases` `(C,)` and `weights` by unit; a convolution and a Gemm without a bias get one, to be learned. For
+    weights that are one and the same there is one constant.
 
     Names stay, but for those of constants that other nodes read as well.
     """
     model = read_graph(prepared)
+    sharing: dict[int, list[Unit]] = {}
     for unit in Placement.of(units_of(model), placement.quantized).in_int8:
         if unit.name in weights:
-            latent = weights[unit.name].latent(unit.weight_values)
-            _set(model.graph, unit.node, 1, latent, f"{unit.name}/weight")
+            sharing.setdefault(id(weights[unit.name]), []).append(unit)
+    for units in sharing.values():
+        _set_weight(model.graph, units, weights[units[0].name])
+        for unit in units:
             _set_bias(model.graph, unit, biases.get(unit.name))
     return save_graph(model, folder)
+
+
+def _set_weight(graph: ir.Graph, units: list[Unit], weight: GriddedWeight) -> None:
+    """One constant for all of these units: the one that they read, where nobody else does."""
+    first, value = units[0], units[0].weight
+    latent = weight.latent(first.weight_values)
+    if len(value.uses()) != len(units) or value.is_graph_output():
+        value = add_initializer(graph, f"{first.name}/weight", latent.astype(np.float32))
+        for unit in units:
+            unit.node.replace_input_with(1, value)
+    else:
+        _fill(value, latent)
 
 
 def _set_bias(graph: ir.Graph, unit: Unit, bias: np.ndarray | None) -> None:
@@ -57,6 +73,10 @@ def _set(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray | None, n
     if value is None or len(value.uses()) != 1 or value.is_graph_output():
         node.replace_input_with(index, add_initializer(graph, name, array.astype(np.float32)))
         return
+    _fill(value, array)
+
+
+def _fill(value: ir.Value, array: np.ndarray) -> None:
     shape = constant(value)
     values = array.astype(np.float32).reshape(array.shape if shape is None else shape.shape)
     value.const_value = ir.tensor(np.ascontiguousarray(values), name=value.name)

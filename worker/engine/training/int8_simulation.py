@@ -85,7 +85,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class Weight:
-    """The weight of one unit on its grid."""
+    """The weight of a unit, or of several that share it, on its grid."""
 
     gridded: GriddedWeight
     scale: Scale
@@ -124,7 +124,9 @@ class Int8Simulation(Arithmetic):
     def of(
         cls, placement: Placement, maps: Mapping[str, Affine], weights: Mapping[str, GriddedWeight]
     ) -> "Int8Simulation":
-        """The placement with these maps by tensor, and weights by unit, as they are; nothing is learned yet."""
+        """The placement with these maps by tensor, and weights by unit, as they are; nothing is learned yet. Those that
+        are one and the same have one scale.
+        """
         roots = placement.roots
         carried = {value for unit in placement.in_int8 if unit.role is Role.CARRIER for value in unit.outputs}
         # What a carrier hands on lies on its source's grid already.
@@ -132,9 +134,10 @@ class Int8Simulation(Arithmetic):
         bounds = _bounds(placement)
         sources = dict.fromkeys(roots[value] for value in rounded)
         activations = {_name(value): _activation(maps[_name(value)], bounds.get(value)) for value in sources}
+        own = {id(one): Weight(one, Scale.of(_start(one))) for one in weights.values()}
         return cls(
             units={unit.name: unit for unit in placement.in_int8},
-            weights={name: Weight(one, Scale.of(_start(one))) for name, one in weights.items()},
+            weights={name: own[id(one)] for name, one in weights.items()},
             activations=activations,
             roots={_name(value): _name(root) for value, root in roots.items()},
             made=frozenset(_name(value) for value in rounded if value in placement.made_in_int8),
@@ -147,8 +150,8 @@ class Int8Simulation(Arithmetic):
             scale.to(device)
 
     def scales(self) -> dict[str, Scale]:
-        """By a name that no tensor of a file bears by chance."""
-        found = {f"scale of the weight of {name}": one.scale for name, one in self.weights.items()}
+        """By a name that no tensor of a file bears by chance. What units share goes by the first of them."""
+        found = {f"scale of the weight of {name}": one.scale for name, one in self._first_of_each().items()}
         return found | {f"scale of the tensor {name}": one.scale for name, one in self.activations.items()}
 
     def maps(self) -> dict[str, Affine]:
@@ -165,9 +168,16 @@ class Int8Simulation(Arithmetic):
 
     def codes(self, values: Mapping[str, np.ndarray]) -> dict[str, Codes]:
         """By unit, from weights by unit, as the scales are now."""
-        return {
-            name: one.gridded.codes(values[name], array_from(one.by_channel())) for name, one in self.weights.items()
-        }
+        first = self._first_of_each()
+        made = {id(one): one.gridded.codes(values[name], array_from(one.by_channel())) for name, one in first.items()}
+        return {name: made[id(one)] for name, one in self.weights.items()}
+
+    def _first_of_each(self) -> dict[str, Weight]:
+        """Every weight once."""
+        found: dict[int, tuple[str, Weight]] = {}
+        for name, one in self.weights.items():
+            found.setdefault(id(one), (name, one))
+        return dict(found.values())
 
     def inputs(self, step: Step, values: dict[str, Any]) -> list[torch.Tensor | None]:
         fed = super().inputs(step, values)

@@ -14,7 +14,7 @@ from tests.worker.networks import normal, prepared
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import Numbers, builder, maps_of, plain_numbers, tensors_to_calibrate
-from worker.engine.int8.grids import in_8_bits, in_fewer_bits
+from worker.engine.int8.grids import gridded
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.trainee import trainee
@@ -92,9 +92,7 @@ def simulated(model: onnx.ModelProto, context: PassContext, bits: WeightBits = 8
     maps = maps_of(placement, calibration)
     plain = plain_numbers(placement, maps, ROUNDING)
     weighted = [unit for unit in placement.in_int8 if unit.role is Role.WEIGHTED]
-    weights = {unit.name: in_8_bits(unit, plain.codes[unit.name], ROUNDING) for unit in weighted}
-    if bits != 8:
-        weights = {unit.name: in_fewer_bits(unit, bits) for unit in weighted}
+    weights = gridded(weighted, [unit.name for unit in weighted if bits != 8], bits, plain.codes, ROUNDING)
     start = trainee(file, placement, {}, weights, context.scratch / "trainee")
     module, simulation = import_model(start), Int8Simulation.of(placement, maps, weights)
     module.arithmetic = simulation
