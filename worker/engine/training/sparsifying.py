@@ -102,7 +102,16 @@ class Sparsity(Masks):
         for place, taken in taken_by(cuts, now, self.config):
             kept = tensor_from(~taken & (place.values != 0)).to(self.device)
             self.kept[place.name] = kept & self.zeros[place.name] if place.name in self.zeros else kept
-        self.constrain({**self.frozen, **tensors})
+        self._prune_frozen()
+        self.constrain(tensors)
+
+    def _prune_frozen(self) -> None:
+        """As they came and without what is gone: beside weights that move, one ranking takes others than the last."""
+        with torch.no_grad():
+            for place in self.places:
+                if place.name in self.frozen:
+                    self.frozen[place.name].copy_(tensor_from(place.values))
+        self.constrain(self.frozen)
 
     def settled(self) -> bool:
         return self.reached
@@ -115,7 +124,7 @@ class Sparsity(Masks):
         kept = {name.removeprefix(KEPT): mask for name, mask in state.items() if name.startswith(KEPT)}
         self.kept = {name: mask.to(self.device) for name, mask in kept.items()}
         # Those that are trained come with their zeros; these begin anew.
-        self.constrain(self.frozen)
+        self._prune_frozen()
 
 
 def train_sparse(model: ModelFile, places: Sequence[Place], config: PruneUnstructured, context: PassContext) -> Sparse:
