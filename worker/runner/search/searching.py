@@ -16,7 +16,7 @@ from worker.engine.search.proposals import Proposal, Trial
 from worker.runner.chain import Outcome
 from worker.runner.pacing import Pacing
 from worker.runner.search.best import BestSoFar
-from worker.runner.search.trying import Bench
+from worker.runner.search.trying import Bench, Tried
 
 # What the last measurement of a finalist takes beyond its calls: fresh processes, loading, turns.
 FINALIST_SECONDS = 7.0
@@ -28,6 +28,7 @@ CHECKING = 0.1
 OVERRUN = 3.0
 # However quick trials are, as long to build one: what times its choices takes so long, and in haste leaves them out.
 LEAST_BUILDING_SECONDS = 20.0
+NO_TIME = "No time was left to try it: raise `budget_seconds`."
 # Of what an event says of a trial; the report says all of it.
 LONGEST_WORDS = 1000
 
@@ -61,10 +62,7 @@ class Searcher:
         agenda = Agenda(self.ground, search, self.bench.weights, self.request.seed)
         following = self._following(agenda, search)
         while (chosen := following(found.trials)) is not None:
-            self._expect(chosen)
-            least = self.bench.most_measuring_seconds + LEAST_BUILDING_SECONDS
-            seconds = min(max(least, OVERRUN * chosen.trial_seconds), self.seconds_left())
-            tried = self.bench.attempt(chosen.proposal, seconds)
+            tried = self._try(chosen)
             found.trials.append(tried.trial)
             if tried.outcome is not None and tried.trial.measured:
                 found.outcomes[tried.trial.name] = tried.outcome
@@ -74,6 +72,14 @@ class Searcher:
                 self.best.consider(tried.trial, tried.outcome, attempt)
         found.ended = self._why_ended(found.trials, agenda, search)
         return found
+
+    def _try(self, chosen: Next) -> Tried:
+        left = self.seconds_left()
+        if left <= 0:  # one that was given: others are not chosen then
+            return Tried(Trial(chosen.proposal, 0.0, NO_TIME))
+        self._expect(chosen)
+        least = self.bench.most_measuring_seconds + LEAST_BUILDING_SECONDS
+        return self.bench.attempt(chosen.proposal, min(max(least, OVERRUN * chosen.trial_seconds), left))
 
     def seconds_left(self) -> float:
         """Of the search: what measuring the finalists will take is not its own, with the one that is tried next."""
@@ -89,7 +95,7 @@ class Searcher:
     def _following(self, agenda: Agenda, search: Search) -> Callable[[Sequence[Trial]], Next | None]:
         if search.given:
             waiting = given_proposals(search.given)
-            return lambda trials: _nth(waiting, len(trials)) if self.seconds_left() > 0 else None
+            return lambda trials: _nth(waiting, len(trials))
         return lambda trials: agenda.following(trials, self.seconds_left())
 
     def _expect(self, chosen: Next) -> None:
@@ -107,9 +113,8 @@ class Searcher:
         before = sum(trial.cached for trial in trials)
         count = f"{len(trials)} candidates were tried{f' ({before} of them by an earlier search)' if before else ''}"
         if search.given:
-            left = len(search.given) - len(trials)
-            rest = f"; for {left} more that were given no time was left" if left else ", those that were given"
-            return f"{count}{rest}."
+            left = sum(trial.failure == NO_TIME for trial in trials)
+            return f"{count}, those that were given{f'; for {left} of them no time was left' if left else ''}."
         if len(trials) >= search.max_candidates:
             return f"{count}, as many as `max_candidates` allows."
         if agenda.following(trials, float("inf")) is not None:

@@ -101,7 +101,7 @@ def test_what_passes_are_told_of_the_contract_is() -> None:
 
 SURROUNDINGS: list[tuple[str, Callable[..., Any]]] = [
     ("processor_name", lambda _device: "another processor"),
-    ("instruction_sets", lambda: ["avx2"]),
+    ("instruction_sets", lambda: ["another"]),
     ("libraries", lambda: ["onnxruntime 99.0"]),
     ("source_digest", lambda _packages: "another"),
 ]
