@@ -19,12 +19,17 @@ UPLOAD_AGAIN = "Upload the same file again: that stores its bytes anew, under th
 
 
 class JobFailed(Exception):
-    """The attempt failed; `retryable` where another could end otherwise."""
+    """The attempt failed; `retryable` where another could end otherwise; `passing` where what it lacked may be there in
+    a minute, as others took it.
+    """
 
-    def __init__(self, fault: Fault, *, retryable: bool, peak_memory_bytes: int | None = None) -> None:
+    def __init__(
+        self, fault: Fault, *, retryable: bool, passing: bool = False, peak_memory_bytes: int | None = None
+    ) -> None:
         super().__init__(fault.detail)
         self.fault = fault
         self.retryable = retryable
+        self.passing = passing
         self.peak_memory_bytes = peak_memory_bytes
 
 

@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 
 from app.config import JobSettings
 from app.database import DATABASE_AWAY, Database
+from app.errors import Fault
 from app.jobs import lease
 from app.jobs.lease import Claim
 from app.jobs.states import JobState
-from worker.failures import JobFailed, not_stored
+from worker.failures import JobFailed
 
 LONGEST_SHORTAGE_SECONDS = 60.0
 # How often a job is run anew for nothing before that costs an attempt.
@@ -64,7 +65,9 @@ class Held:
     def fail(self, failure: JobFailed) -> None:
         """For good, or for another attempt where one may end otherwise."""
         claim, fault, memory = self.claim, failure.fault, failure.peak_memory_bytes
-        if failure.retryable and claim.attempt < claim.max_attempts:
+        if failure.passing:
+            self.repeat(fault.detail, fault, memory)
+        elif failure.retryable and claim.attempt < claim.max_attempts:
             wait = lease.backoff(self.jobs.backoff_seconds, claim.attempt)
             self.write(
                 lambda session: lease.requeue(
@@ -89,20 +92,19 @@ class Held:
 
         self.write(put_off)
 
-    def repeat(self, cause: BaseException | None) -> None:
-        """As `defer`, but what was lost is a whole run: after a few, each is an attempt, and they come to an end."""
+    def repeat(self, reason: str, fault: Fault, peak_memory_bytes: int | None = None) -> None:
+        """As `defer`, but what was lost is a whole run: after a few, each is an attempt, and they end in the fault."""
         claim = self.claim
 
         def hand_on(session: Session) -> bool:
-            repeats = lease.count_requeues(session, claim, RESULT_NOT_STORED)
+            repeats = lease.count_requeues(session, claim, reason)
             spend = repeats >= FREE_REPEATS
             if spend and claim.attempt >= claim.max_attempts:
-                return lease.finish(session, claim, JobState.FAILED, error=not_stored(cause))
-            return lease.requeue(
-                session, claim, wait_seconds=self._wait(repeats), spend_attempt=spend, reason=RESULT_NOT_STORED
-            )
+                return lease.finish(session, claim, JobState.FAILED, error=fault, peak_memory_bytes=peak_memory_bytes)
+            return lease.requeue(session, claim, wait_seconds=self._wait(repeats), spend_attempt=spend, reason=reason)
 
         self.write(hand_on)
+        log.warning("run_lost", reason=reason, code=fault.code)
 
     def _wait(self, earlier: int) -> float:
         """Seconds, of a job that met the same shortage so often before."""

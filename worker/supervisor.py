@@ -47,6 +47,7 @@ from worker.failures import (
     ResultNotStored,
     death,
     is_shortage,
+    not_stored,
     ours,
     out_of_memory,
     out_of_time,
@@ -67,6 +68,7 @@ from worker.publishing import (
     without_bytes,
 )
 from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
+from worker.runner.disk import DISK_FULL
 from worker.search_cache import Pieces
 from worker.work_folders import work_folder
 
@@ -178,7 +180,7 @@ class Supervisor:
         except ResultNotStored as unstored:
             span.fail(RESULT_NOT_STORED)
             log.warning("result_not_stored", error=repr(unstored.__cause__))
-            held.repeat(unstored.__cause__)
+            held.repeat(RESULT_NOT_STORED, not_stored(unstored.__cause__))
         except Exception as error:  # the attempt ends here, whatever it was; the log keeps the trace
             span.fail(type(error).__name__)
             log.exception("attempt_broke")
@@ -211,7 +213,9 @@ class Supervisor:
             if result.retryable:
                 log.warning("runner_failed", stderr=end.errors)
             fault = result.fault or ours("internal_error", "The runner gave no reason.")
-            raise JobFailed(fault, retryable=result.retryable, peak_memory_bytes=result.peak_memory_bytes)
+            passing = result.retryable and fault.code == DISK_FULL
+            memory = result.peak_memory_bytes
+            raise JobFailed(fault, retryable=result.retryable, passing=passing, peak_memory_bytes=memory)
         with self.tracing.span("publish"):
             self._publish(held, result, folder, heart, runner_seconds)
 
@@ -223,7 +227,7 @@ class Supervisor:
             fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
             raise JobFailed(fault, retryable=True) from unreadable
         except WorkFolderTooSmall as small:
-            fault = ours("disk_full", f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
+            fault = ours(DISK_FULL, f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
             raise JobFailed(fault, retryable=True) from small  # another worker may have a larger disk
         except DATABASE_AWAY as away:
             raise NotFetched from away

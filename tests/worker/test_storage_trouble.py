@@ -113,10 +113,21 @@ class StorageThatFills(Storage):
         raise StorageFull(f"No room for {path.name} as {key}.")
 
 
-def test_a_result_without_room_is_made_again_a_few_times_and_then_at_the_cost_of_attempts(
-    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+CROWDED = """
+fault = dict(code='disk_full', title='Full', detail='There was no room.', remedy='Free some.')
+(folder / 'result.json').write_text(json.dumps(dict(outcome='failed', fault=fault, retryable=True)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [pytest.param(DELIVERY, "storage_full", id="storage"), pytest.param(CROWDED, "disk_full", id="work folder")],
+)
+def test_a_run_without_room_is_made_again_a_few_times_and_then_at_the_cost_of_attempts(
+    script: str, code: str, supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
 ) -> None:
-    runner(DELIVERY)
+    """What fills a disk may be gone in a minute; should it be the job itself, it comes to an end."""
+    runner(script)
     supervisor.storage = StorageThatFills(supervisor.settings)
     job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model, max_attempts=2)
     seen = []
@@ -127,7 +138,7 @@ def test_a_result_without_room_is_made_again_a_few_times_and_then_at_the_cost_of
         job = read_job(database, job_id)
         seen.append((job.state, job.attempt))
     assert seen == [(JobState.QUEUED, 0)] * FREE_REPEATS + [(JobState.QUEUED, 1), (JobState.FAILED, 2)]
-    assert job.error is not None and job.error["code"] == "storage_full"
+    assert job.error is not None and job.error["code"] == code
 
 
 class StorageOfAnOutage(Storage):

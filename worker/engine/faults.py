@@ -4,12 +4,15 @@ A `UserFault` is the user's: it is reported with its code and remedy and never t
 Anything else that is raised is a bug of ours, reported as `internal_error`.
 """
 
+import errno
+import os
 from typing import ClassVar
 
 from app.errors import Fault
 
 # A hostile file may name its parts with megabytes.
 MAX_DETAIL_CHARACTERS = 2000
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What libraries say who raise something else than MemoryError.
 ALLOCATION_FAILURES = (
     "Failed to allocate memory",
@@ -48,6 +51,12 @@ class OutOfMemory(UserFault):
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed, here or within a library."""
     return isinstance(error, MemoryError | OutOfMemory) or any(sign in str(error) for sign in ALLOCATION_FAILURES)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether there was no room to write on, here or within a library."""
+    by_number = isinstance(error, OSError) and error.errno in FULL
+    return by_number or any(os.strerror(number) in str(error) for number in FULL)
 
 
 class Retryable(Exception):

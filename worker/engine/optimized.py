@@ -4,11 +4,14 @@ https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.
 https://onnxruntime.ai/docs/performance/model-optimizations/ort-format-models.html
 """
 
+import errno
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile
-from worker.engine.sessions import open_session, session_options
+from worker.engine.sessions import ModelFails, open_session, session_options
 
 ORT_SUFFIX = ".ort"
 
@@ -22,6 +25,7 @@ def write_optimized(
 
     Raises:
         ModelFails: the runtime refuses the model, or cannot write it.
+        OSError: there is no room for it; the runtime does not say that it is this.
 
     """
     options = session_options(threads, level)
@@ -34,5 +38,10 @@ def write_optimized(
             "session.optimized_model_external_initializers_file_name", f"{target.name}.data"
         )
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    open_session(model.path, threads, options)
+    try:
+        open_session(model.path, threads, options)
+    except ModelFails as error:
+        if shutil.disk_usage(target.parent).free < model.size_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
     return ModelFile(target)

@@ -19,7 +19,7 @@ from onnx import shape_inference, version_converter
 from onnxruntime.transformers.shape_infer_helper import SymbolicShapeInference
 
 from worker.engine.equivalence import NOT_COMPARABLE, Reference, difference
-from worker.engine.faults import is_out_of_memory
+from worker.engine.faults import is_disk_full, is_out_of_memory
 from worker.engine.graph import (
     STANDARD_DOMAINS,
     constants_to_initializers,
@@ -78,7 +78,8 @@ class Preparation:
         are, is kept too where chance in the model lets nothing be compared.
 
         Raises:
-            OutOfMemory, MemoryError: there is not enough memory, for the model as it was either, it may be.
+            OutOfMemory, MemoryError, OSError: there is not enough memory, or no room on the disk: for the model as it
+                was either, it may be.
 
         """
         folder = self._folder()
@@ -86,7 +87,7 @@ class Preparation:
             with quiet(self.scratch):
                 made = step(self.model, folder)
         except Exception as error:  # tools raise anything; the model as it was is still good
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or is_disk_full(error):
                 raise
             self.notes.append(f"Left out: {name} ({self._without_paths(_first_line(error))}).")
             return False

@@ -14,10 +14,10 @@ from pathlib import Path
 from app.errors import Fault
 from app.jobs.states import JobKind
 from worker.engine.evaluation.nursery import close_nursery
-from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_out_of_memory
+from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_disk_full, is_out_of_memory
 from worker.engine.model_faults import ExcessiveNesting
 from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, RESULT_FILE, RunnerJob, RunnerResult
-from worker.runner.disk import disk_full, is_full, is_oversized, make_room, oversized_file
+from worker.runner.disk import disk_full, is_oversized, make_room, oversized_file
 from worker.runner.events import Events
 
 LONG_CHAINS = "Chains of nodes in the model, or of what its shapes are computed from, are longer than can be followed."
@@ -100,7 +100,7 @@ def _dispatch(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
 
 def _broken(error: Exception, job: RunnerJob, workdir: Path) -> RunnerResult:
     """What a job without a result of its own ends in."""
-    if is_full(error):
+    if is_disk_full(error):
         make_room(workdir)
     with suppress(OSError):  # what is printed goes to a file as well
         traceback.print_exception(error)
@@ -109,7 +109,9 @@ def _broken(error: Exception, job: RunnerJob, workdir: Path) -> RunnerResult:
         return RunnerResult(outcome="failed", fault=shortage.fault())
     if is_oversized(error):
         return RunnerResult(outcome="failed", fault=oversized_file())
-    return RunnerResult(outcome="failed", fault=disk_full() if is_full(error) else _internal(error), retryable=True)
+    return RunnerResult(
+        outcome="failed", fault=disk_full() if is_disk_full(error) else _internal(error), retryable=True
+    )
 
 
 def _internal(error: Exception) -> Fault:

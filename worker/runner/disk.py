@@ -8,15 +8,11 @@ from pathlib import Path
 from app.errors import Fault
 from worker.engine.faults import UserFault
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_FULL = "disk_full"
 
 
 class OversizedFile(UserFault):
     code, title = "file_too_large", "The job writes a larger file than it may"
-
-
-def is_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL
 
 
 def is_oversized(error: Exception) -> bool:
@@ -25,7 +21,7 @@ def is_oversized(error: Exception) -> bool:
 
 def disk_full() -> Fault:
     return Fault(
-        code="disk_full",
+        code=DISK_FULL,
         title="The worker's disk is full",
         detail="There was no room left where LATHE_WORK_FOLDER lies, in which the worker runs its jobs.",
         remedy="Free some space there, or give it more; the job is tried again by itself, a few times.",

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from app.jobs.report import Interval, Latency
 from app.recipes.request import Metric
 from worker.engine.evaluation.requests import ComparisonAnswer
-from worker.engine.faults import UserFault, is_out_of_memory
+from worker.engine.faults import UserFault, is_disk_full, is_out_of_memory
 from worker.engine.model_file import ModelFile
 from worker.engine.turns import LEAST_ROUNDS, least_turn_seconds
-from worker.runner.disk import disk_full, is_full, is_oversized, oversized_file
+from worker.runner.disk import disk_full, is_oversized, oversized_file
 from worker.runner.measuring import START_SECONDS, TURNS_SECONDS, Laboratory, Share, Subject, noise_warnings
 
 # With one round alone a ratio has no spread.
@@ -148,7 +148,7 @@ def why_unmeasured(error: Exception) -> str:
     """Why a file could not be measured, in words. Whatever it was, what the job delivers is not spoiled by it."""
     if isinstance(error, UserFault):
         return error.fault().detail
-    if is_full(error):
+    if is_disk_full(error):
         return disk_full().detail
     if is_oversized(error):
         return oversized_file().detail

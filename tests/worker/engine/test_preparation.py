@@ -1,5 +1,6 @@
-"""Preparing a graph: a step that fails is left out; a lack of memory and a model that fails are not its business."""
+"""Preparing a graph: a step that fails is left out; a shortage and a model that fails are not its business."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +32,15 @@ def _preparation(tmp_path: Path, x: float = 1.0) -> Preparation:
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), OutOfMemory("too much"), RuntimeError("std::bad_alloc")],
-    ids=lambda error: type(error).__name__,
+    [
+        pytest.param(MemoryError(), id="memory"),
+        pytest.param(OutOfMemory("too much"), id="memory of the job"),
+        pytest.param(RuntimeError("std::bad_alloc"), id="memory in a library"),
+        pytest.param(OSError(errno.ENOSPC, "No space left on device"), id="disk"),
+        pytest.param(RuntimeError("write failed: No space left on device"), id="disk in a library"),
+    ],
 )
-def test_a_lack_of_memory_is_not_taken_for_a_step_that_fails(error: Exception, tmp_path: Path) -> None:
+def test_a_shortage_is_not_taken_for_a_step_that_fails(error: Exception, tmp_path: Path) -> None:
     def step(_model: ModelFile, _folder: Path) -> ModelFile:
         raise error
 

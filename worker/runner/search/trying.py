@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
 from worker.engine.evaluation.acceptance import ROUNDING
-from worker.engine.faults import UserFault
+from worker.engine.faults import UserFault, is_disk_full
 from worker.engine.model_file import ModelFile
 from worker.engine.search.proposals import Proposal, Ratios, Trial
 from worker.passes.registry import load_pass
 from worker.runner.chain import Outcome
-from worker.runner.disk import is_full
 from worker.runner.measuring import Laboratory, Subject
 from worker.runner.search.limit import TimeUp, limit
 from worker.runner.search.stock import MeasuredTrial
@@ -88,7 +87,7 @@ class Bench:
         except UserFault as error:
             failure = error.fault().detail
         except Exception as error:
-            if is_full(error):
+            if is_disk_full(error):
                 raise
             # A fault of ours in one pass is no reason to lose what the others make.
             failure = f"It could not be made: {why_unmeasured(error)}"
@@ -100,7 +99,7 @@ class Bench:
             measuring = min(self.most_measuring_seconds, max(LEAST_MEASURING_SECONDS, left))
             trial = self._recalled(proposal, outcome) or self._measured(proposal, outcome, started, measuring)
         except Exception as error:
-            if is_full(error):
+            if is_disk_full(error):
                 raise
             failure = f"It could not be measured: {why_unmeasured(error)}"
             trial = Trial(proposal, time.monotonic() - started, failure)
