@@ -5,10 +5,9 @@ import signal
 
 from app.errors import Fault, StorageFull, Unavailable
 from app.jobs.states import JobKind
-from worker.engine.faults import OutOfMemory
+from worker.engine.faults import FULL, OutOfMemory
 
 SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SHORTAGES = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO}
 # By a library that lost its way in a file; SIGKILL comes from elsewhere.
 CRASHES = frozenset(

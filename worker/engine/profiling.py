@@ -8,7 +8,7 @@ import re
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +60,22 @@ class NodeTime:
 def origin_of(name: str) -> str:
     """A kernel's name less what the runtime added to it."""
     return ADDED_TO_NAMES.sub("", name)
+
+
+def kernels_by_origin(times: Iterable[NodeTime]) -> dict[str, list[NodeTime]]:
+    """All but conversions, by what they stand for."""
+    found: dict[str, list[NodeTime]] = defaultdict(list)
+    for one in times:
+        if one.kind != "conversion":
+            found[one.origin].append(one)
+    return found
+
+
+def as_executed(ran: Sequence[NodeTime]) -> tuple[str | None, float | None]:
+    """The operators of kernels, and the milliseconds that they take together; None where none ran."""
+    if not ran:
+        return None, None
+    return ", ".join(dict.fromkeys(one.operator for one in ran)), sum(one.milliseconds for one in ran)
 
 
 def profile(model: ModelFile, feed: Feed, threads: int, folder: Path, seconds: float, device: Device) -> list[NodeTime]:

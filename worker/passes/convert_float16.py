@@ -7,6 +7,7 @@ hold. Which nodes there are in float16 is for the operators' schemas to say (`wo
 from itertools import islice
 
 import numpy as np
+import onnx_ir as ir
 from onnx import TensorProto
 
 from app.recipes.graph import ConvertFloat16
@@ -46,8 +47,8 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
     float_model, notes = preparation.model, preparation.notes
     context.progress(PREPARED)
     context.phase("converting")
-    kept, count = _kept(float_model, config, notes, context)
     graph = read_graph(float_model)
+    kept, count = _kept(float_model, graph, config, notes, context)
     plan = planned(graph, kept)
     conversion = to_float16(graph, kept, config.keep_io_types)
     if not conversion.changed:
@@ -78,7 +79,7 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
 
 
 def _kept(
-    float_model: ModelFile, config: ConvertFloat16, notes: list[str], context: PassContext
+    float_model: ModelFile, graph: ir.Model, config: ConvertFloat16, notes: list[str], context: PassContext
 ) -> tuple[dict[str, str], int]:
     """Nodes that stay in float32, and why; and how many samples were looked at.
 
@@ -86,7 +87,6 @@ def _kept(
     """
     calibration = calibrate(float_model, Settings(samples=config.calibration_samples), context, lambda _share: None)
     unseen = {name for name, range_ in calibration.not_finite.items() if range_ is None}
-    graph = read_graph(float_model)
     wide = nodes_beyond(graph, _wide(calibration))
     unknown_range = [name for name in nodes_beyond(graph, unseen) if name not in set(wide)]
     if wide:

@@ -114,7 +114,7 @@ Inspection = TypeVar("Inspection", ModelInspection, DatasetInspection)
 
 def _bounded(inspection: Inspection) -> Inspection:
     """Raises ValueError: an honest runner refuses a file that so much could be said of."""
-    if bounds.size_of(inspection) > bounds.MAX_INSPECTION_BYTES:
+    if bounds.excess_bytes(inspection) is not None:
         raise ValueError("the inspection says more than one may")
     return inspection
 

@@ -41,7 +41,7 @@ def _sqnr_db(exact: np.ndarray, made: np.ndarray) -> float:
     return float(10 * np.log10(np.square(exact).sum() / noise)) if noise else np.inf
 
 
-@pytest.mark.parametrize(
+EACH_PASS = pytest.mark.parametrize(
     ("name", "parameters"),
     [
         pytest.param("quantize_static", {"placement": "kernels"}, id="static"),
@@ -51,6 +51,9 @@ def _sqnr_db(exact: np.ndarray, made: np.ndarray) -> float:
         pytest.param("compile", {"ort_format": False}, id="compile"),
     ],
 )
+
+
+@EACH_PASS
 def test_weights_may_lie_in_a_file_beside_the_model(name: str, parameters: dict[str, Any], tmp_path: Path) -> None:
     model = ModelFile(networks.save(networks.perceptron(), tmp_path / "model", "weights.bin"))
     assert len(model.files()) == 2
@@ -63,16 +66,7 @@ def test_weights_may_lie_in_a_file_beside_the_model(name: str, parameters: dict[
     assert [file.read_bytes() for file in model.files()] == before
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        pytest.param("quantize_static", {"placement": "kernels"}, id="static"),
-        pytest.param("quantize_dynamic", {"placement": "kernels"}, id="dynamic"),
-        pytest.param("quantize_weights", {"minimum_elements": 1}, id="weights"),
-        pytest.param("convert_float16", {}, id="float16"),
-        pytest.param("compile", {"ort_format": False}, id="compile"),
-    ],
-)
+@EACH_PASS
 @pytest.mark.parametrize("axes", [False, True], ids=["numbers", "coordinates"])
 def test_weights_may_be_sparse(name: str, parameters: dict[str, Any], axes: bool, tmp_path: Path) -> None:
     proto = networks.perceptron()

@@ -1,6 +1,5 @@
 """The account of a conversion to float16, node by node."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import onnx_ir as ir
 from app.jobs.report import Layer
 from worker.engine.float16.conversion import FLOAT, FLOAT16
 from worker.engine.float16.signatures import complete_types, half_of, reason_against
-from worker.engine.profiling import NodeTime
+from worker.engine.profiling import NodeTime, as_executed, kernels_by_origin
 from worker.engine.tensor_fidelity import Tensor
 
 
@@ -32,7 +31,7 @@ def planned(model: ir.Model, kept: Mapping[str, str]) -> list[Planned]:
     found = []
     for node in model.graph:
         name, half = node.name or "", half_of(node, model.opset_imports)
-        reason = kept.get(name) or reason_against(node, model.opset_imports)
+        reason = kept.get(name) or reason_against(node, half)
         if reason is not None or half.inputs or half.outputs:
             output = node.outputs[0]
             made = reason is None and 0 in half.outputs
@@ -53,21 +52,18 @@ def compared_tensors(plan: Sequence[Planned], keep_io: bool) -> dict[str, tuple[
 
 def layers_of(plan: Sequence[Planned], executed: Sequence[NodeTime], sqnr_db: Mapping[str, float]) -> list[Layer]:
     """One a node, in the order of the graph."""
-    kernels: dict[str, list[NodeTime]] = defaultdict(list)
-    for time in executed:
-        if time.kind != "conversion":
-            kernels[time.origin].append(time)
+    kernels = kernels_by_origin(executed)
     found = []
     for one in plan:
-        ran = kernels.get(one.name, [])
+        operators, milliseconds = as_executed(kernels.get(one.name, []))
         found.append(
             Layer(
                 name=one.name,
                 operator=one.operator,
                 planned="float16" if one.reason is None else "float",
                 reason=one.reason,
-                executed=", ".join(dict.fromkeys(time.operator for time in ran)) or None,
-                executed_ms=sum(time.milliseconds for time in ran) if ran else None,
+                executed=operators,
+                executed_ms=milliseconds,
                 sqnr_db=sqnr_db.get(one.name),
             )
         )

@@ -82,10 +82,9 @@ def half_of(node: ir.Node, opsets: Mapping[str, int]) -> Half:
     return Half(frozenset(inputs), frozenset(position for position, _ in outputs))
 
 
-def reason_against(node: ir.Node, opsets: Mapping[str, int]) -> str | None:
-    """Why a node that reads or makes float32 stays in it; None where it need not, or does neither."""
+def reason_against(node: ir.Node, half: Half) -> str | None:
+    """Why a node that reads or makes float32 stays in it; None where it need not (`half_of`), or does neither."""
     values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
-    half = half_of(node, opsets)
     if half.inputs or half.outputs or all(value.dtype != ir.DataType.FLOAT for value in values):
         return None
     if is_operator(node, *IN_FLOAT32):

@@ -23,6 +23,7 @@ def check_names(names: Iterable[str], what: str, refusal: type[UserFault]) -> No
             )
 
 
-def size_of(inspection: BaseModel) -> int:
-    """Bytes of it as JSON."""
-    return len(inspection.model_dump_json().encode())
+def excess_bytes(inspection: BaseModel) -> int | None:
+    """Its bytes as JSON where they are more than are accepted."""
+    size_bytes = len(inspection.model_dump_json().encode())
+    return size_bytes if size_bytes > MAX_INSPECTION_BYTES else None

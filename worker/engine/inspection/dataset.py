@@ -53,8 +53,8 @@ def _inspection(specs: list[ArraySpec]) -> DatasetInspection:
         raise NoSamples("The arrays have a first axis of length 0.", FIRST_AXIS)
     bounds.check_names((spec.name for spec in specs), "an array", OverlongName)
     inspection = DatasetInspection(arrays=specs, sample_count=specs[0].shape[0])
-    size_bytes = bounds.size_of(inspection)
-    if size_bytes > bounds.MAX_INSPECTION_BYTES:
+    size_bytes = bounds.excess_bytes(inspection)
+    if size_bytes is not None:
         raise TooManyArrays(
             f"Names and shapes of the {len(specs):,} arrays take {size_bytes:,} bytes; "
             f"{bounds.MAX_INSPECTION_BYTES:,} is the most accepted.",

@@ -79,8 +79,8 @@ def _bounded(found: ModelInspection) -> ModelInspection:
         bounds.check_names((spec.name for spec in described), what, OverlongName)
         axes = (axis for spec in described for axis in spec.shape or () if isinstance(axis, str))
         bounds.check_names(axes, f"an axis of {what}", OverlongName)
-    size_bytes = bounds.size_of(found)
-    if size_bytes > bounds.MAX_INSPECTION_BYTES:
+    size_bytes = bounds.excess_bytes(found)
+    if size_bytes is not None:
         raise TooManyNames(
             f"The {len(found.inputs):,} inputs, {len(found.outputs):,} outputs and {len(found.operators):,} kinds of "
             f"operators take {size_bytes:,} bytes to name; {bounds.MAX_INSPECTION_BYTES:,} is the most accepted.",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from app.jobs.report import Layer
 from worker.engine.int8.placement import Placement
-from worker.engine.profiling import NodeTime
+from worker.engine.profiling import NodeTime, as_executed, kernels_by_origin
 
 
 def layers_of(
@@ -15,13 +15,11 @@ def layers_of(
     sensitivities_db: Mapping[str, float],
 ) -> list[Layer]:
     """One a unit, in the order of the graph. `measured` holds milliseconds in float and in int8, by unit."""
-    kernels: dict[str, list[NodeTime]] = {}
-    for time in executed:
-        if time.kind != "conversion":
-            kernels.setdefault(time.origin, []).append(time)
+    kernels = kernels_by_origin(executed)
     found = []
     for unit in placement.units:
         ran = [time for name in dict.fromkeys(unit.kernel_names) for time in kernels.get(name, [])]
+        operators, milliseconds = as_executed(ran)
         in_int8 = unit.name in placement.quantized
         float_ms, int8_ms = measured.get(unit.name, (None, None))
         found.append(
@@ -30,8 +28,8 @@ def layers_of(
                 operator=unit.node.op_type,
                 planned="int8" if in_int8 else "float",
                 reason=None if in_int8 else placement.reasons.get(unit.name, "nothing around it runs in int8"),
-                executed=", ".join(dict.fromkeys(time.operator for time in ran)) or None,
-                executed_ms=sum(time.milliseconds for time in ran) if ran else None,
+                executed=operators,
+                executed_ms=milliseconds,
                 float_ms=float_ms,
                 int8_ms=int8_ms,
                 sqnr_db=sqnr_db.get(unit.name),

@@ -53,8 +53,7 @@ class _Likelier:
     def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> np.ndarray:
         shares = []
         for one in self.hard:
-            answers = array_from(batch.rows(made[one.reading.value]))
-            labels = array_from(batch.labels[one.target.output]).reshape(answers.shape)
+            answers, labels = _answers_and_labels(one, made, batch)
             right = (answers > (0.5 if one.target.probabilities else 0.0)) == (labels == 1)
             shares.append(right.reshape(len(right), -1).mean(axis=1))
         return _mean(shares)
@@ -69,11 +68,16 @@ class _Explained:
     def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> np.ndarray:
         found = []
         for one in self.hard:
-            answers = array_from(batch.rows(made[one.reading.value])).astype(np.float64)
-            labels = array_from(batch.labels[one.target.output]).reshape(answers.shape)
-            errors = np.where(np.isfinite(labels), np.square(answers - labels), np.nan)
+            answers, labels = _answers_and_labels(one, made, batch)
+            errors = np.where(np.isfinite(labels), np.square(answers.astype(np.float64) - labels), np.nan)
             found.append(1 - _mean(list(errors.reshape(len(errors), -1).T)) / one.target.variance)
         return _mean(found)
+
+
+def _answers_and_labels(one: Hard, made: Mapping[str, torch.Tensor], batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Of one shape."""
+    answers = array_from(batch.rows(made[one.reading.value]))
+    return answers, array_from(batch.labels[one.target.output]).reshape(answers.shape)
 
 
 def _mean(each: Sequence[np.ndarray]) -> np.ndarray:
