@@ -5,6 +5,7 @@ by another. It dies when the process that started it dies. Those that measure ne
 a process that has their libraries: see `nursery`.
 """
 
+import errno
 import json
 import os
 import signal
@@ -23,13 +24,15 @@ from pydantic import BaseModel
 from app.processes import die_with_parent, tied_command
 from worker.engine.evaluation import nursery
 from worker.engine.evaluation.nursery import the_nursery
-from worker.engine.faults import OutOfMemory, UserFault, is_out_of_memory
+from worker.engine.faults import OutOfMemory, UserFault, is_disk_full, is_out_of_memory
 
 SOURCE_ROOT = Path(__file__).resolve().parents[3]
 SHORTEST_LIMIT_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 # What dies is started once more: its end may have been the machine's doing.
 STARTS = 2
+# How one ends that found no room to write on: it cannot say so in a file.
+NO_ROOM = os.EX_TEMPFAIL
 # Probes multiply no matrices of their own, and a library without the threads that it wants ends the process.
 FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
 # A probe measures for a part of the budget only: one that is still at it when all is over will not end with more.
@@ -84,6 +87,7 @@ def run_probe(
     Raises:
         UserFault: what the probe met; `OutOfMemory` where the kernel killed it; `MeasurementFailed` where it took
             longer than its limit (at least 30) or died otherwise, twice.
+        OSError: ENOSPC, where there is no room to write on.
 
     """
     environment = {**os.environ, **FEW_THREADS, "PYTHONPATH": str(SOURCE_ROOT)}
@@ -171,6 +175,8 @@ def _ask_once(name: str, start: _Start, exchanged: tuple[BaseModel, type[Answer]
         raise OutOfMemory(f"The process that measured ({name}) was killed.", "Give the worker more memory.")
     if not answered.exists():
         tail = output.read_text(errors="replace")[-500:]
+        if code == NO_ROOM or is_disk_full(RuntimeError(tail)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         raise ProbeDied(f"Measuring ({name}) ended with status {code}: {tail}", None)
     content = json.loads(answered.read_text())
     if "fault" in content:
@@ -197,14 +203,23 @@ def serve_probe(request: type[Request], probe: Callable[[Request], BaseModel]) -
     die_with_parent(int(sys.argv[3]))
     asked, answered = Path(sys.argv[1]), Path(sys.argv[2])
     try:
-        content = {"answer": probe(request.model_validate_json(asked.read_text())).model_dump(mode="json")}
+        content = _answer(request.model_validate_json(asked.read_text()), probe)
+        partial = answered.with_suffix(".partial")
+        partial.write_text(json.dumps(content))
+        partial.replace(answered)
+    except Exception as error:
+        if is_disk_full(error):
+            os._exit(NO_ROOM)  # what is buffered for the same disk must not decide how this ends
+        raise
+
+
+def _answer(request: Request, probe: Callable[[Request], BaseModel]) -> dict[str, object]:
+    try:
+        return {"answer": probe(request).model_dump(mode="json")}
     except UserFault as error:
-        content = {"fault": error.fault().model_dump()}
+        return {"fault": error.fault().model_dump()}
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         fault = OutOfMemory("Measuring needs more memory than there is.", "Give the worker more memory.")
-        content = {"fault": fault.fault().model_dump()}
-    partial = answered.with_suffix(".partial")
-    partial.write_text(json.dumps(content))
-    partial.replace(answered)
+        return {"fault": fault.fault().model_dump()}

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn, cast
 
@@ -160,10 +161,12 @@ def _be_probe(parent: str, module: str, arguments: list[str], folder: str, outpu
         importlib.import_module(module).main()
         status = 0
     except BaseException:
-        traceback.print_exc()
+        with suppress(OSError):  # the disk that the output is on may be full
+            traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for printed in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                printed.flush()
         os._exit(status)
 
 

@@ -40,18 +40,18 @@ def _perceptron(folder: Path, seed: int = 0) -> ModelFile:
     return ModelFile(networks.save(networks.perceptron(seed, width=1 << 16), folder))
 
 
-def _feeds(model: ModelFile, x: np.ndarray = X) -> Feeds:
+def feeds_of(model: ModelFile, x: np.ndarray = X) -> Feeds:
     return match_arrays(inputs_of(model.structure()), {"x": x}, "data")
 
 
-def _one_call(model: ModelFile, folder: Path) -> OneCall:
-    feed = _feeds(model).describe(ArrayStore(folder / "store"))
+def one_call(model: ModelFile, folder: Path) -> OneCall:
+    feed = feeds_of(model).describe(ArrayStore(folder / "store"))
     return OneCall(model=str(model.path), feed=feed, threads=1, seconds=0.5, folder=str(folder))
 
 
 def test_a_footprint_holds_the_weights(tmp_path: Path) -> None:
     model = _perceptron(tmp_path / "model")
-    found = run_probe("footprint", _one_call(model, tmp_path), Footprint, Bounds(tmp_path / "probe", 60))
+    found = run_probe("footprint", one_call(model, tmp_path), Footprint, Bounds(tmp_path / "probe", 60))
     # 3.3 MB of weights must be resident; what the runtime needs beside them stays below a tenth of a gigabyte.
     assert model.size_bytes() < found.peak_memory_bytes - found.baseline_memory_bytes < 100e6
     assert found.outputs["y"].shape == [1, 4]
@@ -59,7 +59,7 @@ def test_a_footprint_holds_the_weights(tmp_path: Path) -> None:
 
 def test_kernel_shares_add_up_and_float_products_are_named(tmp_path: Path) -> None:
     model = _perceptron(tmp_path / "model")
-    found = run_probe("kernels", _one_call(model, tmp_path), KernelReport, Bounds(tmp_path / "probe", 60))
+    found = run_probe("kernels", one_call(model, tmp_path), KernelReport, Bounds(tmp_path / "probe", 60))
     kernels = found.kernels
     total = kernels.int8_share + kernels.float_share + kernels.conversion_share + kernels.other_share
     assert total == pytest.approx(1.0)
@@ -86,7 +86,7 @@ def test_kernels_are_told_apart(operator: str, types: list[str], kind: str) -> N
 
 def test_turns_give_every_model_as_many_rounds(tmp_path: Path) -> None:
     models = [_perceptron(tmp_path / str(seed), seed) for seed in range(2)]
-    feed = _feeds(models[0]).describe(ArrayStore(tmp_path / "store"))
+    feed = feeds_of(models[0]).describe(ArrayStore(tmp_path / "store"))
     request = Turns(models=[str(model.path) for model in models], feeds=[feed, feed], threads=1, seconds=1.0, rounds=5)
     found = run_probe("latency", request, TurnsAnswer, Bounds(tmp_path / "probe", 60))
     rounds = [len(latency.round_medians_ms) for latency in found.latencies]
@@ -103,7 +103,7 @@ def _compare(
     request = Comparison(
         original=str(original.path),
         candidate=str(candidate.path),
-        feed=_feeds(original, x).describe(store),
+        feed=feeds_of(original, x).describe(store),
         labels={"label": store.keep(np.arange(len(x)) % 4 if labels is None else labels)},
         metric=metric,
         threads=1,
@@ -174,7 +174,7 @@ def test_a_probe_without_an_end_is_not_answered_with_more_time(tmp_path: Path, m
     monkeypatch.setattr("worker.engine.evaluation.child.LOOK_SECONDS", 0.001)
     model = _perceptron(tmp_path / "model")
     with pytest.raises(MeasurementFailed, match="did not end") as caught:
-        run_probe("footprint", _one_call(model, tmp_path), Footprint, Bounds(tmp_path / "probe", 0.0))
+        run_probe("footprint", one_call(model, tmp_path), Footprint, Bounds(tmp_path / "probe", 0.0))
     assert caught.value.remedy is not None and "Run the model once" in caught.value.remedy
 
 
@@ -262,7 +262,7 @@ def test_what_a_forked_probe_took_counts_as_taken_by_its_runner(tmp_path: Path) 
 
 
 def _times(model: ModelFile, folder: Path, seconds: float = 0.1, **bounds: Any) -> list[Latency]:
-    feed = _feeds(model).describe(ArrayStore(folder / f"store-{time.monotonic_ns()}"))
+    feed = feeds_of(model).describe(ArrayStore(folder / f"store-{time.monotonic_ns()}"))
     request = Turns(models=[str(model.path)], feeds=[feed], threads=1, seconds=seconds, rounds=9)
     return run_probe("latency", request, TurnsAnswer, Bounds(folder / "probe", 60, **bounds)).latencies
 
