@@ -1,8 +1,11 @@
 """Which addresses a webhook may have: not those through which the service could be made to ask its own network."""
 
 import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
 import httpx
 
@@ -14,6 +17,8 @@ NAT64 = IPv6Network("64:ff9b::/96")
 RESERVED = (ip_network("192.0.0.0/24"), ip_network("64:ff9b:1::/48"))
 LAST_PORT = 65_535
 PORTS = {"http": 80, "https": 443}
+# Of one name. The system's own limits add up to half a minute where a name server is silent.
+RESOLVING_SECONDS = 5.0
 Resolve = Callable[[str, int], list[str]]
 
 
@@ -37,8 +42,18 @@ def read_url(text: str, settings: WebhookSettings) -> httpx.URL:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Every address of a name, the best first. Raises OSError where it has none."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """Every address of a name, the best first. Raises OSError where it has none, or says none in time."""
+    answer: Future[list[tuple[Any, ...]]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result([*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except Exception as error:
+            answer.set_exception(error)
+
+    # It cannot be interrupted: whoever waits goes on, and the thread ends when the system gives up.
+    threading.Thread(target=ask, name="lathe-names", daemon=True).start()
+    found = answer.result(RESOLVING_SECONDS)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

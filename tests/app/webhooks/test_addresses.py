@@ -1,5 +1,7 @@
 """Which addresses are refused: all that lead inside, however they are written."""
 
+import threading
+
 import pytest
 
 from app.config import WebhookSettings
@@ -98,3 +100,13 @@ def test_settings_allow_what_is_refused() -> None:
     allowing = WebhookSettings(allow_http=True, allow_private=True)
     url = read_url("http://127.0.0.1:8080/hook", allowing)
     assert checked_addresses(url, allowing) == ["127.0.0.1"]
+
+
+def test_a_name_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_host, **_kind: answered.wait(60))
+    monkeypatch.setattr("app.webhooks.addresses.RESOLVING_SECONDS", 0.05)
+    with pytest.raises(AddressRefused):
+        checked_addresses(read_url("https://example.com/hook", WebhookSettings()), WebhookSettings())
+    assert not answered.is_set()
+    answered.set()
