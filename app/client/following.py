@@ -66,9 +66,9 @@ class FollowingCalls(Calls):
             params = {"after": found[-1].id if found else after, "limit": EVENTS_A_PAGE}
             answer = self._transport.send("GET", path, params=params, headers=headers, retry_seconds=OUTAGE_SECONDS)
             page = read(JobEvents, answer).items
-            found += page
-            if len(page) < EVENTS_A_PAGE:
+            if not page:
                 return found
+            found += page  # fewer than were asked for where they are large
 
     def events(self, job: Job | UUID | str, *, after: int = 0) -> Iterator[JobEvent]:
         """What happens to a job, as it happens, until it is over; a broken stream is taken up after the last event."""

@@ -4,7 +4,7 @@ from itertools import chain
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Integer, Select, bindparam, case, cast, func, literal_column, select, tuple_
+from sqlalchemy import JSON, Integer, Select, Text, bindparam, case, cast, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,7 +14,7 @@ from app.jobs.routing import TRAINING
 from app.jobs.schemas import Job, JobEvent
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import WAITING, JobEventRow, JobRow, ReportRow
-from app.paging import short_page_of
+from app.paging import MAX_PAGE_BYTES, short_page_of
 
 
 def _jobs() -> Select[Any]:
@@ -140,18 +140,20 @@ async def find_events(
 ) -> tuple[list[JobEvent], JobState]:
     """Events after the given one, oldest first, and the state that the job was in before they were read.
 
-    A job that was over when its state was read has no event that these pages miss.
+    They are fewer than `limit` where they are large: the one that brings them past MAX_PAGE_BYTES is the last. A job
+    that was over when its state was read has no event that these pages miss.
     """
     state = (
         await session.execute(select(JobRow.state).where(JobRow.id == job_id, JobRow.workspace_id == workspace_id))
     ).scalar_one_or_none()
     if state is None:
         raise NotFound(f"There is no job {job_id}.")
-    rows = await session.execute(
-        select(JobEventRow)
-        .where(JobEventRow.job_id == job_id, JobEventRow.id > after)
-        .order_by(JobEventRow.id)
-        .limit(limit)
-    )
+    following = (JobEventRow.job_id == job_id, JobEventRow.id > after)
+    size = func.length(cast(JobEventRow.data, Text))
+    before = func.coalesce(func.sum(size).over(order_by=JobEventRow.id, rows=(None, -1)), 0)
+    asked = select(JobEventRow.id, before.label("before")).where(*following).order_by(JobEventRow.id).limit(limit)
+    page = asked.subquery()
+    fitting = select(page.c.id).where(page.c.before < MAX_PAGE_BYTES)
+    rows = await session.execute(select(JobEventRow).where(JobEventRow.id.in_(fitting)).order_by(JobEventRow.id))
     events = [JobEvent(id=row.id, type=row.type, at=row.created_at, data=row.data) for row in rows.scalars()]
     return events, JobState(state)

@@ -104,6 +104,30 @@ async def test_events_are_a_list_where_json_is_asked_for(
     assert [event["type"] for event in rest["items"]] == ["log", "log", "state"]
 
 
+async def test_large_events_come_on_pages_of_their_own(
+    client: httpx.AsyncClient,
+    body: dict[str, Any],
+    writer: Headers,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.jobs.service.MAX_PAGE_BYTES", 1)
+    job_id = UUID((await submit(client, body, writer))["id"])
+    await run_to_its_end(database, job_id, 2)
+    seen, after = [], 0
+    while page := (
+        await client.get(
+            f"/v1/jobs/{job_id}/events", params={"after": after}, headers=writer | {"Accept": "application/json"}
+        )
+    ).json()["items"]:
+        assert len(page) == 1
+        seen.append(page[0]["type"])
+        after = page[0]["id"]
+    assert seen == ["state", "log", "log", "state"]
+    stream = await client.get(f"/v1/jobs/{job_id}/events", headers=writer, timeout=30)
+    assert len(parse_stream(stream.text)) == 4
+
+
 async def test_a_workspace_follows_no_more_jobs_at_once_than_it_may(
     client: httpx.AsyncClient, body: dict[str, Any], writer: Headers, stranger: Headers, database: Database
 ) -> None:
