@@ -71,7 +71,7 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
     ]
     manifest = {"placement": choice.manifest(), "replay": _pinned(work, placement, config)}
     if not placement.quantized:
-        layers = layers_of(placement, [], choice.unit_times, {}, {})
+        layers = layers_of(placement, [], choice.costs.units, {}, {})
         left = without_int8(work.preparation, model, config.without_int8, context)
         manifest["replay"] = {**manifest["replay"], "without_int8": left.settled}
         return PassResult(left.model, left.modified, [*notes, left.note], manifest, layers)
@@ -85,7 +85,7 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
     )
     sqnr = layer_sqnr_db(work.prepared, made, placement, context, LAYER_SAMPLES)
     sensitivities, cut_short = account({}, work.prepared, placement, build, context)
-    layers = layers_of(placement, executed, choice.unit_times, sqnr, sensitivities)
+    layers = layers_of(placement, executed, choice.costs.units, sqnr, sensitivities)
     counts = Counter(unit.node.op_type for unit in placement.in_int8)
     notes.append("Quantized: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) + ".")
     notes.extend(cut_short)

@@ -5,13 +5,13 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from worker.engine.dynamic.forms import units_of
-from worker.engine.int8.choosing import UnitTimes, without_slow
+from worker.engine.int8.choosing import without_slow
+from worker.engine.int8.costs import Costs, Profiles
 from worker.engine.int8.eligible import EXCLUDED, NOT_ASKED
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_addition
 from worker.engine.int8.units import Unit
 from worker.engine.nodes import is_operator
-from worker.engine.profiling import NodeTime
 
 # The name of the node that quantizes a tensor, by which a profile is read as well.
 CONVERSION = "{}/DynamicQuantizeLinear"
@@ -38,22 +38,20 @@ def everything_dynamic(model: ir.Model, operators: Collection[str], exclude: Col
     return DynamicPlacement.of(units, [unit.name for unit in units if unit.name not in reasons], reasons)
 
 
-def faster_dynamic(
-    everything: Placement, times: UnitTimes, in_float: list[NodeTime], in_int8: list[NodeTime]
-) -> Placement:
+def faster_dynamic(everything: Placement, costs: Costs, profiles: Profiles) -> Placement:
     """Everything but units that take clearly longer in int8, and but those who read a tensor where converting it costs
     more than they save together.
 
     In int8 a product adds its bias itself; in float that may be a kernel of its own.
     """
-    conversions = {time.name: time.milliseconds for time in in_int8}
-    adds = {time.origin: time.milliseconds for time in in_float if time.operator == "Add"}
+    conversions = {time.name: time.milliseconds for time in profiles.in_int8}
+    adds = {time.origin: time.milliseconds for time in profiles.in_float if time.operator == "Add"}
     slow: set[str] = set()
     groups = {CONVERSION.format(source.name): readers for source, readers in readers_of(everything).items()}
     groups |= {unit.name: [unit] for unit in everything.in_int8 if unit.node.op_type == "LSTM"}
     for conversion, units in groups.items():
-        before = {unit.name: times[unit.name][0] + _bias_ms(unit, adds) for unit in units}
-        after = {unit.name: times[unit.name][1] for unit in units}
+        before = {unit.name: costs.units[unit.name][0] + _bias_ms(unit, adds) for unit in units}
+        after = {unit.name: costs.units[unit.name][1] for unit in units}
         faster = [name for name in before if after[name] <= SLOWER * before[name]]
         together = sum(after[name] for name in faster) + conversions.get(conversion, 0.0)
         if together > SLOWER * sum(before[name] for name in faster):

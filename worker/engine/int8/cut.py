@@ -50,27 +50,16 @@ class Network:
         if read_in_float:
             self._edge(left, SINK, NEVER)
 
-    def in_int8(self) -> set[int]:
-        """The units whose cheapest form, all in all, is int8."""
-        flow, capacity = self._solve()
-        residual = capacity - flow
-        seen, queue = {SOURCE}, deque([SOURCE])
-        while queue:
-            node = queue.popleft()
-            start, end = residual.indptr[node], residual.indptr[node + 1]
-            for neighbour, left in zip(residual.indices[start:end], residual.data[start:end], strict=True):
-                if left > 0 and int(neighbour) not in seen:
-                    seen.add(int(neighbour))
-                    queue.append(int(neighbour))
-        return {index for index in range(len(self.int8_ns)) if 2 + index in seen}
-
-    def _solve(self) -> tuple[csr_array, csr_array]:
+    def divide(self) -> "Division":
+        """The cheapest division; of several that cost the same, the one with fewest units in int8."""
         rows, columns = zip(*self._edges, strict=True)
         capacity = csr_array(
             (np.array(list(self._edges.values()), np.int32), (rows, columns)), shape=(self._size, self._size)
         )
-        flow = maximum_flow(capacity, SOURCE, SINK).flow
-        return flow, capacity
+        found = maximum_flow(capacity, SOURCE, SINK)
+        reached = _reached(capacity - found.flow)
+        in_int8 = frozenset(index for index in range(len(self.int8_ns)) if 2 + index in reached)
+        return Division(in_int8, int(found.flow_value))
 
     def _node(self) -> int:
         self._size += 1
@@ -79,3 +68,24 @@ class Network:
     def _edge(self, start: int, end: int, capacity: int) -> None:
         if start not in (SINK, end) and end != SOURCE and capacity > 0:
             self._edges[start, end] = min(self._edges.get((start, end), 0) + int(capacity), NEVER)
+
+
+@dataclass(frozen=True)
+class Division:
+    """Units in int8, by their numbers, and what that costs with all conversions."""
+
+    in_int8: frozenset[int]
+    ns: int
+
+
+def _reached(residual: csr_array) -> set[int]:
+    """What can be reached from the source over edges that are not full."""
+    seen, queue = {SOURCE}, deque([SOURCE])
+    while queue:
+        node = queue.popleft()
+        start, end = residual.indptr[node], residual.indptr[node + 1]
+        for neighbour, left in zip(residual.indices[start:end], residual.data[start:end], strict=True):
+            if left > 0 and int(neighbour) not in seen:
+                seen.add(int(neighbour))
+                queue.append(int(neighbour))
+    return seen

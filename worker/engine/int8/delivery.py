@@ -45,7 +45,7 @@ def deliver(form: StaticForm, made: ModelFile, source: ModelFile, context: PassC
     sqnr = layer_sqnr_db(form.prepared, made, form.placement, context, LAYER_SAMPLES)
     counts = {"before": operator_counts(form.prepared.structure()), "after": operator_counts(result.structure())}
     sensitivities, cut_short = account(form.sensitivities_db, form.prepared, form.placement, form.build, context)
-    layers = layers_of(form.placement, executed, form.choice.unit_times, sqnr, sensitivities)
+    layers = layers_of(form.placement, executed, form.choice.costs.units, sqnr, sensitivities)
     context.progress(1.0)
     return Delivery(result, _verified(form.placement, executed) + cut_short, layers, counts)
 

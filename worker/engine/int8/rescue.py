@@ -1,9 +1,10 @@
-"""Leaving the most sensitive units in float until the model is faithful enough.
+"""Leaving sensitive units in float until the model is faithful enough.
 
-Units are measured one by one, alone in int8, and given back to float from the worst on; how many it takes is found by
-halving, each trial being built and measured whole.
+Units are measured one by one, alone in int8, and given back to float in the order that costs least; how many it takes
+is found by halving, each trial being built and measured whole.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,14 +12,17 @@ import numpy as np
 from worker.engine.fidelity import Fidelity, Floor, measure_fidelity
 from worker.engine.int8.choosing import Build
 from worker.engine.int8.placement import Placement
-from worker.engine.int8.sensitivity import Limits, most_sensitive_first, sensitivities_db
+from worker.engine.int8.sensitivity import Limits, sensitivities_db
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 
-SENSITIVE = "too much was lost with it in int8"
+SENSITIVE = "too much was lost with it, or with what is around it, in int8"
 SENSITIVITY_SAMPLES, TRIAL_SAMPLES = 4, 64
 # What comes after needs the rest.
 LARGEST_SHARE_OF_TIME = 1 / 3
+
+# From sensitivities by unit: their names in the order in which they are given back.
+Order = Callable[[Mapping[str, float]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def rescue(
     model: ModelFile,
     build: Build,
     floor: Floor,
+    order: Order,
     context: PassContext,
 ) -> Rescue:
     """`model` is `placement` built; it is returned as it is where it holds the floor."""
@@ -67,17 +72,17 @@ def rescue(
     before = measure_fidelity(prepared, model, context, samples, context.seconds_left() * LARGEST_SHARE_OF_TIME)
     if before.holds(floor):
         return Rescue(placement, model, floor, before, before)
-    names = [unit.name for unit in placement.in_int8]
-    limits = Limits(SENSITIVITY_SAMPLES, context.seconds_left() * LARGEST_SHARE_OF_TIME)
-    found = sensitivities_db(prepared, names, placement, build, context, limits)
-    context.haste.cut_short |= len(found) < len(names)
-    worst = most_sensitive_first(found)
+    # Another floor rests on the same, and the file that units are taken out of says all that they depend on.
+    key = "sensitivities", prepared, model.sha256(), SENSITIVITY_SAMPLES
+    rows = context.once(key, lambda: _alone_db(prepared, placement, build, context))
+    found = {name: float(row[0]) for name, row in rows.items()}
+    following = order(found)
     best = Rescue(placement, model, floor, before, before, found)
     # How many it takes: more than `low`, and fewer than `high`; it may take them all.
-    low, high, trial = 0, len(worst) + 1, 0
+    low, high, trial = 0, len(following) + 1, 0
     while high - low > 1 and not context.lacks(0.0):
         middle = (low + high) // 2
-        tried = placement.without(worst[:middle], SENSITIVE)
+        tried = placement.without(following[:middle], SENSITIVE)
         file = build(tried, context.scratch / f"rescue-{trial}")
         fidelity = measure_fidelity(prepared, file, context, samples, context.seconds_left())
         holds = fidelity.holds(floor)
@@ -87,3 +92,12 @@ def rescue(
             best = Rescue(tried, file, floor, before, fidelity, found)
         low, high, trial = (low, middle, trial + 1) if holds else (middle, high, trial + 1)
     return replace(best, trials=trial)
+
+
+def _alone_db(prepared: ModelFile, placement: Placement, build: Build, context: PassContext) -> dict[str, np.ndarray]:
+    """What each unit keeps alone in int8, one number a row, of as many as there is time for."""
+    names = [unit.name for unit in placement.in_int8]
+    limits = Limits(SENSITIVITY_SAMPLES, context.seconds_left() * LARGEST_SHARE_OF_TIME)
+    found = sensitivities_db(prepared, names, placement, build, context, limits)
+    context.haste.cut_short |= len(found) < len(names)
+    return {name: np.array([value]) for name, value in found.items()}

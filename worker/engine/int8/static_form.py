@@ -7,6 +7,7 @@ of it before anything is delivered, so that training can go on from there.
 
 import statistics
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ from worker.engine.int8.choosing import (
     Choice,
     choose_placement,
     measure_candidates,
-    minimum_cut,
     placement_of_recipe,
 )
+from worker.engine.int8.division import cheapest, cheapest_first
 from worker.engine.int8.eligible import eligible, without_form_in_words
 from worker.engine.int8.equalization import equalize
 from worker.engine.int8.placement import Placement
@@ -253,7 +254,9 @@ def _placed(work: Work, config: StaticOptions, context: PassContext) -> Choice:
     build = builder(work.prepared, lambda placement: plain_numbers(placement, maps, work.rounding))
 
     def measured() -> dict[str, np.ndarray]:
-        choice = choose_placement(work.prepared, work.everything, build, context, minimum_cut)
+        choice = choose_placement(
+            work.prepared, work.everything, build, context, lambda all_, costs, _: cheapest(all_, costs)
+        )
         return choice.in_numbers(work.everything)
 
     # Which is as fast whatever the numbers are: scales that are shared, and weights that saturate nothing, are not.
@@ -292,7 +295,8 @@ def _built(work: Work, choice: Choice, config: StaticOptions, context: PassConte
     floor = Floor(-float("inf"))
     if config.keep_fidelity:
         floor = Floor.of(config.fidelity_floor_db, context.max_drop)
-    kept = rescue(work.prepared, placement, made, build, floor, context)
+    order = partial(cheapest_first, placement, choice.costs)
+    kept = rescue(work.prepared, placement, made, build, floor, order, context)
     work.notes.extend(kept.in_words())
     if kept.gives_back and choice.ratios:
         kept = _unless_slower(kept, work, context)

@@ -19,6 +19,7 @@ from worker.engine.search.ladders import (
     surer_proposals,
     taught_proposals,
 )
+from worker.engine.search.mixed import MOST_FLOORS, mixed_proposals
 from worker.engine.search.proposals import Family, Proposal, Trial, best_of, find, key_of
 from worker.engine.search.space import allowed, first_proposals, smaller_proposals
 from worker.engine.search.tuning import MOST_SAMPLES, Tuner
@@ -29,6 +30,7 @@ LEAST_HOPE = 0.01
 LEAST_PACE, MOST_PACE = 0.25, 4.0
 MOST_OF_A_KIND: Mapping[Family, int] = {
     **dict.fromkeys((PRUNED.family, TAUGHT.family, SHORTENED.family), MOST_RUNGS),
+    "mixed": MOST_FLOORS,
     "tuned": MOST_SAMPLES,
 }
 
@@ -73,6 +75,7 @@ class Agenda:
         proposals = chain(
             first_proposals(trials, self._ground),
             smaller_proposals(trials, self._ground),
+            mixed_proposals(trials, self._ground, self._weights),
             low_rank_proposals(trials, self._ground, self._weights),
             pruned_proposals(trials, self._ground, self._weights),
             self._trained(trials, seconds_left),

@@ -95,7 +95,7 @@ def tail_of(trials: Sequence[Trial], weights: ObjectiveWeights) -> Tail:
     One that breaks the contract by itself would break it behind every cut, and hide which of them hold without it.
     """
     stored: tuple[Family, ...] = ("weights",) if weights.size else ()
-    found = [trial for trial in find(trials, "static", "dynamic", *stored) if trial.holds]
+    found = [trial for trial in find(trials, "static", "dynamic", "mixed", *stored) if trial.holds]
     best = max(found, key=lambda trial: trial.ratios.gain(weights), default=None)
     if best is None or best.ratios.gain(weights) <= 0:
         return Tail("", (), 1.0, 1.0, 1.0)

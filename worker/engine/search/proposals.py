@@ -20,6 +20,7 @@ Family = Literal[
     "taught",
     "shortened",
     "aware",
+    "mixed",
     "tuned",
     "smaller",
     "given",
@@ -79,6 +80,8 @@ class Trial:
     drop: float | None = None
     drop_below: float | None = None
     """What the drop stays below at the contract's confidence, for all that the samples for choosing say."""
+    sqnr_db: float | None = None
+    """Of its answers to the original's; None also where they are the same."""
     holds: bool = False
     """The drop on the samples for choosing is within the contract."""
     likely: bool = False

@@ -73,7 +73,7 @@ def first_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposa
 
 def smaller_proposals(trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
     """What int8 kernels left in float32 stored in 8 bits as well: the file gets smaller, and hardly slower."""
-    for trial in find(trials, "static", "dynamic", "aware"):
+    for trial in find(trials, "static", "dynamic", "mixed", "aware"):
         if not trial.holds:
             continue
         yield Proposal(

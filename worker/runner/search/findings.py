@@ -22,7 +22,7 @@ class Findings(dict[Key, Any]):
             return True
         if not isinstance(key, tuple):
             return False
-        found = self._stock.find_scores(key)
+        found = self._stock.find_rows(key)
         if found is not None:
             super().__setitem__(key, found)
         return found is not None
@@ -31,7 +31,7 @@ class Findings(dict[Key, Any]):
         super().__setitem__(key, value)
         # A table that is to be filled is none yet.
         if isinstance(value, dict) and value and all(map(_is_row, value.values())):
-            self._stock.keep_scores(key, value)
+            self._stock.keep_rows(key, value)
 
 
 def _is_row(value: object) -> bool:

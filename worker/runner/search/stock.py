@@ -62,6 +62,7 @@ class MeasuredTrial(_Facts):
     value: Finite | None
     drop: Finite
     drop_below: Finite | None
+    sqnr_db: Finite | None
 
     @property
     def latency(self) -> Interval:
@@ -72,15 +73,15 @@ class MeasuredTrial(_Facts):
         return Ratios(self.scaled_latency_ratio, self.size_ratio, self.memory_ratio)
 
 
-class Scored(BaseModel):
+class Rows(BaseModel):
     """What a pass found out, rows of numbers by name: scores, of which some are infinite, ranges, times."""
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
-    scores: dict[str, list[float]]
+    rows: dict[str, list[float]]
 
 
-FactsT = TypeVar("FactsT", MadeStep, MeasuredTrial, Scored)
+FactsT = TypeVar("FactsT", MadeStep, MeasuredTrial, Rows)
 
 
 @dataclass
@@ -147,22 +148,23 @@ class Stock:
                     "value": trial.value,
                     "drop": trial.drop,
                     "drop_below": trial.drop_below,
+                    "sqnr_db": trial.sqnr_db,
                 }
             )
         except ValidationError:
             return
         self._keep(self.identity.of_trial(self._hash(model), metric, with_memory=with_memory), measured, {})
 
-    def find_scores(self, key: Sequence[Hashable]) -> dict[str, np.ndarray] | None:
+    def find_rows(self, key: Sequence[Hashable]) -> dict[str, np.ndarray] | None:
         """What an earlier search found out of the same."""
-        folder = self.scratch / "given-scores"
-        found = self._found(self.identity.of_finding(self._told(key)), folder, Scored)
+        folder = self.scratch / "given-rows"
+        found = self._found(self.identity.of_finding(self._told(key)), folder, Rows)
         shutil.rmtree(folder, ignore_errors=True)
-        return None if found is None else {name: np.array(values) for name, values in found.scores.items()}
+        return None if found is None else {name: np.array(values) for name, values in found.rows.items()}
 
-    def keep_scores(self, key: Sequence[Hashable], scores: Mapping[str, np.ndarray]) -> None:
+    def keep_rows(self, key: Sequence[Hashable], rows: Mapping[str, np.ndarray]) -> None:
         """`key` is what they rest on beside the job's data and seed."""
-        told = Scored(scores={name: values.tolist() for name, values in scores.items()})
+        told = Rows(rows={name: values.tolist() for name, values in rows.items()})
         self._keep(self.identity.of_finding(self._told(key)), told, {})
 
     def _told(self, key: Sequence[Hashable]) -> list[Any]:

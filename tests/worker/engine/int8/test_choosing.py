@@ -12,7 +12,9 @@ from tests.worker.engine.conftest import SamplesContext
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
-from worker.engine.int8.choosing import ROUNDS, Choice, choose_placement, minimum_cut
+from worker.engine.int8.choosing import ROUNDS, Choice, choose_placement
+from worker.engine.int8.costs import Costs, Profiles
+from worker.engine.int8.division import cheapest
 from worker.engine.int8.eligible import eligible
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rounding import Rounding
@@ -50,7 +52,9 @@ def _choose(side: int, saved: Callable[..., ModelFile], context: SamplesContext)
     def build(placement: Placement, folder: Path) -> ModelFile:
         return builder(file, lambda one: plain_numbers(one, maps, Rounding(unsaturated=True)))(placement, folder)
 
-    return choose_placement(file, everything, build, given, minimum_cut), given
+    return choose_placement(
+        file, everything, build, given, lambda everything, costs, _: cheapest(everything, costs)
+    ), given
 
 
 def test_candidates_are_measured_and_one_of_them_is_kept(
@@ -59,8 +63,8 @@ def test_candidates_are_measured_and_one_of_them_is_kept(
     choice, _ = _choose(56, saved, context)
     assert {"float", "everything"} <= set(choice.ratios)
     assert all(1 <= len(values) <= ROUNDS for values in choice.ratios.values())
-    assert set(choice.unit_times) == {"first", "second"}
-    assert all(milliseconds > 0 for pair in choice.unit_times.values() for milliseconds in pair)
+    assert set(choice.costs.units) == {"first", "second"}
+    assert all(milliseconds > 0 for pair in choice.costs.units.values() for milliseconds in pair)
     left = {"first", "second"} - choice.placement.quantized
     assert all("slower in float" not in choice.placement.reasons[name] for name in left)
     assert set(choice.placement.reasons) == left
@@ -81,6 +85,10 @@ def test_quantizing_an_input_of_the_graph_is_paid_for(saved: Callable[..., Model
     model.graph.node[0].name = "sum"
     units = units_of(read_graph(saved(model)))
     everything = Placement.of(units, ["sum"])
-    profiled = [NodeTime("y_QuantizeLinear", "QuantizeLinear", "conversion", 0.1, 64 * 56 * 56)]
-    kept = minimum_cut(everything, {"sum": (0.06, 0.05)}, [], profiled)
+    in_int8 = [
+        NodeTime("y_QuantizeLinear", "QuantizeLinear", "conversion", 0.1, 64 * 56 * 56),
+        NodeTime("sum", "QLinearAdd", "int8", 0.05, 64 * 56 * 56),
+    ]
+    in_float = [NodeTime("sum", "Add", "float", 0.06, 64 * 56 * 56)]
+    kept = cheapest(everything, Costs.of(everything, Profiles(in_float, in_int8)))
     assert not kept.quantized

@@ -14,7 +14,7 @@ def test_a_faster_unit_among_slower_ones_is_not_worth_two_conversions() -> None:
     network.tensor(0, [1], 30, 30, False)
     network.tensor(1, [2], 30, 30, False)
     network.tensor(2, [], 5, 5, True)
-    assert network.in_int8() == set()
+    assert network.divide().in_int8 == set()
 
 
 def test_it_is_worth_cheap_ones() -> None:
@@ -23,7 +23,7 @@ def test_it_is_worth_cheap_ones() -> None:
     network.tensor(0, [1], 5, 5, False)
     network.tensor(1, [2], 5, 5, False)
     network.tensor(2, [], 5, 5, True)
-    assert network.in_int8() == {1}
+    assert network.divide().in_int8 == {1}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -53,4 +53,5 @@ def test_no_other_division_of_a_random_graph_costs_less(seed: int) -> None:
     for tensor in tensors:
         network.tensor(*tensor)
     least = min(cost({k for k in range(count) if bits[k]}) for bits in product([False, True], repeat=count))
-    assert cost(network.in_int8()) == least
+    found = network.divide()
+    assert cost(set(found.in_int8)) == found.ns == least

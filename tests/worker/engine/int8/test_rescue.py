@@ -12,12 +12,13 @@ from worker.engine.int8 import rescue as rescuing
 from worker.engine.int8.fidelity import layer_sqnr_db
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rescue import SENSITIVE, rescue
+from worker.engine.int8.sensitivity import most_sensitive_first
 
 
 def test_the_node_that_loses_is_left_in_float(spoiled: Spoiled) -> None:
     file, everything, build, given = spoiled
     made = build(everything, given.scratch / "built")
-    kept = rescue(file, everything, made, build, Floor(20.0), given)
+    kept = rescue(file, everything, made, build, Floor(20.0), most_sensitive_first, given)
     assert kept.before.sqnr_db < 5
     # Three products in 8 bits over exact ranges keep well above 25 dB.
     assert kept.after.sqnr_db >= 20
@@ -33,7 +34,7 @@ def test_the_node_that_loses_is_left_in_float(spoiled: Spoiled) -> None:
 def test_a_model_above_the_floor_is_not_touched(spoiled: Spoiled) -> None:
     file, everything, build, given = spoiled
     made = build(everything, given.scratch / "built")
-    kept = rescue(file, everything, made, build, Floor(-50.0), given)
+    kept = rescue(file, everything, made, build, Floor(-50.0), most_sensitive_first, given)
     assert kept.model == made
     assert kept.placement is everything
     assert kept.in_words() == []
@@ -42,7 +43,9 @@ def test_a_model_above_the_floor_is_not_touched(spoiled: Spoiled) -> None:
 def test_without_time_nothing_is_given_back_and_that_is_said(spoiled: Spoiled) -> None:
     file, everything, build, given = spoiled
     made = build(everything, given.scratch / "built")
-    kept = rescue(file, everything, made, build, Floor.of(20.0, 0.01), replace(given, deadline=0.0))
+    kept = rescue(
+        file, everything, made, build, Floor.of(20.0, 0.01), most_sensitive_first, replace(given, deadline=0.0)
+    )
     assert (kept.model, kept.placement, kept.gives_back) == (made, everything, False)
     (words,) = kept.in_words()
     assert f"({kept.before.in_words()}, not 20 dB and 97.0 % agreement)" in words
@@ -57,7 +60,7 @@ def test_what_is_given_back_is_said_beside_what_is_still_short(
     made = build(everything, given.scratch / "built")
     measured = {"spoiled": 0.0, "first": 20.0}
     monkeypatch.setattr(rescuing, "sensitivities_db", lambda *_arguments: measured)
-    kept = rescue(file, everything, made, build, Floor(90.0), given)
+    kept = rescue(file, everything, made, build, Floor(90.0), most_sensitive_first, given)
     assert kept.placement.quantized == {"last"}
     (words,) = kept.in_words()
     assert words.endswith(f"were left in float ({kept.after.in_words()}, still short of 90 dB).")
@@ -68,7 +71,7 @@ def test_what_gains_nothing_is_not_said_to_be_left_in_float(spoiled: Spoiled, mo
     file, everything, build, given = spoiled
     alone = Placement(everything.units, frozenset(["spoiled"]))
     monkeypatch.setattr(rescuing, "sensitivities_db", lambda *_arguments: {"first": 0.0, "last": 20.0})
-    kept = rescue(file, alone, build(alone, given.scratch / "built"), build, Floor(20.0), given)
+    kept = rescue(file, alone, build(alone, given.scratch / "built"), build, Floor(20.0), most_sensitive_first, given)
     assert (kept.placement, kept.gives_back) == (alone, False)
     (words,) = kept.in_words()
     assert words.endswith("leaving the most sensitive nodes in float kept no more.")
@@ -91,6 +94,6 @@ def test_where_nothing_holds_everything_is_left_in_float(
     """The floor is a promise: one node too many in 8 bits is as bad as all."""
     file, everything, build, given = spoiled
     alone = Placement(everything.units, frozenset(["spoiled"]))
-    kept = rescue(file, alone, build(alone, given.scratch / "built"), build, Floor(20.0), given)
+    kept = rescue(file, alone, build(alone, given.scratch / "built"), build, Floor(20.0), most_sensitive_first, given)
     assert kept.placement.quantized == frozenset()
     assert kept.after.sqnr_db >= 20
