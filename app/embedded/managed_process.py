@@ -59,9 +59,13 @@ class ManagedProcess:
 
     def _ended(self) -> bool:
         """Whether it has ended; it is left unreaped, so that its number still names its group."""
-        if self.process is None or self.process.returncode is not None:
+        process = self.process
+        if process is None or process.returncode is not None:
             return True
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True  # another thread, which starts it again, has reaped it meanwhile
 
     def stop(self) -> None:
         """Ask it to stop, wait, and kill what is left of its group."""

@@ -165,6 +165,9 @@ class Storm:
             for strike in self._planned:
                 if not self._out_of_time():
                     self._strike(strike, site)
+        except BaseException:
+            self.end()  # a mistake of the storm's own is told at once, not when the load is through
+            raise
         finally:
             self._all_struck.set()
             load.join()
