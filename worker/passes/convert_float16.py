@@ -21,9 +21,9 @@ from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import prepared, save_restored
-from worker.engine.profiling import profile
 from worker.engine.sessions import ModelFails, as_taken_by, open_session, run_session
 from worker.engine.tensor_fidelity import tensor_sqnr_db
+from worker.engine.timing import profiled
 
 # A range seen on some samples is not the largest there is.
 HEADROOM = 4.0
@@ -71,7 +71,7 @@ def apply(model: ModelFile, config: ConvertFloat16, context: PassContext) -> Pas
     context.progress(CHECKED)
     pairs = compared_tensors(plan, config.keep_io_types)
     sqnr = tensor_sqnr_db(float_model, converted, pairs, context, LAYER_SAMPLES)
-    executed = profile(made, context.timed_feed(), context.threads, context.scratch, PROFILING_SECONDS, context.device)
+    executed = profiled(made, context, PROFILING_SECONDS)
     context.progress(1.0)
     replay = config.model_dump(mode="json", by_alias=True) | {"calibration_samples": max(1, count)}
     manifest = {"kept_float32": list(kept), "replay": replay}

@@ -22,11 +22,12 @@ from worker.engine.low_rank.plan import Plan, Samples, fit, read_inputs, samples
 from worker.engine.low_rank.refitting import refit_last
 from worker.engine.low_rank.searching import Trial, Workbench
 from worker.engine.low_rank.settling import NO_TIME, Settled, settle
-from worker.engine.low_rank.timing import LEAST_MILLISECONDS, MEASURING_SECONDS, place_times, profiled
+from worker.engine.low_rank.timing import MEASURING_SECONDS, place_times
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import normalise, save_restored, unknown_nodes
 from worker.engine.random_input import RANDOM_SOURCE
+from worker.engine.timing import LEAST_MILLISECONDS, profiled, too_short
 
 RANK_STEP = {"latency": 16, "size": 1}
 READ, SETTLED = 0.4, 0.9
@@ -113,7 +114,7 @@ def _nothing_to_do(work: Work, config: FactorizeLowRank, context: PassContext) -
         return NO_TIME
     context.phase("measuring")
     times = profiled(work.model, context)
-    if sum(time.milliseconds for time in times) < LEAST_MILLISECONDS:
+    if too_short(times):
         return (
             f"A call's kernels take less than {LEAST_MILLISECONDS} ms: no gain could be measured, and nothing was "
             "factored. `objective` `size` does without."

@@ -32,7 +32,7 @@ from worker.engine.preparation import (
     unknown_nodes,
 )
 from worker.engine.processor import needs_reduced_range
-from worker.engine.profiling import profile
+from worker.engine.timing import profiled
 
 PREPARED, PLACED, BUILT = 0.2, 0.7, 0.9
 PROFILING_SECONDS = 1.0
@@ -80,9 +80,7 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
     made = build(placement, context.scratch / "built")
     result = save_restored(made.load(), model, context.scratch / "result")
     context.progress(BUILT)
-    executed = profile(
-        result, context.timed_feed(), context.threads, context.scratch, PROFILING_SECONDS, context.device
-    )
+    executed = profiled(result, context, PROFILING_SECONDS)
     sqnr = layer_sqnr_db(work.prepared, made, placement, context, LAYER_SAMPLES)
     sensitivities, cut_short = account({}, work.prepared, placement, build, context)
     layers = layers_of(placement, executed, choice.costs.units, sqnr, sensitivities)

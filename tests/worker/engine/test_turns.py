@@ -1,14 +1,16 @@
 """Files take turns: equally many rounds each, and ratios round by round."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from tests.worker import networks
 from tests.worker.networks import normal
 from worker.engine import turns
-from worker.engine.sessions import ModelFails
+from worker.engine.sessions import ModelFails, open_session
 from worker.engine.turns import LEAST_CALLS, Conditions, Timing, is_faster, ratios, take_turns
 
 FEED = {"x": normal(2, 8)}
@@ -34,11 +36,18 @@ def test_however_little_time_there_is_one_round_is_made(path: Path) -> None:
     assert [len(timing.rounds) for timing in timings] == [1, 1]
 
 
-def test_the_order_turns_round_from_one_round_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_turns_round_from_one_round_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes second in a round finds a warmer machine: each must be second as often."""
     order: list[str] = []
-    monkeypatch.setattr(turns, "_turn", lambda path, *_: (order.append(path.name), [1.0])[1])
-    take_turns([Path("a"), Path("b"), Path("c")], [FEED] * 3, Conditions(threads=1, rounds=3, seconds=60, device="cpu"))
+
+    def opened(path: Path, *given: Any, **named: Any) -> ort.InferenceSession:
+        order.append(path.parent.name)
+        return open_session(path, *given, **named)
+
+    monkeypatch.setattr(turns, "open_session", opened)
+    monkeypatch.setattr(turns, "MOST_CALLS", 5)
+    files = [networks.save(networks.perceptron(), tmp_path / name) for name in "abc"]
+    take_turns(files, [FEED] * 3, Conditions(threads=1, rounds=3, seconds=60, device="cpu"))
     assert "".join(order) == "abccbaabc"
 
 
@@ -60,8 +69,28 @@ def test_a_file_that_does_not_run_is_said(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("measured", "faster"),
-    [([1.2] * 3, True), ([1.2] * 2, False), ([1.01] * 7, False), ([0.9, 1.2, 1.2, 1.2, 1.2], True)],
-    ids=["three-rounds", "two-rounds", "within-noise", "one-round-disturbed"],
+    [
+        ([1.2] * 3, True),
+        ([1.01] * 7, False),
+        ([0.9, 1.2, 1.2, 1.2, 1.2], True),
+        ([0.9, 0.9, 1.2, 1.2, 1.2], False),
+        ([3.0], True),
+        ([1.2], False),
+        ([1.4, 1.5], True),
+        ([1.2, 3.0], False),
+        ([], False),
+    ],
+    ids=[
+        "three-rounds",
+        "within-noise",
+        "one-round-disturbed",
+        "rounds-disagree",
+        "one-round-and-clearly",
+        "one-round-and-hardly",
+        "two-rounds-and-clearly",
+        "two-rounds-and-one-hardly",
+        "never-timed",
+    ],
 )
 def test_noise_is_not_taken_for_speed(measured: list[float], faster: bool) -> None:
     assert is_faster(measured) == faster

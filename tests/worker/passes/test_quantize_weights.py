@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
+from worker.engine import timing
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
@@ -232,8 +233,8 @@ def test_a_profile_proposes_and_turns_decide(
 ) -> None:
     """Measurements are given here, so that the machine has no say in the test."""
     profiles = iter([_times({"first": 1.0, "second": 1.0}), _times(packed_ms)])
-    monkeypatch.setattr(choosing, "_profile", lambda _model, _context: next(profiles))
-    monkeypatch.setattr(choosing, "_measure", lambda _stored, _candidate, _context: rounds)
+    monkeypatch.setattr(choosing, "profiled", lambda _model, _context: next(profiles))
+    monkeypatch.setattr(choosing, "times_as_fast", lambda *_: [[1.0] * len(rounds), rounds])
     result = _apply(networks.perceptron(), tmp_path, _rows(), minimum_elements=1)
     assert _executed(result.model, tmp_path)["MatMulNBits"] == expected
     assert any("Measured here" in note for note in result.notes)
@@ -268,15 +269,15 @@ def test_every_product_is_found_in_both_profiles(
         seen.append({place.name: names})
         return 1.0
 
-    monkeypatch.setattr(choosing, "LEAST_MILLISECONDS", 0.0)
-    monkeypatch.setattr(choosing, "_time_of", matching)
+    monkeypatch.setattr(timing, "LEAST_MILLISECONDS", 0.0)
+    monkeypatch.setattr(choosing, "product_ms", matching)
     _apply(model, tmp_path, arrays, minimum_elements=1)
     assert len(seen) >= 4
     assert all(names for found in seen for names in found.values()), seen
 
 
 def test_without_time_to_measure_weights_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "LEAST_MILLISECONDS", 0.0)  # small as it is, it is worth measuring
+    monkeypatch.setattr(timing, "LEAST_MILLISECONDS", 0.0)  # small as it is, it is worth measuring
     model = networks.perceptron(width=4096)
     result = _apply(model, tmp_path, _rows(), bits=4, deadline=time.monotonic() + choosing.TURNS_SECONDS)
     assert "MatMulNBits" not in _executed(result.model, tmp_path)

@@ -17,19 +17,17 @@ from worker.engine.int8.costs import Costs, Profiles
 from worker.engine.int8.placement import Placement
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
-from worker.engine.profiling import profile
-from worker.engine.turns import Conditions, ratios, take_turns
+from worker.engine.timing import PROFILE_SECONDS, profiled, times_as_fast, too_short
+from worker.engine.turns import NOISE, is_faster
 
-PROFILE_SECONDS, TURNS_SECONDS = 2.0, 8.0
+TURNS_SECONDS = 8.0
 MEASURING_SECONDS = 2 * PROFILE_SECONDS + TURNS_SECONDS
 ROUNDS = 5
-# Below this much a call is overhead, and its kernels take less than the profiler's clock resolves.
-LEAST_MILLISECONDS = 0.3
-# Ratios within this are the same: the earlier candidate is kept.
-NOISE = 1.02
 
 NO_TIME = "No time was left to measure what is faster: everything that has an int8 kernel is in int8."
 PLACED_IN_FLOAT = "placed in float by the recipe"
+SLOWER = "{} in int8 is slower than in float here, conversions included"
+NO_FASTER = "{} in int8 is no faster than in float here, beyond noise and conversions included"
 WORDS = {"everything": "everything that has an int8 kernel in int8", "cut": "slow int8 kernels left in float"}
 
 Build = Callable[[Placement, Path], ModelFile]
@@ -60,7 +58,10 @@ class Choice:
             return []
         medians = {name: statistics.median(values) for name, values in self.ratios.items() if name != "float"}
         speeds = ", ".join(f"{WORDS[name]} {median:.2f} times" for name, median in medians.items())
-        return [f"Measured here against float: {speeds} as fast; the fastest was kept."]
+        kept = "the fastest was kept"
+        if not self.placement.quantized and _gained(self.ratios):
+            kept = f"that is no gain beyond noise (rounds: {len(self.ratios['float'])}), and float is kept"
+        return [f"Measured here against float: {speeds} as fast; {kept}."]
 
     def in_numbers(self, everything: Placement) -> dict[str, np.ndarray]:
         """What was measured, as arrays by name, and what of `everything` was left in float: for `from_numbers`."""
@@ -82,7 +83,10 @@ class Choice:
 
         units = {name: (in_float, in_int8) for name, (in_float, in_int8) in named("unit/").items()}
         costs = Costs(units, {name: one for name, (one,) in named("conversion/").items()})
-        return cls(without_slow(everything, named("in float/")), named("ratios/"), costs)
+        left, ratios = named("in float/"), named("ratios/")
+        if left.keys() == everything.quantized:
+            return cls(_nothing_faster(everything, ratios), ratios, costs)
+        return cls(without_slow(everything, left), ratios, costs)
 
     def manifest(self) -> dict[str, Any]:
         return {
@@ -101,21 +105,20 @@ def placement_of_recipe(everything: Placement, placement: str, in_float: Iterabl
 def choose_placement(
     prepared: ModelFile, everything: Placement, build: Build, context: PassContext, propose: Propose
 ) -> Choice:
-    """The fastest of: all of `everything` in int8; what `propose` leaves of it; nothing.
+    """The fastest of: all of `everything` in int8; what `propose` leaves of it; nothing, where neither is known to be
+    faster than float.
 
     Raises:
         ModelFails: the model does not run.
 
     """
-    feed = context.timed_feed()
     folder = context.scratch / "placement"
     folder.mkdir()
-    in_float = profile(prepared, feed, context.threads, folder, PROFILE_SECONDS, context.device)
-    if sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
+    in_float = profiled(prepared, context)
+    if too_short(in_float):
         return Choice(everything)
     whole = Candidate("everything", everything, build(everything, folder / "everything"))
-    in_int8 = profile(whole.model, feed, context.threads, folder, PROFILE_SECONDS, context.device)
-    profiles = Profiles(in_float, in_int8)
+    profiles = Profiles(in_float, profiled(whole.model, context))
     costs = Costs.of(everything, profiles)
     cut = propose(everything, costs, profiles)
     candidates = [whole]
@@ -125,9 +128,10 @@ def choose_placement(
     best, speed = None, 1.0
     for candidate in candidates:
         ratio = statistics.median(measured[candidate.name])
-        if ratio > speed * NOISE:
+        # Of two that are faster than float, and equally fast, the earlier is kept.
+        if is_faster(measured[candidate.name]) and ratio > speed * NOISE:
             best, speed = candidate, ratio
-    chosen = best.placement if best else without_slow(everything, everything.quantized)
+    chosen = best.placement if best else _nothing_faster(everything, measured)
     return Choice(chosen, measured, costs)
 
 
@@ -135,20 +139,26 @@ def measure_candidates(
     prepared: ModelFile, candidates: Mapping[str, ModelFile], context: PassContext
 ) -> dict[str, list[float]]:
     """How many times as fast as `prepared`, `float` among them, each file is, a round each."""
-    feed = context.timed_feed()
-    paths = [prepared.path, *(model.path for model in candidates.values())]
-    conditions = Conditions(context.threads, ROUNDS, TURNS_SECONDS, context.device)
-    timings = take_turns(paths, [feed] * len(paths), conditions)
-    return dict(zip(["float", *candidates], ratios(timings), strict=True))
+    measured = times_as_fast([prepared, *candidates.values()], context, ROUNDS, TURNS_SECONDS)
+    return dict(zip(["float", *candidates], measured, strict=True))
 
 
-def without_slow(placement: Placement, names: Iterable[str]) -> Placement:
-    """Left in float because it measured slower in int8; the reason says what kind of node."""
+def _gained(measured: Mapping[str, list[float]]) -> bool:
+    """Whether a candidate seemed faster than float, be it by noise."""
+    return any(statistics.median(values) > 1 for values in measured.values())
+
+
+def _nothing_faster(everything: Placement, measured: Mapping[str, list[float]]) -> Placement:
+    return without_slow(everything, everything.quantized, NO_FASTER if _gained(measured) else SLOWER)
+
+
+def without_slow(placement: Placement, names: Iterable[str], words: str = SLOWER) -> Placement:
+    """Left in float because it measured slower in int8; the reason, made of `words`, says what kind of node."""
     dropped = set(names)
     by_kind: dict[str, list[str]] = {}
     for unit in placement.units:
         if unit.name in dropped:
             by_kind.setdefault(unit.in_words, []).append(unit.name)
     for kind, members in by_kind.items():
-        placement = placement.without(members, f"{kind} in int8 is slower than in float here, conversions included")
+        placement = placement.without(members, words.format(kind))
     return placement

@@ -13,7 +13,8 @@ from worker.engine.int8.verification import Executed, computes, fused_unasked, n
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import operator_counts, save_restored
-from worker.engine.profiling import NodeTime, profile
+from worker.engine.profiling import NodeTime
+from worker.engine.timing import profiled
 
 VERIFYING_SECONDS = 1.0
 LAYER_SAMPLES = 8
@@ -39,9 +40,7 @@ def deliver(form: StaticForm, made: ModelFile, source: ModelFile, context: PassC
     """
     result = save_restored(made.load(), source, context.scratch / "result")
     context.progress(RESTORED)
-    executed = profile(
-        result, context.timed_feed(), context.threads, context.scratch, VERIFYING_SECONDS, context.device
-    )
+    executed = profiled(result, context, VERIFYING_SECONDS)
     sqnr = layer_sqnr_db(form.prepared, made, form.placement, context, LAYER_SAMPLES)
     counts = {"before": operator_counts(form.prepared.structure()), "after": operator_counts(result.structure())}
     sensitivities, cut_short = account(form.sensitivities_db, form.prepared, form.placement, form.build, context)

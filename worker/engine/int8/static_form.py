@@ -53,6 +53,7 @@ from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import Preparation, operator_counts, prepared, unknown_nodes
 from worker.engine.processor import needs_reduced_range
+from worker.engine.turns import is_faster
 
 # Shares of the way to a form.
 PREPARED, CALIBRATED, PLACED, ROUNDED = 0.15, 0.4, 0.8, 1.0
@@ -328,10 +329,12 @@ def _unless_slower(kept: Rescue, work: Work, context: PassContext) -> Rescue:
     """What was chosen for its speed, once nodes are given back: all of them are where that speed is gone."""
     speed = measure_candidates(work.prepared, {"rescued": kept.model}, context)
     work.manifest["rescued_ratios"] = [round(ratio, 4) for ratio in speed["rescued"]]
-    median = statistics.median(speed["rescued"])
-    if median > 1.0:
+    if is_faster(speed["rescued"]):
         return kept
-    work.notes.append(f"With so many nodes in float it measured {median:.2f} times as fast as float: all are.")
+    work.notes.append(
+        f"With so many nodes in float it measured {statistics.median(speed['rescued']):.2f} times as fast as float, "
+        "which is no gain beyond noise: all are."
+    )
     return replace(kept, placement=kept.placement.without(kept.placement.quantized, GIVEN_UP))
 
 

@@ -9,7 +9,8 @@ from worker.engine.low_rank.choosing import Bid
 from worker.engine.low_rank.factoring import Option
 from worker.engine.low_rank.offers import Costs, bids_of, measure_felt
 from worker.engine.low_rank.searching import EVERYTHING, Trial, Workbench, search
-from worker.engine.low_rank.timing import MEASURING_SECONDS, TURNS_SECONDS, factor_times, profiled, timed_by_turns
+from worker.engine.low_rank.timing import MEASURING_SECONDS, ROUNDS, TURNS_SECONDS, factor_times
+from worker.engine.timing import profiled, times_as_fast
 from worker.engine.turns import is_faster
 
 NOTHING_PAID = "No choice of ranks keeps {floor:g} dB at the outputs, and what the contract asks for, with a gain."
@@ -60,8 +61,9 @@ def settle(options: Mapping[str, list[Option]], costs: Costs, floor: Floor, benc
         if second is not None and second.chosen != trial.chosen:
             shown = factor_times(second.model, second.chosen, profiled(second.model, bench.context))
             candidates.append((second, shown))
-    measured = timed_by_turns(bench.plan, [one.model for one, _ in candidates], bench.context)
-    return _fastest(candidates, measured, felt)
+    files = [bench.plan.model, *(one.model for one, _ in candidates)]
+    measured = times_as_fast(files, bench.context, ROUNDS, TURNS_SECONDS)
+    return _fastest(candidates, measured[1:], felt)
 
 
 def _everything(options: Mapping[str, list[Option]], costs: Costs, floor: Floor, bench: Workbench) -> Trial | None:

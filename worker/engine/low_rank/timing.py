@@ -1,38 +1,24 @@
 """Where factors are faster: kernels by the profiler, where they stand; the whole file by turns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
 from worker.engine.graph_file import read_graph
 from worker.engine.low_rank.forms import Shape
 from worker.engine.low_rank.places import Place
-from worker.engine.low_rank.plan import Plan
 from worker.engine.low_rank.writing import factor_names
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import is_operator, only_reader
-from worker.engine.pass_contract import PassContext
-from worker.engine.profiling import NodeTime, origin_of, profile
-from worker.engine.turns import Conditions, ratios, take_turns
+from worker.engine.profiling import NodeTime, origin_of
+from worker.engine.timing import PROFILE_SECONDS
 
-PROFILE_SECONDS, TURNS_SECONDS, ROUNDS = 2.0, 8.0, 7
+TURNS_SECONDS, ROUNDS = 8.0, 7
 MEASURING_SECONDS = 2 * PROFILE_SECONDS + TURNS_SECONDS
-# Below this much a call is overhead, and its kernels take less than the profiler's clock resolves.
-LEAST_MILLISECONDS = 0.3
 # Kernels that multiply, and what the runtime fuses behind them: a convolution may bear the name of the last.
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 FUSED = ("BatchNormalization", "Mul", "Add", "Sum", "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh")
 MOST_FUSED = 5
-
-
-def profiled(model: ModelFile, context: PassContext) -> list[NodeTime]:
-    """
-    Raises:
-        ModelFails: the model does not run.
-
-    """
-    feed = context.timed_feed()
-    return profile(model, feed, context.threads, context.scratch, PROFILE_SECONDS, context.device)
 
 
 def place_times(places: list[Place], times: list[NodeTime]) -> dict[str, float]:
@@ -61,15 +47,3 @@ def _time_of(node: ir.Node, times: list[NodeTime]) -> float:
             return found
         node = reader
     return 0.0
-
-
-def timed_by_turns(plan: Plan, files: Sequence[ModelFile], context: PassContext) -> list[list[float]]:
-    """How many times as fast as the model as it was each file is, a round each.
-
-    Raises:
-        ModelFails: a file does not run.
-
-    """
-    paths = [plan.model.path, *(file.path for file in files)]
-    conditions = Conditions(context.threads, ROUNDS, TURNS_SECONDS, context.device)
-    return ratios(take_turns(paths, [context.timed_feed()] * len(paths), conditions))[1:]

@@ -14,15 +14,14 @@ import numpy as np
 from worker.engine.fidelity import Power, held_answers
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
-from worker.engine.profiling import profile
 from worker.engine.sessions import open_session, run_session
 from worker.engine.structure.blocks import Block, Blocks
 from worker.engine.structure.bypassing import with_switches
+from worker.engine.timing import profiled
 
 MOST_SAMPLES, LEAST_SAMPLES = 64, 8
 # Of one round, in which every block is bypassed once: about ten seconds of a core.
 ROUND_MACS = 1e12
-PROFILE_SECONDS = 2.0
 LEAST_ERROR = 1e-20
 Saved = Callable[[Collection[Block]], float]
 """What a call is spared without these blocks, in some unit."""
@@ -154,8 +153,7 @@ def time_saved(blocks: Blocks, model: ModelFile, context: PassContext) -> Saved:
         ModelFails: the model does not run.
 
     """
-    feed = context.timed_feed()
-    times = profile(model, feed, context.threads, context.scratch, PROFILE_SECONDS, context.device)
+    times = profiled(model, context)
     makers = blocks.names_of_outputs()
 
     def saved(bypassed: Collection[Block]) -> float:

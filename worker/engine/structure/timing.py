@@ -10,7 +10,7 @@ from worker.engine.structure.cutting import cut
 from worker.engine.structure.groups import Structure
 from worker.engine.structure.importance import Scores
 from worker.engine.structure.selection import Choice, Limits, Macs, by_macs
-from worker.engine.turns import Conditions, ratios, take_turns
+from worker.engine.timing import times_as_fast
 
 ROUNDS, SECONDS = 7, 6.0
 TRIALS = 6
@@ -79,7 +79,4 @@ def time_ratio(original: ModelFile, made: ModelFile, context: PassContext) -> fl
         ModelFails: a file does not run.
 
     """
-    conditions = Conditions(context.threads, ROUNDS, SECONDS, context.device)
-    feed = context.timed_feed()
-    timings = take_turns([original.path, made.path], [feed, feed], conditions)
-    return 1 / statistics.median(ratios(timings)[1])
+    return 1 / statistics.median(times_as_fast([original, made], context, ROUNDS, SECONDS)[1])

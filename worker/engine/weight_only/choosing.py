@@ -10,15 +10,14 @@ from typing import Any
 
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
-from worker.engine.profiling import NodeTime, origin_of, profile
-from worker.engine.turns import Conditions, is_faster, ratios, take_turns
+from worker.engine.profiling import NodeTime, origin_of
+from worker.engine.timing import PROFILE_SECONDS, profiled, times_as_fast, too_short
+from worker.engine.turns import is_faster
 from worker.engine.weight_only.places import Place
 from worker.engine.weight_only.plan import Plan
 
-PROFILE_SECONDS, TURNS_SECONDS = 2.0, 12.0
+TURNS_SECONDS = 12.0
 ROUNDS = 7
-# Below this much a call is overhead, and its kernels take less than the profiler's clock resolves.
-LEAST_MILLISECONDS = 0.3
 # What a profile proposes must be this much faster in it: other processes disturb single kernels by as much.
 PROPOSED_SHARE = 0.9
 NO_TIME = "No time was left to measure MatMulNBits: products run in float."
@@ -58,20 +57,20 @@ def choose_kernels(plan: Plan, context: PassContext) -> Kernels:
     products = plan.packable
     if not products:
         return Kernels(stored)
-    in_float = [] if context.lacks(PROFILE_SECONDS) else _profile(stored, context)
-    if in_float and sum(time.milliseconds for time in in_float) < LEAST_MILLISECONDS:
+    in_float = [] if context.lacks(PROFILE_SECONDS) else profiled(stored, context)
+    if in_float and too_short(in_float):
         return Kernels(stored, notes=[TOO_SMALL])
     if not in_float or context.lacks(PROFILE_SECONDS + TURNS_SECONDS):
         return Kernels(stored, notes=[NO_TIME])
     everything = plan.write([place.name for place in products], folder / "packed")
-    in_bits = _profile(everything, context)
-    times = {place.name: (_time_of(place, in_float), _time_of(place, in_bits)) for place in products}
+    in_bits = profiled(everything, context)
+    times = {place.name: (product_ms(place, in_float), product_ms(place, in_bits)) for place in products}
     faster = frozenset(name for name, (before, after) in times.items() if 0 < after < PROPOSED_SHARE * before)
     counted = f"{len(faster)} of {len(products)} products as MatMulNBits"
     if not faster:
         return Kernels(stored, notes=[f"Measured here, {counted} would be faster than in float."], product_ms=times)
     candidate = everything if len(faster) == len(products) else plan.write(faster, folder / "faster")
-    measured = _measure(stored, candidate, context)
+    measured = times_as_fast([stored, candidate], context, ROUNDS, TURNS_SECONDS)[1]
     kept = is_faster(measured)
     note = (
         f"Measured here against float kernels: with {counted} {statistics.median(measured):.2f} times as fast; "
@@ -82,18 +81,7 @@ def choose_kernels(plan: Plan, context: PassContext) -> Kernels:
     return Kernels(stored, frozenset(), [note], measured, times)
 
 
-def _profile(model: ModelFile, context: PassContext) -> list[NodeTime]:
-    feed = context.timed_feed()
-    return profile(model, feed, context.threads, context.scratch, PROFILE_SECONDS, context.device)
-
-
-def _measure(stored: ModelFile, candidate: ModelFile, context: PassContext) -> list[float]:
-    conditions = Conditions(context.threads, ROUNDS, TURNS_SECONDS, context.device)
-    timings = take_turns([stored.path, candidate.path], [context.timed_feed()] * 2, conditions)
-    return ratios(timings)[1]
-
-
-def _time_of(place: Place, times: list[NodeTime]) -> float:
+def product_ms(place: Place, times: list[NodeTime]) -> float:
     """Milliseconds of what multiplies by the weight; 0 where the profile does not tell."""
     return sum(time.milliseconds for time in times if stands_for(time, place))
 

@@ -13,7 +13,7 @@ from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import operator_counts, prepared, save_restored, unknown_nodes
-from worker.engine.profiling import profile
+from worker.engine.timing import profiled
 from worker.engine.weight_only.choosing import Kernels, choose_kernels
 from worker.engine.weight_only.places import Found, Place, Use, find_places
 from worker.engine.weight_only.plan import Plan
@@ -85,8 +85,7 @@ def _left_in_words(found: Found) -> list[str]:
 
 def _verified(result: ModelFile, plan: Plan, kernels: Kernels, context: PassContext) -> list[str]:
     """What of the unpacking runs at every call, by the profile of the finished file."""
-    feed = context.timed_feed()
-    times = profile(result, feed, context.threads, context.scratch, VERIFYING_SECONDS, context.device)
+    times = profiled(result, context, VERIFYING_SECONDS)
     once = constant_nodes(result.structure())
     repeated = sorted({time.name for time in times if time.name in once})
     if repeated:

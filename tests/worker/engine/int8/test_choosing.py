@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
+from worker.engine import timing
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.graph_file import read_graph
+from worker.engine.int8 import choosing
 from worker.engine.int8.building import builder, maps_of, plain_numbers, tensors_to_calibrate
 from worker.engine.int8.choosing import ROUNDS, Choice, choose_placement
 from worker.engine.int8.costs import Costs, Profiles
@@ -69,6 +72,39 @@ def test_candidates_are_measured_and_one_of_them_is_kept(
     assert all("slower in float" not in choice.placement.reasons[name] for name in left)
     assert set(choice.placement.reasons) == left
     assert choice.manifest()["ratios"].keys() == choice.ratios.keys()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "in_int8", "words"),
+    [
+        ([1.5] * 5, True, "1.50 times as fast; the fastest was kept"),
+        ([0.8] * 5, False, "0.80 times as fast; the fastest was kept"),
+        ([1.2, 0.9, 1.2, 0.9, 1.2], False, "1.20 times as fast; that is no gain beyond noise (rounds: 5), and float"),
+        ([3.0], True, "3.00 times as fast; the fastest was kept"),
+        ([1.2], False, "1.20 times as fast; that is no gain beyond noise (rounds: 1), and float is kept"),
+    ],
+    ids=["faster", "slower", "rounds-disagree", "one-round-and-clearly", "one-round-and-hardly"],
+)
+def test_int8_has_to_be_faster_beyond_noise(
+    rounds: list[float],
+    in_int8: bool,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: Callable[..., ModelFile],
+    context: SamplesContext,
+) -> None:
+    """Measurements are given here, so that the machine has no say; a slow model is timed in few rounds."""
+    monkeypatch.setattr(
+        choosing, "times_as_fast", lambda files, *_: [[1.0] * len(rounds), *([rounds] * (len(files) - 1))]
+    )
+    monkeypatch.setattr(timing, "LEAST_MILLISECONDS", 0.0)
+    choice, _ = _choose(8, saved, context)
+    assert choice.placement.quantized == ({"first", "second"} if in_int8 else set())
+    assert words in choice.in_words()[0]
+    slower = [reason for reason in choice.placement.reasons.values() if "slower than in float here" in reason]
+    assert bool(slower) == (max(rounds) < 1)
+    everything = choice.placement if in_int8 else Placement.of(choice.placement.units, ["first", "second"])
+    assert Choice.from_numbers(choice.in_numbers(everything), everything) == choice
 
 
 def test_a_call_too_short_to_time_is_not_measured(saved: Callable[..., ModelFile], context: SamplesContext) -> None:

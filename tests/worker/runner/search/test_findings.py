@@ -10,9 +10,10 @@ import pytest
 from app.recipes.quantization import QuantizeStatic
 from tests.worker import networks
 from tests.worker.runner.search.conftest import Runner
+from worker.engine import timing
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
-from worker.engine.int8 import choosing, static_form
+from worker.engine.int8 import static_form
 from worker.engine.model_file import ModelFile, save_model
 from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import Preparations
@@ -87,7 +88,7 @@ def test_a_second_static_form_reads_no_data_again_and_times_nothing(
     config = QuantizeStatic.model_validate({"pass": "quantize_static", "weight_clipping": False})
     findings: dict[Key, Any] = {}
     made = []
-    monkeypatch.setattr(choosing, "LEAST_MILLISECONDS", 0.0)
+    monkeypatch.setattr(timing, "LEAST_MILLISECONDS", 0.0)
     preparations = Preparations(model, tmp_path / "prepared")
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
