@@ -80,12 +80,15 @@ def _trained(request: dict[str, Any]) -> bool:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What two manifests say of their machines and libraries that is not the same, in words."""
+    """What two manifests say of their machines, libraries and Lathe itself that is not the same, in words."""
     found = [
         f"{name}: {before['versions'].get(name)} then, {after['versions'].get(name)} now"
         for name in sorted({*before["versions"], *after["versions"]})
         if before["versions"].get(name) != after["versions"].get(name)
     ]
+    sources = before.get("source_sha256"), after.get("source_sha256")
+    if sources[0] != sources[1]:
+        found.append(f"source of Lathe: sha256 {sources[0]} then, {sources[1]} now")
     for name in ("name", "instruction_sets"):
         if before["processor"].get(name) != after["processor"].get(name):
             found.append(f"processor {name}: {before['processor'].get(name)} then, {after['processor'].get(name)} now")
@@ -116,7 +119,7 @@ def _finish(lathe: "Lathe", job: "Job", document: dict[str, Any], *, as_json: bo
         typer.echo(f"The same bytes: sha256 {now_sha256}")
     else:
         typer.echo(f"Other bytes: sha256 {then_sha256} in the manifest, {now_sha256} now")
-        for line in found or ["Machine and libraries are the same."]:
+        for line in found or ["Machine, libraries and Lathe's source are the same."]:
             typer.echo(f"  {line}")
     raise typer.Exit(ExitCode.DONE if then_sha256 == now_sha256 else ExitCode.UNMET)
 

@@ -244,7 +244,9 @@ class Environment(BaseModel):
     threads: int = Field(description="Threads a model was given.")
     batch: int = Field(description="Batch that latency was measured at.")
     shapes: dict[str, list[int]] = Field(description="Input shapes that latency was measured at.")
-    versions: dict[str, str] = Field(description="onnxruntime, onnx, numpy, Python, Lathe.")
+    versions: dict[str, str] = Field(
+        description="onnxruntime, onnx, onnx-ir, numpy, scipy, torch where it is installed, Python, Lathe."
+    )
 
 
 CheckName = Literal["loads", "same_answers", "extreme_values", "extreme_shapes", "memory", "threads", "without_vnni"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.recipes.request import Metric, OptimizeRequest
 from worker.engine.processor import instruction_sets, processor_name
-from worker.engine.versions import versions
+from worker.engine.versions import source_digest, versions
 from worker.runner.contract import InputFile, RunnerJob
 
 VERSION = 1
@@ -42,6 +42,7 @@ def build_manifest(job: RunnerJob, request: OptimizeRequest, account: Account) -
         "extras": account.extras,
         "threads": request.target.threads or job.threads,
         "versions": versions(),
+        "source_sha256": source_digest(),
         "processor": {
             "name": processor_name(request.target.device),
             "instruction_sets": instruction_sets(),

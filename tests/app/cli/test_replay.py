@@ -41,7 +41,8 @@ def _manifest(**changes: Any) -> dict[str, Any]:
     return {
         "request": {"recipe": [{"pass": "optimize_graph"}, {"pass": "quantize_static"}]},
         "passes": [{"pass": "optimize_graph"}, {"pass": "quantize_static", "replay": {"pass": "x", "exclude": ["a"]}}],
-        "versions": {"onnxruntime": "1"},
+        "versions": {"onnxruntime": "1", "onnx-ir": "1", "scipy": "1"},
+        "source_sha256": "ab",
         "processor": {"name": "p", "instruction_sets": ["avx2"]},
         **changes,
     }
@@ -52,7 +53,16 @@ def test_choices_that_a_pass_made_take_the_place_of_its_arguments() -> None:
 
 
 def test_another_machine_and_other_libraries_are_named() -> None:
-    other = _manifest(versions={"onnxruntime": "2"}, processor={"name": "p", "instruction_sets": ["avx2", "avx512"]})
+    other = _manifest(
+        versions={"onnxruntime": "1", "onnx-ir": "2", "scipy": "2"},
+        source_sha256="cd",
+        processor={"name": "p", "instruction_sets": ["avx2", "avx512"]},
+    )
     found = differences(_manifest(), other)
-    assert len(found) == 2
-    assert "onnxruntime: 1 then, 2 now" in found
+    assert found[:3] == [
+        "onnx-ir: 1 then, 2 now",
+        "scipy: 1 then, 2 now",
+        "source of Lathe: sha256 ab then, cd now",
+    ]
+    assert len(found) == 4
+    assert differences(_manifest(), _manifest()) == []

@@ -1,23 +1,19 @@
 """What a piece of a search depends on, as a hash: where anything of that differs the key does, and nothing is found."""
 
 import hashlib
-import importlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from app.recipes.catalogue import AnyPass
 from app.recipes.request import Metric
 from worker.engine.processor import instruction_sets, processor_name
+from worker.engine.versions import source_digest
 from worker.runner.opening import OpenJob
-
-# Whose source has a say in what passes make and in how it is measured.
-SOURCES = ("app.recipes", "worker.engine", "worker.passes", "worker.runner")
 
 
 @dataclass(frozen=True)
@@ -57,25 +53,12 @@ def identity_of(opened: OpenJob, max_drop: float | None) -> Identity:
             "threads": opened.threads,
             "target": request.target.model_dump(mode="json"),
             "max_drop": max_drop,
-            "source": source_digest(SOURCES),
+            "source": source_digest(),
             "libraries": libraries(),
             "python": platform.python_version(),
             "processor": [processor_name(opened.device), *instruction_sets(), platform.machine()],
         }
     )
-
-
-@lru_cache(maxsize=1)
-def source_digest(packages: tuple[str, ...]) -> str:
-    """Over every file of Python in these packages: a change to a pass is another pass, whatever its version says."""
-    digest = hashlib.sha256()
-    for package in packages:
-        for root in importlib.import_module(package).__path__:
-            for file in sorted(Path(root).rglob("*.py")):
-                content = file.read_bytes()
-                digest.update(f"{package} {file.relative_to(root).as_posix()} {len(content)}\n".encode())
-                digest.update(content)
-    return digest.hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -13,12 +13,13 @@ from app.jobs.states import JobKind
 from app.recipes.quantization import QuantizeStatic
 from app.recipes.request import Metric, OptimizeRequest
 from worker.engine.model_file import ModelFile
+from worker.engine.versions import source_digest
 from worker.runner.contract import InputFile, RunnerJob
 from worker.runner.events import Events
 from worker.runner.opening import OpenJob
 from worker.runner.pacing import Pacing
 from worker.runner.search import identity
-from worker.runner.search.identity import Identity, identity_of, source_digest
+from worker.runner.search.identity import Identity, identity_of
 
 STATIC = QuantizeStatic.model_validate({"pass": "quantize_static"})
 TOP1 = Metric(name="top1", output="y", labels="label")
@@ -103,7 +104,7 @@ SURROUNDINGS: list[tuple[str, Callable[..., Any]]] = [
     ("processor_name", lambda _device: "another processor"),
     ("instruction_sets", lambda: ["another"]),
     ("libraries", lambda: ["onnxruntime 99.0"]),
-    ("source_digest", lambda _packages: "another"),
+    ("source_digest", lambda: "another"),
 ]
 
 
