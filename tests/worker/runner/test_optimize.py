@@ -260,6 +260,20 @@ def test_a_file_slower_than_its_original_is_said_to_be(value: float, high: float
     assert ("slower than the original" in with_speed(_judge(0.01), ratio).reason) is slower
 
 
+def test_a_delivered_file_that_measured_slower_bears_it_in_its_name(tmp_path: Path) -> None:
+    """A Softmax in 8 bits because the recipe insists on it: 4 to 20 times as slow, conversions not counted."""
+    model = networks.parse("network (float[1,64,512] x) => (float[1,64,512] y) { y = Softmax(x) }")
+    recipe = [{"pass": "quantize_static", "operators": ["Softmax"], "placement": "kernels", "keep_fidelity": False}]
+    result = optimize(tmp_path / "w", model, {}, budget=300, recipe=recipe)
+    assert result.report is not None
+    candidate = result.report.candidates[0]
+    assert is_slower(candidate.latency_ratio), candidate.latency_ratio
+    assert result.artifacts[0].file_name == "my-model-quantize_static-slower.onnx"
+    assert candidate.file_name == result.report.manifest["artifact"]["file_name"] == result.artifacts[0].file_name
+    assert candidate.sha256 == hashlib.sha256((tmp_path / "w" / result.artifacts[0].path).read_bytes()).hexdigest()
+    assert "slower than the original" in result.report.verdict.reason
+
+
 def test_more_threads_than_the_worker_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TooManyThreads) as caught:
         optimize(tmp_path, networks.convnet(), {}, recipe=[{"pass": "optimize_graph"}], target={"threads": 2})
