@@ -83,8 +83,16 @@ class Found:
 def causes_of(found: Found, folder: Path) -> list[str]:
     body = {"model_id": uuid.uuid4(), "recipe": [{"pass": "optimize_graph"}], "target": {"device": found.device}}
     feeds = Feeds({}, {}, frozenset(), 1)
-    random = {f"random_{role}": True for role in found.random}
-    data = JobData(feeds, feeds, feeds, batch=1, labels={}, words={}, **random)
+    data = JobData(
+        calibration=feeds,
+        evaluation=feeds,
+        latency=feeds,
+        batch=1,
+        labels={},
+        words={},
+        random_calibration="calibration" in found.random,
+        random_evaluation="evaluation" in found.random,
+    )
     before, after = (
         ModelFile(networks.save(model, folder / name))
         for name, model in (("before", networks.perceptron()), ("after", found.candidate))
@@ -253,8 +261,9 @@ def test_what_stayed_in_float_is_named_by_the_time_that_it_takes(
     depthwise_ms: float, softmax_ms: float, sentences: list[str], tmp_path: Path
 ) -> None:
     """As `quantize_static` places the nodes of a graph and accounts for them, not as a test writes it down."""
-    weights = {"d": normal(8, 1, 3, 3), "p": normal(8, 8, 1, 1), "e": normal(8, 1, 3, 3)}
-    graph = read_graph(ModelFile(networks.save(networks.prepared(NETWORK, **weights), tmp_path / "graph")))
+    filters = normal(8, 1, 3, 3)
+    model = networks.prepared(NETWORK, d=filters, p=normal(8, 8, 1, 1), e=filters)
+    graph = read_graph(ModelFile(networks.save(model, tmp_path / "graph")))
     everything = eligible(units_of(graph), False, None, [])
     slow = [unit.name for unit in everything.units if unit.in_words == "depthwise 3x3 Conv"]
     times = {unit.name: (softmax_ms if unit.node.op_type == "Softmax" else 0.1, 1.0) for unit in everything.units}
