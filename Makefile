@@ -1,5 +1,6 @@
 # Each target sets up what it needs, once, in .venv, and calls one command.
 #
+#   make install  put what running Lathe needs into .venv, and run nothing
 #   make demo    do the main job once, for real: optimize a small CNN, through the service
 #   make serve   run the service on this machine, until Ctrl-C
 #   make test    every check: style, types, imports, tests
@@ -26,10 +27,12 @@ RUN_EXTRAS := worker,embedded,demo
 WORKERS ?= $(shell expr $$(nproc) + $$(nproc) / 2)
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean
+.PHONY: help install demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
+
+install: $(VENV)/.stamp-demo
 
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/python -m examples.demo
