@@ -114,6 +114,11 @@ def match_arrays(inputs: list[TensorFace], arrays: dict[str, np.ndarray], source
         _check_axes(face, array, source)
         _check_dtype(face, array, source, warnings)
         fixed = face.shape[0] if face.shape and face.name not in whole else None
+        if fixed == 0:
+            raise DataMismatch(
+                f"Input {face.name!r} is {_describe(face)}: the model takes no samples along its first axis.",
+                "Export that axis as open; or, where it counts no samples, give the array one axis more.",
+            )
         if isinstance(fixed, int):
             batches[face.name] = fixed
     if not whole and len(set(batches.values())) > 1:

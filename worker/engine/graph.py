@@ -20,7 +20,10 @@ RUNTIME_DOMAIN = "com.microsoft"
 
 @dataclass(frozen=True)
 class TensorFace:
-    """What a caller sees of one input or output: dtype as numpy names it, or `string`; shape None: rank unknown."""
+    """What a caller sees of one input or output: dtype as numpy names it, or `string`; shape None: rank unknown.
+
+    One entry an axis: a number, a symbolic name, or None where it has neither.
+    """
 
     name: str
     dtype: str
@@ -46,31 +49,51 @@ def qualified(node: OfOperator) -> str:
     return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
+def initializer_names(graph: onnx.GraphProto) -> set[str]:
+    """Names of the weights, sparse ones included."""
+    return {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
+
+
+def values_to_feed(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """What a call must feed: inputs that are no initializers as well (files before IR 4 list those too)."""
+    weights = initializer_names(graph)
+    return [value for value in graph.input if value.name not in weights]
+
+
 def inputs_of(model: onnx.ModelProto) -> list[TensorFace]:
-    """What a call must feed: inputs that are no initializers as well (opset files before IR 4 list those too).
+    """What a call must feed.
 
     Raises:
         UnsupportedValue: an input is a sequence, a map or optional.
 
     """
-    constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {tensor.values.name for tensor in model.graph.sparse_initializer}
-    return [face_of(value) for value in model.graph.input if value.name not in constants]
+    return [face_of(value) for value in values_to_feed(model.graph)]
 
 
 def face_of(value: onnx.ValueInfoProto) -> TensorFace:
-    """
+    """A declared input, output or annotated value as a caller sees it.
+
     Raises:
         UnsupportedValue: the value is no tensor.
 
     """
     if value.type.WhichOneof("value") != "tensor_type":
         raise UnsupportedValue(f"{value.name!r} is no tensor")
-    tensor = value.type.tensor_type
-    shape: tuple[Dimension, ...] | None = None
-    if tensor.HasField("shape"):
-        shape = tuple(_dimension(dimension) for dimension in tensor.shape.dim)
-    return TensorFace(value.name, dtype_name(tensor.elem_type), shape)
+    return TensorFace(value.name, dtype_name(value.type.tensor_type.elem_type), shape_of(value.type))
+
+
+def shape_of(declared: onnx.TypeProto) -> tuple[Dimension, ...] | None:
+    """One entry an axis; None where the rank is unknown, or what is declared is no tensor."""
+    tensor = declared.tensor_type
+    return tuple(dimension_of(one) for one in tensor.shape.dim) if tensor.HasField("shape") else None
+
+
+def dimension_of(declared: onnx.TensorShapeProto.Dimension) -> Dimension:
+    """0 is a size like any other: ONNX Runtime takes nothing else there."""
+    if declared.WhichOneof("value") == "dim_value":
+        # Some exporters write an unknown axis as -1.
+        return int(declared.dim_value) if declared.dim_value >= 0 else None
+    return str(declared.dim_param) or None
 
 
 def dtype_name(element_type: int) -> str:
@@ -254,14 +277,6 @@ def _dense(sparse: onnx.SparseTensorProto, folder: Path) -> onnx.TensorProto:
     dense = np.zeros(math.prod(shape), values.dtype)
     dense[places] = values
     return numpy_helper.from_array(dense.reshape(shape), sparse.values.name)
-
-
-def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
-    kind = dimension.WhichOneof("value")
-    if kind == "dim_value":
-        # Some exporters write an unknown axis as 0 or -1.
-        return int(dimension.dim_value) if dimension.dim_value > 0 else None
-    return str(dimension.dim_param) if kind == "dim_param" and dimension.dim_param else None
 
 
 def replace_field(field: object, values: object) -> None:

@@ -278,8 +278,9 @@ def _first_call(given: Feeds, batch: int, shapes: dict[str, list[int]]) -> Feeds
 
 
 def _first_axis(inputs: list[TensorFace], shapes: dict[str, tuple[int, ...]]) -> int:
-    """Samples of a call made up: what most inputs have as their first axis."""
-    sizes = [shapes[face.name][0] for face in inputs if shapes[face.name]]
+    """Samples of a call made up: what most inputs have as their first axis, those without elements left out."""
+    firsts = [shapes[face.name][0] for face in inputs if shapes[face.name]]
+    sizes = [size for size in firsts if size]
     return max(set(sizes), key=sizes.count) if sizes else 1
 
 

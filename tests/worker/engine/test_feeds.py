@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime import InferenceSession
 
 from tests.worker import networks
 from worker.engine.feeds import DataMismatch, match_arrays
 from worker.engine.graph import TensorFace, inputs_of
+from worker.engine.inspection.specs import input_specs
 from worker.engine.model_file import ModelFile
 from worker.engine.random_input import integer_bounds, random_feeds, working_shapes
 from worker.engine.sessions import open_session, run_session
@@ -85,6 +87,26 @@ def test_another_process_makes_the_same_calls(tmp_path: Path) -> None:
     for here, there in zip(feeds.calls(1), described.open().calls(1), strict=True):
         for name, array in here.feed.items():
             np.testing.assert_array_equal(array, there.feed[name])
+
+
+@pytest.mark.parametrize("sizes", [[0, 3], [-1, 3], ["N", 3], [None, 0], None], ids=str)
+def test_a_declared_axis_is_what_the_api_and_the_runtime_say(sizes: list[int | str | None] | None) -> None:
+    floats = TensorProto.FLOAT
+    node = helper.make_node("Relu", ["x"], ["y"])
+    model = networks.assemble([node], {"x": (floats, sizes)}, {"y": (floats, None)})
+    (face,), (spec,) = inputs_of(model), input_specs(model)
+    runtime = InferenceSession(model.SerializeToString()).get_inputs()[0].shape
+    assert spec.shape == (None if face.shape is None else list(face.shape))
+    assert (spec.shape or []) == runtime
+
+
+def test_samples_for_an_axis_without_elements_are_refused() -> None:
+    empty = TensorFace("state", "float32", (0, 3))
+    with pytest.raises(DataMismatch, match=r"'state' is float32 \[0, 3\]: the model takes no samples") as caught:
+        match_arrays([empty], {"state": NUMBERS}, "data")
+    assert caught.value.remedy
+    feeds = match_arrays([ROWS, empty], {"x": NUMBERS[:, None], "state": np.zeros((7, 0, 3), np.float32)}, "data")
+    assert [call.feed["state"].shape for call in feeds.calls(4)] == [(0, 3)] * 7
 
 
 def test_random_indices_stay_within_their_table(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
@@ -19,9 +20,11 @@ IMAGES = np.zeros((5, 3, 16, 16), np.float32)
 GRAPH = [{"pass": "optimize_graph"}]
 
 
-def load(workdir: Path, data: dict[str, dict[str, np.ndarray]], **request: Any) -> JobData:
+def load(
+    workdir: Path, data: dict[str, dict[str, np.ndarray]], network: ModelProto | None = None, **request: Any
+) -> JobData:
     """The data of a job on a small network; roles that hold the same object share a file."""
-    model = ModelFile(networks.save(networks.convnet(), workdir / "model"))
+    model = ModelFile(networks.save(network or networks.convnet(), workdir / "model"))
     datasets: dict[str, InputFile] = {}
     for role, arrays in data.items():
         shared = next((known for known, other in data.items() if other is arrays and known in datasets), None)
@@ -90,3 +93,16 @@ def test_calibration_data_is_told_of_where_it_was_used(
     assert data.words == told
     unused = [warning for warning in data.warnings if "No pass of the recipe calibrates" in warning]
     assert len(unused) == ("calibration" in roles and "calibration" not in told)
+
+
+@pytest.mark.parametrize("rows", ["N", "0"])
+def test_an_input_without_elements_counts_no_samples(rows: str, tmp_path: Path) -> None:
+    network = networks.parse(
+        f"""g (float[{rows},4] x, float[0,4] state, float[0,2] other) => (float[K,4] y, float[0,2] z) {{
+            y = Concat<axis = 0>(x, state)
+            z = Relu(other)
+        }}"""
+    )
+    data = load(tmp_path, {}, network)
+    assert data.batch == 1
+    assert next(data.evaluation.calls(data.batch)).feed["state"].shape == (0, 4)

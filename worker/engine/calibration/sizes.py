@@ -9,7 +9,10 @@ from worker.engine.sessions import Feed
 
 
 class Sizes:
-    """Of those of `tensors` (element type by name) whose every dimension is a number or has the name of an input's."""
+    """Of those of `tensors` (element type by name) whose every dimension is a number or has the name of an input's.
+
+    A 0 is no number here: of what is not fed it is a note that nobody holds to, and some exporters mean an open axis.
+    """
 
     def __init__(self, model: onnx.ModelProto, tensors: dict[str, int]) -> None:
         self._axes = {
@@ -23,7 +26,7 @@ class Sizes:
         for value in [*graph.value_info, *graph.output, *graph.input]:
             shape = face_of(value).shape if value.name in tensors else None
             symbols = [one for one in shape or () if isinstance(one, str)]
-            if shape is not None and None not in shape and all(one in self._axes for one in symbols):
+            if shape is not None and all(shape) and all(one in self._axes for one in symbols):
                 self._numbers[value.name] = math.prod(one for one in shape if isinstance(one, int))
                 self._symbols[value.name] = symbols
 

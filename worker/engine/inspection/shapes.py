@@ -4,8 +4,8 @@ import math
 
 from onnx import ModelProto, TensorProto, helper, inliner, shape_inference
 
+from worker.engine.graph import Dimension, dimension_of, shape_of, values_to_feed
 from worker.engine.inspection import session
-from worker.engine.inspection.specs import Dimension, dimensions, initializer_names
 
 # Shape inference reads the values of small integer tensors (a Reshape's target) and of no larger ones.
 MAX_KEPT_ELEMENTS = 1024
@@ -42,12 +42,11 @@ def bind_batch(model: ModelProto) -> None:
     The batch axis of an input is the one that is named like it, else the first unless that is a number. Every axis of
     an input, output or annotated value that bears the same symbol goes with it.
     """
-    weights = initializer_names(model.graph)
-    inputs = [value for value in model.graph.input if value.name not in weights]
+    inputs = values_to_feed(model.graph)
     symbols = set(BATCH_SYMBOLS)
     for value in inputs:
         axes = value.type.tensor_type.shape.dim
-        if not axes or any(axis.dim_param in BATCH_SYMBOLS for axis in axes) or axes[0].dim_value > 0:
+        if not axes or any(axis.dim_param in BATCH_SYMBOLS for axis in axes) or isinstance(dimension_of(axes[0]), int):
             continue
         if axes[0].dim_param:
             symbols.add(axes[0].dim_param)
@@ -71,9 +70,9 @@ def infer(model: ModelProto) -> Shapes | None:
     shapes: Shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     shapes |= {sparse.values.name: list(sparse.dims) for sparse in graph.sparse_initializer}
     for value in [*graph.input, *graph.output, *graph.value_info]:
-        known = dimensions(value.type)
+        known = shape_of(value.type)
         if known is not None:
-            shapes.setdefault(value.name, known)
+            shapes.setdefault(value.name, list(known))
     return shapes
 
 

@@ -1,19 +1,18 @@
 """Inputs and outputs as the API describes them."""
 
 import onnxruntime
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
+from onnx import ModelProto, TypeProto, ValueInfoProto
 
 from app.models.inspection import TensorSpec
+from worker.engine.graph import dtype_name, face_of, values_to_feed
 
-Dimension = int | str | None
 # ONNX Runtime's names where the file leaves a type to be inferred.
 RUNTIME_DTYPES = {"float": "float32", "double": "float64"}
 
 
 def input_specs(model: ModelProto) -> list[TensorSpec]:
     """What a call must feed. Initializers are no inputs, even where old files list them among those."""
-    weights = initializer_names(model.graph)
-    return [_spec(value) for value in model.graph.input if value.name not in weights]
+    return [_spec(value) for value in values_to_feed(model.graph)]
 
 
 def output_specs(model: ModelProto, session: onnxruntime.InferenceSession) -> list[TensorSpec]:
@@ -25,34 +24,11 @@ def output_specs(model: ModelProto, session: onnxruntime.InferenceSession) -> li
     ]
 
 
-def initializer_names(graph: GraphProto) -> set[str]:
-    """Names of the weights, sparse ones included."""
-    return {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
-
-
-def dtype_name(element_type: int) -> str:
-    """As numpy (or ml_dtypes) names it, or `string`."""
-    if element_type == TensorProto.STRING:
-        return "string"
-    return str(helper.tensor_dtype_to_np_dtype(element_type).name)
-
-
-def dimensions(type_proto: TypeProto) -> list[Dimension] | None:
-    """One entry an axis; None where the rank is unknown. Negative sizes stand for unknown in old files."""
-    tensor = type_proto.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return [
-        (dim.dim_value if dim.dim_value >= 0 else None) if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in tensor.shape.dim
-    ]
-
-
 def _spec(value: ValueInfoProto) -> TensorSpec:
     if value.type.WhichOneof("value") != "tensor_type":
         return TensorSpec(name=value.name, dtype=_compound(value.type), shape=None)
-    dtype = dtype_name(value.type.tensor_type.elem_type)
-    return TensorSpec(name=value.name, dtype=dtype, shape=dimensions(value.type))
+    face = face_of(value)
+    return TensorSpec(name=face.name, dtype=face.dtype, shape=None if face.shape is None else list(face.shape))
 
 
 def _compound(type_proto: TypeProto) -> str:
@@ -73,5 +49,5 @@ def _compound(type_proto: TypeProto) -> str:
 def _inferred(value: onnxruntime.NodeArg) -> TensorSpec:
     element = value.type.removeprefix("tensor(").removesuffix(")")
     # The runtime writes an unknown rank and a scalar alike, as no axes.
-    shape = [size or None for size in value.shape] or None
+    shape = [None if size == "" else size for size in value.shape] or None
     return TensorSpec(name=value.name, dtype=RUNTIME_DTYPES.get(element, element), shape=shape)
