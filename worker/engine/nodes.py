@@ -8,6 +8,11 @@ from worker.engine.graph import STANDARD_DOMAINS, unused_name
 CONV_RANK = 4
 MATRIX_RANK = 2
 TAKEN_NAMES = "names taken"
+# Of constants that may be weights.
+TRAINED_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+# They put elements elsewhere, or several times, and compute nothing.
+MOVES = frozenset({"Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile"})
+MOVES |= {"Transpose", "Unsqueeze"}
 
 
 def opset(model: ir.Model) -> int:
@@ -41,10 +46,75 @@ def text(node: ir.Node, name: str, default: str) -> str:
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The value of an initializer that no caller can override."""
+    """The array of an initializer that no caller can override.
+
+    Right for rewriting a prepared graph, whose `Constant` nodes have become initializers: what it gives may be folded
+    into something else.
+    """
     if value is None or value.const_value is None or value.is_graph_input():
         return None
     return value.const_value.numpy()
+
+
+def constant_tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    """The tensor of an initializer, or of a `Constant` node that holds one; its elements are read when asked for.
+
+    Right for looking at a user's file as it is, where shape and dtype often tell enough. Initializers that a caller may
+    override are among them: who relies on the elements asks `is_graph_input` as well.
+    """
+    if value.const_value is not None:
+        return value.const_value
+    node = value.producer()
+    attribute = node.attributes.get("value") if node is not None and is_operator(node, "Constant") else None
+    return None if attribute is None else attribute.as_tensor()
+
+
+def float32_constant(value: ir.Value | None) -> np.ndarray | None:
+    """A float32 array that no caller can override, of an initializer or of a `Constant` node in any of its forms.
+
+    Right for converting every float of a file, numbers that are attributes among them.
+    """
+    node = None if value is None else value.producer()
+    array = held_by(node) if node is not None and is_operator(node, "Constant") else constant(value)
+    return array if array is not None and array.dtype == np.float32 else None
+
+
+def held_by(node: ir.Node) -> np.ndarray | None:
+    """What a `Constant` node holds: a tensor, or numbers, float32 or int64, that are attributes of their own.
+
+    None for text, and for a sparse tensor.
+    """
+    for kind, attribute in node.attributes.items():
+        if kind == "value":
+            return attribute.as_tensor().numpy()
+        if kind in {"value_float", "value_floats"}:
+            return np.array(attribute.value, np.float32)
+        if kind in {"value_int", "value_ints"}:
+            return np.array(attribute.value, np.int64)
+    return None
+
+
+def constant_names(graph: ir.Graph) -> list[str]:
+    """Initializers and outputs of `Constant` nodes: what `constant_tensor` may know."""
+    nodes = [node.outputs[0].name or "" for node in graph if is_operator(node, "Constant")]
+    return [*graph.initializers, *nodes]
+
+
+def sources_of(value: ir.Value | None) -> list[ir.Value]:
+    """The constants of float32 or float64 that a value is made of by moving elements about."""
+    found, stack, seen = [], [value], set()
+    while stack:
+        one = stack.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        node = one.producer()
+        if one.const_value is not None or is_operator(node, "Constant"):
+            tensor = constant_tensor(one)
+            found.extend([one] if tensor is not None and tensor.dtype in TRAINED_TYPES else [])
+        elif node is not None and is_operator(node, *MOVES):
+            stack.extend(node.inputs if node.op_type == "Concat" else node.inputs[:1])
+    return found
 
 
 def rank(value: ir.Value | None) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.nodes import constant, is_operator
+from worker.engine.nodes import float32_constant
 
 LARGEST, SMALLEST = float(np.finfo(np.float16).max), np.finfo(np.float16).smallest_subnormal
 
@@ -28,18 +28,11 @@ def narrow(values: np.ndarray) -> Narrowed:
     return Narrowed(half, int(lost.sum()))
 
 
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """What an initializer or a Constant node holds, where that is float32."""
-    producer = value.producer() if value is not None else None
-    array = _held(producer) if is_operator(producer, "Constant") and producer is not None else constant(value)
-    return array if array is not None and array.dtype == np.float32 else None
-
-
 def nodes_beyond(model: ir.Model, tensors: Collection[str]) -> list[str]:
     """Names of the nodes that touch one of `tensors`, or a constant with a finite value that float16 does not have."""
     reads = {node: [value for value in node.inputs if value is not None] for node in model.graph.all_nodes()}
     values = {value for found in reads.values() for value in found}
-    wide = {value for value in values if value.name in tensors or not _fits(constant_of(value))}
+    wide = {value for value in values if value.name in tensors or not _fits(float32_constant(value))}
     return [
         node.name or ""
         for node, found in reads.items()
@@ -50,15 +43,3 @@ def nodes_beyond(model: ir.Model, tensors: Collection[str]) -> list[str]:
 def _fits(array: np.ndarray | None) -> bool:
     finite = np.zeros(0) if array is None else np.abs(array[np.isfinite(array)])
     return not finite.size or float(finite.max()) <= LARGEST
-
-
-def _held(node: ir.Node) -> np.ndarray | None:
-    """float32 scalars and lists are attributes of their own."""
-    for name, attribute in node.attributes.items():
-        if name == "value":
-            return attribute.as_tensor().numpy()
-        if name == "value_float":
-            return np.asarray(attribute.as_float(), np.float32)
-        if name == "value_floats":
-            return np.asarray(attribute.as_floats(), np.float32)
-    return None

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.float16.constants import constant_of, narrow
+from worker.engine.float16.constants import narrow
 from worker.engine.float16.signatures import Half, complete_types, half_of
-from worker.engine.nodes import add_initializer, free_name, is_operator
+from worker.engine.nodes import add_initializer, float32_constant, free_name, is_operator
 
 FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
@@ -95,7 +95,7 @@ class Converter:
 
     def _narrowed(self, value: ir.Value) -> ir.Value | None:
         """A float32 constant as a float16 one; None for what is computed."""
-        array = constant_of(value)
+        array = float32_constant(value)
         if array is None:
             return None
         narrowed = narrow(array)

@@ -11,7 +11,8 @@ weights is not enough: along the residual sums of a transformer that is fed vect
 import onnx_ir as ir
 
 from worker.engine.graph import qualified
-from worker.engine.trainable.weights import OPERANDS, sources_of
+from worker.engine.nodes import sources_of
+from worker.engine.trainable.weights import OPERANDS
 
 
 def ends_of(graph: ir.Graph) -> set[str]:

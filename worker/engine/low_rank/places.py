@@ -8,8 +8,7 @@ import onnx_ir as ir
 
 from worker.engine.moments.products import Product, as_rows
 from worker.engine.moments.reading import MOST_TERMS
-from worker.engine.nodes import CONV_RANK, MATRIX_RANK, integer, is_operator
-from worker.engine.trainable.weights import constant_tensor
+from worker.engine.nodes import CONV_RANK, MATRIX_RANK, constant_tensor, integer, is_operator
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
 EXCLUDED = "excluded by the recipe"

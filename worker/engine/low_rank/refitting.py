@@ -20,9 +20,8 @@ from worker.engine.model_file import ModelFile
 from worker.engine.moments.moments import CrossMoments
 from worker.engine.moments.products import Product, as_rows, from_rows
 from worker.engine.moments.reading import ROWS_A_TERM, cross_moments
-from worker.engine.nodes import constant, number
+from worker.engine.nodes import constant, constant_tensor, number
 from worker.engine.pass_contract import PassContext
-from worker.engine.trainable.weights import constant_tensor
 
 PULL = 0.01
 

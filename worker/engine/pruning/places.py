@@ -9,8 +9,7 @@ from onnx_ir.passes.common import InlinePass
 
 from worker.engine.graph import RUNTIME_DOMAIN, STANDARD_DOMAINS, constants_to_initializers, name_nodes
 from worker.engine.model_file import ModelFile
-from worker.engine.nodes import MATRIX_RANK, integer, is_operator
-from worker.engine.trainable.weights import constant_names, constant_tensor
+from worker.engine.nodes import MATRIX_RANK, constant_names, constant_tensor, integer, is_operator
 
 EXCLUDED = "excluded by the recipe"
 NOT_ASKED = "of an operator that the recipe leaves out"

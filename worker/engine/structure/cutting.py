@@ -12,7 +12,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from worker.engine.graph import STANDARD_DOMAINS, nodes_of, replace_field, unused_name
 from worker.engine.model_file import ModelFile
-from worker.engine.nodes import integer, operand
+from worker.engine.nodes import constant_tensor, integer, operand
 from worker.engine.overwriting import constants_of
 from worker.engine.structure.carrying import given_bounds
 from worker.engine.structure.groups import Structure
@@ -20,7 +20,6 @@ from worker.engine.structure.recurrence import GATES, STATES, is_zero
 from worker.engine.structure.reshaping import corrects_itself, new_operand
 from worker.engine.structure.wiring import Wiring
 from worker.engine.structure.writing import drop_unread, write
-from worker.engine.trainable.weights import constant_tensor
 
 # Before it a Split holds its sizes as an attribute.
 SPLIT_BY_INPUT = 13

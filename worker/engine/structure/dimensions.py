@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.nodes import integer, is_operator
+from worker.engine.nodes import constant_tensor, integer, is_operator
 from worker.engine.structure.sizes import Sizes
-from worker.engine.trainable.weights import constant_tensor
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ import onnx_ir as ir
 from worker.engine.model_file import ModelFile
 from worker.engine.moments.products import Product
 from worker.engine.moments.reading import MOST_TERMS, input_moments, within_memory
-from worker.engine.nodes import CONV_RANK, MATRIX_RANK, is_operator
+from worker.engine.nodes import CONV_RANK, MATRIX_RANK, constant_tensor, is_operator
 from worker.engine.pass_contract import PassContext
 from worker.engine.structure.groups import Group, Part, Structure
 from worker.engine.structure.recurrence import GATES, product_of
 from worker.engine.structure.surgeon import Reader, removal_scores
 from worker.engine.structure.wiring import Slot
-from worker.engine.trainable.weights import constant_tensor
 
 # Of the pass, as it is told to whoever waits.
 OBS_SHARE = 0.5

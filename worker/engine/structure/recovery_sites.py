@@ -7,8 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.moments.products import Product
-from worker.engine.nodes import CONV_RANK, MATRIX_RANK, integer, is_operator, number, only_reader
-from worker.engine.trainable.weights import constant_tensor
+from worker.engine.nodes import CONV_RANK, MATRIX_RANK, constant_tensor, integer, is_operator, number, only_reader
 
 # Variances below this share of the original's say that a channel is dead; nothing is learned of it.
 LEAST_VARIANCE = 1e-6

@@ -8,9 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.moments.products import RecurrentProduct
-from worker.engine.nodes import integer, is_operator, operand
+from worker.engine.nodes import constant_tensor, integer, is_operator, operand
 from worker.engine.structure.wiring import FIXED, Slot, Wiring
-from worker.engine.trainable.weights import constant_tensor
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 PEEPHOLES = 3

@@ -17,12 +17,11 @@ from worker.engine.moments.fitting import Fit, fit_rows
 from worker.engine.moments.moments import CrossMoments, Moments
 from worker.engine.moments.products import RecurrentProduct
 from worker.engine.moments.reading import input_moments
-from worker.engine.nodes import integer, is_operator, operand
+from worker.engine.nodes import constant_tensor, integer, is_operator, operand
 from worker.engine.overwriting import overwrite
 from worker.engine.pass_contract import PassContext
 from worker.engine.structure.groups import Structure
 from worker.engine.structure.recurrence import GATES, product_of
-from worker.engine.trainable.weights import constant_tensor
 
 BIAS = 3
 Arrays = dict[str, np.ndarray]

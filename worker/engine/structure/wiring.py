@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.nodes import is_operator
+from worker.engine.nodes import constant_tensor, is_operator
 from worker.engine.structure.atoms import Atoms
 from worker.engine.structure.dimensions import Dimension, Dimensions
 from worker.engine.structure.sizes import Sizes
-from worker.engine.trainable.weights import constant_tensor
 
 Axes = list[np.ndarray | None]
 """By axis the atoms `(size,)` int64 that lie along it; None: nothing can be taken out of it."""

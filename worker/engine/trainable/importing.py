@@ -9,10 +9,11 @@ from onnx_ir.passes.common import InlinePass
 
 from worker.engine.graph import qualified
 from worker.engine.model_file import ModelFile
+from worker.engine.nodes import constant_tensor, held_by
 from worker.engine.trainable.arrays import NotTrainable, tensor_from
 from worker.engine.trainable.module import Step, TrainableGraph
 from worker.engine.trainable.operators import TABLE
-from worker.engine.trainable.weights import constant_tensor, find_weights
+from worker.engine.trainable.weights import find_weights
 
 REMEDY = "Leave out the passes that train."
 # The inputs behind the first say what shape comes out; where they are computed, they follow the batch by themselves.
@@ -83,12 +84,10 @@ def _array(value: ir.Value) -> np.ndarray:
     node = value.producer()
     if node is None:
         raise NotTrainable(f"The constant {value.name!r} has no value.", REMEDY)
-    kind, attribute = next(iter(node.attributes.items()))
-    if kind in ("value_float", "value_floats"):
-        return np.array(attribute.value, np.float32)
-    if kind in ("value_int", "value_ints"):
-        return np.array(attribute.value, np.int64)
-    raise NotTrainable(f"The constant {value.name!r} is no dense tensor of numbers.", REMEDY)
+    held = held_by(node)
+    if held is None:
+        raise NotTrainable(f"The constant {value.name!r} is no dense tensor of numbers.", REMEDY)
+    return held
 
 
 def _fixed_batch(graph: ir.Graph) -> dict[str, int]:

@@ -27,17 +27,8 @@ from onnx import GraphProto, TensorProto
 
 from worker.engine.graph import qualified
 from worker.engine.model_file import ModelFile
-from worker.engine.nodes import free_name
-from worker.engine.trainable.weights import (
-    MOVES,
-    OPERANDS,
-    TRAINED_TYPES,
-    activations,
-    constant_tensor,
-    kind_of,
-    sources_of,
-    wide_axes,
-)
+from worker.engine.nodes import MOVES, TRAINED_TYPES, constant_tensor, free_name, sources_of
+from worker.engine.trainable.weights import OPERANDS, activations, kind_of, wide_axes
 
 Reading = tuple[ir.Node, int]
 

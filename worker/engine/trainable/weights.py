@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.graph import STANDARD_DOMAINS, qualified
+from worker.engine.graph import qualified
+from worker.engine.nodes import TRAINED_TYPES, constant_names, constant_tensor, sources_of
 
-TRAINED_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 FLOATS = (*TRAINED_TYPES, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 # What they make of an activation depends on its shape alone.
 COUNTING = frozenset({"Shape", "Size"})
@@ -70,8 +70,6 @@ OPERANDS: dict[str, tuple[int, ...]] = {
     "com.microsoft.TransposeMatMul": (0, 1),
 }
 STATISTICS = {"BatchNormalization": (3, 4)}
-MOVES = frozenset({"Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile"})
-MOVES |= {"Transpose", "Unsqueeze"}
 # A mask that is added has zeros and something near minus infinity.
 LARGEST_WEIGHT = 1e4
 
@@ -142,38 +140,6 @@ def kind_of(name: str, position: int, source: ir.Value) -> str | None:
 def wide_axes(source: ir.Value) -> int:
     tensor = constant_tensor(source)
     return 0 if tensor is None else sum(size != 1 for size in tensor.shape.numpy())
-
-
-def constant_names(graph: ir.Graph) -> list[str]:
-    """Initializers and outputs of `Constant` nodes."""
-    nodes = [node.outputs[0].name or "" for node in graph if node.op_type == "Constant"]
-    return [*graph.initializers, *nodes]
-
-
-def sources_of(value: ir.Value | None) -> list[ir.Value]:
-    """The float constants that a value is made of by moving elements about."""
-    found, stack, seen = [], [value], set()
-    while stack:
-        one = stack.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        node = one.producer()
-        if one.const_value is not None or (node is not None and node.op_type == "Constant"):
-            tensor = constant_tensor(one)
-            found.extend([one] if tensor is not None and tensor.dtype in TRAINED_TYPES else [])
-        elif node is not None and node.domain in STANDARD_DOMAINS and node.op_type in MOVES:
-            stack.extend(node.inputs if node.op_type == "Concat" else node.inputs[:1])
-    return found
-
-
-def constant_tensor(value: ir.Value) -> ir.TensorProtocol | None:
-    """The tensor of an initializer or of a `Constant` node that holds one."""
-    if value.const_value is not None:
-        return value.const_value
-    node = value.producer()
-    attribute = node.attributes.get("value") if node is not None and node.op_type == "Constant" else None
-    return None if attribute is None else attribute.as_tensor()
 
 
 def _is_tensor(value: ir.Value) -> bool:
