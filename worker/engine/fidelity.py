@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from worker.engine.evaluation.metrics import looks_like_scores
+from worker.engine.evaluation.metrics import agreement, looks_like_scores
 from worker.engine.extent import Extent
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
@@ -200,10 +200,11 @@ def _outputs(model: ModelFile, context: PassContext, samples: np.ndarray) -> Ite
         yield run_session(session, call.feed)
 
 
-def _same_classes(left: np.ndarray, right: np.ndarray) -> list[bool]:
+def _same_classes(left: np.ndarray, right: np.ndarray) -> list[float]:
+    """Of each sample, of scores."""
     if left.shape != right.shape:
-        return [False] * len(left)
-    same: list[bool] = (left.argmax(axis=1) == right.argmax(axis=1)).tolist()
+        return [0.0] * len(left)
+    same: list[float] = agreement(left, right).tolist()
     return same
 
 

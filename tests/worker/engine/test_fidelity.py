@@ -148,3 +148,16 @@ def test_agreement_is_that_of_the_worst_output(saved: Callable[..., ModelFile], 
     ]
     given = context(prepared(text, w=np.ones(2, np.float32), one=np.array([1])), x=normal(6, 2))
     assert measure_fidelity(files[0], files[1], given, np.arange(6)).agreement == 0.0
+
+
+def test_a_row_that_comes_out_broken_has_another_class(
+    saved: Callable[..., ModelFile], context: SamplesContext
+) -> None:
+    """Argmax says that NaN is the largest, also where it stands at the class that is right."""
+    text = "network (float[N,2] x) => (float[N,2] y) { y = Add(x, w) }"
+    files = [
+        saved(prepared(text, w=np.array(w, np.float32)), name)
+        for name, w in (("exact", [100.0, 0.0]), ("made", [np.nan, 0.0]))
+    ]
+    given = context(prepared(text, w=np.ones(2, np.float32)), x=normal(6, 2))
+    assert measure_fidelity(files[0], files[1], given, np.arange(6)).agreement == 0.0

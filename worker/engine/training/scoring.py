@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from worker.engine.evaluation.metrics import top_k
+from worker.engine.evaluation.metrics import agreement, top_k
 from worker.engine.trainable.arrays import array_from
 from worker.engine.training.batches import Batch
 from worker.engine.training.judging import Score
@@ -97,8 +97,12 @@ class _Agreeing:
         self.soft = soft
 
     def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> np.ndarray:
-        found = batch.rows(made[self.soft.reading.value])
-        wanted, axis = batch.answers[self.soft.teacher], self.soft.reading.axis
-        same = array_from(found.argmax(dim=axis) == wanted.argmax(dim=axis))
-        shares: np.ndarray = same.reshape(len(same), -1).mean(axis=1)
+        found, wanted = batch.rows(made[self.soft.reading.value]), batch.answers[self.soft.teacher]
+        exact, given = (self._scores(array_from(one)) for one in (wanted, found))
+        shares: np.ndarray = agreement(exact, given).reshape(len(found), -1).mean(axis=1)
         return shares
+
+    def _scores(self, array: np.ndarray) -> np.ndarray:
+        """A row for each place that has scores of its own."""
+        axis = -1 if self.soft.reading.axis is None else self.soft.reading.axis
+        return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])

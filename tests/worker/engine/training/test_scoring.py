@@ -74,6 +74,17 @@ def test_without_labels_agreement_is_counted_and_does_not_decide() -> None:
     assert (score.name, score.decides) == ("agreement", False)
 
 
+def test_agreement_is_the_share_of_places_with_the_same_class_of_what_is_not_broken() -> None:
+    score = score_of(Lessons(Weights(alpha=1.0), soft=[Soft(Reading("a", "a", 1), "teacher")]))
+    assert score is not None
+    # Two places of two classes, whose scores lie along the axis before.
+    wanted = torch.tensor([[3.0, 1.0], [1.0, 3.0]]).repeat(4, 1, 1)
+    found = wanted.clone()
+    found[1], found[2, :, 0], found[3, 0, 0] = wanted[1].flip(0), torch.tensor([1.0, 3.0]), torch.nan
+    batch = Batch({}, SAMPLES, {}, {"teacher": wanted}, whole=False)
+    assert score.measure({"a": found}, batch).tolist() == [1.0, 0.0, 0.5, 0.5]
+
+
 @pytest.mark.parametrize(
     ("loss", "value", "kept"),
     [
