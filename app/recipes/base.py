@@ -29,8 +29,10 @@ def refuse_unless_one(model: BaseModel, names: Sequence[str], wanted: str) -> No
         raise ValueError(f"give exactly one of {wanted}; the request gives {' and '.join(given) or 'none'}")
 
 
-class PassConfig(BaseModel):
-    """The arguments of one pass. Unknown fields are refused; every default is part of the API."""
+class Arguments(BaseModel):
+    """What a pass is told, or a part of that under one name. Unknown fields are refused; every default is part of the
+    API.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +42,18 @@ class PassConfig(BaseModel):
     def own_needs(self) -> frozenset[Need]:
         """What these arguments bring with them."""
         given = [needs for name, needs in self.argument_needs.items() if getattr(self, name)]
-        return frozenset[Need]().union(*given)
+        return frozenset[Need]().union(*given, *(part.own_needs() for part in self._parts()))
+
+    def training_labels(self) -> dict[str, str]:
+        """By output of the model: the array of the training data that the arguments name as its labels."""
+        return {output: array for part in self._parts() for output, array in part.training_labels().items()}
+
+    def _parts(self) -> list["Arguments"]:
+        return [value for _, value in self if isinstance(value, Arguments)]
+
+
+class PassConfig(Arguments):
+    """The arguments of one pass."""
 
     @property
     def fits_weights(self) -> bool:
@@ -49,8 +62,4 @@ class PassConfig(BaseModel):
 
     def other_models(self) -> dict[str, UUID]:
         """Uploaded models beside the job's that the arguments name, by argument; a `student` is what is worked on."""
-        return {}
-
-    def training_labels(self) -> dict[str, str]:
-        """By output of the model: the array of the training data that the arguments name as its labels."""
         return {}

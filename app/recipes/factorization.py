@@ -100,13 +100,6 @@ class FactorizeLowRank(PassConfig):
     def fits_weights(self) -> bool:
         return True
 
-    def own_needs(self) -> frozenset[Need]:
-        labels: set[Need] = {"labels"} if self.training is not None and self.training.needs_labels else set()
-        return super().own_needs() | labels
-
-    def training_labels(self) -> dict[str, str]:
-        return {} if self.training is None else self.training.training_labels()
-
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if self.energy is not None and self.ratio is not None:

@@ -64,13 +64,6 @@ class PruneUnstructured(PassConfig):
         "set to zero once, and nothing else changes.",
     )
 
-    def own_needs(self) -> frozenset[Need]:
-        labels: set[Need] = {"labels"} if self.training is not None and self.training.needs_labels else set()
-        return super().own_needs() | labels
-
-    def training_labels(self) -> dict[str, str]:
-        return {} if self.training is None else self.training.training_labels()
-
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         refuse_unless_one(self, RULES, "`threshold`, `percentile`, `sparsity` and `pattern`")

@@ -140,13 +140,8 @@ class PruneStructured(PassConfig):
         return self.recovery
 
     def own_needs(self) -> frozenset[Need]:
-        needs: set[Need] = {"labels"} if self.training is not None and self.training.needs_labels else set()
-        if self.importance == "fisher" and self.scores_units:
-            needs.add("trainable_model")
-        return super().own_needs() | needs
-
-    def training_labels(self) -> dict[str, str]:
-        return {} if self.training is None else self.training.training_labels()
+        gradients: set[Need] = {"trainable_model"} if self.importance == "fisher" and self.scores_units else set()
+        return super().own_needs() | gradients
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:

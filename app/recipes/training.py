@@ -4,19 +4,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from app.recipes.base import Name, Need, PassConfig
+from app.recipes.base import Arguments, Name, Need, PassConfig
 
 LEARNING_RATES = {"adamw": 1e-3, "sgd": 1e-2}
 WEIGHT_DECAYS = {"adamw": 1e-2, "sgd": 1e-4}
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(Arguments):
     """How long, how fast and on what is trained."""
 
     # Infinity is no number of JSON: a manifest could not record it.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     epochs: int = Field(default=5, ge=1, le=10_000, description="Times that the training data is gone through.")
     batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of a step.")
@@ -142,6 +142,10 @@ class TeachingOptions(TrainingOptions):
         """Whether nothing else can be learned from, or they are given a weight."""
         return bool(self.gamma) or self.alpha == self.beta == 0
 
+    def own_needs(self) -> frozenset[Need]:
+        labels: set[Need] = {"labels"} if self.needs_labels else set()
+        return super().own_needs() | labels
+
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:
         if self.alpha == self.beta == self.gamma == 0:
@@ -161,10 +165,6 @@ class TeachingPass(TeachingOptions, PassConfig):
     """A pass that is a lesson by a teacher, and has its arguments for its own."""
 
     argument_needs: ClassVar[Mapping[str, frozenset[Need]]] = {"gamma": frozenset({"labels"})}
-
-    def own_needs(self) -> frozenset[Need]:
-        labels: set[Need] = {"labels"} if self.needs_labels else set()
-        return super().own_needs() | labels
 
 
 class Distill(TeachingPass):

@@ -13,6 +13,8 @@ from worker.engine.pass_contract import PassContext
 
 # Of all tensors that a call hands out together: 128 MiB of each model.
 EXPOSED_ELEMENTS = 32 << 20
+# Samples by which a report tells of each layer: with each of them every tensor leaves the session.
+LAYER_SAMPLES = 8
 
 
 class Tensor(NamedTuple):

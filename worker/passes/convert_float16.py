@@ -22,14 +22,13 @@ from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
 from worker.engine.preparation import prepared, save_restored
 from worker.engine.sessions import ModelFails, as_taken_by, open_session, run_session
-from worker.engine.tensor_fidelity import tensor_sqnr_db
+from worker.engine.tensor_fidelity import LAYER_SAMPLES, tensor_sqnr_db
 from worker.engine.timing import profiled
 
 # A range seen on some samples is not the largest there is.
 HEADROOM = 4.0
 CHECKED_CALLS = 8
 PREPARED, CHECKED = 0.4, 0.8
-LAYER_SAMPLES = 8
 PROFILING_SECONDS = 0.5
 
 

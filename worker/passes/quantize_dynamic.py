@@ -32,11 +32,11 @@ from worker.engine.preparation import (
     unknown_nodes,
 )
 from worker.engine.processor import needs_reduced_range
+from worker.engine.tensor_fidelity import LAYER_SAMPLES
 from worker.engine.timing import profiled
 
 PREPARED, PLACED, BUILT = 0.2, 0.7, 0.9
 PROFILING_SECONDS = 1.0
-LAYER_SAMPLES = 8
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import onnx_ir as ir
 from worker.engine.dynamic.forms import units_of
 from worker.engine.int8.choosing import without_slow
 from worker.engine.int8.costs import Costs, Profiles
-from worker.engine.int8.eligible import EXCLUDED, NOT_ASKED
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.qdq import bias_addition
 from worker.engine.int8.units import Unit
 from worker.engine.nodes import is_operator
+from worker.engine.reasons import EXCLUDED, NOT_ASKED
 
 # The name of the node that quantizes a tensor, by which a profile is read as well.
 CONVERSION = "{}/DynamicQuantizeLinear"

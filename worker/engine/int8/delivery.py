@@ -14,10 +14,10 @@ from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import operator_counts, save_restored
 from worker.engine.profiling import NodeTime
+from worker.engine.tensor_fidelity import LAYER_SAMPLES
 from worker.engine.timing import profiled
 
 VERIFYING_SECONDS = 1.0
-LAYER_SAMPLES = 8
 RESTORED = 0.6
 
 

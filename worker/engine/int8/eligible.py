@@ -8,6 +8,7 @@ import onnx_ir as ir
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.units import Role, Unit
 from worker.engine.nodes import integer
+from worker.engine.reasons import EXCLUDED, NOT_ASKED
 
 # Slower in 8 bits on every x86 that was measured, by factors of 4 to 20, for one shape or another.
 NEVER = {
@@ -19,8 +20,6 @@ ATTENTION = (
     "a transformer: only products with a weight matrix are quantized; attention scores, Softmax, LayerNormalization "
     "and residual sums lose too much in 8 bits"
 )
-EXCLUDED = "excluded by the recipe"
-NOT_ASKED = "not among the recipe's `operators`"
 NOT_FINITE = "NaN or infinity passed through it"
 EMPTY = "what it reads or makes was empty in every sample"
 

@@ -14,12 +14,12 @@ from worker.engine.low_rank.searching import Trial
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.random_input import RANDOM_SOURCE
+from worker.engine.tensor_fidelity import LAYER_SAMPLES
 
 TOO_SMALL = "no rank is small enough to be worth while"
 NOT_CHOSEN = "no rank paid for what it loses"
 NOT_FINITE_INPUT = "NaN or infinity reaches it with this data"
 NOT_PROFILED = "the runtime runs it as a part of another kernel"
-LAYER_SAMPLES = 8
 
 
 def source_in_words(context: PassContext, samples: int) -> list[str]:

@@ -9,12 +9,10 @@ import onnx_ir as ir
 from worker.engine.moments.products import Product, as_rows
 from worker.engine.moments.reading import MOST_TERMS
 from worker.engine.nodes import CONV_RANK, MATRIX_RANK, constant_tensor, integer, is_operator
+from worker.engine.reasons import EXCLUDED, INSIDE_FUNCTION, NOT_ASKED
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
-EXCLUDED = "excluded by the recipe"
-NOT_ASKED = "of an operator that the recipe leaves out"
 CONTROL_FLOW = "inside control flow"
-INSIDE_FUNCTION = "inside a function of the model"
 SHARED = "its weight is read by other nodes as well"
 MOVED = "its weight comes through other operators: `optimize_graph` before this pass folds them"
 NOT_FLOAT32 = "its weight is not float32"

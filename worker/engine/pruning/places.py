@@ -10,12 +10,9 @@ from onnx_ir.passes.common import InlinePass
 from worker.engine.graph import RUNTIME_DOMAIN, STANDARD_DOMAINS, constants_to_initializers, name_nodes
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import MATRIX_RANK, constant_names, constant_tensor, integer, is_operator
+from worker.engine.reasons import CONTROL_FLOW, EXCLUDED, INSIDE_FUNCTION, NOT_ASKED
 
-EXCLUDED = "excluded by the recipe"
-NOT_ASKED = "of an operator that the recipe leaves out"
-CONTROL_FLOW = "read inside control flow"
 READ_OTHERWISE = "read by other operators as well"
-INSIDE_FUNCTION = "inside a function of the model"
 
 # By operator and input: the axis that is summed.
 INPUT_AXES = {("Conv", 1): 1, ("ConvTranspose", 1): 0, ("MatMul", 0): -1, ("MatMul", 1): -2}

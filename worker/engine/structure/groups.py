@@ -12,13 +12,13 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.nodes import is_operator
+from worker.engine.reasons import EXCLUDED
 from worker.engine.structure.propagation import propagate
 from worker.engine.structure.sizes import Sizes
 from worker.engine.structure.wiring import Slot, Wiring
 
 NOT_READ = "no product reads it"
 ALONE = "its only unit"
-EXCLUDED = "excluded by the recipe"
 # Neither the number of a unit nor the -1 of where none lies.
 NO_UNIT = -2
 

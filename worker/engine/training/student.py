@@ -17,6 +17,7 @@ from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.overwriting import constants_of
 from worker.engine.pass_contract import PassContext, TrainingData
+from worker.engine.reasons import INSIDE_FUNCTION
 from worker.engine.trainable.arrays import array_from, tensor_from
 from worker.engine.trainable.batching import takes_larger_batches
 from worker.engine.trainable.importing import import_model
@@ -25,7 +26,7 @@ from worker.engine.trainable.parity import check_parity
 from worker.engine.trainable.parting import part
 from worker.engine.training.batches import smallest_step, training_count
 
-FROZEN, INSIDE_FUNCTION = "frozen by the recipe", "inside a function of the model"
+FROZEN = "frozen by the recipe"
 
 
 class NoTrainingData(UserFault):

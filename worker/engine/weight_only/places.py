@@ -21,11 +21,10 @@ from worker.engine.nodes import (
     only_reader,
     rank,
 )
+from worker.engine.reasons import CONTROL_FLOW, EXCLUDED
 
 # A row of a table needs a scale of 4 bytes: below this it takes a quarter of the row and more.
 LEAST_ROW = 16
-CONTROL_FLOW = "read inside control flow"
-EXCLUDED = "excluded by the recipe"
 BEYOND = "values beyond what a code can stand for"
 COARSE = "spread too wide for 16 bits"
 # Half a step of 16 bits, as a share of what is a usual value: a weight of 8 bits loses as much.

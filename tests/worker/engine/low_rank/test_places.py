@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from tests.worker import networks
 from tests.worker.networks import normal, prepared
+from worker.engine import reasons
 from worker.engine.low_rank import places
 from worker.engine.low_rank.places import OPERATORS, find_places
 
@@ -31,8 +32,8 @@ CASES = [
     Case("matmul", "y = MatMul(x, w)", {"w": MATRIX}, {}),
     Case("gemm", "y = Gemm(x, w)", {"w": MATRIX}, {}),
     Case("conv", "y = Conv(x, w)", {"w": FILTER}, {}, IMAGES),
-    Case("excluded", "y = MatMul(x, w)", {"w": MATRIX}, {"MatMul_0": places.EXCLUDED}, exclude=["MatMul_0"]),
-    Case("not-asked", "y = MatMul(x, w)", {"w": MATRIX}, {"MatMul_0": places.NOT_ASKED}, operators=("Conv",)),
+    Case("excluded", "y = MatMul(x, w)", {"w": MATRIX}, {"MatMul_0": reasons.EXCLUDED}, exclude=["MatMul_0"]),
+    Case("not-asked", "y = MatMul(x, w)", {"w": MATRIX}, {"MatMul_0": reasons.NOT_ASKED}, operators=("Conv",)),
     Case(
         "shared",
         "a = MatMul(x, w) b = MatMul(x, w) y = Add(a, b)",
@@ -72,7 +73,7 @@ def test_a_constant_node_is_a_weight_as_well() -> None:
 
 def test_what_is_inside_a_function_or_control_flow_is_named() -> None:
     found = find_places(ir.from_proto(networks.with_function()), OPERATORS, ())
-    assert set(found.reasons.values()) == {places.INSIDE_FUNCTION}
+    assert set(found.reasons.values()) == {reasons.INSIDE_FUNCTION}
     branch = parser.parse_graph("branch () => (float[N,6] r) { r = MatMul(x, w) }")
     branch.node[0].name = "inner"
     node = helper.make_node("If", ["flag"], ["y"], "choice", then_branch=branch, else_branch=branch)

@@ -11,7 +11,8 @@ from tests.worker import networks
 from tests.worker.networks import normal
 from worker.engine.model_file import ModelFile
 from worker.engine.overwriting import constants_of
-from worker.engine.pruning.places import CONTROL_FLOW, READ_OTHERWISE, Found, find_places, open_graph
+from worker.engine.pruning.places import READ_OTHERWISE, Found, find_places, open_graph
+from worker.engine.reasons import CONTROL_FLOW
 
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU")
 

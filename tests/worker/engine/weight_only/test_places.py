@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from tests.worker import networks
-from worker.engine.weight_only.places import BEYOND, COARSE, CONTROL_FLOW, EXCLUDED, Found, Use, find_places
+from worker.engine.reasons import CONTROL_FLOW, EXCLUDED
+from worker.engine.weight_only.places import BEYOND, COARSE, Found, Use, find_places
 from worker.engine.weight_only.stored import encode
 
 FLOATS = TensorProto.FLOAT
