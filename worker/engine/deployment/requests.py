@@ -47,8 +47,6 @@ class AloneAnswer(BaseModel):
     versions: dict[str, str]
     error: str | None = None
     load_ms: float | None = None
-    start_bytes: int | None = Field(default=None, description="Resident memory before the file was loaded.")
-    loaded_bytes: int | None = None
     memory: list[tuple[int, int]] = Field(default=[], description="Runs so far, resident bytes.")
     alone: Repeated | None = None
     together: Repeated | None = None

@@ -47,11 +47,9 @@ def third_party() -> list[str]:
 
 def _examine(request: dict[str, Any], answer: dict[str, Any]) -> None:
     feeds = [{name: _array(stored) for name, stored in feed.items()} for feed in request["feeds"]]
-    answer["start_bytes"] = resident_bytes()
     started = time.perf_counter()
     session = _open(request)
     answer["load_ms"] = (time.perf_counter() - started) * 1e3
-    answer["loaded_bytes"] = resident_bytes()
     started = time.perf_counter()
     repetition = Repetition(session, feeds)
     deadline = started + ALONE_SHARE * request["seconds"]

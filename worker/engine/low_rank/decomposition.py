@@ -40,12 +40,6 @@ class Spectrum:
         total = float(self.energies.sum())
         return 0.0 if total == 0 else float(self.energies[rank:].sum()) / total
 
-    def rank_for(self, lost: float) -> int:
-        """The least rank that loses no more than this share."""
-        total = float(self.energies.sum())
-        left = total - np.cumsum(self.energies)
-        return 1 + int(np.searchsorted(-left, -lost * total))
-
 
 def second_moments(moments: Moments | None, terms: int) -> np.ndarray:
     """H `(K, K)` float64, damped; the identity where nothing is known of the input."""

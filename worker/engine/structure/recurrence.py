@@ -48,7 +48,7 @@ def recurrent(node: ir.Node, wiring: Wiring) -> None:
         if atoms is not None and (entering is None or summed is None):
             wiring.atoms.freeze(atoms, FIXED)
     made = np.tile(units, gates)
-    wiring.producers += [Slot(node, weight, 1, made, copies=gates) for weight in (read, fed_back)]
+    wiring.producers += [Slot(node, weight, 1, made) for weight in (read, fed_back)]
     wiring.consumers.append(Slot(node, fed_back, 2, units))
     for output, rank in zip(node.outputs, (4, 3, 3), strict=False):
         wiring.axes[output] = [*[None] * (rank - 1), units]

@@ -29,23 +29,15 @@ class Weight:
         """What the node reads, of what the constant holds."""
         return array.transpose(self.order)
 
-    def stored(self, array: np.ndarray) -> np.ndarray:
-        """What the constant must hold for the node to read `array`."""
-        return array.transpose(np.argsort(self.order))
-
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """One axis of a weight: `atoms` `(size,)` lie along it. `axis` counts as the node reads the weight.
-
-    `copies`: as many times over, once a gate of a recurrent layer.
-    """
+    """One axis of a weight: `atoms` `(size,)` int64 lie along it. `axis` counts as the node reads the weight."""
 
     node: ir.Node
     weight: Weight
     axis: int
     atoms: np.ndarray
-    copies: int = 1
 
 
 @dataclass

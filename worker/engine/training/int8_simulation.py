@@ -77,11 +77,6 @@ class Activation:
         balance = self.scale.balance(count, max(top, self.zero_point))
         return fake_quantize(values, self.scale.values, Rounds(-self.zero_point, top, balance))
 
-    def affine(self) -> Affine:
-        """As it is now."""
-        scale = np.asarray(array_from(self.scale.values), np.float32)
-        return Affine(scale, np.asarray(self.zero_point, np.int64), 0, self.highest)
-
 
 @dataclass(frozen=True)
 class Weight:

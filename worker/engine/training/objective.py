@@ -79,11 +79,6 @@ class Lessons:
         readings = [one.reading for one in self.soft] + [one.reading for one in self.hard]
         return list(dict.fromkeys([one.value for one in readings] + [one.pair.student for one in self.features]))
 
-    @property
-    def asked(self) -> list[str]:
-        """What the teacher has to say."""
-        return list(dict.fromkeys([one.teacher for one in self.soft] + [one.pair.teacher for one in self.features]))
-
     def __call__(self, made: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
         """`soft`, `features` and `hard`, those that there are, and their weighted sum as `loss`."""
         rows = {name: batch.rows(value) for name, value in made.items()}

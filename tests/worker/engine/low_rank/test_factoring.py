@@ -161,7 +161,6 @@ def test_the_discarded_singular_values_are_the_error_of_a_product() -> None:
     singular = np.linalg.svd(x @ weight, compute_uv=False)
     assert found.lost(3) == pytest.approx(np.sum(singular[3:] ** 2) / np.sum(singular**2), rel=1e-4)
     assert np.sum((x @ weight - x @ made) ** 2) == pytest.approx(np.sum(singular[3:] ** 2), rel=1e-4)
-    assert found.rank_for(found.lost(3) * 1.001) == 3
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5)], ids=["wide", "tall"])

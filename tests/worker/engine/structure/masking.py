@@ -50,7 +50,7 @@ def masked(model: ModelFile, structure: Structure, gone: np.ndarray, folder: Pat
         slot = part.slot
         array = np.moveaxis(slot.weight.read(arrays[slot.weight.name]).copy(), slot.axis, 0)
         array[np.isin(structure.wiring.atoms.roots(slot.atoms), gone)] = 0
-        arrays[slot.weight.name] = slot.weight.stored(np.moveaxis(array, 0, slot.axis))
+        arrays[slot.weight.name] = np.moveaxis(array, 0, slot.axis).transpose(np.argsort(slot.weight.order))
         names.add(slot.weight.name)
     return overwrite(model, {name: arrays[name] for name in names}, folder)
 

@@ -68,7 +68,6 @@ class Simulated:
     """The file, and the module that was made to compute as it does."""
 
     made: ModelFile
-    simulation: Int8Simulation
     module: torch.nn.Module
     feed: dict[str, np.ndarray]
 
@@ -98,7 +97,7 @@ def simulated(model: onnx.ModelProto, context: PassContext, bits: WeightBits = 8
     module.arithmetic = simulation
     numbers = Numbers(simulation.maps(), simulation.codes({unit.name: unit.weight_values for unit in weighted}))
     made = builder(start, lambda _placement: numbers)(placement, context.scratch / "made")
-    return Simulated(made, simulation, module, next(context.feeds.calls(context.feeds.sample_count)).feed)
+    return Simulated(made, module, next(context.feeds.calls(context.feeds.sample_count)).feed)
 
 
 def _compared(one: Simulated, level: str) -> tuple[float, float]:
