@@ -11,7 +11,6 @@ ROWS = ("size", "latency p50", "throughput", "peak memory", "top1", "agreement",
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_demo_does_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "examples.demo"],

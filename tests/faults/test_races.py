@@ -15,7 +15,6 @@ def test_a_cancel_that_races_the_end_of_an_attempt(database: Database, workspace
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_thousand_of_them_in_either_order(database: Database, workspace_id: UUID) -> None:
     races = race(database, workspace_id, rounds=1000, seed=1)
     assert races.complaints == []

@@ -46,7 +46,6 @@ def _killed_and_resumed(service: Service, lathe: Lathe, job: Job) -> Job:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_training_goes_on_from_its_checkpoint_and_ends_with_the_same_file(service: Service, tmp_path: Path) -> None:
     with Lathe(service.stack.url, service.stack.key) as lathe:
         uploaded, data = _upload(lathe, tmp_path)
@@ -58,7 +57,6 @@ def test_training_goes_on_from_its_checkpoint_and_ends_with_the_same_file(servic
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_it_goes_on_behind_a_cut_that_was_chosen_by_measuring(service: Service, tmp_path: Path) -> None:
     with Lathe(service.stack.url, service.stack.key) as lathe:
         uploaded, data = _upload(lathe, tmp_path)

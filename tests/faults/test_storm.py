@@ -37,7 +37,6 @@ def storm(folder: Path, names: list[str], jobs: int, *, lean: bool = False) -> O
     return Storm(plan, folder).run()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_nothing_that_must_hold_is_broken_by_any_of_these_faults(tmp_path: Path) -> None:
     outcome = storm(tmp_path, QUICK, jobs=8, lean=True)
@@ -51,7 +50,6 @@ def test_nothing_that_must_hold_is_broken_by_any_of_these_faults(tmp_path: Path)
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nor_by_any_other(tmp_path: Path) -> None:
     names = [name for name in FAULTS if name not in QUICK]

@@ -9,7 +9,6 @@ from tests.journeys.trained_chains import some_of_them, travel
 from tests.worker.engine.trainable.exported import Network
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("network", some_of_them("residual-cnn"))
 def test_a_model_is_pruned_distilled_and_quantized_in_one_job(network: Network, lathe: Lathe, tmp_path: Path) -> None:
     travel(network, "new", lathe, tmp_path)

@@ -27,7 +27,6 @@ def _distill(**arguments: Any) -> list[dict[str, Any]]:
     return [{"pass": "distill", "epochs": 10, "batch_size": 32, "learning_rate": 0.01, **arguments}]
 
 
-@pytest.mark.slow
 def test_a_student_learns_from_a_teacher_and_is_delivered(lathe: Lathe, tmp_path: Path) -> None:
     large = _upload(lathe, tmp_path, "large", w=networks.normal(8, 32), v=networks.normal(32, 4, seed=1) / 4)
     small = _upload(lathe, tmp_path, "small", w=networks.normal(8, 16, seed=2), v=networks.normal(16, 4, seed=3) / 4)
@@ -49,7 +48,6 @@ def test_a_student_learns_from_a_teacher_and_is_delivered(lathe: Lathe, tmp_path
     lathe.delete_model(small)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_search_is_given_a_recipe_with_a_student(lathe: Lathe, tmp_path: Path) -> None:
     large = _upload(lathe, tmp_path, "large", w=networks.normal(8, 32), v=networks.normal(32, 4, seed=1) / 4)

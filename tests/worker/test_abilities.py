@@ -115,7 +115,7 @@ class Caller:
 
 
 @pytest.mark.long
-@pytest.mark.slow  # three workers start, and torch is loaded twice
+# Three workers start, and torch is loaded twice.
 def test_jobs_that_train_go_to_who_can_train_and_all_others_to_both(
     start_api: Callable[..., LiveApi], start_worker: Start, writer: Headers, database: Database
 ) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from tests.app.cli.conftest import LatheCommand
 
-pytestmark = pytest.mark.slow  # a search measures for seconds
 # What makes the file smaller on any machine, however busy; one candidate is built of each.
 ARGUMENTS = ["--auto", "--objective", "size=1", "--max-drop", "0.2", "--allow", "quantize_weights"]
 ARGUMENTS += ["--max-candidates", "2", "--no-deployment-check", "--threads", "1", "--budget", "60"]

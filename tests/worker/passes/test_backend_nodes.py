@@ -201,7 +201,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Runnable]:
     return list(one_an_operator([*found, *with_constants(found)], tmp_path_factory.mktemp("models")))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", HERE)
 def test_a_model_of_every_operator_passes(
     name: str, models: list[Runnable], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -145,7 +145,6 @@ def cases() -> list[Case]:
     return [case for case in [*_node_cases(), *_stored_cases()] if not _is_left_out(case)]
 
 
-@pytest.mark.slow
 def test_every_claimed_operator_answers_as_the_backend_tests_want(
     cases: list[Case], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,7 +162,6 @@ def test_every_claimed_operator_answers_as_the_backend_tests_want(
     assert {name for name in CLAIMED if "." not in name} - operators.keys() - elsewhere == set()
 
 
-@pytest.mark.slow
 def test_gradients_are_finite_where_answers_are(cases: list[Case]) -> None:
     """Of the nodes themselves: what they expand to by definition divides by zero in branches that are not taken."""
     derived = {case.name: _derived(case) for case in cases if EXPANDED not in case.name}

@@ -71,7 +71,6 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_recipe_suits_the_model(case: Case, tmp_path: Path) -> None:
     model = case.model()

@@ -11,7 +11,6 @@ from tests.worker import networks
 from tests.worker.runner.optimizing import PieceEvents, optimize
 from worker.runner.contract import PIECE_FOLDER
 
-pytestmark = pytest.mark.slow
 BUDGET = 60.0
 PASSES = ["optimize_graph", "quantize_weights", "convert_float16"]
 DATA = {"evaluation": {"x": networks.normal(200, 8)}}

@@ -25,7 +25,6 @@ from worker.runner.measuring import Laboratory, Share
 from worker.runner.pacing import Pacing
 from worker.runner.search.accepting import Bound, Delivered, measure_finalists
 
-pytestmark = pytest.mark.slow
 BOUND = Bound(Metric(name="agreement", output="logits"), 0.5, 0.95)
 # More than the probes take; timing takes its share of it.
 BUDGET_SECONDS = 20.0

@@ -30,7 +30,7 @@ NONSENSE: list[dict[str, Any]] = [
 # The alarm that ends a candidate may ring where nothing can be raised, in a callback of the collector, or between the
 # opening of a file and its `with`: the first rings again, the other is closed all the same.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.slow  # measured as every search is; most of it is one second a file
+# Measured as every search is; most of it is one second a file.
 def test_as_many_recipes_of_nonsense_as_there_may_be_end_in_reasons(tmp_path: Path) -> None:
     given = [[NONSENSE[number % len(NONSENSE)]] for number in range(64)]
     samples = {"x": networks.normal(48, 8)}

@@ -13,7 +13,6 @@ from tests.worker import networks
 from tests.worker.runner.optimizing import optimize
 from worker.runner.contract import RunnerResult
 
-pytestmark = pytest.mark.slow
 # Time for a few candidates on a machine that does much else.
 BUDGET = 40.0
 
