@@ -129,23 +129,18 @@ def send_dataset(lathe: "Lathe", file: Path, name: str | None = None) -> "Datase
         return lathe.upload_dataset(file, name=name, on_progress=on_progress)
 
 
-def is_id(text: str) -> bool:
-    """Whether a text is an id, rather than a file's path."""
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
-
-
 def check_id_or_file(text: str) -> None:
     """Raises typer.Exit where a text is neither."""
+    from app.client.candidates import is_id
+
     if not is_id(text) and not Path(text).is_file():
         fail(f"`{text}` is neither an id nor a file here: `lathe models` and `lathe datasets` list ids", ExitCode.USAGE)
 
 
 def id_or_upload(text: str, send: "Callable[[Path], Model | Dataset]") -> str:
     """An id as it is; a file's after its upload."""
+    from app.client.candidates import is_id
+
     if is_id(text):
         return text
     path = Path(text)

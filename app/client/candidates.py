@@ -9,6 +9,7 @@ from app.jobs.report import Report
 
 
 def is_id(name: str) -> bool:
+    """Whether it is an id, rather than the name of a file or of a candidate."""
     try:
         UUID(name)
     except ValueError:

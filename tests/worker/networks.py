@@ -39,10 +39,16 @@ def parse(text: str, opset: int = OPSET) -> ModelProto:
     return parser.parse_model(f'<ir_version: {IR_VERSION}, opset_import: ["": {opset}]> {text}')
 
 
-def prepared(text: str, opset: int = OPSET, **constants: np.ndarray) -> ModelProto:
-    """A model from ONNX's textual form with these initializers, named and with shapes, as preparation leaves it."""
+def holding(text: str, opset: int = OPSET, **constants: np.ndarray) -> ModelProto:
+    """A model from ONNX's textual form with these initializers."""
     model = parse(text, opset)
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items())
+    return model
+
+
+def prepared(text: str, opset: int = OPSET, **constants: np.ndarray) -> ModelProto:
+    """The same, named and with shapes, as preparation leaves it."""
+    model = holding(text, opset, **constants)
     name_nodes(model)
     return shape_inference.infer_shapes(model)
 

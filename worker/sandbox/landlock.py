@@ -4,6 +4,8 @@ import ctypes
 import os
 from pathlib import Path
 
+from worker.sandbox.libc import LIBC, checked
+
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 RULE_PATH_BENEATH = 1
 CREATE_RULESET_VERSION = 1
@@ -23,8 +25,6 @@ WORK = READ_FILE | READ_DIR | WRITE_FILE | REMOVE | MAKE | REFER | TRUNCATE
 DEVICE = READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEVICE
 ON_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEVICE
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
 
 class RulesetAttributes(ctypes.Structure):
     _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
@@ -37,7 +37,7 @@ class PathBeneath(ctypes.Structure):
 
 def version() -> int:
     """The version of Landlock that the kernel speaks; 0 where it speaks none."""
-    return max(0, int(_LIBC.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), CREATE_RULESET_VERSION)))
+    return max(0, int(LIBC.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), CREATE_RULESET_VERSION)))
 
 
 def restrict(allowed: dict[Path, int]) -> bool:
@@ -58,10 +58,10 @@ def restrict(allowed: dict[Path, int]) -> bool:
         SCOPE_ABSTRACT_SOCKET | SCOPE_SIGNAL if abi >= SCOPE_SINCE else 0,
     )
     size = 24 if abi >= SCOPE_SINCE else 16 if abi >= NETWORK_SINCE else 8
-    ruleset = _check(_LIBC.syscall(CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), 0))
+    ruleset = checked(LIBC.syscall(CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), 0), "landlock")
     for path, rights in allowed.items():
         _allow(ruleset, path, rights & handled)
-    _check(_LIBC.syscall(RESTRICT_SELF, ruleset, 0))
+    checked(LIBC.syscall(RESTRICT_SELF, ruleset, 0), "landlock")
     os.close(ruleset)
     return True
 
@@ -73,12 +73,5 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         return
     rights = rights if path.is_dir() else rights & ON_A_FILE
     rule = PathBeneath(rights, folder)
-    _check(_LIBC.syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, ctypes.byref(rule), 0))
+    checked(LIBC.syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, ctypes.byref(rule), 0), "landlock")
     os.close(folder)
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"landlock: {os.strerror(number)}")
-    return result

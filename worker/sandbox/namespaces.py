@@ -1,13 +1,13 @@
 """Namespaces (namespaces(7)): no network, no shared memory and no process that the sandbox did not start itself."""
 
 import contextlib
-import ctypes
 import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
 
 from worker.sandbox import mounting, private_root
+from worker.sandbox.libc import LIBC
 from worker.sandbox.mounting import NODEV, NOEXEC, NOSUID, PRIVATE, RECURSIVE, mount
 
 CLONE_NEWNS = 0x00020000
@@ -24,8 +24,6 @@ RESERVED_NUMBERS = 300
 # From here on a process namespace has a bound of its own; before, writing it would change the whole machine's.
 OWN_PROCESS_BOUND_SINCE = (6, 14)
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
 
 def enter() -> tuple[bool, bool]:
     """Leave the machine's namespaces. The process namespace takes effect for children.
@@ -33,10 +31,10 @@ def enter() -> tuple[bool, bool]:
     Returns whether they were left, and whether into a user namespace of one's own: one identity, without which a
     process that is not root may leave none.
     """
-    if _LIBC.unshare(ISOLATED) == 0:
+    if LIBC.unshare(ISOLATED) == 0:
         return True, False
     user, group = os.geteuid(), os.getegid()
-    if _LIBC.unshare(ISOLATED | CLONE_NEWUSER) != 0:
+    if LIBC.unshare(ISOLATED | CLONE_NEWUSER) != 0:
         return False, False
     # user_namespaces(7): groups may be mapped by an unprivileged process only once it has given up setgroups(2).
     Path("/proc/self/setgroups").write_text("deny")

@@ -1,6 +1,5 @@
-"""What tests of the passes that train share: a task that small networks can learn, and a worker that dies."""
+"""What tests of the passes that train share: a task that small networks can learn."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,29 +19,6 @@ from worker.passes.registry import load_pass
 
 SAMPLES = 400
 ROWS = {"x": networks.normal(SAMPLES, 8)}
-
-
-class Killed(Exception):
-    """The worker is gone."""
-
-
-@dataclass
-class Kept(Checkpoints):
-    """Holds the last checkpoint; the process ends once `after` of them were saved."""
-
-    folder: Path
-    after: int = 1_000
-    saved: int = 0
-
-    def last(self) -> Path | None:
-        return self.folder if self.folder.exists() else None
-
-    def save(self, folder: Path) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.move(folder, self.folder)
-        self.saved += 1
-        if self.saved == self.after:
-            raise Killed
 
 
 @dataclass

@@ -12,7 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from tests.worker import networks
-from tests.worker.passes.schooling import Job, Kept, Killed, answers, save, top1
+from tests.worker.dying import Kept, Killed
+from tests.worker.passes.schooling import Job, answers, save, top1
 from worker.engine.model_file import ModelFile
 from worker.engine.overwriting import constants_of
 

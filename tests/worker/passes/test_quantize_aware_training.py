@@ -9,8 +9,9 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from tests.worker.dying import Kept, Killed
 from tests.worker.networks import normal, prepared
-from tests.worker.passes.schooling import Job, Kept, Killed, save
+from tests.worker.passes.schooling import Job, save
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassResult
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.worker import networks
-from tests.worker.passes.schooling import Job, Kept, Killed, answers, save
+from tests.worker.dying import Kept, Killed
+from tests.worker.passes.schooling import Job, answers, save
 from worker.engine.pass_contract import Checkpoints, NoCheckpoints, PassResult
 
 # BatchNorm moves its statistics and Dropout draws: both have to go on where they stood.

@@ -11,6 +11,7 @@ from onnx import ModelProto, numpy_helper
 
 from tests.worker import networks
 from tests.worker.engine.trainable.exported import NETWORKS, Network
+from tests.worker.networks import holding
 from worker.engine.model_file import ModelFile
 from worker.engine.sessions import open_session, run_session
 from worker.engine.trainable.importing import import_model
@@ -25,30 +26,24 @@ TWO_LAYERS = FACE + "{ a = Gemm(x, w, b) y = Gemm(a, v, b) }"
 BOTH = TWO + "{ a = MatMul(x, w) c = Add(a, b) d = MatMul(z, w) e = Add(d, b) y = Mul(c, e) }"
 
 
-def _with(text: str, **constants: np.ndarray) -> ModelProto:
-    model = networks.parse(text)
-    model.graph.initializer.extend(numpy_helper.from_array(one, name) for name, one in constants.items())
-    return model
-
-
 # How many constants each becomes, beside itself.
 RULES = [
-    pytest.param(_with(TWO_LAYERS, w=SQUARE, v=SQUARE + 1, b=ZEROS), {"b": 1}, id="biases-of-two-layers"),
-    pytest.param(_with(TWO_LAYERS, w=SQUARE, v=SQUARE + 1, b=SQUARE[0]), {}, id="a-bias-that-is-no-constant-is-tied"),
+    pytest.param(holding(TWO_LAYERS, w=SQUARE, v=SQUARE + 1, b=ZEROS), {"b": 1}, id="biases-of-two-layers"),
+    pytest.param(holding(TWO_LAYERS, w=SQUARE, v=SQUARE + 1, b=SQUARE[0]), {}, id="a-bias-that-is-no-constant-is-tied"),
     pytest.param(
-        _with(FACE + "{ y = BatchNormalization(x, s, b, b, s) }", s=ONES, b=ZEROS),
+        holding(FACE + "{ y = BatchNormalization(x, s, b, b, s) }", s=ONES, b=ZEROS),
         {"s": 1, "b": 1},
         id="a-scale-and-its-own-variance",
     ),
     pytest.param(
-        _with(FACE + "{ a = LayerNormalization(x, s, b) c = LayerNormalization(x, s, b) y = Add(a, c) }",
+        holding(FACE + "{ a = LayerNormalization(x, s, b) c = LayerNormalization(x, s, b) y = Add(a, c) }",
               s=ONES, b=ZEROS),
         {"s": 1, "b": 1},
         id="two-layers-that-are-fed-the-same",
     ),
-    pytest.param(_with(BOTH, w=SQUARE, b=ZEROS), {}, id="one-layer-applied-twice-by-its-weight"),
+    pytest.param(holding(BOTH, w=SQUARE, b=ZEROS), {}, id="one-layer-applied-twice-by-its-weight"),
     pytest.param(
-        _with(
+        holding(
             TWO + """{ a = MatMul(x, w) c = Relu(a) e = LayerNormalization(c, s, b)
                        d = MatMul(z, w) f = Relu(d) h = LayerNormalization(f, s, b) y = Mul(e, h) }""",
             w=SQUARE, s=ONES, b=ZEROS,
@@ -57,28 +52,28 @@ RULES = [
         id="one-layer-applied-twice-by-what-stands-before",
     ),
     pytest.param(
-        _with(FACE + "{ a = Gemm(x, w, b) c = Sub(a, b) y = Relu(c) }", w=SQUARE, b=ZEROS),
+        holding(FACE + "{ a = Gemm(x, w, b) c = Sub(a, b) y = Relu(c) }", w=SQUARE, b=ZEROS),
         {"b": 1},
         id="a-formula-keeps-the-constant",
     ),
     pytest.param(
-        _with(FACE + "{ i = Identity(b) a = Gemm(x, w, b) y = Gemm(a, v, i) }", w=SQUARE, v=SQUARE + 1, b=ZEROS),
+        holding(FACE + "{ i = Identity(b) a = Gemm(x, w, b) y = Gemm(a, v, i) }", w=SQUARE, v=SQUARE + 1, b=ZEROS),
         {"b": 1},
         id="an-identity-stands-for-a-tensor",
     ),
     pytest.param(
-        _with("g (int64[N] i) => (float[N,9] y) { x = Gather(e, i) t = Transpose<perm=[1,0]>(e) y = MatMul(x, t) }",
+        holding("g (int64[N] i) => (float[N,9] y) { x = Gather(e, i) t = Transpose<perm=[1,0]>(e) y = MatMul(x, t) }",
               e=TABLE),
         {},
         id="an-embedding-tied-to-the-output",
     ),
     pytest.param(
-        _with(FACE + "{ a = MatMul(x, w) y = MatMul(a, w) }", w=np.ones((4, 4), np.float32)),
+        holding(FACE + "{ a = MatMul(x, w) y = MatMul(a, w) }", w=np.ones((4, 4), np.float32)),
         {},
         id="a-matrix-stays-tied-even-if-it-is-all-ones",
     ),
     pytest.param(
-        _with(FACE + "{ a = Mul(x, half) y = Mul(a, half) }", half=np.float32(0.5).reshape(())), {},
+        holding(FACE + "{ a = Mul(x, half) y = Mul(a, half) }", half=np.float32(0.5).reshape(())), {},
         id="a-factor-is-none",
     ),
 ]  # fmt: skip
@@ -91,14 +86,14 @@ def test_a_constant_is_parted_where_nobody_has_tied_it(model: ModelProto, wanted
 
 
 def test_an_input_with_a_default_stays_whole() -> None:
-    model = networks.with_initializers_as_inputs(_with(TWO_LAYERS, w=SQUARE, v=SQUARE + 1, b=ZEROS))
+    model = networks.with_initializers_as_inputs(holding(TWO_LAYERS, w=SQUARE, v=SQUARE + 1, b=ZEROS))
     assert merged(ir.serde.deserialize_model(model).graph) == {}
 
 
 @pytest.mark.parametrize("beside", [None, "weights.bin"], ids=["in-the-file", "external-data"])
 def test_the_rest_of_the_file_stays(beside: str | None, tmp_path: Path) -> None:
     text = FACE + "{ i = Identity(b) a = Gemm(x, w, b) c = Gemm(a, v, i) y = Gemm(c, u, b) }"
-    model = _with(text, w=SQUARE, v=SQUARE + 1, u=SQUARE + 2, b=ZEROS)
+    model = holding(text, w=SQUARE, v=SQUARE + 1, u=SQUARE + 2, b=ZEROS)
     for number, node in enumerate(model.graph.node):
         node.name = f"n{number}"
     file = ModelFile(networks.save(model, tmp_path / "model", beside))
@@ -118,7 +113,7 @@ def test_the_rest_of_the_file_stays(beside: str | None, tmp_path: Path) -> None:
 
 
 def test_what_is_asked_to_stay_whole_does(tmp_path: Path) -> None:
-    file = ModelFile(networks.save(_with(TWO_LAYERS, w=SQUARE, v=SQUARE + 1, b=ZEROS), tmp_path / "model"))
+    file = ModelFile(networks.save(holding(TWO_LAYERS, w=SQUARE, v=SQUARE + 1, b=ZEROS), tmp_path / "model"))
     assert part(file, {"b"}, tmp_path / "parted").model == file
 
 

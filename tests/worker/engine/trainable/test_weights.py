@@ -6,14 +6,8 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from tests.worker import networks
+from tests.worker.networks import holding
 from worker.engine.trainable.weights import find_weights
-
-
-def _with(text: str, **constants: np.ndarray) -> ModelProto:
-    model = networks.parse(text)
-    model.graph.initializer.extend(numpy_helper.from_array(one, name) for name, one in constants.items())
-    return model
-
 
 FACE = "g (float[N,4] x) => (float[N,4] y) "
 VECTOR, SQUARE = networks.normal(4), networks.normal(4, 4)
@@ -36,15 +30,15 @@ NETWORKS = [
         ["bn.mean", "bn.var"],
         id="running-statistics",
     ),
-    pytest.param(_with(FACE + "{ y = Add(x, mask) }", mask=MASK), [], [], id="an-additive-mask-is-none"),
-    pytest.param(_with(FACE + "{ y = Mul(x, scale) }", scale=VECTOR), ["scale"], [], id="a-scale-by-channel"),
-    pytest.param(_with(FACE + "{ y = Mul(x, table) }", table=SQUARE), [], [], id="a-table-of-factors-is-none"),
-    pytest.param(_with(FACE + "{ t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }", w=SQUARE), ["w"], [],
+    pytest.param(holding(FACE + "{ y = Add(x, mask) }", mask=MASK), [], [], id="an-additive-mask-is-none"),
+    pytest.param(holding(FACE + "{ y = Mul(x, scale) }", scale=VECTOR), ["scale"], [], id="a-scale-by-channel"),
+    pytest.param(holding(FACE + "{ y = Mul(x, table) }", table=SQUARE), [], [], id="a-table-of-factors-is-none"),
+    pytest.param(holding(FACE + "{ t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }", w=SQUARE), ["w"], [],
                  id="transposed"),
-    pytest.param(_with(FACE + "{ a = MatMul(w, v) y = MatMul(x, a) }", w=SQUARE, v=SQUARE), ["w", "v"], [],
+    pytest.param(holding(FACE + "{ a = MatMul(w, v) y = MatMul(x, a) }", w=SQUARE, v=SQUARE), ["w", "v"], [],
                  id="a-product-of-weights"),
     pytest.param(
-        _with(
+        holding(
             """g (float[N,4] x) => (float[N,4] y) {
                 s = Shape(x) f = Cast<to=1>(s) a = MatMul(rates, f) c = Cos(a) y = Mul(x, c) }""",
             rates=networks.normal(4, 2),

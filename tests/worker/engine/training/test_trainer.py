@@ -1,7 +1,6 @@
 """The loop alone, on a module that is no user's graph: what another pass brings to it, and what it gets."""
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from app.recipes.training import FineTune
+from tests.worker.dying import Kept, Killed
 from tests.worker.networks import normal
 from worker.engine.feeds import Feeds
 from worker.engine.pass_contract import BudgetExhausted, Checkpoints, NoCheckpoints, PassContext
@@ -89,29 +89,6 @@ class Watching(Hooks):
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         self.epochs = int(state["epochs"])
-
-
-class Killed(Exception):
-    """The worker is gone."""
-
-
-@dataclass
-class Kept(Checkpoints):
-    """Holds the last checkpoint; the process ends once `after` of them were saved."""
-
-    folder: Path
-    after: int = 1_000
-    saved: int = 0
-
-    def last(self) -> Path | None:
-        return self.folder if self.folder.exists() else None
-
-    def save(self, folder: Path) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.move(folder, self.folder)
-        self.saved += 1
-        if self.saved == self.after:
-            raise Killed
 
 
 def _train(
