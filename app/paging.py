@@ -43,7 +43,7 @@ def encode_cursor(row_id: UUID) -> str:
 
 
 def decode_cursor(cursor: str) -> UUID:
-    """Raises InvalidCursor where the text is no cursor of ours."""
+    """The id that `encode_cursor` was given. Raises InvalidCursor where the text is no cursor of ours."""
     try:
         return UUID(bytes=base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except ValueError as error:

@@ -79,7 +79,7 @@ class Queue:
             return int(connection.default_channel.queue_declare(queue=queue).message_count)
 
     def ping(self) -> None:
-        """Raises OperationalError where the broker does not answer."""
+        """Ask the broker whether it is there. Raises OperationalError where the broker does not answer."""
         with self._celery.connection_for_write(connect_timeout=2) as connection:
             connection.ensure_connection(max_retries=1, timeout=2)
 

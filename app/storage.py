@@ -51,7 +51,7 @@ class StoredFile:
 
 @contextmanager
 def translated(key: str) -> Iterator[None]:
-    """Raises StorageFull, ContentMissing or Unavailable for what the store or the file system raised."""
+    """Within, what the store or the file system raises becomes StorageFull, ContentMissing or Unavailable."""
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:

@@ -29,7 +29,7 @@ class Authenticator:
         self._verified: TTLCache[bytes, Caller] = TTLCache(10_000, settings.api.key_cache_seconds)
 
     async def verify(self, text: str) -> Caller:
-        """Raises Unauthenticated where the text is no live key."""
+        """Who a key belongs to. Raises Unauthenticated where the text is no live key."""
         digest = hashlib.sha256(text.encode()).digest()
         caller = self._verified.get(digest)
         if caller is None:

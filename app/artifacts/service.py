@@ -11,7 +11,7 @@ from app.errors import NotFound
 
 
 async def find(session: AsyncSession, workspace_id: UUID, artifact_id: UUID) -> ArtifactRow:
-    """Raises NotFound."""
+    """The row of an artifact of this workspace. Raises NotFound."""
     row = (
         await session.execute(
             select(ArtifactRow).where(ArtifactRow.id == artifact_id, ArtifactRow.workspace_id == workspace_id)

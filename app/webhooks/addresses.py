@@ -23,7 +23,10 @@ Resolve = Callable[[str, int], list[str]]
 
 
 def read_url(text: str, settings: WebhookSettings) -> httpx.URL:
-    """Raises AddressRefused where it is no `https` URL (or `http`, where that is allowed) of a host."""
+    """A webhook's address, parsed.
+
+    Raises AddressRefused where it is no `https` URL (or `http`, where that is allowed) of a host.
+    """
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError) as error:

@@ -33,7 +33,7 @@ def create(session: Session, workspace_id: UUID, url: str, caller: Caller | None
 
 
 def find(session: Session, workspace_id: UUID, webhook_id: UUID) -> WebhookRow:
-    """Raises NotFound."""
+    """The row of a webhook of this workspace. Raises NotFound."""
     mine = select(WebhookRow).where(WebhookRow.id == webhook_id, WebhookRow.workspace_id == workspace_id)
     row = session.scalars(mine).one_or_none()
     if row is None:

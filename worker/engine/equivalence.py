@@ -26,7 +26,8 @@ class Reference:
 
     @classmethod
     def of(cls, model: ModelFile, feed: Feed, threads: int) -> "Reference":
-        """
+        """What `model` answers to `feed`, in one call.
+
         Raises:
             ModelFails: `model` does not run.
             OutOfMemory: it needs more memory than there is.

@@ -44,7 +44,8 @@ class JobData:
 
 
 def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdir: Path, scratch: Path) -> JobData:
-    """
+    """The feeds of each use, calibration, evaluation and latency, labels `(N, ...)` by array, and warnings in words.
+
     Raises:
         UserFault: a dataset cannot be read, does not fit the model, or no input can be made up.
 

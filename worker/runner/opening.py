@@ -77,7 +77,8 @@ class OpenJob:
 
 
 def open_job(job: RunnerJob, workdir: Path, events: Events) -> OpenJob:
-    """
+    """The job with its model unpacked in `workdir`, its threads settled, and the clock of its budget running.
+
     Raises:
         UserFault: there is no model or no request, the model takes no tensors, or the device or the threads are not
             there.
@@ -95,7 +96,10 @@ def open_job(job: RunnerJob, workdir: Path, events: Events) -> OpenJob:
 
 
 def open_model(file: InputFile, workdir: Path, folder_name: str = MODEL_FOLDER) -> ModelFile:
-    """Raises UserFault: it cannot be unpacked, or takes input that is no tensor."""
+    """The model, unpacked into the folder of that name in `workdir`.
+
+    Raises UserFault: it cannot be unpacked, or takes input that is no tensor.
+    """
     model = ModelFile(unpack_model(file, workdir, folder_name))
     try:
         inputs_of(model.structure())

@@ -26,7 +26,8 @@ class Usual:
 
 
 def measure(request: Edges) -> EdgesAnswer:
-    """
+    """What became of each case in turn, noise in dB where it could be compared; those that time left out say so.
+
     Raises:
         ModelFails: a file does not load.
 

@@ -69,7 +69,8 @@ class Examination:
 
 
 def compare(request: Comparison) -> ComparisonAnswer:
-    """
+    """Means of metrics over samples, of both files and of the difference, with its interval: of as many as time allows.
+
     Raises:
         ModelFails: a file does not load or run.
         MetricMismatch: the metric fits neither output nor labels.

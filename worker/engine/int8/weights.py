@@ -60,6 +60,7 @@ def rounded(rows: np.ndarray, affine: Affine, pairs: Pairs | None = None) -> np.
 
 
 def encode(rows: np.ndarray, affine: Affine, shape: tuple[int, ...], axis: int, pairs: Pairs | None = None) -> Codes:
+    """int8 codes of a weight of `shape` from its float rows `(C, K)`, a channel of `axis` each; `affine` `(C, 1)`."""
     codes = from_rows(rounded(rows, affine, pairs), shape, axis).astype(np.int8)
     return Codes(np.ascontiguousarray(codes), affine.scale.reshape(-1), axis)
 

@@ -15,6 +15,7 @@ class Moments:
     products: np.ndarray | None = None
 
     def add(self, rows: np.ndarray, with_products: bool) -> None:
+        """Float rows `(n, G, K)`; summed in float64, products in the rows' own dtype."""
         if not self.count:
             self.total = np.zeros(rows.shape[1:])
             self.squares = np.zeros(rows.shape[1:])
@@ -57,6 +58,7 @@ class CrossMoments:
     squares: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def add(self, rows: np.ndarray, results: np.ndarray) -> None:
+        """Float rows `(n, 1, K)` and the results `(n, C)` that are wanted of them."""
         if not self.inputs.count:
             self.cross = np.zeros((results.shape[1], rows.shape[2]))
             self.total, self.squares = np.zeros(results.shape[1]), np.zeros(results.shape[1])

@@ -93,6 +93,7 @@ class RecurrentProduct(Product):
         return array[1:, self.direction] if backward else array[:-1, self.direction]
 
     def rows(self, weight: np.ndarray) -> np.ndarray:
+        """`(D x gates x H, K)` of W or R."""
         return weight.reshape(self.channel_count, self.weight_shape[-1])
 
 

@@ -22,6 +22,7 @@ class Room:
     sign: float = 1.0
 
     def taking(self, shift: np.ndarray) -> np.ndarray:
+        """The constant, of the shape of `base`, with a shift `(C,)` added to the product."""
         return self.base + self.sign * shift.reshape(self.base.shape)
 
 
@@ -182,6 +183,7 @@ class Statistics:
         self._count, self._total, self._squares = 0, np.zeros(0), np.zeros(0)
 
     def add(self, array: np.ndarray) -> None:
+        """A float array `(N, C, ...)`; summed in float64."""
         axes = (0, *range(2, array.ndim))
         first = not self._count
         self._count += array.size // array.shape[1]

@@ -50,7 +50,8 @@ class Subject:
 
     @classmethod
     def of(cls, model: ModelFile, context: PassContext, excluded: Collection[str]) -> "Subject":
-        """
+        """The model with the shapes of all tensors in the timed call, its blocks, and its multiply-accumulates.
+
         Raises:
             ModelFails: a call fails.
 

@@ -29,7 +29,8 @@ class NotTrainable(UserFault):
 
 
 def torch_type(element_type: int) -> torch.dtype:
-    """
+    """The dtype of torch for an element type of ONNX, a `TensorProto.DataType`.
+
     Raises:
         NotTrainable: torch has no such dtype: text, complex numbers, fewer than eight bits.
 

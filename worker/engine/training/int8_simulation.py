@@ -46,11 +46,13 @@ class Scale:
 
     @classmethod
     def of(cls, start: np.ndarray, most: float = LARGEST_RATIO) -> "Scale":
+        """A float scale `()`, `(1,)` or `(C,)`, as float32; the ratio begins at 1."""
         values = tensor_from(np.asarray(start, np.float32))
         return cls(values, nn.Parameter(torch.ones_like(values)), most)
 
     @property
     def values(self) -> torch.Tensor:
+        """The scale as it is now, float32 of the shape of `start`."""
         return self.start * self.ratio
 
     def balance(self, count: int, highest: int) -> torch.Tensor:
@@ -72,6 +74,7 @@ class Activation:
     highest: int
 
     def round(self, values: torch.Tensor) -> torch.Tensor:
+        """float32 of any shape, rounded to 8 bits; gradients reach the values and the scale."""
         count = values.numel() // max(1, values.shape[0] if values.dim() else 1)
         top = self.highest - self.zero_point
         balance = self.scale.balance(count, max(top, self.zero_point))
@@ -86,6 +89,7 @@ class Weight:
     scale: Scale
 
     def round(self, values: torch.Tensor) -> torch.Tensor:
+        """float32 of the weight's shape, rounded to its grid; gradients reach the values and the scale."""
         grid, axis = self.gridded.grid, self.gridded.start.axis
         shape = [-1 if place == axis else 1 for place in range(values.dim())]
         scale = self.scale.values.reshape(shape)
@@ -95,7 +99,7 @@ class Weight:
         return fake_quantize(values, scale, Rounds(grid.lowest, grid.highest, balance, grid.has_zero, limit))
 
     def by_channel(self) -> torch.Tensor:
-        """The scale `(C,)`."""
+        """The scale, float32 `(C,)`."""
         channels = self.gridded.start.scale.shape[0]
         return self.scale.values.detach().expand(channels)
 

@@ -75,7 +75,8 @@ def as_rows(made: Mapping[str, np.ndarray], feeds: Feeds, fed: int, samples: int
 
 
 def training_data(context: PassContext) -> TrainingData:
-    """
+    """What the job has to learn from: feeds, and labels as arrays by name.
+
     Raises:
         NoTrainingData: the job has none.
 
@@ -97,7 +98,9 @@ def feeds_for(model: ModelFile, data: TrainingData) -> Feeds:
 
 
 def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptions, context: PassContext) -> Student:
-    """
+    """The model as a module on its device, proven against ONNX Runtime on the first samples; weights that the recipe
+    freezes have no gradient, and feeds are as large as the graph takes.
+
     Raises:
         QuantizedModel: it computes in 8 bits: gradients do not pass through rounding.
         NotTrainable: an operator has no form in torch, or gives another result there on the first samples.
