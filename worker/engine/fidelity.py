@@ -35,25 +35,30 @@ class Power:
     noise: float = 0.0
 
     def add(self, exact: np.ndarray, made: np.ndarray) -> None:
-        """What is NaN or infinite has no power, and is no noise where it comes out as it was. A result of nothing else
-        tells nothing.
+        """Floats of any shape. Finite elements of `exact` are signal; what is noise goes element by element:
 
-        Of results in another number, as of boxes that were found, none corresponds: all of both is noise then.
+        1. Finite in both: the square of the difference.
+        2. Not finite and alike in both, NaN and NaN or the same infinity: none.
+        3. Not finite any more, where `exact` is finite throughout: the file is broken, and `BROKEN` an element.
+        4. Any other, beside what is not finite in `exact` either, as where a model masks: an element is lost, and the
+           mean square of the finite ones, or 1 where they are silent. None where `exact` has no finite element.
+        5. Of another shape, as of boxes that were found: no elements correspond, and all of both is noise.
         """
         exact, made = exact.astype(np.float64), made.astype(np.float64)
         finite, still_finite = np.isfinite(exact), np.isfinite(made)
         signal = _squares(exact[finite])
         self.signal += signal
-        if made.shape != exact.shape:
+        if made.shape != exact.shape:  # 5
             self.noise += signal + _squares(made[still_finite])
             return
         both = finite & still_finite
-        self.noise += _squares(made[both] - exact[both])
-        lost = int((~both & (made != exact) & ~(np.isnan(made) & np.isnan(exact))).sum())
-        if lost and finite.any():
-            # Among infinities that a model means, as of what it masks, one in another place is one element lost.
-            usual = signal / int(finite.sum()) or 1.0
-            self.noise += lost * (BROKEN if finite.all() else usual)
+        self.noise += _squares(made[both] - exact[both])  # 1
+        alike = (made == exact) | (np.isnan(made) & np.isnan(exact))  # 2
+        lost = int((~both & ~alike).sum())
+        if finite.all():  # 3
+            self.noise += lost * BROKEN
+        elif finite.any():  # 4
+            self.noise += lost * (signal / int(finite.sum()) or 1.0)
 
     @property
     def db(self) -> float:
