@@ -6,6 +6,7 @@ anew, as if there were no checkpoint.
 
 import hashlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -17,6 +18,7 @@ from app.jobs import lease
 from app.jobs.checkpoints import StoredCheckpoint, checkpoints_of, remember
 from app.jobs.lease import Claim, Progress
 from app.storage import Storage
+from worker.bringing import fetched, spare_bytes
 from worker.carrying import CLOSING_SECONDS, Courier, opened, remove_others, take
 from worker.runner.contract import CHECKPOINT_FOLDER
 
@@ -80,22 +82,32 @@ def _numbers(name: str) -> tuple[int, int]:
     return (int(step), int(number)) if step.isdecimal() and number.isdecimal() else (-1, 0)
 
 
-def bring_checkpoints(database: Database, storage: Storage, claim: Claim, folder: Path) -> dict[int, str]:
-    """Those that earlier attempts left, as files in the `folder` of a runner: their paths within it, by step."""
+def bring_checkpoints(
+    database: Database, storage: Storage, claim: Claim, folder: Path, going_on: Callable[[], None]
+) -> dict[int, str]:
+    """Those that earlier attempts left, as files in the `folder` of a runner: their paths within it, by step. One that
+    the disk has no spare room for is left out. Raises whatever `going_on` does, which is asked while they are copied.
+    """
     with database.session_scope() as session:
         known = checkpoints_of(session, claim.job_id)
     brought = {}
     for one in known:
         path = folder / "inputs" / f"checkpoint-{one.step}.tar"
-        try:
-            storage.fetch(one.key, path)
-            with path.open("rb") as file:
-                intact = hashlib.file_digest(file, "sha256").digest() == one.sha256
-        except (LatheError, OSError) as error:
-            log.warning("checkpoint_not_brought", job_id=str(claim.job_id), step=one.step, error=repr(error)[:200])
-            intact = False
-        if intact:
+        if _is_brought(storage, claim, one, path, going_on):
             brought[one.step] = str(path.relative_to(folder))
         else:
             path.unlink(missing_ok=True)
     return brought
+
+
+def _is_brought(
+    storage: Storage, claim: Claim, one: StoredCheckpoint, path: Path, going_on: Callable[[], None]
+) -> bool:
+    try:
+        if one.size_bytes <= spare_bytes(path.parent):
+            return fetched(storage, one.key, path, one.sha256, going_on)
+        reason = "there is no spare room for it"
+    except (LatheError, OSError) as error:
+        reason = repr(error)[:200]
+    log.warning("checkpoint_not_brought", job_id=str(claim.job_id), step=one.step, error=reason)
+    return False

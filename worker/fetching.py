@@ -1,8 +1,8 @@
 """Brings a job's files from storage into the runner's folder, and writes `job.json`."""
 
-import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
@@ -21,6 +21,7 @@ from app.jobs.tables import JobDatasetRow, JobModelRow
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 from app.storage import ContentMissing, Storage
+from worker.bringing import fetched
 from worker.checkpoints import bring_checkpoints
 from worker.cores import threads_for_models
 from worker.memory import affordable_bytes
@@ -56,6 +57,21 @@ class WorkFolderTooSmall(Exception):
     """Even empty, the disk could not hold the job's files."""
 
 
+@dataclass(frozen=True)
+class Needed:
+    """What a job names: its model, the other models of its request, and its datasets by role."""
+
+    model: ModelRow | None
+    others: list[ModelRow]
+    datasets: dict[str, DatasetRow]
+
+    @property
+    def uploads(self) -> dict[UUID, Upload]:
+        """Each once, by id."""
+        models = [self.model] if self.model else []
+        return {row.id: row for row in (*models, *self.others, *self.datasets.values())}
+
+
 def fetch(
     database: Database,
     storage: Storage,
@@ -69,51 +85,51 @@ def fetch(
     Raises CorruptInput and MissingInput, WorkFolderTooSmall, StorageFull where there is no room now for them or for
     what the runner makes, and whatever `going_on` raises.
     """
-    with database.session_scope() as session:
-        model = session.get(ModelRow, claim.model_id) if claim.model_id else None
-        datasets = {
-            "dataset" if role == SUBJECT else role: row
-            for role, row in session.execute(
-                select(JobDatasetRow.role, DatasetRow)
-                .join(DatasetRow, DatasetRow.id == JobDatasetRow.dataset_id)
-                .where(JobDatasetRow.job_id == claim.job_id)
-            )
-        }
-        others = list(
-            session.scalars(
-                select(ModelRow)
-                .join(JobModelRow, JobModelRow.model_id == ModelRow.id)
-                .where(JobModelRow.job_id == claim.job_id)
-            )
-        )
-    uploads: list[Upload] = [*([model] if model else []), *others, *datasets.values()]
-    ensure_work_room(folder, sum({upload.id: upload.size_bytes for upload in uploads}.values()))
+    needed = _needed(database, claim)
+    uploads, model = needed.uploads, needed.model
+    ensure_work_room(folder, sum(upload.size_bytes for upload in uploads.values()))
     if claim.kind is JobKind.OPTIMIZE and model:
         # Known before minutes are spent on it: a result is about as large as its model, or smaller.
         storage.ensure_room(model.size_bytes)
     for name in (OUTPUT_FOLDER, CHECKPOINT_FOLDER, BEST_FOLDER, PIECE_FOLDER, "inputs"):
         (folder / name).mkdir(mode=0o700)
-    fetched: dict[UUID, InputFile] = {}
-    for upload in uploads:
-        if upload.id not in fetched:
-            fetched[upload.id] = _fetch_one(storage, upload, folder, going_on)
-    request = OptimizeRequest.model_validate(claim.request) if claim.request else None
+    files = {key: _fetch_one(storage, upload, folder, going_on) for key, upload in uploads.items()}
     job = RunnerJob(
         kind=claim.kind,
-        model=fetched[model.id] if model else None,
-        others={str(row.id): fetched[row.id] for row in others},
-        datasets={role: fetched[row.id] for role, row in datasets.items()},
-        request=request,
+        model=files[model.id] if model else None,
+        others={str(row.id): files[row.id] for row in needed.others},
+        datasets={role: files[row.id] for role, row in needed.datasets.items()},
+        request=OptimizeRequest.model_validate(claim.request) if claim.request else None,
         threads=threads_for_models(settings),
         timing_rounds=settings.runner.timing_rounds,
         budget_seconds=claim.budget_seconds,
         memory_bytes=affordable_bytes(settings.runner.memory_bytes),
-        checkpoints=bring_checkpoints(database, storage, claim, folder),
-        pieces=bring_pieces(database, storage, claim, folder),
+        # What an attempt cannot do without lies there by now: of the room that is left, they fill a part.
+        checkpoints=bring_checkpoints(database, storage, claim, folder, going_on),
+        pieces=bring_pieces(database, storage, claim, folder, going_on),
         piece_bytes=settings.jobs.search_cache_bytes,
     )
     (folder / JOB_FILE).write_text(job.model_dump_json(by_alias=True))
     return job
+
+
+def _needed(database: Database, claim: Claim) -> Needed:
+    with database.session_scope() as session:
+        datasets = session.execute(
+            select(JobDatasetRow.role, DatasetRow)
+            .join(DatasetRow, DatasetRow.id == JobDatasetRow.dataset_id)
+            .where(JobDatasetRow.job_id == claim.job_id)
+        )
+        others = session.scalars(
+            select(ModelRow)
+            .join(JobModelRow, JobModelRow.model_id == ModelRow.id)
+            .where(JobModelRow.job_id == claim.job_id)
+        )
+        return Needed(
+            model=session.get(ModelRow, claim.model_id) if claim.model_id else None,
+            others=list(others),
+            datasets={"dataset" if role == SUBJECT else role: row for role, row in datasets},
+        )
 
 
 def ensure_work_room(folder: Path, size_bytes: int) -> None:
@@ -130,12 +146,10 @@ def _fetch_one(storage: Storage, upload: Upload, folder: Path, going_on: Callabl
         raise MissingInput(f"{upload.name} was deleted")
     path = folder / "inputs" / str(upload.id)
     try:
-        storage.fetch(storage_key(upload.workspace_id, upload.blob_id), path, going_on)
+        intact = fetched(storage, storage_key(upload.workspace_id, upload.blob_id), path, upload.sha256, going_on)
     except ContentMissing as error:
         raise MissingInput(f"the stored bytes of {upload.name} are gone") from error
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    if digest != upload.sha256:
+    if not intact:
         raise CorruptInput(f"{upload.name} came back from storage with another hash")
     return InputFile(
         path=str(path.relative_to(folder)),

@@ -5,6 +5,7 @@ Bytes are all that is handled here: a piece is opened in a runner alone.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -12,11 +13,12 @@ from uuid_utils.compat import uuid7
 
 from app.config import Settings
 from app.database import Database
-from app.errors import LatheError
+from app.errors import LatheError, StorageFull
 from app.jobs import lease
 from app.jobs.lease import Claim, Progress
 from app.jobs.search_cache import StoredPiece, forget, pieces_of, remember, scope_of
 from app.storage import ContentMissing, Storage
+from worker.bringing import fetched, spare_bytes
 from worker.carrying import CLOSING_SECONDS, Courier, Refused, opened, take
 from worker.runner.contract import PIECE_FOLDER, Piece
 
@@ -83,32 +85,46 @@ class Pieces:
             return True
 
 
-def bring_pieces(database: Database, storage: Storage, claim: Claim, folder: Path) -> dict[str, str]:
+def bring_pieces(
+    database: Database, storage: Storage, claim: Claim, folder: Path, going_on: Callable[[], None]
+) -> dict[str, str]:
     """What earlier searches finished, as files in the `folder` of a runner: their paths within it, by key; none where
-    the job is no search, or asks for everything anew.
+    the job is no search, or asks for everything anew, and no more than the disk has spare room for. Raises whatever
+    `going_on` does, which is asked while they are copied.
     """
     if not _reuses(claim):
         return {}
     with database.session_scope() as session:
-        known = pieces_of(session, scope_of(session, claim), MOST_PIECES, BROUGHT_BYTES)
+        known = pieces_of(session, scope_of(session, claim), MOST_PIECES, min(BROUGHT_BYTES, spare_bytes(folder)))
     brought = {}
     for number, one in enumerate(known):
         path = folder / "inputs" / f"piece-{number}"
-        if _is_brought(database, storage, one, path):
+        try:
+            intact = _is_brought(database, storage, one, path, going_on)
+        except StorageFull:  # what others leave of the disk is the runner's: smaller ones would take it
+            path.unlink(missing_ok=True)
+            log.warning("pieces_not_brought", job_id=str(claim.job_id), count=len(known) - number)
+            break
+        if intact:
             brought[one.key.hex()] = str(path.relative_to(folder))
         else:
             path.unlink(missing_ok=True)
     return brought
 
 
-def _is_brought(database: Database, storage: Storage, one: StoredPiece, path: Path) -> bool:
-    """False where storage does not answer now, and where the piece is lost or damaged, and so forgotten."""
+def _is_brought(
+    database: Database, storage: Storage, one: StoredPiece, path: Path, going_on: Callable[[], None]
+) -> bool:
+    """False where storage does not answer now, and where the piece is lost or damaged, and so forgotten.
+
+    Raises StorageFull, and whatever `going_on` does.
+    """
     try:
-        storage.fetch(one.storage_key, path)
-        with path.open("rb") as file:
-            intact = hashlib.file_digest(file, "sha256").digest() == one.sha256
+        intact = fetched(storage, one.storage_key, path, one.sha256, going_on)
     except ContentMissing:
         intact = False
+    except StorageFull:
+        raise
     except (LatheError, OSError) as error:
         log.warning("piece_not_brought", piece=one.storage_key, error=repr(error)[:200])
         return False

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from app.blobs.collection import collect_garbage
 from app.database import Database
@@ -60,9 +61,9 @@ class Attempt:
     def stored(self) -> int:
         return len(list(self.storage.list_sync(PREFIX)))
 
-    def brought(self, into: Path) -> dict[int, str]:
+    def brought(self, into: Path, going_on: Callable[[], None] = lambda: None) -> dict[int, str]:
         (into / "inputs").mkdir(parents=True)
-        return bring_checkpoints(self.database, self.storage, self.claim, into)
+        return bring_checkpoints(self.database, self.storage, self.claim, into, going_on)
 
 
 @pytest.fixture
@@ -126,6 +127,31 @@ def test_a_damaged_checkpoint_is_none(attempt: Attempt, storage: Storage, tmp_pa
     (file,) = storage.list_sync(PREFIX)
     (tmp_path / "other").write_text("something else")
     storage.store(tmp_path / "other", file.key)
+    assert attempt.brought(tmp_path / "next") == {}
+
+
+def test_bringing_them_hears_that_the_attempt_is_to_end(attempt: Attempt, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    attempt.leave("0-0.tar")
+    attempt.keeper.offer(0, "0-0.tar")
+    attempt.wait(lambda: attempt.known() == [0])
+    with pytest.raises(Stopped):
+        attempt.brought(tmp_path / "next", stop)
+
+
+def test_one_that_the_disk_has_no_spare_room_for_is_not_brought(
+    attempt: Attempt, database: Database, tmp_path: Path
+) -> None:
+    attempt.leave("0-0.tar")
+    attempt.keeper.offer(0, "0-0.tar")
+    attempt.wait(lambda: attempt.known() == [0])
+    with database.session_scope() as session:
+        session.execute(text("UPDATE job_checkpoints SET size_bytes = :size"), {"size": 1 << 60})
     assert attempt.brought(tmp_path / "next") == {}
 
 

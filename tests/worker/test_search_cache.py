@@ -15,6 +15,7 @@ from app.blobs.collection import collect_garbage
 from app.config import Settings
 from app.database import Database
 from app.datasets.tables import DatasetRow
+from app.errors import StorageFull
 from app.jobs import lease
 from app.jobs.lease import Claim
 from app.jobs.search_cache import PREFIX, forget_old, pieces_of, scope_of
@@ -23,6 +24,7 @@ from app.models.tables import ModelRow
 from app.storage import Storage
 from tests.app.jobs.factories import add_job
 from tests.worker.uploads import store_upload
+from worker import search_cache
 from worker.collector import Collector
 from worker.runner.contract import PIECE_FOLDER, Piece
 from worker.search_cache import Pieces, bring_pieces
@@ -51,11 +53,16 @@ class Search:
     def stored(self) -> int:
         return len(list(self.storage.list_sync(PREFIX)))
 
-    def brought(self, claim: Claim | None = None) -> dict[str, str]:
+    def brought(
+        self,
+        claim: Claim | None = None,
+        storage: Storage | None = None,
+        going_on: Callable[[], None] = lambda: None,
+    ) -> dict[str, str]:
         """What the next search is given, by key."""
         into = self.folder.parent / f"next-{time.monotonic_ns()}"
         (into / "inputs").mkdir(parents=True)
-        found = bring_pieces(self.database, self.storage, claim or self.claim, into)
+        found = bring_pieces(self.database, storage or self.storage, claim or self.claim, into, going_on)
         return {key: (into / path).read_text() for key, path in found.items()}
 
 
@@ -222,6 +229,52 @@ def test_one_too_large_to_be_brought_keeps_no_other_back(start: Start, database:
     with database.session_scope() as session:
         chosen = pieces_of(session, scope_of(session, search.claim), most=10, most_bytes=100)
     assert [one.key.hex() for one in chosen] == [KEYS[0]]
+
+
+class Stopped(Exception):
+    """Whoever runs the attempt does not go on."""
+
+
+def test_bringing_them_hears_that_the_attempt_is_to_end(finished: Search) -> None:
+    def stop() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        finished.brought(going_on=stop)
+
+
+def test_no_more_is_brought_than_leaves_half_of_the_free_disk(
+    finished: Search, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_cache, "BROUGHT_BYTES", 1 << 61)
+    with database.session_scope() as session:
+        grown = text("UPDATE search_cache SET size_bytes = :size WHERE key = :key")
+        session.execute(grown, {"size": 1 << 60, "key": bytes.fromhex(KEYS[0])})
+    assert finished.brought() == {KEYS[1]: "second"}
+
+
+class StorageBesideAFullDisk(Storage):
+    """What it copies finds no room after the first file."""
+
+    asked = 0
+
+    def fetch(self, key: str, path: Path, going_on: Callable[[], None] = lambda: None) -> None:
+        self.asked += 1
+        super().fetch(key, path, going_on)
+        if self.asked > 1:
+            raise StorageFull("There is no room left in storage.")
+
+
+def test_where_the_disk_is_full_smaller_ones_are_not_tried(start: Start) -> None:
+    search = start()
+    for number in range(4):
+        search.finish(number)
+    search.pieces.close()
+    storage = StorageBesideAFullDisk(search.settings)
+    assert len(search.brought(storage=storage)) == 1
+    assert storage.asked == 2
+    assert search.stored() == 4
+    assert len(search.brought()) == 4
 
 
 def test_the_collector_leaves_what_is_kept_and_takes_the_rest(finished: Search, database: Database) -> None:

@@ -136,7 +136,7 @@ def _bound(request: OptimizeRequest, metric: Metric) -> Bound:
 def _stock(opened: OpenJob, max_drop: float | None) -> Stock:
     job = opened.job
     identity = identity_of(opened, max_drop)
-    return Stock(identity, opened.workdir, opened.scratch, job.pieces, job.piece_bytes, opened.pacing.events)
+    return Stock(identity, opened.workdir, opened.scratch, dict(job.pieces), job.piece_bytes, opened.pacing.events)
 
 
 def _laboratory(opened: OpenJob, data: JobData, name: str, confidence: float = USUAL_CONFIDENCE) -> Laboratory:

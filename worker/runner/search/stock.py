@@ -86,12 +86,14 @@ FactsT = TypeVar("FactsT", MadeStep, MeasuredTrial, Rows)
 
 @dataclass
 class Stock:
-    """`given` is, by key, what was brought; `most_bytes` is what a piece may have to be kept."""
+    """`given` is, by key, what was brought and no step was taken of yet; `most_bytes` is what a piece may have to be
+    kept.
+    """
 
     identity: Identity
     workdir: Path
     scratch: Path
-    given: Mapping[str, str]
+    given: dict[str, str]
     most_bytes: int
     events: Events
     _hashes: dict[Path, str] = field(default_factory=dict, init=False)
@@ -100,7 +102,8 @@ class Stock:
     def take_step(self, config: AnyPass, outcome: Outcome, folder: Path) -> bool:
         """Whether `outcome` went on by what this pass made of its model in an earlier search, unpacked in `folder`."""
         unpacked = folder / "given"
-        made = self._found(self.identity.of_step(self._hash(outcome.model), config), unpacked, MadeStep)
+        key = self.identity.of_step(self._hash(outcome.model), config)
+        made = self._found(key, unpacked, MadeStep)
         if made is None:
             return False
         model = ModelFile(unpacked / MODEL / made.model)
@@ -109,6 +112,8 @@ class Stock:
             shutil.rmtree(unpacked)
             return False
         outcome.go_on(model, made.step, made.manifest, extras)
+        # Unpacked it is all there, and together such archives have gigabytes.
+        (self.workdir / self.given.pop(key)).unlink(missing_ok=True)
         return True
 
     def keep_step(self, config: AnyPass, given: ModelFile, outcome: Outcome) -> None:

@@ -55,6 +55,8 @@ def test_a_step_comes_back_whole(runner: Runner, original: ModelFile, made: Outc
     assert (again.steps, again.manifests) == (made.steps, made.manifests)
     assert again.files == [again.model]
     assert not again.made_here
+    # What was brought is not kept beside what was unpacked of it.
+    assert not any(path.exists() for path in runner.left().values())
 
 
 def test_of_another_file_nothing_is_taken(runner: Runner, original: ModelFile, made: Outcome, tmp_path: Path) -> None:
