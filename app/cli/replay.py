@@ -39,8 +39,7 @@ def replay(
     document = _read(manifest)
     given = {"calibration": calibration, "training": training, "evaluation": evaluation}
     request = document["request"]
-    recipe = replayed_recipe(document)
-    searched = request["recipe"] == "auto"
+    recipe, search = replayed_recipe(document), replayed_search(document)
     if not recipe:
         fail(f"{manifest} is of a search that delivered the original: there is nothing to run again", ExitCode.USAGE)
     with connect() as lathe:
@@ -51,10 +50,9 @@ def replay(
         }
         job = lathe.optimize(
             _model(lathe, model, document),
-            # What was found by a search is run as its one candidate: samples are divided as they were then.
-            "auto" if searched else recipe,
-            search={"given": [recipe], "training": _trained(request) or None} if searched else None,
-            deployment_check=False if searched else None,
+            recipe if search is None else "auto",
+            search=search,
+            deployment_check=None if search is None else False,
             data=data,
             metric=document["metric"],
             contract=request.get("contract"),
@@ -74,9 +72,15 @@ def replayed_recipe(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [step.get("replay", asked) for asked, step in ran]
 
 
-def _trained(request: dict[str, Any]) -> bool:
-    """Whether samples were set aside to learn from: they are again, though this one candidate may learn nothing."""
-    return bool((request.get("search") or {}).get("training"))
+def replayed_search(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Of what a search found: to be run as its one candidate, anew, on samples divided as they were then."""
+    request = document["request"]
+    if request["recipe"] != "auto":
+        return None
+    # Where samples were set aside to learn from they are again, though this one candidate may learn nothing.
+    trained = bool((request.get("search") or {}).get("training"))
+    # Steps that an earlier search left would be the same bytes though no pass ran.
+    return {"given": [replayed_recipe(document)], "training": trained or None, "reuse": False}
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

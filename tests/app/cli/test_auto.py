@@ -81,6 +81,8 @@ def test_its_manifest_gives_the_same_bytes_again(lathe: LatheCommand, job: dict[
     assert again.json["match"] is True
     (winner,) = (one for one in job["artifacts"] if one["sha256"] == again.json["sha256"]["replay"])
     assert winner == job["artifacts"][0]
+    attempts = lathe("report", again.json["job_id"], "--json").json["search"]["attempts"]
+    assert [one["cached"] for one in attempts] == [False]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.replay import differences, replayed_recipe
+from app.cli.replay import differences, replayed_recipe, replayed_search
 from tests.app.cli.conftest import LatheCommand
 
 
@@ -50,6 +50,19 @@ def _manifest(**changes: Any) -> dict[str, Any]:
 
 def test_choices_that_a_pass_made_take_the_place_of_its_arguments() -> None:
     assert replayed_recipe(_manifest()) == [{"pass": "optimize_graph"}, {"pass": "x", "exclude": ["a"]}]
+
+
+@pytest.mark.parametrize(
+    ("search", "training"),
+    [({"training": True}, True), ({"training": False}, None), (None, None)],
+    ids=["trained", "untrained", "unsaid"],
+)
+def test_what_a_search_found_is_made_anew(search: dict[str, Any] | None, training: bool | None) -> None:
+    recipe = [{"pass": "optimize_graph"}, {"pass": "quantize_static"}]
+    manifest = _manifest(request={"recipe": "auto", "search": search}, recipe=recipe)
+    given = [{"pass": "optimize_graph"}, {"pass": "x", "exclude": ["a"]}]
+    assert replayed_search(manifest) == {"given": [given], "training": training, "reuse": False}
+    assert replayed_search(_manifest()) is None
 
 
 def test_another_machine_and_other_libraries_are_named() -> None:
