@@ -13,12 +13,17 @@ TrainOption = Annotated[
     bool | None,
     typer.Option(
         "--train/--no-train",
-        help="With --auto: whether candidates may be trained. By default where there is --training data for it.",
+        help="With --auto: whether candidates may be trained. By default where there is --training data for it, and "
+        "what trains is allowed.",
     ),
 ]
 AllowOption = Annotated[
     list[str] | None,
-    typer.Option("--allow", metavar="PASS", help="With --auto: a pass that may be tried; repeat it. By default all."),
+    typer.Option(
+        "--allow",
+        metavar="PASS",
+        help="With --auto: a pass that may be tried; repeat it. By default all that a search ever tries.",
+    ),
 ]
 MaxCandidatesOption = Annotated[
     int | None, typer.Option(min=1, max=1_000, help="With --auto: how many candidates are built at most.")

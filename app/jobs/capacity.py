@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.errors import NoGpuWorker, NoTrainingWorker, TooManyThreads
 from app.health.tables import WorkerRow
-from app.jobs.routing import DEVICE_QUEUES, needs_trainer, queue_of
+from app.jobs.routing import DEVICE_QUEUES, names_trainer, needs_trainer, queue_of
 from app.recipes.request import OptimizeRequest
 
 
@@ -27,10 +27,13 @@ def check_capacity(request: OptimizeRequest, workers: Sequence[WorkerRow]) -> No
         )
     serving = [worker for worker in workers if queue in worker.queues]
     if needs_trainer(request) and not serving:
+        who, without = "The recipe", "leave out of the recipe what needs one"
+        if not names_trainer(request):
+            who, without = "A search that may train", "set `search.training` to false"
         raise NoTrainingWorker(
-            f"The recipe needs a worker that can train, and no live one takes jobs from the queue `{queue}`.",
-            remedy=f"Start a worker with torch on the queue `{device_queue}` (/readyz lists the live ones), or leave "
-            "out of the recipe what needs one.",
+            f"{who} needs a worker that can train, and no live one takes jobs from the queue `{queue}`.",
+            remedy=f"Start a worker with torch on the queue `{device_queue}` (/readyz lists the live ones), or "
+            f"{without}.",
         )
     known = [worker.threads for worker in serving if worker.threads is not None]
     if target.threads is not None and known and len(known) == len(serving) and target.threads > max(known):

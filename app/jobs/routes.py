@@ -44,6 +44,7 @@ from app.jobs.examples import SUBMISSIONS
 from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, PassMisplaced
 from app.jobs.report import Report
 from app.jobs.schemas import Job, JobEvent, JobEvents, Promotion
+from app.jobs.search_fitness import NothingToTry, SearchContradictory
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.streams import OpenStreams, TooManyStreams
 from app.paging import Cursor, Limit, Page
@@ -85,6 +86,8 @@ JOB_HEADERS = ("ETag", "Retry-After")
         NotTrainable,
         PassMisplaced,
         DeviceNotServed,
+        NothingToTry,
+        SearchContradictory,
         BudgetTooLarge,
         NoGpuWorker,
         NoTrainingWorker,

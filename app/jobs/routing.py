@@ -11,8 +11,12 @@ TRAINING_QUEUES = tuple(f"{queue}{TRAINING}" for queue in DEVICE_QUEUES.values()
 
 def needs_trainer(request: OptimizeRequest) -> bool:
     """Whether only a worker that can train may take the job. Nothing else decides it."""
-    named = any("trainable_model" in CATALOGUE[config.pass_].needs(config) for config in request.passes)
-    return named or bool(request.search and request.search.training)
+    return names_trainer(request) or bool(request.search and request.search.training)
+
+
+def names_trainer(request: OptimizeRequest) -> bool:
+    """Whether it does for a pass that the request names."""
+    return any("trainable_model" in CATALOGUE[config.pass_].needs(config) for config in request.passes)
 
 
 def queue_of(request: OptimizeRequest) -> str:

@@ -3,10 +3,19 @@
 from collections.abc import Mapping
 
 from app.datasets.inspection import ArraySpec
-from app.errors import DataRequired, MetricMismatch, NotTrainable
+from app.errors import DataRequired, MetricMismatch, NotTrainable, Unprocessable
+from app.jobs.naming import named
 from app.models.inspection import ModelInspection
-from app.recipes.auto import Search
+from app.recipes.auto import TRAINED_BESIDE, TRIED, Search
 from app.recipes.request import LABEL_FREE, OptimizeRequest
+
+
+class NothingToTry(Unprocessable):
+    code, title = "nothing_to_try", "The search may try nothing"
+
+
+class SearchContradictory(Unprocessable):
+    code, title = "search_contradictory", "What the search is told does not go together"
 
 
 def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeRequest:
@@ -15,9 +24,12 @@ def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeR
     Raises:
         DataRequired: it asks for training, and there is no training data.
         NotTrainable: it asks for training, and the model cannot be trained.
+        NothingToTry: it may make candidates of passes alone that no search tries.
+        SearchContradictory: some of what it is told could have no effect.
 
     """
     search = request.search or Search()
+    _check_search(search)
     if search.training and request.data.training is None:
         raise DataRequired(
             "`search.training` asks for candidates that are trained, and there is no training data.",
@@ -29,7 +41,7 @@ def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeR
             f"{', '.join(facts.training_blockers)}.",
             remedy="Leave `search.training` out: what does without training is tried all the same.",
         )
-    could = request.data.training is not None and facts.trainable
+    could = request.data.training is not None and facts.trainable and search.may_train
     training = request.learns if search.given else could
     return request.model_copy(
         update={
@@ -38,6 +50,37 @@ def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeR
             "deployment_check": True if request.deployment_check is None else request.deployment_check,
         }
     )
+
+
+def _check_search(search: Search) -> None:
+    """By itself, whatever the model and data are."""
+    idle = {
+        "passes": search.passes is not None,
+        "max_candidates": search.max_candidates != Search.model_fields["max_candidates"].default,
+    }
+    if search.given and any(idle.values()):
+        names = " and ".join(f"`search.{name}`" for name, said in idle.items() if said)
+        raise SearchContradictory(
+            f"`search.given` names every candidate of the search, and {names} could change nothing about them.",
+            remedy=f"Leave out {names}, or `search.given`.",
+        )
+    if not search.may_try:
+        raise NothingToTry(
+            f"A search makes no candidate of {named(search.passes or [])} alone, which is all that `search.passes` "
+            "allows.",
+            remedy=f"Allow one of {named(TRIED)}; {_trained_with()}. Other passes run in a recipe, or in "
+            "`search.given`.",
+        )
+    if search.training and not search.may_train:
+        raise SearchContradictory(
+            "`search.training` asks for candidates that are trained, and `search.passes` allows none.",
+            remedy=f"Leave one of the two out, or allow more: {_trained_with()}.",
+        )
+
+
+def _trained_with() -> str:
+    ways = [f"`{name}` beside `{beside}`" for name, beside in TRAINED_BESIDE.items()]
+    return f"training takes {' or '.join(ways)}"
 
 
 def judging_arrays(request: OptimizeRequest, arrays: Mapping[str, list[ArraySpec]]) -> list[ArraySpec] | None:

@@ -11,6 +11,17 @@ Auto = Annotated[
     Literal["auto"],
     Field(description="Lathe finds the passes: it tries what fits the model, and keeps what measures best."),
 ]
+# What a search makes candidates of by itself; then what it trains with, and the pass beside which it does.
+TRIED = (
+    "optimize_graph",
+    "prune_structured",
+    "factorize_low_rank",
+    "quantize_static",
+    "quantize_dynamic",
+    "quantize_weights",
+    "convert_float16",
+)
+TRAINED_BESIDE = {"distill": "prune_structured", "quantize_aware_training": "quantize_static"}
 Weight = Annotated[float, Field(ge=0, le=1_000)]
 
 
@@ -37,13 +48,16 @@ class Search(BaseModel):
 
     training: bool | None = Field(
         default=None,
-        description="Whether candidates may be trained. By default where there is training data and the model can be.",
+        description="Whether candidates may be trained. By default where there is training data, the model can be, "
+        "and `passes` allows one that trains.",
     )
     passes: list[Name] | None = Field(
         default=None,
         min_length=1,
         max_length=64,
-        description="Passes that candidates may be made of; by default all.",
+        description="Passes that candidates may be made of; by default all that a search ever tries: "
+        f"{', '.join(f'`{name}`' for name in TRIED)}, and in training "
+        f"{' and '.join(f'`{name}` where `{beside}` is allowed' for name, beside in TRAINED_BESIDE.items())}.",
     )
     max_candidates: int = Field(
         default=32, ge=1, le=1_000, description="Candidates that are built and measured at most, beside the original."
@@ -52,9 +66,9 @@ class Search(BaseModel):
         default=None,
         min_length=1,
         max_length=64,
-        description="Try these and no others, as a manifest records them: on samples divided as in a search.",
+        description="Try these and no others, as a manifest records them: on samples divided as in a search. `passes` "
+        "and `max_candidates` have no say in them, and are refused beside them.",
     )
-
     reuse: bool = Field(
         default=True,
         description="Go on from what earlier searches of the same model and data finished. With `false` every "
@@ -78,3 +92,13 @@ class Search(BaseModel):
 
     def allows(self, name: str) -> bool:
         return self.passes is None or name in self.passes
+
+    @property
+    def may_try(self) -> bool:
+        """Whether any candidate can be made of the passes that are allowed."""
+        return any(self.allows(name) for name in TRIED)
+
+    @property
+    def may_train(self) -> bool:
+        """Whether one that is trained can."""
+        return any(self.allows(name) and self.allows(beside) for name, beside in TRAINED_BESIDE.items())

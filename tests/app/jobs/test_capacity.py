@@ -8,6 +8,9 @@ import httpx
 import pytest
 
 from app.database import Database
+from app.errors import NoTrainingWorker
+from app.jobs.capacity import check_capacity
+from app.recipes.request import OptimizeRequest
 from tests.app.health.factories import add_worker
 from tests.app.jobs.factories import add_model
 
@@ -89,3 +92,10 @@ async def test_what_live_workers_can_do_decides(
     else:
         assert (answer.status_code, problem["code"]) == case.refusal
         assert [name for name in case.names if name not in problem["detail"] + problem["remedy"]] == []
+
+
+def test_a_search_that_may_train_is_told_how_to_do_without() -> None:
+    search = {"model_id": str(UUID(int=1)), "recipe": "auto", "search": {"training": True}}
+    with pytest.raises(NoTrainingWorker, match="A search that may train") as caught:
+        check_capacity(OptimizeRequest.model_validate(search), [])
+    assert "set `search.training` to false" in str(caught.value.remedy)

@@ -11,6 +11,7 @@ from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, LatheError, MetricMismatch
 from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, NotTrainable, PassMisplaced, check_fitness
 from app.jobs.routing import needs_trainer
+from app.jobs.search_fitness import NothingToTry, SearchContradictory
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 
@@ -106,6 +107,39 @@ REFUSALS = [
         PassMisplaced,
         "`compile`",
         body={"recipe": "auto", "search": {"given": [COMPILE, [*COMPILE, *GRAPH]]}},
+    ),
+    Refusal(
+        "passes-that-no-search-tries",
+        NothingToTry,
+        "no candidate of `fine_tune`, `compile` alone",
+        arrays=TRAINING,
+        body={"recipe": "auto", "search": {"passes": ["fine_tune", "compile"]}},
+    ),
+    Refusal(
+        "passes-that-train-what-no-search-makes",
+        NothingToTry,
+        "`distill`",
+        arrays=TRAINING,
+        body={"recipe": "auto", "search": {"passes": ["distill"]}},
+    ),
+    Refusal(
+        "training-with-passes-that-do-not",
+        SearchContradictory,
+        "`search.passes` allows none",
+        arrays=TRAINING,
+        body={"recipe": "auto", "search": {"training": True, "passes": ["quantize_static", "distill"]}},
+    ),
+    Refusal(
+        "passes-beside-recipes-given-to-a-search",
+        SearchContradictory,
+        "`search.passes` could change nothing",
+        body={"recipe": "auto", "search": {"given": [GRAPH], "passes": ["quantize_static"]}},
+    ),
+    Refusal(
+        "a-number-beside-recipes-given-to-a-search",
+        SearchContradictory,
+        "`search.max_candidates` could change nothing",
+        body={"recipe": "auto", "search": {"given": [GRAPH, COMPILE], "max_candidates": 1}},
     ),
     Refusal(
         "two-label-arrays",
@@ -286,6 +320,30 @@ def test_recipes_given_to_a_search_stand_each_by_itself(settings: Settings) -> N
     assert len(settled.search.given) == 3
     assert needs_trainer(settled)
     assert not needs_trainer(check(settings, {"recipe": "auto", "search": {"given": [STATIC]}}, TRAINING))
+
+
+def test_a_request_that_was_settled_is_accepted_as_it_was(settings: Settings) -> None:
+    """With every default filled in, as a job shows it."""
+    settled = check(settings, {"recipe": "auto", "search": {"given": [GRAPH]}}, {"evaluation": [IMAGES]})
+    again = settled.model_dump(mode="json", by_alias=True, exclude={"model_id", "data"})
+    assert check(settings, again, {"evaluation": [IMAGES]}) == settled
+
+
+@pytest.mark.parametrize(
+    ("passes", "trains"),
+    [
+        pytest.param(None, True, id="all"),
+        pytest.param(["quantize_static"], False, id="none that trains"),
+        pytest.param(["quantize_static", "distill", "fine_tune"], False, id="nothing beside which it trains"),
+        pytest.param(["prune_structured", "distill"], True, id="what was cut"),
+        pytest.param(["quantize_static", "quantize_aware_training"], True, id="what was rounded"),
+    ],
+)
+def test_a_search_trains_where_an_allowed_pass_does(passes: list[str] | None, trains: bool, settings: Settings) -> None:
+    body = {"recipe": "auto", "search": {"passes": passes}}
+    settled = check(settings, body, TRAINING)
+    assert needs_trainer(settled) is settled.learns is trains
+    assert not needs_trainer(check(settings, body, {"evaluation": [IMAGES]}))
 
 
 def test_one_hot_labels_are_told_how_to_become_class_numbers(settings: Settings) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.recipes.auto import Search
+from app.recipes.auto import TRAINED_BESIDE, TRIED, Search
+from app.recipes.catalogue import CATALOGUE
 from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, SIZE, trial
 from worker.engine.search.agenda import Agenda
 from worker.engine.search.ground import Ground
@@ -165,6 +166,27 @@ def test_cuts_that_are_taught_are_not_rounded_where_rounding_breaks_the_contract
 def test_only_allowed_passes_are_tried(search: Search, allowed: set[str]) -> None:
     trials = searched(lambda proposal: measured(proposal, 1.0), search)
     assert {one.pass_ for trial in trials for one in trial.proposal.recipe} == allowed
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_search_that_may_try_nothing_is_known_to(name: str) -> None:
+    """With one pass alone; it is refused at submission where there is nothing."""
+    search = Search(passes=[name], training=True)
+    agenda = Agenda(replace(CONVOLUTIONAL, training_samples=2000), search, LATENCY, seed=0)
+    assert bool(list(agenda.open([], PLENTY))) is search.may_try is (name in TRIED)
+
+
+@pytest.mark.parametrize(
+    "passes", [None, *(list(pair) for pair in TRAINED_BESIDE.items()), ["quantize_static", "distill"]], ids=str
+)
+def test_a_search_that_may_train_is_known_to(passes: list[str] | None) -> None:
+    search = Search(passes=passes, training=True)
+    agenda = Agenda(replace(CONVOLUTIONAL, training_samples=2000), search, LATENCY, seed=0)
+    static = trial("static", 2.0, drop=0.3)
+    tried = {one.pass_ for trials in ([], [static]) for new in agenda.open(trials, PLENTY) for one in new.recipe}
+    assert bool(tried & TRAINED_BESIDE.keys()) is search.may_train
+    if passes is None:
+        assert tried == {*TRIED, *TRAINED_BESIDE}
 
 
 def test_training_is_tried_only_where_it_is_allowed() -> None:
