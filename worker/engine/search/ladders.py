@@ -27,7 +27,9 @@ LEAST_RUNG, MOST_RUNGS = 0.03, 6
 MOST_FAILED = 2
 # Rungs closer than this are the same.
 CLOSE = 1.2
-MOST_EPOCHS, LEAST_EPOCHS = 8, 1
+# Few to choose from, the most first: a later search has other seconds left, and what was trained is found again only
+# where it is to be trained for as many.
+EPOCHS = (8, 4, 2, 1)
 # Training takes this share of the time that is left, so that other candidates have theirs.
 TRAINING_SHARE = 0.3
 
@@ -210,16 +212,16 @@ def aware_proposals(
 
 
 def epochs_within(ground: Ground, seconds_left: float) -> int | None:
-    """As many epochs as a fair share of the time allows; None where not even one does, or nothing is to learn from."""
+    """The most of EPOCHS that a fair share of the time allows; None where not even one, or nothing is to learn from."""
     if not ground.training_samples:
         return None
-    fitting = min(MOST_EPOCHS, TRAINING_SHARE * seconds_left / max(ground.epoch_seconds(), 1e-3))
-    return int(fitting) if fitting >= LEAST_EPOCHS else None
+    share = TRAINING_SHARE * seconds_left
+    return next((epochs for epochs in EPOCHS if epochs * ground.epoch_seconds() <= share), None)
 
 
 def seconds_to_train(ground: Ground) -> float:
     """The time that has to be left for `epochs_within` to find one epoch in it."""
-    return LEAST_EPOCHS * ground.epoch_seconds() / TRAINING_SHARE
+    return EPOCHS[-1] * ground.epoch_seconds() / TRAINING_SHARE
 
 
 def _cut(left: float, way: Way) -> PruneStructured:

@@ -11,7 +11,7 @@ from app.recipes.catalogue import CATALOGUE
 from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, SIZE, trial
 from worker.engine.search.agenda import Agenda
 from worker.engine.search.ground import Ground
-from worker.engine.search.ladders import pruned_proposals, tail_of
+from worker.engine.search.ladders import epochs_within, pruned_proposals, tail_of
 from worker.engine.search.proposals import Proposal, Ratios, Trial, best_of, key_of
 from worker.engine.search.tuning import MOST_SAMPLES, Tuner
 
@@ -232,6 +232,17 @@ def test_by_size_weights_in_few_bits_come_early() -> None:
 def test_the_same_trials_lead_to_the_same_search() -> None:
     names = [[one.name for one in searched(as_cnns_are)] for _ in range(2)]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "epochs"), [(40, None), (150, 2), (200, 4), (250, 4), (300, 4), (600, 8), (math.inf, 8)]
+)
+def test_other_seconds_left_mostly_lead_to_as_many_epochs(seconds_left: float, epochs: int | None) -> None:
+    """With other epochs it is another candidate, which a later search has to train anew."""
+    ground = replace(CONVOLUTIONAL, call_seconds=0.0024, training_samples=1000)
+    assert ground.epoch_seconds() == pytest.approx(14.4)
+    assert epochs_within(ground, seconds_left) == epochs
+    assert epochs_within(replace(ground, training_samples=0), seconds_left) is None
 
 
 def test_a_candidate_is_tried_once_however_many_epochs_there_is_time_for() -> None:
