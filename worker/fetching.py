@@ -68,8 +68,8 @@ class Needed:
     @property
     def uploads(self) -> dict[UUID, Upload]:
         """Each once, by id."""
-        models = [self.model] if self.model else []
-        return {row.id: row for row in (*models, *self.others, *self.datasets.values())}
+        rows: list[Upload] = [*([self.model] if self.model else []), *self.others, *self.datasets.values()]
+        return {row.id: row for row in rows}
 
 
 def fetch(

@@ -1,5 +1,6 @@
 """A search that goes on from what an earlier one finished."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,17 @@ class Searched:
         return {one.name: one.sha256 for one in self.report.candidates}
 
 
+def brought(piece: Path, to: Path) -> str:
+    """A copy, as a runner is given one: it is the runner's own."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(piece, to)
+    return str(to.resolve())
+
+
 def search(workdir: Path, pieces: dict[str, Path] | None = None, most: int = 8, **body: Any) -> Searched:
     """By size: what is smaller is so on a busy machine as well."""
     told = PieceEvents()
-    given = {key: str(path.resolve()) for key, path in (pieces or {}).items()}
+    given = {key: brought(path, workdir / "inputs" / key) for key, path in (pieces or {}).items()}
     body = {
         "objective": "size",
         "contract": {"max_drop": 0.5},
