@@ -44,14 +44,18 @@ class Presence:
 
     def _announce_on(self) -> None:
         while True:
-            try:
-                self._announce()
-                sweep(self._settings.work_folder)
-                memory_groups.sweep()
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("announcement_failed", error=str(error))
+            for step in (self._announce, self._sweep, memory_groups.sweep):
+                try:
+                    step()
+                except (SQLAlchemyError, OSError) as error:
+                    log.warning("presence_failed", step=step.__name__.strip("_"), error=str(error))
+                except Exception:  # a worker that says no more that it lives is given up, whatever it still does
+                    log.exception("presence_broke", step=step.__name__.strip("_"))
             if self._stop.wait(ANNOUNCE_SECONDS):
                 return
+
+    def _sweep(self) -> None:
+        sweep(self._settings.work_folder)
 
     def _announce(self) -> None:
         with self._database.session_scope() as session:
