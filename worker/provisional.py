@@ -13,7 +13,6 @@ from pathlib import Path
 from uuid import UUID
 
 import stamina
-import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
@@ -31,7 +30,6 @@ from worker.runner.contract import BEST_FOLDER, OUTPUT_FOLDER, Best, OutputFile
 
 # Of an attempt; each leaves a file behind that the collector removes in its time, and a runner could fill the disk.
 MAX_NOMINATIONS = 200
-log = structlog.get_logger()
 
 
 class NotBetter(Exception):
@@ -73,8 +71,9 @@ class Nominations:
         for attempt in stamina.retry_context(on=DATABASE_AWAY, attempts=None, timeout=CLOSING_SECONDS, wait_max=2.0):
             with attempt:
                 kept = self._record(stored, best)
-        # Not where the database stayed away: a commit whose answer was lost may have it. The collector knows.
-        if not kept:
+        # Not where the database was away: a commit whose answer was lost may have it, and what the job delivered since
+        # may lie there. The collector knows.
+        if not kept and attempt.num == 1:
             self._storage.delete_sync(key)
 
     @contextmanager

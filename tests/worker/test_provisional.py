@@ -65,6 +65,16 @@ class Search:
         self.nominations.close()
         self.nominations = Nominations(self.database, self.storage, self.claim, self.folder)
 
+    def deliver(self, database: Database, content: bytes) -> None:
+        """End the job with one model, as the supervisor does."""
+        (self.folder / "outputs").mkdir()
+        (self.folder / "outputs" / "final.onnx").write_bytes(content)
+        output = OutputFile(path="outputs/final.onnx", kind="model", file_name="final.onnx", media_type="x")
+        result = RunnerResult(outcome="succeeded", artifacts=[output])
+        stored = store_outputs(self.storage, self.claim, result, self.folder)
+        with database.session_scope() as session:
+            assert publish(session, self.claim, result, stored, 1.0) is not None
+
     def artifacts(self) -> list[ArtifactRow]:
         with self.database.session_scope() as session:
             rows = session.scalars(select(ArtifactRow).where(ArtifactRow.job_id == self.claim.job_id))
@@ -192,13 +202,7 @@ def test_what_the_job_delivers_takes_its_place(
     search: Search, database: Database, storage: Storage, content: bytes
 ) -> None:
     search.nominate(0, gain=0.5, content=b"model 0")
-    (search.folder / "outputs").mkdir()
-    (search.folder / "outputs" / "final.onnx").write_bytes(content)
-    output = OutputFile(path="outputs/final.onnx", kind="model", file_name="final.onnx", media_type="x")
-    result = RunnerResult(outcome="succeeded", artifacts=[output])
-    stored = store_outputs(storage, search.claim, result, search.folder)
-    with database.session_scope() as session:
-        assert publish(session, search.claim, result, stored, 1.0) is not None
+    search.deliver(database, content)
     assert [(row.file_name, row.trial) for row in search.artifacts()] == [("final.onnx", None)]
     collect_garbage(database, storage, grace_seconds=0)
     assert (search.content(), search.stored()) == (content, 1)
@@ -279,11 +283,14 @@ def test_storage_that_is_away_costs_one_and_not_those_after_it(
 
 
 class Interrupted(Database):
-    """A database that goes away once, before or behind its second commit: the first transaction only reads."""
+    """A database that goes away once, before or behind its second commit: the first transaction only reads.
 
-    def __init__(self, settings: Settings, *, behind: bool) -> None:
+    `meanwhile` is done before anybody learns of it.
+    """
+
+    def __init__(self, settings: Settings, *, behind: bool, meanwhile: Callable[[], None] = lambda: None) -> None:
         super().__init__(settings)
-        self._scopes, self._behind = 0, behind
+        self._scopes, self._behind, self._meanwhile = 0, behind, meanwhile
 
     @contextmanager
     def session_scope(self) -> Iterator[Session]:
@@ -294,6 +301,7 @@ class Interrupted(Database):
             if gone is not None and not self._behind:
                 raise gone
         if gone is not None:
+            self._meanwhile()
             raise gone
 
 
@@ -309,6 +317,17 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
     assert found == (b"model 0", 1)
     with database.session_scope() as session:
         assert session.scalar(select(func.count()).select_from(JobEventRow).where(JobEventRow.type == "best")) == 1
+
+
+def test_a_lost_answer_costs_the_delivered_model_nothing_where_it_is_the_same_bytes(
+    take_job: Callable[..., Search], settings: Settings, database: Database
+) -> None:
+    away = Interrupted(settings, behind=True, meanwhile=lambda: search.deliver(database, b"model 0"))
+    search = take_job(through=away)
+    search.nominate(0, gain=0.5)
+    found = [row.file_name for row in search.artifacts()], search.content()
+    away.dispose()
+    assert found == (["final.onnx"], b"model 0")
 
 
 def test_an_inspection_has_no_best(take_job: Callable[..., Search]) -> None:
