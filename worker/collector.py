@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.blobs.collection import GarbageCollector
-from app.blobs.retention import let_go
+from app.blobs.retention import let_go_of_artifacts, let_go_of_datasets, let_go_of_models
 from app.config import Settings
 from app.database import Database
 from app.errors import LatheError
@@ -36,7 +36,14 @@ class Collector:
 
     def collect(self) -> None:
         """One round."""
-        for step in (self._forget, self._end_uploads, self._let_go, self._remove_garbage):
+        for step in (
+            self._forget,
+            self._end_uploads,
+            self._let_go_of_models,
+            self._let_go_of_datasets,
+            self._let_go_of_artifacts,
+            self._remove_garbage,
+        ):
             try:
                 step()
             except (SQLAlchemyError, LatheError) as error:
@@ -53,12 +60,21 @@ class Collector:
     def _end_uploads(self) -> None:
         delete_expired(self._database, self._storage)
 
-    def _let_go(self) -> None:
-        expired = let_go(self._database, self._settings.retention)
-        if any(expired.values()):
-            log.info("expired", **expired)
+    def _let_go_of_models(self) -> None:
+        _tell(models=let_go_of_models(self._database, self._settings.retention))
+
+    def _let_go_of_datasets(self) -> None:
+        _tell(datasets=let_go_of_datasets(self._database, self._settings.retention))
+
+    def _let_go_of_artifacts(self) -> None:
+        _tell(artifacts=let_go_of_artifacts(self._database, self._settings.retention))
 
     def _remove_garbage(self) -> None:
         removed = self._garbage.collect()
         if removed:
             log.info("garbage_collected", files=removed)
+
+
+def _tell(**expired: int) -> None:
+    if any(expired.values()):
+        log.info("expired", **expired)

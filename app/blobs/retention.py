@@ -32,47 +32,19 @@ Expired = Select[UUID, UUID]
 """Ids of what is too old, each with that of its workspace."""
 
 
-def let_go(database: Database, defaults: RetentionSettings) -> dict[str, int]:
-    """How many models, datasets and artifacts were let go of."""
-    return {
-        "models": _let_go_of_uploads(database, MODELS, _cutoff(WorkspaceRow.models_days, defaults.models_days)),
-        "datasets": _let_go_of_uploads(database, DATASETS, _cutoff(WorkspaceRow.datasets_days, defaults.datasets_days)),
-        "artifacts": _let_go_of_artifacts(database, _cutoff(WorkspaceRow.artifacts_days, defaults.artifacts_days)),
-    }
+def let_go_of_models(database: Database, defaults: RetentionSettings) -> int:
+    """How many went."""
+    return _let_go_of_uploads(database, MODELS, _cutoff(WorkspaceRow.models_days, defaults.models_days))
 
 
-def _cutoff(own_days: InstrumentedAttribute[int | None], default_days: int) -> ColumnElement[Any]:
-    """The moment before which a workspace keeps nothing; null where it keeps everything."""
-    days = func.coalesce(own_days, default_days)
-    return case((days > 0, func.now() - func.make_interval(0, 0, 0, days)))
+def let_go_of_datasets(database: Database, defaults: RetentionSettings) -> int:
+    """How many went."""
+    return _let_go_of_uploads(database, DATASETS, _cutoff(WorkspaceRow.datasets_days, defaults.datasets_days))
 
 
-def _let_go_of_uploads(database: Database, kind: UploadKind[UploadT], cutoff: ColumnElement[Any]) -> int:
-    table = kind.table
-    running = JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
-    used = (
-        kind.jobs_of(table.__table__.c.id)
-        .where(or_(running, JobRow.finished_at > cutoff))
-        .correlate(table, WorkspaceRow)
-    )
-    expired = (
-        select(table.id, table.workspace_id)
-        .join(WorkspaceRow, WorkspaceRow.id == table.workspace_id)
-        .where(
-            table.deleted_at.is_(None),
-            table.created_at < cutoff,
-            ~exists().where(BlobRow.id == table.blob_id, BlobRow.touched_at > cutoff),
-            ~used.exists(),
-        )
-    )
-
-    def remove(session: Session, ids: list[UUID]) -> None:
-        session.execute(update(table).where(table.id.in_(ids)).values(blob_id=None, deleted_at=func.now()))
-
-    return _in_batches(database, expired, table, kind.deleted, remove)
-
-
-def _let_go_of_artifacts(database: Database, cutoff: ColumnElement[Any]) -> int:
+def let_go_of_artifacts(database: Database, defaults: RetentionSettings) -> int:
+    """How many went."""
+    cutoff = _cutoff(WorkspaceRow.artifacts_days, defaults.artifacts_days)
     expired = (
         select(ArtifactRow.id, ArtifactRow.workspace_id)
         .join(WorkspaceRow, WorkspaceRow.id == ArtifactRow.workspace_id)
@@ -88,6 +60,36 @@ def _let_go_of_artifacts(database: Database, cutoff: ColumnElement[Any]) -> int:
         session.execute(delete(ArtifactRow).where(ArtifactRow.id.in_(ids)))
 
     return _in_batches(database, expired, ArtifactRow, Action.ARTIFACT_DELETED, remove)
+
+
+def _cutoff(own_days: InstrumentedAttribute[int | None], default_days: int) -> ColumnElement[Any]:
+    """The moment before which a workspace keeps nothing; null where it keeps everything."""
+    days = func.coalesce(own_days, default_days)
+    return case((days > 0, func.now() - func.make_interval(0, 0, 0, days)))
+
+
+def _let_go_of_uploads(database: Database, kind: UploadKind[UploadT], cutoff: ColumnElement[Any]) -> int:
+    table = kind.table
+    running = JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
+    unused = (
+        ~jobs.where(or_(running, JobRow.finished_at > cutoff)).correlate(table, WorkspaceRow).exists()
+        for jobs in kind.jobs_of(table.__table__.c.id)
+    )
+    expired = (
+        select(table.id, table.workspace_id)
+        .join(WorkspaceRow, WorkspaceRow.id == table.workspace_id)
+        .where(
+            table.deleted_at.is_(None),
+            table.created_at < cutoff,
+            ~exists().where(BlobRow.id == table.blob_id, BlobRow.touched_at > cutoff),
+            *unused,
+        )
+    )
+
+    def remove(session: Session, ids: list[UUID]) -> None:
+        session.execute(update(table).where(table.id.in_(ids)).values(blob_id=None, deleted_at=func.now()))
+
+    return _in_batches(database, expired, table, kind.deleted, remove)
 
 
 def _in_batches(database: Database, expired: Expired, table: Any, action: Action, remove: Any) -> int:

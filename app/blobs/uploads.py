@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 from fastapi import Query, Request
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, CompoundSelect, Select, func, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -85,8 +85,8 @@ class UploadKind(Generic[Row]):
     inspection: JobKind
     created: Action
     deleted: Action
-    jobs_of: Callable[[UUID | ColumnElement[UUID]], Select[UUID]]
-    """The jobs that refer to one."""
+    jobs_of: Callable[[UUID | ColumnElement[UUID]], tuple[Select[UUID], ...]]
+    """The jobs that refer to one, by each way of doing so: apart, for each has an index, and one OR would use none."""
 
 
 @dataclass(frozen=True)
@@ -214,12 +214,12 @@ async def delete(session: AsyncSession, kind: UploadKind[Row], caller: Caller, r
     locked = _live(kind, caller.workspace_id).where(kind.table.id == row_id).with_for_update()
     if (await session.execute(locked)).scalar_one_or_none() is None:
         raise NotFound(f"There is no {kind.noun} {row_id}.")
-    running = (JobState.QUEUED, JobState.RUNNING)
-    users = (await session.execute(kind.jobs_of(row_id).where(JobRow.state.in_(running)).limit(1))).scalars().all()
-    if users:
+    running = JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
+    user = (await session.execute(_one_job(kind, row_id, running))).scalar_one_or_none()
+    if user is not None:
         raise InUse(
-            f"Job {users[0]} uses the {kind.noun} {row_id}.",
-            remedy=f"Wait for it to end, or cancel it: POST /v1/jobs/{users[0]}/cancel.",
+            f"Job {user} uses the {kind.noun} {row_id}.",
+            remedy=f"Wait for it to end, or cancel it: POST /v1/jobs/{user}/cancel.",
         )
     let_go = update(kind.table).where(kind.table.id == row_id).values(blob_id=None, deleted_at=func.now())
     await session.execute(let_go)
@@ -249,17 +249,24 @@ async def _keep(session: AsyncSession, kind: UploadKind[Row], received: Received
     kept = (await session.execute(keeping)).scalar_one()
     if kept == received.blob_id:
         return kept
-    if kept != lost and (await session.execute(_failed_readers(kind, kept))).first() is None:
+    if kept != lost and (await session.execute(_failed_reader(kind, kept))).first() is None:
         return kept
     await session.execute(replace(kept, received.blob_id))
     return received.blob_id
 
 
-def _failed_readers(kind: UploadKind[Row], blob_id: UUID) -> Select[UUID]:
-    """Jobs that could not read these bytes since they were stored."""
+def _failed_reader(kind: UploadKind[Row], blob_id: UUID) -> CompoundSelect[UUID]:
+    """A job that could not read these bytes since they were stored."""
     row_id = select(kind.table.id).where(kind.table.blob_id == blob_id).scalar_subquery()
     stored_at = select(BlobRow.created_at).where(BlobRow.id == blob_id).scalar_subquery()
-    return kind.jobs_of(row_id).where(JobRow.error["code"].astext.in_(SPOILT), JobRow.finished_at > stored_at).limit(1)
+    return _one_job(kind, row_id, JobRow.error["code"].astext.in_(SPOILT), JobRow.finished_at > stored_at)
+
+
+def _one_job(
+    kind: UploadKind[Row], row_id: UUID | ColumnElement[UUID], *conditions: ColumnElement[bool]
+) -> CompoundSelect[UUID]:
+    """One of the jobs that refer to an upload and fulfil the conditions."""
+    return union_all(*(jobs.where(*conditions) for jobs in kind.jobs_of(row_id))).limit(1)
 
 
 async def _accept(

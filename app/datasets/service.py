@@ -11,12 +11,9 @@ from app.jobs.states import JobKind
 from app.jobs.tables import JobDatasetRow, JobRow
 
 
-def _jobs_of(dataset_id: UUID | ColumnElement[UUID]) -> Select[UUID]:
-    return (
-        select(JobRow.id)
-        .join(JobDatasetRow, JobDatasetRow.job_id == JobRow.id)
-        .where(JobDatasetRow.dataset_id == dataset_id)
-    )
+def _jobs_of(dataset_id: UUID | ColumnElement[UUID]) -> tuple[Select[UUID]]:
+    named = select(JobRow.id).join(JobDatasetRow, JobDatasetRow.job_id == JobRow.id)
+    return (named.where(JobDatasetRow.dataset_id == dataset_id),)
 
 
 # The worker tells .npz from .safetensors by the bytes; the type is there for clients that name what they send.

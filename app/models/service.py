@@ -13,10 +13,9 @@ from app.models.tables import ModelRow
 TAR = "application/x-tar"
 
 
-def _jobs_of(model_id: UUID | ColumnElement[UUID]) -> Select[UUID]:
-    # Correlated by hand: of a select within a select SQLAlchemy would add `models` to the inner one.
-    named = select(JobModelRow.job_id).where(JobModelRow.model_id == model_id).correlate(ModelRow)
-    return select(JobRow.id).where((JobRow.model_id == model_id) | JobRow.id.in_(named))
+def _jobs_of(model_id: UUID | ColumnElement[UUID]) -> tuple[Select[UUID], Select[UUID]]:
+    named = select(JobRow.id).join(JobModelRow, JobModelRow.job_id == JobRow.id).where(JobModelRow.model_id == model_id)
+    return select(JobRow.id).where(JobRow.model_id == model_id), named
 
 
 MODELS = UploadKind(

@@ -16,14 +16,15 @@ from uuid import UUID
 import pytest
 import redis
 from pydantic import SecretStr
-from sqlalchemy import create_engine, make_url, select, text
+from sqlalchemy import create_engine, make_url, select, text, update
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from app.blobs.collection import collect_garbage
-from app.blobs.tables import storage_key
+from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import Database
+from app.datasets.tables import DatasetRow
 from app.jobs import lease
 from app.jobs.lease import Claim
 from app.jobs.states import JobKind, JobState
@@ -195,6 +196,25 @@ def test_a_file_without_a_row_is_collected_and_one_with_a_row_stays(
     (tmp_path / "stray").write_bytes(b"stray")
     storage.store(tmp_path / "stray", storage_key(workspace_id, UUID(int=7)))
     Collector(quick, database, storage).collect()
+    assert stored(storage) == kept
+
+
+def test_models_that_cannot_be_let_go_of_keep_no_dataset_and_no_garbage(
+    database: Database, quick: Settings, storage: Storage, tmp_path: Path
+) -> None:
+    store_upload(database, storage, ModelRow, b"kept", tmp_path, status="ready")
+    kept = stored(storage)
+    dataset = store_upload(database, storage, DatasetRow, b"old", tmp_path, status="ready")
+    with database.session_scope() as session:
+        session.execute(update(DatasetRow).values(created_at=PAST - timedelta(days=2)))
+        session.execute(update(BlobRow).values(touched_at=PAST - timedelta(days=2)))
+    # So many days that Postgres has no moment before them.
+    days = quick.retention.model_copy(update={"models_days": 10_000_000, "datasets_days": 1})
+    with capture_logs() as said:
+        Collector(quick.model_copy(update={"retention": days}), database, storage).collect()
+    assert [entry["step"] for entry in said if entry["event"] == "collecting_failed"] == ["let_go_of_models"]
+    with database.session_scope() as session:
+        assert session.scalars(select(DatasetRow.id).where(DatasetRow.deleted_at.is_not(None))).all() == [dataset]
     assert stored(storage) == kept
 
 

@@ -9,13 +9,13 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 
 from app.access.service import set_limits
 from app.access.tables import Action, AuditRow, WorkspaceRow
 from app.artifacts.tables import ArtifactRow, PromotionRow
 from app.blobs.collection import collect_garbage
-from app.blobs.retention import let_go
+from app.blobs.retention import let_go_of_artifacts, let_go_of_datasets, let_go_of_models
 from app.blobs.tables import BlobRow, storage_key
 from app.config import RetentionSettings
 from app.database import Database
@@ -34,6 +34,15 @@ NOTHING = {"models": 0, "datasets": 0, "artifacts": 0}
 NOW = datetime.now(UTC)
 LONG_AGO = NOW - timedelta(days=11)
 LATELY = NOW - timedelta(days=9)
+
+
+def let_go(database: Database, defaults: RetentionSettings) -> dict[str, int]:
+    """As one round of the collector does: how many of each went."""
+    return {
+        "models": let_go_of_models(database, defaults),
+        "datasets": let_go_of_datasets(database, defaults),
+        "artifacts": let_go_of_artifacts(database, defaults),
+    }
 
 
 def age(database: Database, row_id: UUID, moment: datetime = LONG_AGO) -> UUID:
@@ -115,6 +124,25 @@ def test_what_a_job_needs_or_needed_lately_stays(
 def test_what_jobs_of_long_ago_used_goes(database: Database, old_model: UUID) -> None:
     add_job(database, model_id=old_model, **over())
     assert let_go(database, TEN_DAYS)["models"] == 1
+
+
+def test_jobs_are_not_searched_anew_for_each_upload(database: Database, old_model: UUID, old_dataset: UUID) -> None:
+    """A condition that Postgres cannot turn into a join is a subplan: models times jobs."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    let_go(database, TEN_DAYS)
+    event.remove(database.engine, "before_cursor_execute", note)
+    looking = [(statement, parameters) for statement, parameters in asked if "FOR UPDATE" in statement]
+    assert len(looking) == 3
+    for statement, parameters in looking:
+        with database.engine.connect() as connection:
+            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars())
+        assert "Join" in plan
+        assert "SubPlan" not in plan
 
 
 async def test_the_same_bytes_again_begin_their_days_anew(
