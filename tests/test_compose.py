@@ -137,6 +137,22 @@ def test_a_part_waits_for_what_it_needs(name: str) -> None:
     }
 
 
+@each_service
+def test_what_a_service_keeps_lies_in_a_volume_with_a_name(name: str) -> None:
+    """One without a name outlives its container, and no later container gets it."""
+    sources = [volume.partition(":")[0] for volume in SERVICES[name].get("volumes", [])]
+    assert set(sources) <= load()["volumes"].keys()
+
+
+def test_workers_share_the_folder_in_which_each_sweeps_what_dead_ones_left() -> None:
+    workers = {name for name in OURS if name == "inspector" or name.startswith("worker")}
+    folder = SERVICES["worker"]["environment"]["LATHE_WORK_FOLDER"]
+    sharing = {name for name, service in SERVICES.items() if f"work:{folder}" in service.get("volumes", [])}
+    assert sharing == workers
+    # A volume that is new takes the folder's owner and mode from the image.
+    assert re.search(rf"install -d -o lathe -g lathe -m 0700 .*{folder}\b", DOCKERFILE.read_text())
+
+
 def test_every_kind_of_job_has_a_worker() -> None:
     commands = {name: " ".join(service.get("command", [])) for name, service in SERVICES.items()}
     assert commands["inspector"].endswith("-Q inspect")

@@ -1,4 +1,8 @@
-"""Folders for runners: one an attempt, gone with it, and swept where the worker was killed."""
+"""Folders for runners: one an attempt, gone with it, and swept where the worker was killed.
+
+Workers may share them, also those in containers of their own: who lives is told by locks of the kernel's, which know no
+numbers of processes.
+"""
 
 import fcntl
 import os
