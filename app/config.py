@@ -6,7 +6,7 @@
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
@@ -16,69 +16,82 @@ from app.extras import install_command
 
 KNOWN_DEFAULT_SECRETS = frozenset({"", "secret", "changeme", "change-me", "password", "postgres", "lathe", "redis"})
 MEBIBYTE = 1 << 20
+# What Postgres holds, and its times: a hundred years from now is one to it, ten thousand are not.
+MOST_DAYS = 36_500
+MOST_SECONDS = MOST_DAYS * 86_400
+Count = Annotated[int, Field(le=2**31 - 1)]
+Attempts = Annotated[int, Field(ge=1, le=1000)]  # the wait before each is twice the one before
+Bytes = Annotated[int, Field(le=2**63 - 1)]
+Seconds = Annotated[float, Field(le=MOST_SECONDS)]
+WholeSeconds = Annotated[int, Field(le=MOST_SECONDS)]
+Days = Annotated[int, Field(le=MOST_DAYS)]
 
 
 class DatabaseSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LATHE_DATABASE_")
 
-    pool_size: int = Field(default=10, ge=1, description="Connections kept open by one process.")
-    max_overflow: int = Field(default=10, ge=0, description="Connections opened beyond that under load.")
-    pool_timeout_seconds: float = Field(default=10.0, gt=0)
+    pool_size: Count = Field(default=10, ge=1, description="Connections kept open by one process.")
+    max_overflow: Count = Field(default=10, ge=0, description="Connections opened beyond that under load.")
+    pool_timeout_seconds: Seconds = Field(default=10.0, gt=0)
 
 
 class ApiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LATHE_API_")
 
     host: str = "127.0.0.1"
-    port: int = 8000
-    max_upload_bytes: int = Field(default=16 << 30, ge=1, description="An upload past this many bytes answers 413.")
-    max_body_bytes: int = Field(default=MEBIBYTE, ge=1024, description="The same for JSON bodies.")
+    port: int = Field(default=8000, ge=0, le=65535)
+    max_upload_bytes: Bytes = Field(default=16 << 30, ge=1, description="An upload past this many bytes answers 413.")
+    max_body_bytes: Bytes = Field(default=MEBIBYTE, ge=1024, description="The same for JSON bodies.")
     # Local storage is written in pieces of 8 MiB: at this rate one comes well within the hour after which the collector
     # takes a file that nobody writes to.
-    min_upload_bytes_per_second: int = Field(
+    min_upload_bytes_per_second: Bytes = Field(
         default=4096, ge=0, description="An upload that arrives more slowly answers 408; 0: none is too slow."
     )
-    slow_upload_grace_seconds: float = Field(default=60.0, gt=0, description="How long one may send nothing at all.")
-    min_download_bytes_per_second: int = Field(
+    slow_upload_grace_seconds: Seconds = Field(default=60.0, gt=0, description="How long one may send nothing at all.")
+    min_download_bytes_per_second: Bytes = Field(
         default=4096, ge=0, description="Who takes an answer more slowly is cut off; 0: nobody is."
     )
-    slow_download_grace_seconds: float = Field(default=60.0, gt=0, description="How long one may take nothing at all.")
-    resumable_upload_seconds: float = Field(
+    slow_download_grace_seconds: Seconds = Field(
+        default=60.0, gt=0, description="How long one may take nothing at all."
+    )
+    resumable_upload_seconds: Seconds = Field(
         default=86400.0, gt=0, description="How long a resumable upload waits for its next bytes."
     )
-    min_free_bytes: int = Field(default=256 * MEBIBYTE, ge=0, description="Local storage left free; else 507.")
-    key_cache_seconds: float = Field(
+    min_free_bytes: Bytes = Field(default=256 * MEBIBYTE, ge=0, description="Local storage left free; else 507.")
+    key_cache_seconds: Seconds = Field(
         default=5.0, ge=0, description="How long a verified API key is trusted; a revocation takes this long."
     )
-    health_cache_seconds: float = Field(
+    health_cache_seconds: Seconds = Field(
         default=2.0, ge=0, description="How long /readyz, and /metrics of jobs, are answered from what was found last."
     )
-    event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
-    event_streams: int = Field(
+    event_poll_seconds: Seconds = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
+    event_streams: Count = Field(
         default=100, ge=0, description="Event streams of one workspace in one process; beyond it they answer 429."
     )
-    open_uploads: int = Field(default=100, ge=0, description="The same for uploads that are under way.")
+    open_uploads: Count = Field(default=100, ge=0, description="The same for uploads that are under way.")
 
 
 class JobSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LATHE_JOBS_")
 
-    lease_seconds: float = Field(default=45.0, gt=0)
-    heartbeat_seconds: float = Field(default=10.0, gt=0)
-    republish_seconds: float = Field(default=30.0, gt=0, description="A queued job is published again after this.")
-    backoff_seconds: float = Field(default=2.0, ge=0, description="Wait before the 2nd attempt; doubles after.")
-    max_attempts: int = Field(default=3, ge=1)
-    queue_ttl_seconds: float = Field(default=7 * 86400, gt=0, description="A job queued longer than this expires.")
-    default_budget_seconds: int = Field(default=900, ge=1)
-    max_budget_seconds: int = Field(default=86400, ge=1)
-    cancel_grace_seconds: float = Field(default=5.0, ge=0, description="Between asking a runner to stop and killing.")
-    housekeeping_seconds: float = Field(default=1.0, gt=0, description="Pause between two rounds of housekeeping.")
-    idempotency_seconds: float = Field(default=7 * 86400, gt=0, description="How long an Idempotency-Key is known.")
-    garbage_grace_seconds: float = Field(default=3600.0, ge=0, description="Age at which a file without a row goes.")
-    search_cache_seconds: float = Field(
+    lease_seconds: Seconds = Field(default=45.0, gt=0)
+    heartbeat_seconds: Seconds = Field(default=10.0, gt=0)
+    republish_seconds: Seconds = Field(default=30.0, gt=0, description="A queued job is published again after this.")
+    backoff_seconds: Seconds = Field(default=2.0, ge=0, description="Wait before the 2nd attempt; doubles after.")
+    max_attempts: Attempts = Field(default=3)
+    queue_ttl_seconds: Seconds = Field(default=7 * 86400, gt=0, description="A job queued longer than this expires.")
+    default_budget_seconds: WholeSeconds = Field(default=900, ge=1)
+    max_budget_seconds: WholeSeconds = Field(default=86400, ge=1)
+    cancel_grace_seconds: Seconds = Field(default=5.0, ge=0, description="Between asking a runner to stop and killing.")
+    housekeeping_seconds: Seconds = Field(default=1.0, gt=0, description="Pause between two rounds of housekeeping.")
+    idempotency_seconds: Seconds = Field(default=7 * 86400, gt=0, description="How long an Idempotency-Key is known.")
+    garbage_grace_seconds: Seconds = Field(default=3600.0, ge=0, description="Age at which a file without a row goes.")
+    search_cache_seconds: Seconds = Field(
         default=7 * 86400, ge=0, description="How long what a search made is kept for a later one that does not come."
     )
-    search_cache_bytes: int = Field(default=10 << 30, ge=0, description="How much of it a workspace keeps; 0: nothing.")
+    search_cache_bytes: Bytes = Field(
+        default=10 << 30, ge=0, description="How much of it a workspace keeps; 0: nothing."
+    )
 
     @model_validator(mode="after")
     def refuse_a_lease_that_no_heartbeat_keeps(self) -> Self:
@@ -93,10 +106,12 @@ class LimitSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LATHE_LIMITS_")
 
-    requests_per_minute: int = Field(default=6000, ge=0, description="Beyond it requests answer 429.")
-    stored_bytes: int = Field(default=0, ge=0, description="Uploads and delivered files; beyond it uploads answer 507.")
-    queued_jobs: int = Field(default=10_000, ge=0, description="Jobs that wait; beyond it submissions answer 429.")
-    running_jobs: int = Field(default=0, ge=0, description="Jobs that run at once; the others wait.")
+    requests_per_minute: Count = Field(default=6000, ge=0, description="Beyond it requests answer 429.")
+    stored_bytes: Bytes = Field(
+        default=0, ge=0, description="Uploads and delivered files; beyond it uploads answer 507."
+    )
+    queued_jobs: Count = Field(default=10_000, ge=0, description="Jobs that wait; beyond it submissions answer 429.")
+    running_jobs: Count = Field(default=0, ge=0, description="Jobs that run at once; the others wait.")
 
 
 class RetentionSettings(BaseSettings):
@@ -104,9 +119,9 @@ class RetentionSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LATHE_RETENTION_")
 
-    models_days: int = Field(default=0, ge=0, description="Since the last upload or the end of the last job on one.")
-    datasets_days: int = Field(default=0, ge=0, description="The same.")
-    artifacts_days: int = Field(default=0, ge=0, description="Since the end of the job; what was promoted stays.")
+    models_days: Days = Field(default=0, ge=0, description="Since the last upload or the end of the last job on one.")
+    datasets_days: Days = Field(default=0, ge=0, description="The same.")
+    artifacts_days: Days = Field(default=0, ge=0, description="Since the end of the job; what was promoted stays.")
 
 
 class WebhookSettings(BaseSettings):
@@ -114,11 +129,13 @@ class WebhookSettings(BaseSettings):
 
     allow_private: bool = Field(default=False, description="Send to private, loopback and other inner addresses too.")
     allow_http: bool = Field(default=False, description="Send without TLS too.")
-    timeout_seconds: float = Field(default=15.0, gt=0, description="For one attempt, from resolving to the answer.")
-    lease_seconds: float = Field(default=120.0, gt=0, description="After this a dead housekeeper's message goes again.")
-    backoff_seconds: float = Field(default=5.0, ge=0, description="Wait before the 2nd attempt; doubles after.")
-    max_attempts: int = Field(default=15, ge=1, description="By default over 23 hours; then it is given up.")
-    keep_seconds: float = Field(default=7 * 86400, ge=0, description="How long what became of a message is shown.")
+    timeout_seconds: Seconds = Field(default=15.0, gt=0, description="For one attempt, from resolving to the answer.")
+    lease_seconds: Seconds = Field(
+        default=120.0, gt=0, description="After this a dead housekeeper's message goes again."
+    )
+    backoff_seconds: Seconds = Field(default=5.0, ge=0, description="Wait before the 2nd attempt; doubles after.")
+    max_attempts: Attempts = Field(default=15, description="By default over 23 hours; then it is given up.")
+    keep_seconds: Seconds = Field(default=7 * 86400, ge=0, description="How long what became of a message is shown.")
 
     @model_validator(mode="after")
     def refuse_a_lease_that_an_attempt_outlives(self) -> Self:
@@ -138,12 +155,16 @@ class RunnerSettings(BaseSettings):
         pattern=r"^[a-z_]+(,[a-z_]+)*$",
         description="`best`: whatever holds here. `required`, or names of layers: without them no worker starts.",
     )
-    memory_bytes: int = Field(default=16 << 30, ge=256 * MEBIBYTE)
-    file_bytes: int = Field(default=32 << 30, ge=MEBIBYTE)
-    processes: int = Field(default=256, ge=16, description="Processes and threads of the child and its children.")
-    inspect_seconds: float = Field(default=300.0, gt=0, description="Wall time of an inspection.")
-    grace_seconds: float = Field(default=60.0, ge=0, description="Wall time beyond a job's budget before it is killed.")
-    threads: int = Field(default=0, ge=0, description="Threads of a model, and the most it may ask for; 0: every core.")
+    memory_bytes: Bytes = Field(default=16 << 30, ge=256 * MEBIBYTE)
+    file_bytes: Bytes = Field(default=32 << 30, ge=MEBIBYTE)
+    processes: Count = Field(default=256, ge=16, description="Processes and threads of the child and its children.")
+    inspect_seconds: Seconds = Field(default=300.0, gt=0, description="Wall time of an inspection.")
+    grace_seconds: Seconds = Field(
+        default=60.0, ge=0, description="Wall time beyond a job's budget before it is killed."
+    )
+    threads: Count = Field(
+        default=0, ge=0, description="Threads of a model, and the most it may ask for; 0: every core."
+    )
     timing_rounds: int = Field(default=9, ge=3, le=99, description="How often files are timed by turns, time allowing.")
 
 

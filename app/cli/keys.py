@@ -36,7 +36,9 @@ def create(
     scope: Annotated[
         list[str] | None, typer.Option(help="read, write or admin; repeat it. By default the first two.")
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; by default never.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Days until it expires; by default never.")
+    ] = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:

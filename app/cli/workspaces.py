@@ -14,7 +14,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 DaysOption = Annotated[int | None, typer.Option(min=0, max=36_500, help="0: for ever.")]
-LimitOption = Annotated[int | None, typer.Option(min=0, help="0: no limit.")]
+CountOption = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="0: no limit.")]
+BytesOption = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="0: no limit.")]
 
 
 @app.command(name="list")
@@ -41,10 +42,10 @@ def list_workspaces(
 @app.command()
 def limit(
     workspace: Annotated[str, typer.Argument(help="The workspace's name.")],
-    requests_per_minute: LimitOption = None,
-    stored_bytes: LimitOption = None,
-    queued_jobs: LimitOption = None,
-    running_jobs: LimitOption = None,
+    requests_per_minute: CountOption = None,
+    stored_bytes: BytesOption = None,
+    queued_jobs: CountOption = None,
+    running_jobs: CountOption = None,
     reset: Annotated[bool, typer.Option("--reset", help="First give it back what holds for all.")] = False,
     data: DataOption = None,
 ) -> None:

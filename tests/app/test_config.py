@@ -52,6 +52,17 @@ def test_a_wrong_setting_is_named_and_no_value_is_shown(settings_from, name: str
     assert "input_value" not in said
 
 
+NUMBERS = sorted(name for name, default in defaults_of_settings().items() if type(default) in (int, float))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_beyond_what_postgres_holds_is_refused_before_anything_starts(settings_from, name: str) -> None:
+    """Later it would end the first statement that is given it: each round of housekeeping, say."""
+    for value in ("1" + "0" * 30, "inf"):
+        with pytest.raises(ValidationError, match=r"less than or equal to|finite number|valid integer"):
+            settings_from(**{name: value})
+
+
 def test_embedded_settings_need_no_secret_of_the_operators(settings_from) -> None:
     assert settings_from(LATHE_EMBEDDED="1", LATHE_SECRET_KEY="").embedded
 

@@ -52,6 +52,20 @@ def test_without_a_key_the_remedy_is_named(bare_lathe: LatheCommand) -> None:
     assert "LATHE_KEY" in outcome.stderr
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(("workspaces", "limit", "default", "--queued-jobs", 2**31), id="count"),
+        pytest.param(("workspaces", "limit", "default", "--stored-bytes", 2**63), id="bytes"),
+        pytest.param(("keys", "create", "--name", "key", "--days", 10**10), id="days"),
+    ],
+)
+def test_a_number_that_the_database_cannot_hold_is_refused(bare_lathe: LatheCommand, asked: tuple[object, ...]) -> None:
+    outcome = bare_lathe(*asked)
+    assert outcome.code == ExitCode.USAGE
+    assert f"Invalid value for '{asked[-2]}'" in outcome.stderr
+
+
 def test_a_service_that_does_not_answer(bare_lathe: LatheCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.cli.connection.RETRY_SECONDS", 0.1)
     monkeypatch.setenv("LATHE_URL", NOBODY)
