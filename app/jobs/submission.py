@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -108,8 +109,20 @@ async def queue_inspection(
 
 
 def _refuse_nul(request: OptimizeRequest) -> None:
-    if r"\u0000" in request.model_dump_json():
+    if any("\0" in text for text in _strings(request.model_dump(mode="json"))):
         raise ValidationFailed("A name in the request holds the character NUL.", remedy="Leave it out.")
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string in a JSON value, names of members among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            yield from (name, *_strings(member))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
 
 
 async def _insert(session: AsyncSession, job: JobRow) -> None:

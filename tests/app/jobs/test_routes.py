@@ -50,6 +50,7 @@ async def test_a_submitted_job_is_queued_with_every_default_filled_in(
         ({"metric": {"name": "top1"}}, "data_required"),
         ({"budget_seconds": 10_000_000}, "budget_too_large"),
         ({"recipe": [{"pass": "quantize_dynamic", "exclude": ["a\0b"]}]}, "validation_failed"),
+        ({"target": {"shapes": {"x\0": [1, 4]}}}, "validation_failed"),
         ({"recipe": [{"pass": "quantize_dynamic", "exclude": ["n" * 4097]}]}, "validation_failed"),
     ],
     ids=[
@@ -62,6 +63,7 @@ async def test_a_submitted_job_is_queued_with_every_default_filled_in(
         "no-labels",
         "budget",
         "nul",
+        "nul-in-a-members-name",
         "overlong-name",
     ],
 )
@@ -102,6 +104,15 @@ async def test_a_model_that_is_not_ready_is_said_so(
     answer = await client.post("/v1/jobs", json=body, headers=writer)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert ("retry-after" in answer.headers) == (status == 409)
+
+
+async def test_a_name_that_only_looks_like_nul_is_a_name(
+    client: httpx.AsyncClient, body: dict[str, Any], writer: Headers
+) -> None:
+    name = r"a\u0000b"
+    body["recipe"] = [{"pass": "quantize_dynamic", "exclude": [name]}]
+    job = await submit(client, body, writer)
+    assert job["request"]["recipe"][0]["exclude"] == [name]
 
 
 async def test_another_workspaces_model_and_job_are_not_there(
