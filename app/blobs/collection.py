@@ -34,11 +34,6 @@ PREFIXES = (PREFIX, CHECKPOINT_PREFIX, PIECE_PREFIX, PART_PREFIX)
 log = structlog.get_logger()
 
 
-def collect_garbage(database: Database, storage: Storage, grace_seconds: float) -> int:
-    """As one round of a `GarbageCollector` that begins here: with a grace it removes no file."""
-    return GarbageCollector(database, storage, grace_seconds).collect()
-
-
 class GarbageCollector:
     """Removes blobs without a reference, and files that have been seen without a row, unchanged, for as long as the
     grace.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-import structlog
+from anyio import to_thread
 from fastapi import Query, Request
 from sqlalchemy import ColumnElement, CompoundSelect, Select, func, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from app.access import audit
 from app.access.service import Caller
 from app.access.tables import Action
-from app.blobs import quota
+from app.blobs import collection, quota
 from app.blobs.open_uploads import OpenUploads
 from app.blobs.receiving import Received, content_length, receive
 from app.blobs.service import keep, replace, stored_copy
@@ -51,7 +51,6 @@ NameFilter = Annotated[
 ]
 
 OCTET_STREAM = "application/octet-stream"
-log = structlog.get_logger()
 
 OUR_FAULTS = frozenset(
     {
@@ -228,10 +227,7 @@ async def delete(session: AsyncSession, kind: UploadKind[Row], caller: Caller, r
 
 async def discard(storage: Storage, key: str) -> None:
     """Remove bytes that no row names; those that storage does not let go of now are left to the collector."""
-    try:
-        await storage.delete(key)
-    except LatheError as error:
-        log.warning("garbage_left", key=key, error=error.detail)
+    await to_thread.run_sync(collection.discard, storage, key)
 
 
 async def _lost_copy(database: WorkspaceDatabase, storage: Storage, received: Received) -> UUID | None:

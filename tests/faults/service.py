@@ -12,7 +12,6 @@ import psutil
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from app.blobs.collection import collect_garbage
 from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import Database
@@ -20,6 +19,7 @@ from app.embedded import Stack
 from app.jobs.search_cache import piece_key
 from app.jobs.tables import SearchCacheRow
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.worker import networks
 
 PATIENCE_SECONDS = 90.0

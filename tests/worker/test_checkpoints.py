@@ -12,7 +12,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from app.blobs.collection import collect_garbage
 from app.database import Database
 from app.jobs import lease
 from app.jobs.checkpoints import PREFIX, checkpoints_of
@@ -20,6 +19,7 @@ from app.jobs.lease import Claim
 from app.jobs.states import JobState
 from app.recipes.catalogue import CATALOGUE
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job
 from worker.checkpoints import Keeper, bring_checkpoints
 from worker.runner.checkpoints import StepCheckpoints, chosen_before

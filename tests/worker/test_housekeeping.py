@@ -20,7 +20,6 @@ from sqlalchemy import create_engine, make_url, select, text, update
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
-from app.blobs.collection import collect_garbage
 from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import Database
@@ -32,6 +31,7 @@ from app.models.tables import ModelRow
 from app.queue import Queue
 from app.storage import Storage
 from app.uploads.tables import ResumableUploadRow, UploadPartRow, part_key
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job, read_job
 from tests.conftest import Services
 from tests.worker.uploads import store_upload

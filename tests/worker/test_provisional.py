@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.artifacts.tables import ArtifactRow
-from app.blobs.collection import PREFIX, collect_garbage
+from app.blobs.collection import PREFIX
 from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import Database
@@ -24,6 +24,7 @@ from app.jobs.report import Attempt
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobEventRow
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job
 from worker.provisional import MAX_NOMINATIONS, Nominations
 from worker.publishing import publish, store_outputs

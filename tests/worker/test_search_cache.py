@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import text, update
 
 from app.access.service import ensure_workspace
-from app.blobs.collection import collect_garbage
 from app.config import Settings
 from app.database import Database
 from app.datasets.tables import DatasetRow
@@ -22,6 +21,7 @@ from app.jobs.search_cache import PREFIX, forget_old, pieces_of, scope_of
 from app.jobs.tables import JobDatasetRow, JobModelRow
 from app.models.tables import ModelRow
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job
 from tests.worker.uploads import store_upload
 from worker import search_cache

@@ -11,7 +11,6 @@ from sqlalchemy import URL, create_engine, func, make_url, select, text, update
 from structlog.testing import capture_logs
 
 from app.artifacts.tables import ArtifactRow
-from app.blobs.collection import collect_garbage
 from app.blobs.tables import storage_key
 from app.database import Database
 from app.errors import StorageFull, Unavailable
@@ -19,6 +18,7 @@ from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobEventRow, JobRow
 from app.models.tables import ModelRow
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job, read_job
 from tests.worker.attempts import add_optimization, inspect, read_model
 from worker.held import FREE_REPEATS, LONGEST_SHORTAGE_SECONDS

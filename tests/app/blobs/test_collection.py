@@ -10,11 +10,12 @@ from sqlalchemy import delete, func, select, text
 from uuid_utils.compat import uuid7
 
 from app.artifacts.tables import ArtifactRow
-from app.blobs.collection import GarbageCollector, collect_garbage
+from app.blobs.collection import GarbageCollector
 from app.blobs.tables import BlobRow, storage_key
 from app.database import Database
 from app.errors import Unavailable
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job
 from tests.app.uploads import settle, upload
 

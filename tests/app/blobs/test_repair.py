@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import select
 
 from app.artifacts.tables import ArtifactRow
-from app.blobs.collection import collect_garbage
 from app.blobs.tables import BlobRow, storage_key
 from app.database import Base, Database
 from app.errors import Fault
@@ -15,6 +14,7 @@ from app.jobs import lease
 from app.jobs.states import JobState
 from app.jobs.tables import JobRow
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job
 from tests.app.uploads import TABLES, settle, upload
 

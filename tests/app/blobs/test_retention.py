@@ -14,7 +14,6 @@ from sqlalchemy import event, func, select, update
 from app.access.service import set_limits
 from app.access.tables import Action, AuditRow, WorkspaceRow
 from app.artifacts.tables import ArtifactRow, PromotionRow
-from app.blobs.collection import collect_garbage
 from app.blobs.retention import let_go_of_artifacts, let_go_of_datasets, let_go_of_models
 from app.blobs.tables import BlobRow, storage_key
 from app.config import RetentionSettings
@@ -24,6 +23,7 @@ from app.jobs.states import JobState
 from app.jobs.tables import JobDatasetRow, JobModelRow, JobRow
 from app.models.tables import ModelRow
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_artifact, add_job
 from tests.app.uploads import upload
 from tests.worker.uploads import store_upload

@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
-from app.blobs.collection import collect_garbage
 from app.blobs.open_uploads import OpenUploads
 from app.blobs.tables import BlobRow
 from app.config import ApiSettings, Settings
@@ -25,6 +24,7 @@ from app.jobs.tables import JobDatasetRow, JobRow
 from app.paging import MAX_PAGE_BYTES
 from app.queue import Queue
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.uploads import FACTS, OCTETS, TABLES, end_jobs, settle, upload
 
 Headers = dict[str, str]

@@ -16,7 +16,6 @@ from fastapi import FastAPI
 from sqlalchemy import func, select, update
 
 from app.access.tables import WorkspaceRow
-from app.blobs.collection import collect_garbage
 from app.config import Settings
 from app.database import Database
 from app.storage import Storage
@@ -24,6 +23,7 @@ from app.uploads import service
 from app.uploads.expiry import delete_expired
 from app.uploads.protocol import OFFSET_OCTETS
 from app.uploads.tables import ResumableUploadRow, UploadPartRow
+from tests.app.garbage import collect_garbage
 from tests.app.test_problems import problem
 from tests.app.uploads import metadata
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from app.blobs.collection import collect_garbage
 from app.config import JobSettings
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.faults.storm.checker import check
 from tests.faults.storm.evidence import Evidence, gather
 from tests.faults.storm.installation import WORKSPACES, Installation
