@@ -294,7 +294,11 @@ def count_queued(session: Session) -> dict[str, int]:
 def take_unpublished(
     session: Session, republish_seconds: float, default_running_jobs: int = 0, limit: int = 100
 ) -> list[tuple[UUID, str, int]]:
-    """Queued jobs, due, not held back and not published lately, marked as published now: id, queue, priority."""
+    """Queued jobs, due, not held back and not published lately, marked as published now: id, queue, priority.
+
+    What was never published comes first, then what was published longest ago: by priority alone, a backlog of one queue
+    that is due again before all of it was reached would take every round, and jobs of other queues would not be seen.
+    """
     due = (
         select(JobRow.id)
         .where(
@@ -304,7 +308,7 @@ def take_unpublished(
             | (JobRow.published_at < func.clock_timestamp() - _seconds(republish_seconds)),
             not_(held_back(default_running_jobs)),
         )
-        .order_by(JobRow.priority, JobRow.id)
+        .order_by(JobRow.published_at.nulls_first(), JobRow.priority, JobRow.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )

@@ -1,6 +1,7 @@
 """The SQL that fences: who holds a job may change it, and nobody else."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -227,6 +228,18 @@ def test_urgent_jobs_are_published_first(database: Database) -> None:
     low, normal, high = (add_job(database, priority=priority) for priority in (2, 1, 0))
     with database.session_scope() as session:
         assert [each[0] for each in lease.take_unpublished(session, 30.0)] == [high, normal, low]
+
+
+def test_a_backlog_that_is_due_again_keeps_no_job_from_being_published(database: Database) -> None:
+    backlog = {add_job(database, published_at=datetime.now(UTC) - timedelta(hours=1)) for _ in range(12)}
+    handed_back = add_job(database, queue="gpu", priority=2)
+    rounds = []
+    for _ in range(5):
+        with database.session_scope() as session:
+            rounds.append({each[0] for each in lease.take_unpublished(session, 30.0, limit=3)})
+            session.execute(text("UPDATE jobs SET published_at = published_at - interval '10 s'"))
+    assert handed_back in rounds[0], "it was published last, or never"
+    assert set().union(*rounds) == backlog | {handed_back}, "what is due again took the place of what comes behind it"
 
 
 def test_a_job_that_waited_too_long_expires(database: Database) -> None:
