@@ -56,11 +56,7 @@ class Held:
 
     def hand_back(self) -> None:
         """The worker stops: another goes on at once."""
-        self.write(
-            lambda session: lease.requeue(
-                session, self.claim, wait_seconds=0, spend_attempt=False, reason="worker_stopped"
-            )
-        )
+        self.write(lambda session: self._requeue(session, wait_seconds=0, spend_attempt=False, reason="worker_stopped"))
 
     def fail(self, failure: JobFailed) -> None:
         """For good, or for another attempt where one may end otherwise."""
@@ -70,9 +66,7 @@ class Held:
         elif failure.retryable and claim.attempt < claim.max_attempts:
             wait = lease.backoff(self.jobs.backoff_seconds, claim.attempt)
             self.write(
-                lambda session: lease.requeue(
-                    session, claim, wait_seconds=wait, spend_attempt=True, reason=fault.detail
-                ),
+                lambda session: self._requeue(session, wait_seconds=wait, spend_attempt=True, reason=fault.detail)
             )
             log.warning("attempt_failed", code=fault.code, detail=fault.detail, again_in_seconds=wait)
         else:
@@ -82,7 +76,10 @@ class Held:
             log.warning("job_failed", code=fault.code, detail=fault.detail)
 
     def defer(self, error: BaseException | None) -> None:
-        """Nothing is wrong with the job, and another worker may have what this one lacks; it expires in its time."""
+        """Nothing is wrong with the job, and another worker may have what this one lacks.
+
+        It has not run, and expires when it would have: what this worker lacks may be lacking for ever.
+        """
         lacked = "the database" if isinstance(error, DATABASE_AWAY) else "storage"
         reason = f"The worker lacked {lacked} ({type(error).__name__})."
 
@@ -101,10 +98,21 @@ class Held:
             spend = repeats >= FREE_REPEATS
             if spend and claim.attempt >= claim.max_attempts:
                 return lease.finish(session, claim, JobState.FAILED, error=fault, peak_memory_bytes=peak_memory_bytes)
-            return lease.requeue(session, claim, wait_seconds=self._wait(repeats), spend_attempt=spend, reason=reason)
+            return self._requeue(session, wait_seconds=self._wait(repeats), spend_attempt=spend, reason=reason)
 
         self.write(hand_on)
         log.warning("run_lost", reason=reason, code=fault.code)
+
+    def _requeue(self, session: Session, *, wait_seconds: float, spend_attempt: bool, reason: str) -> bool:
+        """Back, with time to wait for a worker as if it were submitted now: while it ran, it did not wait for one."""
+        return lease.requeue(
+            session,
+            self.claim,
+            wait_seconds=wait_seconds,
+            spend_attempt=spend_attempt,
+            reason=reason,
+            queue_ttl_seconds=self.jobs.queue_ttl_seconds,
+        )
 
     def _wait(self, earlier: int) -> float:
         """Seconds, of a job that met the same shortage so often before."""

@@ -177,12 +177,24 @@ def finish(
     return True
 
 
-def requeue(session: Session, held: Claim, *, wait_seconds: float, spend_attempt: bool, reason: str) -> bool:
-    """Hand the job back, or end it where its cancel was asked for. False where the lease is not ours any more."""
+def requeue(
+    session: Session,
+    held: Claim,
+    *,
+    wait_seconds: float,
+    spend_attempt: bool,
+    reason: str,
+    queue_ttl_seconds: float = 0.0,
+) -> bool:
+    """Hand the job back, or end it where its cancel was asked for. False where the lease is not ours any more.
+
+    It may then wait for a worker for `queue_ttl_seconds`, or for what is left of the time that it had, if that is more.
+    """
+    back = _back_in_queue(wait_seconds, queue_ttl_seconds)
     row = session.execute(
         update(JobRow)
         .where(_held(held), JobRow.cancel_requested_at.is_(None))
-        .values(_back_in_queue(_seconds(wait_seconds)) | ({} if spend_attempt else {"attempt": JobRow.attempt - 1}))
+        .values(back | ({} if spend_attempt else {"attempt": JobRow.attempt - 1}))
         .returning(JobRow.id)
     ).one_or_none()
     if row is None:
@@ -211,8 +223,13 @@ def _end_cancelled(session: Session, held: Claim) -> bool:
     return row is not None
 
 
-def reap(session: Session, backoff_seconds: float, limit: int = 100) -> list[tuple[UUID, JobState]]:
-    """Take back jobs whose lease is over: cancelled where that was asked, queued again, or failed `worker_lost`."""
+def reap(
+    session: Session, backoff_seconds: float, queue_ttl_seconds: float = 0.0, limit: int = 100
+) -> list[tuple[UUID, JobState]]:
+    """Take back jobs whose lease is over: cancelled where that was asked, queued again, or failed `worker_lost`.
+
+    Those in the queue may wait for a worker as `requeue` has it.
+    """
     rows = session.execute(
         select(JobRow.id, JobRow.kind, JobRow.attempt, JobRow.max_attempts, JobRow.cancel_requested_at)
         .where(JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < func.clock_timestamp())
@@ -226,7 +243,8 @@ def reap(session: Session, backoff_seconds: float, limit: int = 100) -> list[tup
         if row.cancel_requested_at is not None:
             state, values = JobState.CANCELLED, _ending(JobState.CANCELLED)
         elif row.attempt < row.max_attempts:
-            state, values = JobState.QUEUED, _back_in_queue(_seconds(backoff(backoff_seconds, row.attempt)))
+            state = JobState.QUEUED
+            values = _back_in_queue(backoff(backoff_seconds, row.attempt), queue_ttl_seconds)
         else:
             state, error = JobState.FAILED, WORKER_LOST
             values = _ending(state) | {"error": error.model_dump()}
@@ -358,7 +376,8 @@ def _ending(state: JobState) -> dict[str, Any]:
     }
 
 
-def _back_in_queue(wait: ColumnElement[timedelta]) -> dict[str, Any]:
+def _back_in_queue(wait_seconds: float, queue_ttl_seconds: float) -> dict[str, Any]:
+    now = func.clock_timestamp()
     return {
         "state": JobState.QUEUED,
         "lease_holder": None,
@@ -367,7 +386,8 @@ def _back_in_queue(wait: ColumnElement[timedelta]) -> dict[str, Any]:
         "phase": None,
         "progress": 0.0,
         "eta_seconds": None,
-        "due_at": func.clock_timestamp() + wait,
+        "due_at": now + _seconds(wait_seconds),
+        "expires_at": func.greatest(JobRow.expires_at, now + _seconds(queue_ttl_seconds)),
     }
 
 

@@ -128,7 +128,7 @@ def _no_report(state: JobState, error: dict[str, Any] | None, found: str) -> NoR
     if error is not None:
         remedy = f"{error.get('remedy') or ''}{found}".strip() or None
         return NoReport(f"The job {state.value}: {error['detail']} ({error['code']})", remedy=remedy)
-    ends = {JobState.CANCELLED: "was cancelled", JobState.EXPIRED: "expired before a worker took it"}
+    ends = {JobState.CANCELLED: "was cancelled", JobState.EXPIRED: "expired while it waited for a worker"}
     return NoReport(
         f"The job {ends.get(state, state.value)}; a report is what an optimization leaves that succeeds.",
         remedy="Submit it again for one." + found if state in ends else None,

@@ -251,6 +251,34 @@ def test_a_job_that_waited_too_long_expires(database: Database) -> None:
     assert read_job(database, job_id).state == JobState.EXPIRED
 
 
+@pytest.mark.parametrize(("ttl_seconds", "left"), [(3600.0, 3600), (0.0, 0)])
+def test_time_in_a_worker_is_not_time_in_the_queue(database: Database, ttl_seconds: float, left: int) -> None:
+    handed_back, reaped = add_job(database), add_job(database)
+    held = take(database, handed_back)
+    assert held is not None
+    assert take(database, reaped, lease_seconds=0.0) is not None
+    with database.session_scope() as session:
+        session.execute(text("UPDATE jobs SET expires_at = now() - interval '1 s'"))
+    with database.session_scope() as session:
+        ttl = {"queue_ttl_seconds": ttl_seconds}
+        assert lease.requeue(session, held, wait_seconds=0, spend_attempt=False, reason="worker_stopped", **ttl)
+        assert lease.reap(session, 0.0, **ttl) == [(reaped, JobState.QUEUED)]
+        remaining = session.scalars(text("SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM jobs")).all()
+        assert all(left - 60 < seconds <= left for seconds in remaining)
+    with database.session_scope() as session:
+        assert sorted(lease.expire(session)) == ([] if left else sorted([handed_back, reaped]))
+
+
+def test_a_job_that_comes_back_early_keeps_the_time_that_it_had(database: Database) -> None:
+    job_id = add_job(database)
+    before = read_job(database, job_id).expires_at
+    held = take(database, job_id)
+    assert held is not None
+    with database.session_scope() as session:
+        lease.requeue(session, held, wait_seconds=0, spend_attempt=True, reason="broke", queue_ttl_seconds=1.0)
+    assert read_job(database, job_id).expires_at == before
+
+
 def test_a_failure_keeps_its_reason(database: Database) -> None:
     job_id = add_job(database)
     held = take(database, job_id)

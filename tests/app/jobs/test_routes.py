@@ -301,7 +301,7 @@ FAULT = Fault(code="model_fails", title="-", detail="Node `conv` has no kernel."
     [
         ({"state": "cancelled"}, "was cancelled", "Submit it again"),
         ({"state": "cancelled", "request": {"recipe": "auto"}}, "was cancelled", f"Submit it again for one.{TRIED}"),
-        ({"state": "expired"}, "expired before", "Submit it again"),
+        ({"state": "expired"}, "expired while it waited", "Submit it again"),
         ({"state": "failed", "error": FAULT.model_dump()}, "failed: Node `conv` has no kernel.", "Fix the node."),
         ({"state": "succeeded", "kind": JobKind.INSPECT_MODEL}, "a report is what an optimization leaves", None),
     ],
