@@ -144,14 +144,14 @@ class Supervisor:
     def _claim(self, job_id: UUID) -> Claim | None:
         holder = f"{socket.gethostname()}:{os.getpid()}"
         threads, trains = threads_for_models(self.settings), can_train(self.settings)
-        most = self.settings.limits.running_jobs
+        jobs, most = self.settings.jobs, self.settings.limits.running_jobs
         with self.database.session_scope() as session:
             chosen = turns.next_in_queue(session, job_id, threads=threads, can_train=trains, default_running_jobs=most)
             if chosen is None:
-                turns.call_again(session, job_id, most)
+                again = jobs.republish_seconds
+                turns.call_again(session, job_id, threads=threads, republish_seconds=again, default_running_jobs=most)
                 return None
-            lease_seconds = self.settings.jobs.lease_seconds
-            return lease.claim(session, chosen, holder, lease_seconds, threads=threads, can_train=trains)
+            return lease.claim(session, chosen, holder, jobs.lease_seconds, threads=threads, can_train=trains)
 
     def _run_claimed(self, held: Held, heart: Heart, span: Span) -> None:
         try:

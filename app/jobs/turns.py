@@ -4,7 +4,7 @@ A wake-up names a job, and stands for any of the same queue: who takes it asks h
 thousand jobs gives way after each of them, and no wake-up is lost on a job that was taken on another's.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import (
@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     cast,
     func,
+    literal,
     or_,
     select,
     true,
@@ -34,18 +35,25 @@ from app.jobs.tables import JobRow
 HEADS = 32
 # Advisory locks of this kind: one a workspace, held by a claim that its limit on running jobs counts.
 CLAIMS = 7_226
+# What a worker with too few threads was woken for is called again after so long, and so many jobs of a queue at most: at
+# once, and for all of them, messages would go round and round among small workers.
+CALLED_AGAIN_SECONDS = 2.0
+CALLED_AGAIN_JOBS = 8
 
 
 def takeable(threads: int | None, can_train: bool) -> ColumnElement[bool]:
     """Jobs that are due, want no more than `threads`, where that is given, and train only if `can_train`."""
-    wanted = JobRow.request["target"]["threads"].astext.cast(Integer)
     return and_(
         JobRow.state == JobState.QUEUED,
         JobRow.due_at <= func.clock_timestamp(),
         JobRow.expires_at > func.clock_timestamp(),
-        true() if threads is None else func.coalesce(wanted, 1) <= threads,
+        true() if threads is None else _wanted_threads() <= threads,
         true() if can_train else JobRow.queue.not_in(TRAINING_QUEUES),
     )
+
+
+def _wanted_threads() -> ColumnElement[int]:
+    return func.coalesce(JobRow.request["target"]["threads"].astext.cast(Integer), 1)
 
 
 def held_back(default_running_jobs: int) -> ColumnElement[bool]:
@@ -126,10 +134,31 @@ def _choice(job_id: UUID, condition: ColumnElement[bool], default_running_jobs: 
     )
 
 
-def call_again(session: Session, job_id: UUID, default_running_jobs: int) -> None:
-    """Have housekeeping wake somebody for a job that was held back, as soon as it no longer is."""
+def call_again(
+    session: Session, job_id: UUID, *, threads: int, republish_seconds: float, default_running_jobs: int
+) -> None:
+    """Have housekeeping wake somebody for what a wake-up for `job_id` found nothing to take of.
+
+    That is the job itself, as soon as it is held back no longer; and what wants more than `threads`, soon: the wake-up
+    was one of its queue's, and a larger worker may have been left without.
+    """
     missed = update(JobRow).where(JobRow.id == job_id, JobRow.state == JobState.QUEUED, held_back(default_running_jobs))
     session.execute(missed.values(published_at=None).execution_options(synchronize_session=False))
+    # As if it had been published so long ago that it is due again after CALLED_AGAIN_SECONDS.
+    published_at = func.clock_timestamp() - literal(timedelta(seconds=republish_seconds - CALLED_AGAIN_SECONDS))
+    too_large = (
+        select(JobRow.id)
+        .where(
+            JobRow.queue == select(JobRow.queue).where(JobRow.id == job_id).scalar_subquery(),
+            takeable(None, can_train=True),
+            _wanted_threads() > threads,
+        )
+        .order_by(JobRow.priority, JobRow.id)
+        .limit(CALLED_AGAIN_JOBS)
+        .with_for_update(skip_locked=True)
+    )
+    again = update(JobRow).where(JobRow.id.in_(too_large), JobRow.published_at > published_at)
+    session.execute(again.values(published_at=published_at).execution_options(synchronize_session=False))
 
 
 def _heads(queue: ColumnElement[str], condition: ColumnElement[bool]) -> LateralFromClause:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, text
+from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app.access.service import ensure_workspace, set_limits
@@ -199,6 +200,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def call_again(session: Session, wake_up: UUID, *, threads: int = 2, most: int = 0) -> None:
+    turns.call_again(session, wake_up, threads=threads, republish_seconds=30.0, default_running_jobs=most)
+
+
 def test_a_job_that_was_held_back_is_called_again_as_soon_as_it_may_run(
     database: Database, names: dict[UUID, str]
 ) -> None:
@@ -209,8 +214,36 @@ def test_a_job_that_was_held_back_is_called_again_as_soon_as_it_may_run(
     assert claim is not None
     with database.session_scope() as session:
         assert turns.next_in_queue(session, second, threads=None, can_train=True, default_running_jobs=1) is None
-        turns.call_again(session, second, 1)
+        call_again(session, second, most=1)
         assert lease.take_unpublished(session, 3600.0, 1) == []
     end(database, claim)
     with database.session_scope() as session:
         assert [job_id for job_id, _, _ in lease.take_unpublished(session, 3600.0, 1)] == [second]
+
+
+def test_a_wake_up_that_a_smaller_worker_took_is_sent_again(database: Database, names: dict[UUID, str]) -> None:
+    small, other = add(database, names, "large"), add(database, names, "small", queue="gpu")
+    large = [add(database, names, "large", request={"target": {"threads": 8}}) for _ in range(10)]
+    with database.session_scope() as session:
+        assert len(lease.take_unpublished(session, 30.0)) == 12
+
+    def woken(later_seconds: float) -> list[UUID]:
+        with database.session_scope() as session:
+            earlier = text("UPDATE jobs SET published_at = published_at - make_interval(secs => :seconds)")
+            session.execute(earlier, {"seconds": later_seconds})
+            return [job_id for job_id, _, _ in lease.take_unpublished(session, 30.0)]
+
+    # It takes what it can, on the wake-up for another; the one that it left is then of no use to it.
+    claim = take(database, large[0], threads=2)
+    assert claim is not None
+    assert claim.job_id == small
+    assert take(database, small, threads=2) is None
+    for _ in range(2):  # who comes second puts nothing off
+        with database.session_scope() as session:
+            call_again(session, small)
+    assert woken(0) == [], "at once it would go round and round among small workers"
+    assert woken(turns.CALLED_AGAIN_SECONDS) == large[: turns.CALLED_AGAIN_JOBS]
+    with database.session_scope() as session:
+        call_again(session, other)
+        call_again(session, small, threads=8)
+    assert woken(turns.CALLED_AGAIN_SECONDS) == [], "another queue's, or for who could take them"
