@@ -35,8 +35,8 @@ from app.jobs.tables import JobRow
 HEADS = 32
 # Advisory locks of this kind: one a workspace, held by a claim that its limit on running jobs counts.
 CLAIMS = 7_226
-# What a worker with too few threads was woken for is called again after so long, and so many jobs of a queue at most: at
-# once, and for all of them, messages would go round and round among small workers.
+# What a worker with too few threads was woken for is called again after so long, and so many jobs of a queue at most:
+# at once, and for all of them, messages would go round and round among small workers.
 CALLED_AGAIN_SECONDS = 2.0
 CALLED_AGAIN_JOBS = 8
 
