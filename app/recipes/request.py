@@ -99,7 +99,7 @@ class Target(BaseModel):
     batch: int | None = Field(
         default=None, ge=1, le=65_536, description="Batch that latency is measured at; 1 by default."
     )
-    shapes: dict[Name, list[Annotated[int, Field(ge=1)]]] | None = Field(
+    shapes: dict[Name, Annotated[list[Annotated[int, Field(ge=1, le=2**31 - 1)]], Field(max_length=64)]] | None = Field(
         default=None,
         max_length=256,
         description="Input shapes that latency is measured at; by default the first sample's.",

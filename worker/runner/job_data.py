@@ -1,5 +1,6 @@
 """The data of a job: which role feeds what, and in words what that is worth."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
 
     """
     inputs = inputs_of(model.structure())
-    check_shapes(request, inputs)
+    check_shapes(job, request, inputs)
     arrays = open_roles(job, workdir, scratch)
     feeds = {role: match_arrays(inputs, found, source_of(job, role)) for role, found in arrays.items()}
     casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
@@ -258,13 +259,22 @@ def _evaluation(feeds: dict[str, Feeds], calibration: Feeds) -> tuple[Feeds, lis
     return calibration, []
 
 
-def check_shapes(request: OptimizeRequest, inputs: list[TensorFace]) -> None:
-    unknown = sorted(set(request.target.shapes or {}) - {face.name for face in inputs})
+def check_shapes(job: RunnerJob, request: OptimizeRequest, inputs: list[TensorFace]) -> None:
+    """Raises DataMismatch: `target.shapes` names what is no input, or an input that does not fit into memory."""
+    shapes = request.target.shapes or {}
+    unknown = sorted(set(shapes) - {face.name for face in inputs})
     if unknown:
         raise DataMismatch(
             f"`target.shapes` names {', '.join(unknown)}, which are no inputs of the model.",
             f"Its inputs are {', '.join(face.name for face in inputs)}.",
         )
+    for name, shape in shapes.items():
+        # A value takes a byte at least; what takes more is found where it is made.
+        if (values := math.prod(shape)) > job.memory_bytes:
+            raise DataMismatch(
+                f"`target.shapes.{name}` is {shape}: {values:,} values, and the job has {job.memory_bytes:,} bytes.",
+                "Give a smaller shape.",
+            )
 
 
 def _first_call(given: Feeds, batch: int, shapes: dict[str, list[int]]) -> Feeds:

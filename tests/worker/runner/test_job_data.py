@@ -12,6 +12,7 @@ from onnx import ModelProto
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
 from tests.worker import networks
+from worker.engine.feeds import DataMismatch
 from worker.engine.model_file import ModelFile
 from worker.runner.contract import InputFile, RunnerJob
 from worker.runner.job_data import JobData, load_data
@@ -106,3 +107,12 @@ def test_an_input_without_elements_counts_no_samples(rows: str, tmp_path: Path) 
     data = load(tmp_path, {}, network)
     assert data.batch == 1
     assert next(data.evaluation.calls(data.batch)).feed["state"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("shape", [[1 << 20, 3, 32, 16], [2**31 - 1] * 4], ids=["larger-than-memory", "beyond-numpy"])
+@pytest.mark.parametrize("data", [{}, {"evaluation": GIVEN}], ids=["made-up", "bent"])
+def test_a_shape_that_does_not_fit_into_memory_is_the_users_fault(
+    shape: list[int], data: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataMismatch, match="values, and the job has 1,073,741,824 bytes"):
+        load(tmp_path, data, target={"shapes": {"image": shape}})

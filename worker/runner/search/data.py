@@ -46,7 +46,7 @@ def load_search_data(
 
     """
     inputs = inputs_of(model.structure())
-    check_shapes(request, inputs)
+    check_shapes(job, request, inputs)
     given = open_roles(job, workdir, scratch)
     names = {role: source_of(job, role) for role in given}
     files = {role: job.datasets[role].sha256 for role in given}
