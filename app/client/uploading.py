@@ -3,6 +3,7 @@
 import base64
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from app.client import transfer
-from app.client.errors import LatheApiError, NotConfigured
+from app.client.errors import LatheApiError, LatheClientError, NotConfigured
 from app.client.transfer import Progress
 from app.client.transport import OUTAGE_SECONDS, Transport
 
@@ -22,6 +23,8 @@ STALLS = 6
 """Requests in a row of which no byte arrived, before the upload is given up."""
 SLOWEST_STORAGE_BYTES_PER_SECOND = 20e6
 """How fast the service puts an upload together at the end: until then the last answer is waited for."""
+GIVING_UP_SECONDS = 5.0
+"""How long an upload that is given up is tried to be deleted, where the service does not answer."""
 BEING_FINISHED = "upload_being_finished"
 TUS = {"Tus-Resumable": "1.0.0"}
 # Other bytes arrived meanwhile, or these came too slowly or not as they were sent: how it stands is asked again.
@@ -48,7 +51,10 @@ def send(
     on_progress: Progress | None,
     resumable_from_bytes: int,
 ) -> httpx.Response:
-    """The answer that shows what the upload has become. Raises LatheApiError, ServiceUnreachable."""
+    """The answer that shows what the upload has become.
+
+    Raises LatheApiError, ServiceUnreachable; then nothing of it stays with the service, as far as that answers.
+    """
     size_bytes = transfer.size_of(content)
     if size_bytes and size_bytes >= resumable_from_bytes:
         upload = _Resumable(transport, content, on_progress)
@@ -83,9 +89,18 @@ class _Resumable:
         self._address = urlsplit(begun.headers.get("Location", "")).path
         if not self._address:
             raise LatheApiError.from_response(begun)
-        while self._result is None:
-            self._transport.repeat(self._advance, attempts=STALLS, also=ASKED_AGAIN)
+        try:
+            while self._result is None:
+                self._transport.repeat(self._advance, attempts=STALLS, also=ASKED_AGAIN)
+        except BaseException:
+            self._give_up()
+            raise
         return self._result
+
+    def _give_up(self) -> None:
+        """Have the service delete what has arrived, for nobody knows of it any more; where it is away, that expires."""
+        with suppress(LatheClientError):
+            self._transport.send("DELETE", self._address, headers=TUS, retry_seconds=GIVING_UP_SECONDS)
 
     def _advance(self, attempt: int) -> None:
         """Bring more bytes there, or find that an earlier attempt did: whatever was gained, patience begins anew."""

@@ -150,7 +150,9 @@ async def create_upload(
 ) -> Response:
     """Begin an upload that may break off and be gone on with; a body of the right type brings its first bytes.
 
-    Once it is whole it is a model or a dataset as if it had been sent in one piece, and `Upload-Result` names it.
+    Once it is whole it is a model or a dataset as if it had been sent in one piece, and `Upload-Result` names it. Until
+    then it takes twice its size of local storage, and is answered 507 where there is less. Who gives one up deletes it:
+    what has arrived would lie there until it expires.
     """
     row = await uploads.create(length, metadata)
     appended = Appended(row)

@@ -28,7 +28,7 @@ from app.blobs.uploads import OCTET_STREAM, Arrival, UploadKind
 from app.config import Settings
 from app.database import DATABASE_AWAY, WorkspaceDatabase
 from app.datasets.service import DATASETS
-from app.errors import Conflict, LatheError, NotFound, TooLarge, Unprocessable
+from app.errors import Conflict, LatheError, NotFound, StorageFull, TooLarge, Unprocessable
 from app.jobs.tables import JobRow
 from app.models.service import MODELS
 from app.storage import ContentMissing, Storage
@@ -95,7 +95,7 @@ class ResumableUploads:
         refuse_empty(size_bytes)
         if size_bytes > self.settings.api.max_upload_bytes:
             raise too_large(self.settings.api.max_upload_bytes)
-        self.storage.ensure_room(size_bytes)
+        self._ensure_room(size_bytes, size_bytes)
         async with self.database.session_scope() as session:
             await quota.refuse_hopeless(session, self.caller.workspace_id, size_bytes, self.settings.limits)
             row = ResumableUploadRow(
@@ -142,6 +142,8 @@ class ResumableUploads:
         announced_bytes = content_length(request) or 0
         if announced_bytes > row.size_bytes - row.offset_bytes:
             raise _overrun(row)
+        if announced_bytes and announced_bytes == row.size_bytes - row.offset_bytes:
+            self._ensure_room(announced_bytes, row.size_bytes)
         body = Body(body_of(request, self.settings.api))
         while await body.has_more():
             room_bytes = row.size_bytes - row.offset_bytes
@@ -157,6 +159,16 @@ class ResumableUploads:
         if body.fault is not None:
             raise body.fault
         return Appended(row)
+
+    def _ensure_room(self, missing_bytes: int, size_bytes: int) -> None:
+        """For what has not come, and for the whole, which is written beside its parts. Raises StorageFull."""
+        try:
+            self.storage.ensure_room(missing_bytes + size_bytes)
+        except StorageFull as full:
+            raise StorageFull(
+                f"{full.detail} Until a resumable upload is put together, it takes twice its {size_bytes} bytes.",
+                remedy="Free some space, then try again; sent in one request, a file takes its size once.",
+            ) from full
 
     async def terminate(self, upload_id: UUID) -> None:
         """Forget an upload, and delete what has come of it; what a whole one became stays. Raises NotFound."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import func, select, update
 
+from app.access.tables import WorkspaceRow
 from app.client import Lathe, LatheApiError, ServiceUnreachable
 from app.database import Database
 from app.models.tables import ModelRow
@@ -123,7 +124,26 @@ def test_a_line_on_which_nothing_arrives_any_more_ends_the_upload(
         lathe.upload_model(content, wait=False)
     with database.session_scope() as session:
         assert session.execute(select(func.count()).select_from(ModelRow)).scalar_one() == 0
-        assert session.scalars(select(ResumableUploadRow.offset_bytes)).one() > 0
+    assert line.carried_bytes > 16 * MEBIBYTE
+    assert uploads(database) == 0, (
+        "nobody knows its address any more, and what has arrived would fill the disk for a day"
+    )
+
+
+def test_an_upload_that_is_refused_on_its_way_is_deleted(lathe: Lathe, database: Database) -> None:
+    begun: list[int] = []
+
+    def fill_the_workspace(_: int, __: int) -> None:
+        if begun:
+            return
+        begun.append(uploads(database))
+        with database.session_scope() as session:
+            session.execute(update(WorkspaceRow).values(stored_bytes=1))
+
+    with pytest.raises(LatheApiError) as refused:
+        lathe.upload_model(b"x" * FROM_BYTES, wait=False, on_progress=fill_the_workspace)
+    assert refused.value.code == "storage_quota_exceeded"
+    assert (begun, uploads(database)) == ([1], 0)
 
 
 def test_another_request_that_makes_the_upload_whole_is_waited_for(lathe: Lathe, database: Database) -> None:
