@@ -1,5 +1,6 @@
 """The one error tree of the API, rendered as RFC 9457 problem documents."""
 
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
@@ -28,11 +29,31 @@ class Fault(BaseModel):
     remedy: str | None = Field(default=None, description="What to do about it, where there is something.")
 
 
+class OurFault(StrEnum):
+    """Codes of faults that say more about the service than about what a user sent: the same again may end otherwise."""
+
+    WORKER_LOST = "worker_lost"
+    INTERNAL_ERROR = "internal_error"
+    RUNNER_CRASHED = "runner_crashed"
+    INSPECTION_INTERRUPTED = "inspection_interrupted"
+    INSPECTION_TIME_LIMIT = "inspection_time_limit"
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK_FULL = "disk_full"
+    FILE_TOO_LARGE = "file_too_large"
+    STORAGE_FULL = "storage_full"
+    UNAVAILABLE = "unavailable"
+    CONTENT_CORRUPT = "content_corrupt"
+    CONTENT_MISSING = "content_missing"
+
+
+OUR_FAULTS: frozenset[str] = frozenset(OurFault)
+
+
 class LatheError(Exception):
     """A refusal with a stable code. Subclasses are nouns; each fixes its status, code and title."""
 
     status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
+    code: ClassVar[str] = OurFault.INTERNAL_ERROR
     title: ClassVar[str] = "Something went wrong on our side"
     sends: ClassVar[tuple[str, ...]] = ()
     """Headers that its answer bears."""
@@ -187,9 +208,9 @@ class StorageQuotaExceeded(LatheError):
 
 
 class StorageFull(LatheError):
-    status, code, title = 507, "storage_full", "The storage of this service is full"
+    status, code, title = 507, OurFault.STORAGE_FULL, "The storage of this service is full"
 
 
 class Unavailable(LatheError):
-    status, code, title = 503, "unavailable", "A part this service needs does not answer"
+    status, code, title = 503, OurFault.UNAVAILABLE, "A part this service needs does not answer"
     sends = ("Retry-After",)

@@ -22,7 +22,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from app.config import Settings
-from app.errors import LatheError, StorageFull, Unavailable
+from app.errors import LatheError, OurFault, StorageFull, Unavailable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -37,7 +37,7 @@ NO_ROOM = re.compile(r"os error (28|122)\b|No space left|Disk quota exceeded|XMi
 
 
 class ContentMissing(LatheError):
-    status, code, title = 500, "content_missing", "The stored bytes are gone"
+    status, code, title = 500, OurFault.CONTENT_MISSING, "The stored bytes are gone"
 
 
 @dataclass(frozen=True)

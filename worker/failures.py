@@ -3,7 +3,7 @@
 import errno
 import signal
 
-from app.errors import Fault, StorageFull, Unavailable
+from app.errors import Fault, OurFault, StorageFull, Unavailable
 from app.jobs.states import JobKind
 from worker.engine.faults import FULL, OutOfMemory
 
@@ -50,13 +50,13 @@ def not_stored(error: BaseException | None) -> Fault:
     full = isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in FULL)
     detail = "has no room for" if full else "does not take"
     return ours(
-        StorageFull.code if full else Unavailable.code,
+        OurFault.STORAGE_FULL if full else OurFault.UNAVAILABLE,
         f"The job ran to its end several times, and storage {detail} its result.",
         "Free some space, or see why storage does not answer; then submit the job again.",
     )
 
 
-def ours(code: str, detail: str, remedy: str = SUBMIT_AGAIN) -> Fault:
+def ours(code: OurFault, detail: str, remedy: str = SUBMIT_AGAIN) -> Fault:
     return Fault(code=code, title="Something went wrong on our side", detail=detail, remedy=remedy)
 
 
@@ -64,7 +64,7 @@ def out_of_time(kind: JobKind, seconds: float) -> Fault:
     """A budget is the user's to give; the time of an inspection is not, nor what else kept the machine busy."""
     if kind is not JobKind.OPTIMIZE:
         return ours(
-            "inspection_time_limit",
+            OurFault.INSPECTION_TIME_LIMIT,
             f"The inspection was stopped after {seconds:.0f} s.",
             "Upload the file again: that inspects it anew. LATHE_RUNNER_INSPECT_SECONDS sets the time it may take.",
         )
@@ -92,7 +92,7 @@ def death(kind: JobKind, status: int) -> tuple[Fault, bool]:
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     if kind is not JobKind.OPTIMIZE and -status in CRASHES:
         return _crashed(kind, how), False
-    return ours("runner_crashed", f"The runner ended without a result ({how})."), True
+    return ours(OurFault.RUNNER_CRASHED, f"The runner ended without a result ({how})."), True
 
 
 def _crashed(kind: JobKind, how: str) -> Fault:

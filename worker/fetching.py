@@ -13,7 +13,7 @@ from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import Database
 from app.datasets.tables import DatasetRow
-from app.errors import StorageFull
+from app.errors import OurFault, StorageFull
 from app.jobs.lease import Claim
 from app.jobs.states import JobKind
 from app.jobs.subjects import SUBJECT
@@ -42,15 +42,15 @@ Upload = ModelRow | DatasetRow
 class UnreadableInput(Exception):
     """Storage does not give back what was uploaded."""
 
-    code: ClassVar[str]
+    code: ClassVar[OurFault]
 
 
 class CorruptInput(UnreadableInput):
-    code = "content_corrupt"
+    code = OurFault.CONTENT_CORRUPT
 
 
 class MissingInput(UnreadableInput):
-    code = "content_missing"
+    code = OurFault.CONTENT_MISSING
 
 
 class WorkFolderTooSmall(Exception):

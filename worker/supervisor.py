@@ -27,7 +27,7 @@ from app.blobs.collection import discard
 from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import DATABASE_AWAY, Database
-from app.errors import LatheError
+from app.errors import LatheError, OurFault
 from app.jobs import lease, turns
 from app.jobs.checkpoints import checkpoints_of
 from app.jobs.lease import Claim, Progress
@@ -68,7 +68,6 @@ from worker.publishing import (
     without_bytes,
 )
 from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
-from worker.runner.disk import DISK_FULL
 from worker.search_cache import Pieces
 from worker.work_folders import work_folder
 
@@ -187,7 +186,7 @@ class Supervisor:
             if is_shortage(error):
                 held.defer(error)
                 return
-            fault = ours("internal_error", f"The attempt broke: {type(error).__name__}.")
+            fault = ours(OurFault.INTERNAL_ERROR, f"The attempt broke: {type(error).__name__}.")
             held.fail(JobFailed(fault, retryable=True))
 
     def _attempt(self, held: Held, folder: Path, heart: Heart) -> None:
@@ -201,7 +200,7 @@ class Supervisor:
         try:
             result = read_result(folder, claim.kind)
         except RunnerBroken as broken:
-            raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
+            raise JobFailed(ours(OurFault.RUNNER_CRASHED, f"The runner broke: {broken}."), retryable=True) from broken
         if result is None:
             log.warning("runner_died", status=end.status, stderr=end.errors)
             fault, retryable = death(claim.kind, end.status)
@@ -212,8 +211,8 @@ class Supervisor:
         if result.outcome == "failed":
             if result.retryable:
                 log.warning("runner_failed", stderr=end.errors)
-            fault = result.fault or ours("internal_error", "The runner gave no reason.")
-            passing = result.retryable and fault.code == DISK_FULL
+            fault = result.fault or ours(OurFault.INTERNAL_ERROR, "The runner gave no reason.")
+            passing = result.retryable and fault.code == OurFault.DISK_FULL
             memory = result.peak_memory_bytes
             raise JobFailed(fault, retryable=result.retryable, passing=passing, peak_memory_bytes=memory)
         with self.tracing.span("publish"):
@@ -227,7 +226,7 @@ class Supervisor:
             fault = ours(unreadable.code, f"Storage failed the job: {unreadable}.", UPLOAD_AGAIN)
             raise JobFailed(fault, retryable=True) from unreadable
         except WorkFolderTooSmall as small:
-            fault = ours(DISK_FULL, f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
+            fault = ours(OurFault.DISK_FULL, f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
             raise JobFailed(fault, retryable=True) from small  # another worker may have a larger disk
         except DATABASE_AWAY as away:
             raise NotFetched from away
@@ -360,7 +359,7 @@ class Supervisor:
             stored = store_outputs(self.storage, held.claim, result, folder)
             return stored, self._lost_copies(held, stored)
         except (RunnerBroken, FileNotFoundError) as broken:
-            raise JobFailed(ours("runner_crashed", f"The runner broke: {broken}."), retryable=True) from broken
+            raise JobFailed(ours(OurFault.RUNNER_CRASHED, f"The runner broke: {broken}."), retryable=True) from broken
         except (LatheError, OSError) as error:
             if is_shortage(error):
                 raise ResultNotStored from error

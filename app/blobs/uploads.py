@@ -22,7 +22,7 @@ from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import WorkspaceDatabase
 from app.datasets.tables import DatasetRow
-from app.errors import InUse, LatheError, NotFound, UnsupportedMediaType
+from app.errors import OUR_FAULTS, InUse, LatheError, NotFound, OurFault, UnsupportedMediaType
 from app.jobs.states import JobKind, JobState
 from app.jobs.submission import queue_inspection
 from app.jobs.tables import JobRow
@@ -52,25 +52,7 @@ NameFilter = Annotated[
 
 OCTET_STREAM = "application/octet-stream"
 
-OUR_FAULTS = frozenset(
-    {
-        "worker_lost",
-        "internal_error",
-        "runner_crashed",
-        "inspection_interrupted",
-        "inspection_time_limit",
-        "out_of_memory",
-        "disk_full",
-        "file_too_large",
-        "storage_full",
-        "unavailable",
-        "content_corrupt",
-        "content_missing",
-    }
-)
-"""Rejections that say more about the service than about the file: the same bytes again are inspected anew."""
-
-SPOILT = ("content_corrupt", "content_missing")
+SPOILT = (OurFault.CONTENT_CORRUPT, OurFault.CONTENT_MISSING)
 """What jobs fail with that could not read the stored copy."""
 
 

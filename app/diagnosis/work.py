@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.blobs.uploads import OUR_FAULTS
 from app.diagnosis.finding import Finding, ok, problem, warning
+from app.errors import OUR_FAULTS
 from app.health.confinement import open_layers, remedy
 from app.health.service import NEEDED_QUEUES, live_processes
 from app.health.tables import WorkerRow

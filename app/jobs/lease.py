@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal, not_, select, update
 from sqlalchemy.orm import Session
 
-from app.errors import Fault
+from app.errors import Fault, OurFault
 from app.jobs import checkpoints, subjects
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.tables import IdempotencyRow, JobEventRow, JobRow
@@ -21,13 +21,13 @@ from app.jobs.turns import held_back, takeable
 from app.webhooks import outbox
 
 WORKER_LOST = Fault(
-    code="worker_lost",
+    code=OurFault.WORKER_LOST,
     title="The worker was lost",
     detail="The worker that ran the job stopped answering, on every attempt.",
     remedy="Look at the worker's log; submit the job again when the cause is gone.",
 )
 NOT_INSPECTED = Fault(
-    code="inspection_interrupted",
+    code=OurFault.INSPECTION_INTERRUPTED,
     title="The inspection did not happen",
     detail="The inspection was cancelled, or waited too long for a worker.",
     remedy="Upload the file again: that inspects it anew.",

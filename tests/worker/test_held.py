@@ -7,14 +7,14 @@ from sqlalchemy import text
 
 from app.config import JobSettings
 from app.database import Database
-from app.errors import StorageFull
+from app.errors import OurFault, StorageFull
 from app.jobs import lease
 from app.jobs.states import JobState
 from tests.app.jobs.factories import add_job, read_job
 from worker.failures import JobFailed, ours
 from worker.held import Held
 
-FAULT = ours("runner_crashed", "The runner broke.")
+FAULT = ours(OurFault.RUNNER_CRASHED, "The runner broke.")
 
 
 @pytest.mark.parametrize(

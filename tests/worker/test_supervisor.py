@@ -17,9 +17,9 @@ from sqlalchemy import func, select, text
 
 from app.artifacts.tables import ArtifactRow
 from app.blobs.tables import BlobRow
-from app.blobs.uploads import OUR_FAULTS
 from app.database import Database
 from app.datasets.tables import DatasetRow
+from app.errors import OUR_FAULTS
 from app.jobs import lease
 from app.jobs.states import JobKind, JobState
 from app.jobs.subjects import SUBJECT

@@ -8,7 +8,7 @@ import errno
 import os
 from typing import ClassVar
 
-from app.errors import Fault
+from app.errors import Fault, OurFault
 
 # A hostile file may name its parts with megabytes.
 MAX_DETAIL_CHARACTERS = 2000
@@ -45,7 +45,7 @@ class UserFault(Exception):
 
 
 class OutOfMemory(UserFault):
-    code, title = "out_of_memory", "The job needs more memory than it was given"
+    code, title = OurFault.OUT_OF_MEMORY, "The job needs more memory than it was given"
 
 
 def is_out_of_memory(error: Exception) -> bool:

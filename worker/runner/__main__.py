@@ -11,7 +11,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from app.errors import Fault
+from app.errors import Fault, OurFault
 from app.jobs.states import JobKind
 from worker.engine.evaluation.nursery import close_nursery
 from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_disk_full, is_out_of_memory
@@ -118,7 +118,7 @@ def _internal(error: Exception) -> Fault:
     """Names the kind of error only: its text may hold paths, and the traceback is in the worker's log."""
     cause = "a temporary condition" if isinstance(error, Retryable) else type(error).__name__
     return Fault(
-        code="internal_error",
+        code=OurFault.INTERNAL_ERROR,
         title="Something went wrong on our side",
         detail=f"The runner ended in {cause}.",
         remedy="It is tried again by itself; if it keeps failing, report it with the job's id.",

@@ -5,14 +5,12 @@ import resource
 import shutil
 from pathlib import Path
 
-from app.errors import Fault
+from app.errors import Fault, OurFault
 from worker.engine.faults import UserFault
-
-DISK_FULL = "disk_full"
 
 
 class OversizedFile(UserFault):
-    code, title = "file_too_large", "The job writes a larger file than it may"
+    code, title = OurFault.FILE_TOO_LARGE, "The job writes a larger file than it may"
 
 
 def is_oversized(error: Exception) -> bool:
@@ -21,7 +19,7 @@ def is_oversized(error: Exception) -> bool:
 
 def disk_full() -> Fault:
     return Fault(
-        code=DISK_FULL,
+        code=OurFault.DISK_FULL,
         title="The worker's disk is full",
         detail="There was no room left where LATHE_WORK_FOLDER lies, in which the worker runs its jobs.",
         remedy="Free some space there, or give it more; the job is tried again by itself, a few times.",
