@@ -5,6 +5,7 @@ from itertools import combinations, pairwise
 
 from app.config import Settings
 from app.datasets.inspection import ArraySpec, DatasetInspection
+from app.datasets.matching import fits, match
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, NotTrainable, Unprocessable
 from app.jobs.metric_choice import choose_metric
@@ -47,7 +48,7 @@ def check_fitness(
         _check_passes(recipe, request, facts, arrays)
     _check_shapes(request, facts)
     for role, specs in arrays.items():
-        _check_inputs(role, specs, facts)
+        match(facts.inputs, specs, f"the {role} dataset")
     # Before the arrays that nothing reads: a label array whose name was misspelt is one of them.
     metric = choose_metric(request.metric, facts, judging_arrays(request, arrays))
     for role, specs in arrays.items():
@@ -176,23 +177,12 @@ def _check_shapes(request: OptimizeRequest, facts: ModelInspection) -> None:
                 f"`target.shapes` names `{name}`; the model's inputs are {_names(facts.inputs)}.",
                 remedy="Name an input of the model, or leave the shape out.",
             )
-        if not _fits(shape, inputs[name].shape):
+        wanted = inputs[name].shape
+        if wanted is not None and not fits(shape, wanted):
             raise DataMismatch(
-                f"`target.shapes.{name}` is {shape}; the model wants {inputs[name].shape}.",
+                f"`target.shapes.{name}` is {shape}; the model wants {wanted}.",
                 remedy="Give a number for each axis; those that the model fixes must be as it has them.",
             )
-
-
-def _check_inputs(role: str, arrays: list[ArraySpec], facts: ModelInspection) -> None:
-    by_name = {array.name: array for array in arrays}
-    for spec in facts.inputs:
-        array = by_name.get(spec.name)
-        if array is None:
-            raise DataMismatch(
-                f"The {role} dataset has no array for the input `{spec.name}`; its arrays are {_names(arrays)}.",
-                remedy="Name each array as the model's input.",
-            )
-        _check_array(role, array, spec)
 
 
 def _check_strangers(role: str, arrays: list[ArraySpec], facts: ModelInspection, request: OptimizeRequest) -> None:
@@ -210,33 +200,6 @@ def _check_strangers(role: str, arrays: list[ArraySpec], facts: ModelInspection,
             remedy="Rename the arrays, leave them out, or name the labels in `metric.labels`; those that a pass learns "
             "from in its `labels`.",
         )
-
-
-def _check_array(role: str, array: ArraySpec, spec: TensorSpec) -> None:
-    if spec.shape is None:
-        return
-    whole_feeds = len(array.shape) == len(spec.shape) + 1
-    if not whole_feeds and len(array.shape) != len(spec.shape):
-        raise DataMismatch(
-            f"The array `{array.name}` of the {role} dataset has {len(array.shape)} axes {array.shape}; "
-            f"the input has {len(spec.shape)} {spec.shape}.",
-            remedy="Give as many axes as the input (the first counts samples), or one more (each entry is one feed).",
-        )
-    given, wanted = (array.shape[1:], spec.shape) if whole_feeds else (array.shape[1:], spec.shape[1:])
-    if not _fits(given, wanted):
-        raise DataMismatch(
-            f"The array `{array.name}` of the {role} dataset has the shape {array.shape}; the input wants "
-            f"{spec.shape}.",
-            remedy="Reshape the array; the axes that the model fixes must be as it has them.",
-        )
-
-
-def _fits(given: list[int], wanted: list[int | str | None] | None) -> bool:
-    if wanted is None:
-        return True
-    return len(given) == len(wanted) and all(
-        not isinstance(want, int) or have == want for have, want in zip(given, wanted, strict=True)
-    )
 
 
 def _names(specs: list[ArraySpec] | list[TensorSpec]) -> str:

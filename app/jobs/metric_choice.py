@@ -1,9 +1,9 @@
 """Which metric judges a job, and whether the shapes of output and labels allow it."""
 
 import math
-from collections.abc import Sequence
 
 from app.datasets.inspection import ArraySpec
+from app.datasets.matching import Axes, fits
 from app.errors import DataRequired, MetricMismatch
 from app.jobs.naming import named
 from app.models.inspection import ModelInspection, TensorSpec
@@ -12,7 +12,6 @@ from app.recipes.request import LABEL_FREE, Metric
 ERRORS = frozenset({"mse", "mae"})
 # `f` of numpy's kinds, and `iub`.
 SCORES, NUMBERS = ("float",), ("int", "uint", "bool")
-Axes = Sequence[int | str | None]
 
 
 def choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[ArraySpec] | None) -> Metric:
@@ -88,7 +87,7 @@ def _check_shapes(metric: str, output: TensorSpec, labels: ArraySpec, row: Axes 
     wanted = [row] if one_by_one else []
     if metric not in ERRORS:
         wanted += _without_classes(row, last_only=metric == "top5")
-    if any(_same(given, axes) for axes in wanted) or (one_by_one and _size(row) in (None, math.prod(given))):
+    if any(fits(given, axes) for axes in wanted) or (one_by_one and _size(row) in (None, math.prod(given))):
         return
     if not wanted:
         raise MetricMismatch(
@@ -96,7 +95,7 @@ def _check_shapes(metric: str, output: TensorSpec, labels: ArraySpec, row: Axes 
             remedy="Name another output as `metric.output`, or use a metric for numbers: mse, mae.",
         )
     shapes = " or ".join(str([labels.shape[0], *axes]) for axes in wanted)
-    one_hot = metric not in ERRORS and _same(given, row)
+    one_hot = metric not in ERRORS and fits(given, row)
     raise MetricMismatch(
         f"The label array `{labels.name}` is {labels.shape}; for {what} and this data `{metric}` wants {shapes}.",
         remedy=f"Save the number of each class and not a row of classes: `{labels.name}.argmax(axis=-1)`."
@@ -109,12 +108,6 @@ def _without_classes(row: Axes, *, last_only: bool) -> list[Axes]:
     """Axes of labels for scores that lie on the last axis or, as in segmentation, on the first."""
     found = [row[:-1]] if row and row[-1] != 1 else []
     return found + ([row[1:]] if len(row) > 1 and row[0] != 1 and not last_only else [])
-
-
-def _same(given: Axes, wanted: Axes) -> bool:
-    return len(given) == len(wanted) and all(
-        not isinstance(want, int) or have == want for have, want in zip(given, wanted, strict=True)
-    )
 
 
 def _size(axes: Axes) -> int | None:

@@ -1,4 +1,4 @@
-"""How data meets a model: which array goes into which input, and how samples become calls."""
+"""How samples become calls: arrays that were matched with a model's inputs, in the batches that it takes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ import numpy as np
 from pydantic import BaseModel
 
 from app import errors
+from app.datasets.inspection import ArraySpec
+from app.datasets.matching import match
 from worker.engine.faults import UserFault
 from worker.engine.graph import TensorFace
 from worker.engine.sessions import Feed
 from worker.engine.stored_arrays import ArrayStore, StoredArray
-
-CASTS_THAT_LOSE_LITTLE = {("float64", "float32")}
 
 
 class DataMismatch(UserFault):
@@ -101,109 +101,25 @@ class Feeds:
 def match_arrays(inputs: list[TensorFace], arrays: dict[str, np.ndarray], source: str) -> Feeds:
     """Bind arrays to inputs by name. Arrays that bear no input's name are left alone: labels are among them.
 
-    Raises:
-        DataMismatch: an input has no array, or an array's dtype, rank or axes do not fit its input.
-
+    Raises DataMismatch, as `match`.
     """
-    warnings: list[str] = []
-    whole, batches = set(), {}
-    for face in inputs:
-        array = _array_for(face, arrays, source)
-        if is_whole(face, array):
-            whole.add(face.name)
-        _check_axes(face, array, source)
-        _check_dtype(face, array, source, warnings)
-        fixed = face.shape[0] if face.shape and face.name not in whole else None
-        if fixed == 0:
-            raise DataMismatch(
-                f"Input {face.name!r} is {_describe(face)}: the model takes no samples along its first axis.",
-                "Export that axis as open; or, where it counts no samples, give the array one axis more.",
-            )
-        if isinstance(fixed, int):
-            batches[face.name] = fixed
-    if not whole and len(set(batches.values())) > 1:
-        raise DataMismatch(
-            f"The inputs fix different batch sizes: {batches}.",
-            "Give the inputs whose first axis is no batch axis one array axis more: array[i] feeds call i.",
-        )
-    if whole and any(size != 1 for size in batches.values()):
-        raise DataMismatch(
-            f"Arrays {sorted(whole)} of {source} feed one call a sample, but the model wants {batches} samples a call.",
-            "Give every array one axis more than its input.",
-        )
+    found = [ArraySpec(name=name, dtype=array.dtype.name, shape=list(array.shape)) for name, array in arrays.items()]
+    try:
+        matching = match(inputs, found, source)
+    except errors.DataMismatch as mismatch:
+        raise DataMismatch(mismatch.detail, mismatch.remedy) from mismatch
     matched = {face.name: arrays[face.name] for face in inputs}
     return Feeds(
         arrays=matched,
         dtypes={face.name: face.dtype for face in inputs},
-        whole=frozenset(whole),
+        whole=matching.whole,
         sample_count=min((len(array) for array in matched.values()), default=1),
-        fixed_batch=next(iter(batches.values()), None) if not whole else None,
+        fixed_batch=matching.fixed_batch,
         source=source,
-        warnings=tuple(warnings),
+        warnings=matching.casts,
     )
-
-
-def is_whole(face: TensorFace, array: np.ndarray) -> bool:
-    """Whether `array[i]` is the whole feed of call `i`."""
-    return face.shape is not None and array.ndim == len(face.shape) + 1
-
-
-def _array_for(face: TensorFace, arrays: dict[str, np.ndarray], source: str) -> np.ndarray:
-    if face.name not in arrays:
-        raise DataMismatch(
-            f"No array of {source} is named {face.name!r}, an input of the model ({_describe(face)}). "
-            f"It has: {', '.join(sorted(arrays)) or 'none'}.",
-            f"Save an array named {face.name!r}, its first axis counting samples.",
-        )
-    return arrays[face.name]
-
-
-def _check_axes(face: TensorFace, array: np.ndarray, source: str) -> None:
-    if face.shape is None:
-        return
-    axes = array.shape[1:] if array.ndim == len(face.shape) + 1 else array.shape
-    wanted = face.shape
-    fits = len(axes) == len(wanted) and all(
-        not isinstance(size, int) or size == axes[position]
-        for position, size in enumerate(wanted)
-        # The first axis of an array of the input's own rank counts samples, whatever the model's batch.
-        if position or array.ndim != len(wanted)
-    )
-    if not fits:
-        raise DataMismatch(
-            f"Array {face.name!r} of {source} is {array.dtype} {list(array.shape)}; the input is {_describe(face)}.",
-            "Give an array of the input's shape with samples along the first axis, or with one axis more.",
-        )
-
-
-def _check_dtype(face: TensorFace, array: np.ndarray, source: str, warnings: list[str]) -> None:
-    given, wanted = array.dtype.name, face.dtype
-    if given == wanted:
-        return
-    if (given, wanted) in CASTS_THAT_LOSE_LITTLE:
-        warnings.append(f"Array {face.name!r} of {source} is {given} and was rounded to the input's {wanted}.")
-    elif wanted != "string" and _fits_exactly(array.dtype, wanted):
-        warnings.append(f"Array {face.name!r} of {source} is {given}; every value was cast to {wanted} without loss.")
-    else:
-        raise DataMismatch(
-            f"Array {face.name!r} of {source} is {given} {list(array.shape)}; the input is {_describe(face)}, "
-            f"and not every {given} is a {wanted}.",
-            f"Save the array as {wanted}.",
-        )
-
-
-def _fits_exactly(given: np.dtype, wanted: str) -> bool:
-    try:
-        return given != np.bool_ and np.can_cast(given, np.dtype(wanted), "safe")
-    except TypeError:  # a dtype numpy does not know, such as bfloat16
-        return False
 
 
 def _as_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
     """Contiguous, in the dtype of the input; text as the objects that the runtime takes."""
     return np.ascontiguousarray(array, dtype=object if dtype == "string" else np.dtype(dtype)).reshape(array.shape)
-
-
-def _describe(face: TensorFace) -> str:
-    shape = "of unknown rank" if face.shape is None else str(["?" if size is None else size for size in face.shape])
-    return f"{face.dtype} {shape}"

@@ -260,9 +260,10 @@ def test_time_in_a_worker_is_not_time_in_the_queue(database: Database, ttl_secon
     with database.session_scope() as session:
         session.execute(text("UPDATE jobs SET expires_at = now() - interval '1 s'"))
     with database.session_scope() as session:
-        ttl = {"queue_ttl_seconds": ttl_seconds}
-        assert lease.requeue(session, held, wait_seconds=0, spend_attempt=False, reason="worker_stopped", **ttl)
-        assert lease.reap(session, 0.0, **ttl) == [(reaped, JobState.QUEUED)]
+        assert lease.requeue(
+            session, held, wait_seconds=0, spend_attempt=False, reason="stopped", queue_ttl_seconds=ttl_seconds
+        )
+        assert lease.reap(session, 0.0, ttl_seconds) == [(reaped, JobState.QUEUED)]
         remaining = session.scalars(text("SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM jobs")).all()
         assert all(left - 60 < seconds <= left for seconds in remaining)
     with database.session_scope() as session:

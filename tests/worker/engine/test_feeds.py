@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused_with_its_numbers(array: np.ndarray, named:
 
 
 def test_a_missing_input_is_named() -> None:
-    with pytest.raises(DataMismatch, match="'x'"):
+    with pytest.raises(DataMismatch, match="`x`"):
         match_arrays([ROWS], {"y": NUMBERS}, "the data")
 
 
@@ -102,7 +102,9 @@ def test_a_declared_axis_is_what_the_api_and_the_runtime_say(sizes: list[int | s
 
 def test_samples_for_an_axis_without_elements_are_refused() -> None:
     empty = TensorFace("state", "float32", (0, 3))
-    with pytest.raises(DataMismatch, match=r"'state' is float32 \[0, 3\]: the model takes no samples") as caught:
+    with pytest.raises(
+        DataMismatch, match=r"float32 \[0, 3\]: the model takes no samples along the first axis of `state`"
+    ) as caught:
         match_arrays([empty], {"state": NUMBERS}, "data")
     assert caught.value.remedy
     feeds = match_arrays([ROWS, empty], {"x": NUMBERS[:, None], "state": np.zeros((7, 0, 3), np.float32)}, "data")

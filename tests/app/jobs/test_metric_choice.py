@@ -1,0 +1,141 @@
+"""Which metric judges a job, and what is refused because of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.errors import DataRequired, MetricMismatch
+from tests.app.jobs.refusals import GRAPH, IMAGES, LABELS, MODEL, Refusal, check
+
+REFUSALS = [
+    Refusal("labels-without-data", DataRequired, "`top1`", body={"metric": {"name": "top1"}}),
+    Refusal(
+        "no-labels-at-all",
+        MetricMismatch,
+        "has none",
+        arrays={"evaluation": [IMAGES]},
+        body={"metric": {"name": "top1"}},
+    ),
+    Refusal(
+        "misspelt-labels",
+        MetricMismatch,
+        "no array `labl`; besides the model's inputs it has `label`",
+        arrays={"calibration": [IMAGES, LABELS], "evaluation": [IMAGES, LABELS]},
+        body={"metric": {"name": "top1", "labels": "labl"}},
+    ),
+    Refusal(
+        "two-label-arrays",
+        MetricMismatch,
+        "`label`, `other`",
+        arrays={"evaluation": [IMAGES, LABELS, LABELS | {"name": "other"}]},
+        body={"metric": {"name": "top1"}},
+    ),
+    Refusal(
+        "one-hot-labels",
+        MetricMismatch,
+        "is [100, 10]; for the output `logits` ['N', 10] and this data `top1` wants [100]",
+        arrays={"evaluation": [IMAGES, LABELS | {"shape": [100, 10]}]},
+        body={"metric": {"name": "top1"}},
+    ),
+    Refusal(
+        "flat-labels-for-whole-feeds",
+        MetricMismatch,
+        "`top1` wants [100, 'N']",
+        arrays={"evaluation": [IMAGES | {"shape": [100, 1, 1, 8, 8]}, LABELS]},
+    ),
+    Refusal(
+        "numbers-of-another-size",
+        MetricMismatch,
+        "`mse` wants [100, 10]",
+        arrays={"evaluation": [IMAGES, LABELS | {"dtype": "float32"}]},
+        body={"metric": {"name": "mse"}},
+    ),
+    Refusal("no-such-output", MetricMismatch, "`scores`", body={"metric": {"name": "cosine", "output": "scores"}}),
+]
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.id)
+def test_a_metric_that_cannot_be_measured_is_refused_by_name(case: Refusal, settings: Settings) -> None:
+    case.happens(settings)
+
+
+def test_one_hot_labels_are_told_how_to_become_class_numbers(settings: Settings) -> None:
+    arrays = {"evaluation": [IMAGES, LABELS | {"shape": [100, 10]}]}
+    with pytest.raises(MetricMismatch) as caught:
+        check(settings, {"recipe": GRAPH, "metric": {"name": "top1"}}, arrays)
+    assert "label.argmax(axis=-1)" in str(caught.value.remedy)
+
+
+def test_an_output_without_classes_is_said_to_have_none(settings: Settings) -> None:
+    price = MODEL | {"outputs": [{"name": "price", "dtype": "float32", "shape": ["N", 1]}]}
+    with pytest.raises(MetricMismatch, match=r"`price` .* holds none"):
+        check(settings, {"recipe": GRAPH, "metric": {"name": "top1"}}, {"evaluation": [IMAGES, LABELS]}, price)
+
+
+@dataclass
+class Choice:
+    id: str
+    arrays: dict[str, list[dict[str, Any]]]
+    metric: dict[str, Any] | None
+    expected: tuple[str, str, str | None]
+    outputs: list[dict[str, Any]] = field(default_factory=lambda: MODEL["outputs"])
+
+
+CHOICES = [
+    Choice("labels-mean-top1", {"evaluation": [IMAGES, LABELS]}, None, ("top1", "logits", "label")),
+    Choice("no-labels-mean-agreement", {"evaluation": [IMAGES]}, None, ("agreement", "logits", None)),
+    Choice("no-data-means-agreement", {}, None, ("agreement", "logits", None)),
+    Choice(
+        "float-labels-are-no-classes",
+        {"evaluation": [IMAGES, LABELS | {"dtype": "float32"}]},
+        None,
+        ("agreement", "logits", None),
+    ),
+    Choice(
+        "one-row-of-labels-for-each-whole-feed",
+        {"evaluation": [IMAGES | {"shape": [100, 1, 1, 8, 8]}, LABELS | {"shape": [100, 1]}]},
+        {"name": "top1"},
+        ("top1", "logits", "label"),
+    ),
+    Choice(
+        "a-class-for-every-pixel",
+        {"evaluation": [IMAGES, LABELS | {"shape": [100, 8, 8]}]},
+        {"name": "top1"},
+        ("top1", "map", "label"),
+        [{"name": "map", "dtype": "float32", "shape": ["N", 3, 8, 8]}],
+    ),
+    Choice(
+        "class-numbers",
+        {"evaluation": [IMAGES, LABELS]},
+        {"name": "accuracy"},
+        ("accuracy", "class", "label"),
+        [{"name": "class", "dtype": "int64", "shape": ["N", 1]}],
+    ),
+    Choice(
+        "numbers-that-are-flat",
+        {"evaluation": [IMAGES, LABELS | {"dtype": "float32"}]},
+        {"name": "mse"},
+        ("mse", "price", "label"),
+        [{"name": "price", "dtype": "float32", "shape": ["N", 1]}],
+    ),
+    Choice(
+        "an-axis-that-may-be-no-batch",
+        {"evaluation": [IMAGES, LABELS | {"shape": [100, 7]}]},
+        {"name": "top1"},
+        ("top1", "boxes", "label"),
+        [{"name": "boxes", "dtype": "float32", "shape": ["boxes", 10]}],
+    ),
+    Choice(
+        "the-only-labels-are-found", {"evaluation": [IMAGES, LABELS]}, {"name": "top5"}, ("top5", "logits", "label")
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CHOICES, ids=lambda case: case.id)
+def test_the_metric_is_filled_in(case: Choice, settings: Settings) -> None:
+    body: dict[str, Any] = {"recipe": GRAPH} | ({"metric": case.metric} if case.metric else {})
+    metric = check(settings, body, case.arrays, MODEL | {"outputs": case.outputs}).metric
+    assert metric is not None
+    assert (metric.name, metric.output, metric.labels) == case.expected

@@ -1,0 +1,78 @@
+"""Which searches are refused when a job is submitted, and which of those that are not train."""
+
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.jobs.routing import needs_trainer
+from app.jobs.search_fitness import NothingToTry, SearchContradictory
+from tests.app.jobs.refusals import GRAPH, IMAGES, LABELS, Refusal, check
+
+COMPILE = [{"pass": "compile"}]
+TRAINING = {"training": [IMAGES, LABELS]}
+
+REFUSALS = [
+    Refusal(
+        "passes-that-no-search-tries",
+        NothingToTry,
+        "no candidate of `fine_tune`, `compile` alone",
+        arrays=TRAINING,
+        body={"recipe": "auto", "search": {"passes": ["fine_tune", "compile"]}},
+    ),
+    Refusal(
+        "passes-that-train-what-no-search-makes",
+        NothingToTry,
+        "`distill`",
+        arrays=TRAINING,
+        body={"recipe": "auto", "search": {"passes": ["distill"]}},
+    ),
+    Refusal(
+        "training-with-passes-that-do-not",
+        SearchContradictory,
+        "`search.passes` allows none",
+        arrays=TRAINING,
+        body={"recipe": "auto", "search": {"training": True, "passes": ["quantize_static", "distill"]}},
+    ),
+    Refusal(
+        "passes-beside-recipes-given-to-a-search",
+        SearchContradictory,
+        "`search.passes` could change nothing",
+        body={"recipe": "auto", "search": {"given": [GRAPH], "passes": ["quantize_static"]}},
+    ),
+    Refusal(
+        "a-number-beside-recipes-given-to-a-search",
+        SearchContradictory,
+        "`search.max_candidates` could change nothing",
+        body={"recipe": "auto", "search": {"given": [GRAPH, COMPILE], "max_candidates": 1}},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.id)
+def test_a_search_that_contradicts_itself_is_refused_by_name(case: Refusal, settings: Settings) -> None:
+    case.happens(settings)
+
+
+def test_a_request_that_was_settled_is_accepted_as_it_was(settings: Settings) -> None:
+    """With every default filled in, as a job shows it."""
+    settled = check(settings, {"recipe": "auto", "search": {"given": [GRAPH]}}, {"evaluation": [IMAGES]})
+    again = settled.model_dump(mode="json", by_alias=True, exclude={"model_id", "data"})
+    assert check(settings, again, {"evaluation": [IMAGES]}) == settled
+
+
+@pytest.mark.parametrize(
+    ("passes", "trains"),
+    [
+        pytest.param(None, True, id="all"),
+        pytest.param(["quantize_static"], False, id="none that trains"),
+        pytest.param(["quantize_static", "distill", "fine_tune"], False, id="nothing beside which it trains"),
+        pytest.param(["prune_structured", "distill"], True, id="what was cut"),
+        pytest.param(["quantize_static", "quantize_aware_training"], True, id="what was rounded"),
+    ],
+)
+def test_a_search_trains_where_an_allowed_pass_does(passes: list[str] | None, trains: bool, settings: Settings) -> None:
+    body = {"recipe": "auto", "search": {"passes": passes}}
+    settled = check(settings, body, TRAINING)
+    assert needs_trainer(settled) is settled.learns is trains
+    assert not needs_trainer(check(settings, body, {"evaluation": [IMAGES]}))
