@@ -75,7 +75,7 @@ def match(inputs: Sequence[Input], arrays: Sequence[ArraySpec], source: str) -> 
             raise DataMismatch(
                 f"There is no array of {source} for the input `{spec.name}` ({_words(spec)}); its arrays are "
                 f"{named(list(by_name)) or 'none'}.",
-                remedy="Name each array as the model's input, its first axis counting samples.",
+                remedy="Name each array as the model's input.",
             )
         array = by_name[spec.name]
         _check_axes(spec, array, source)

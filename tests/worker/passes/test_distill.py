@@ -206,7 +206,7 @@ def _named(name: str) -> ModelProto:
     [
         (_wider(5), {}, "answers_differ", r"\[\d+, 5\] where the student answers \[\d+, 4\]"),
         (_named("z"), {}, "answers_differ", "outputs are z, rest"),
-        (networks.two_inputs(), {}, "data_mismatch", "'a'"),
+        (networks.two_inputs(), {}, "data_mismatch", "`a`"),
         (TRUTH, {"beta": 1.0, "features": {"bn": "nothing"}}, "no_such_feature", "'nothing'"),
         (TRUTH, {"gamma": 1.0}, "labels_mismatch", "there are none"),
         (TRUTH, {"alpha": 0.0}, "nothing_to_learn", "no labels fit an output: nothing is left to learn"),
