@@ -1,7 +1,5 @@
 """Which searches are refused when a job is submitted, and which of those that are not train."""
 
-from typing import Any
-
 import pytest
 
 from app.config import Settings
