@@ -47,6 +47,9 @@ FISHER_SAMPLES = 128
 LARGEST_SHARE_OF_TIME = 0.5
 SCORED, CUT, RECOVERED = 0.5, 0.6, 0.9
 
+FAILED_AGAIN = (
+    "Without the units that were chosen the model could not be called with batches of another size: units stay."
+)
 NOT_TRAINED = "No time was left to train: units or blocks were taken out and nothing was trained."
 
 
@@ -327,6 +330,10 @@ def _made(work: Work, removal: Removal) -> Made:
         return Made(removal, rest.model, [])
     gone = choice.gone(rest.structure)
     pruned = cut(rest.model, rest.structure, gone, context.scratch / "cut") if choice.count else rest.model
+    if choice.count and work.subject.fails_again(pruned, context.threads):
+        shutil.rmtree(pruned.path.parent)
+        units = replace(removal.timed, choice=Choice({}), notes=[*removal.timed.notes, FAILED_AGAIN])
+        return _made(work, Removal(rest, units, reached=False))
     context.progress(CUT)
     if not work.config.recovery:
         return Made(removal, pruned, ["Nothing was fitted behind what was taken out."])

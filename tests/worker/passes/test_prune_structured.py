@@ -18,8 +18,9 @@ from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
 from worker.engine.moments import reading
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.structure import importance, timing
+from worker.engine.structure import cutting, importance, timing
 from worker.engine.structure.timing import MISSED
+from worker.passes import prune_structured
 from worker.passes.prune_structured import NoSuchGroup
 from worker.passes.registry import load_pass
 
@@ -219,6 +220,21 @@ def test_weights_stay_as_they_are_where_nothing_is_fitted(run: Run) -> None:
     result = run(ratio=0.5, recovery=False)
     for tensor in onnx.load(result.model.path).graph.initializer:
         assert np.isin(numpy_helper.to_array(tensor), _constants()[tensor.name]).all()
+
+
+def test_units_stay_where_the_rest_takes_no_other_batch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_for_one_sample(*arguments: Any) -> ModelFile:
+        made = cutting.cut(*arguments)
+        model = onnx.load(made.path)
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+        onnx.save(model, made.path)
+        return made
+
+    monkeypatch.setattr(prune_structured, "cut", cut_for_one_sample)
+    result = run(ratio=0.5)
+    assert not result.modified
+    assert _widths(result) == {name: one.shape for name, one in _constants().items()}
+    assert any("batches of another size: units stay" in note for note in result.notes)
 
 
 def test_excluded_nodes_keep_their_units(run: Run) -> None:

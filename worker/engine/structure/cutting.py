@@ -17,7 +17,8 @@ from worker.engine.overwriting import constants_of
 from worker.engine.structure.carrying import given_bounds
 from worker.engine.structure.groups import Structure
 from worker.engine.structure.recurrence import GATES, STATES, is_zero
-from worker.engine.structure.reshaping import corrects_itself, new_operand
+from worker.engine.structure.reshaping import rewritten
+from worker.engine.structure.shape_numbers import Place
 from worker.engine.structure.wiring import Wiring
 from worker.engine.structure.writing import drop_unread, write
 
@@ -33,6 +34,8 @@ class Cut:
         self._proto = model.load()
         self._inside: set[str] = set()
         """Constants that are no longer what lay beside the file."""
+        self._shapes: dict[tuple[str, int, int], str] = {}
+        """By shape, axis and what is left of it: the shape that says so."""
 
     @property
     def _wiring(self) -> Wiring:
@@ -81,8 +84,11 @@ class Cut:
             for axis, size in self.shrunk(values.get(declared.name)).items():
                 dimensions = declared.type.tensor_type.shape.dim
                 if axis < len(dimensions):
+                    fixed = dimensions[axis].HasField("dim_value")
                     dimensions[axis].Clear()
-                    dimensions[axis].dim_value = size
+                    # What has a name or none is of another size in other calls.
+                    if fixed:
+                        dimensions[axis].dim_value = size
 
     def correct_groups(self, node: ir.Node, proto: NodeProto) -> None:
         """A grouped convolution has as many groups as are left."""
@@ -106,18 +112,51 @@ class Cut:
 
     def correct_shape(self, node: ir.Node, proto: NodeProto) -> None:
         """The numbers of a Reshape that name what got shorter."""
-        output = node.outputs[0]
-        shrunk, axes = self.shrunk(output), self._wiring.axes.get(output, [])
-        wrong = {
-            axis: size
-            for axis, size in shrunk.items()
-            if (atoms := axes[axis]) is None or not corrects_itself(node, self._wiring, axis, atoms)
-        }
-        if wrong:
-            numbers = new_operand(node, self._wiring, axes, shrunk)
-            # A 0 among them means the source's size.
-            replace_field(proto.attribute, [one for one in proto.attribute if one.name != "allowzero"])
-            self._give(proto, 1, np.array(numbers, np.int64))
+        axes = self._wiring.axes.get(node.outputs[0], [])
+        shrunk = self.shrunk(node.outputs[0])
+        for axis, place in (rewritten(node, self._wiring, axes) or {}).items():
+            atoms = axes[axis]
+            if axis in shrunk and atoms is not None:
+                self._put(proto, axis, place, place.number(len(atoms), shrunk[axis]))
+
+    def _put(self, proto: NodeProto, axis: int, place: Place, number: int) -> None:
+        """Let the shape of a Reshape have this number; whatever else reads the same shape keeps the old one."""
+        key = proto.input[1], axis, number
+        if key in self._shapes:
+            proto.input[1] = self._shapes[key]
+            return
+        reader, position = proto, 1
+        for node, operand_of_it in place.steps:
+            reader = self._copied_for(reader, position, node)
+            position = operand_of_it
+        name = reader.input[position]
+        tensor = dict(constants_of(self._proto.graph)).get(name)
+        if tensor is None:
+            array = np.full(self._wiring.size(place.value) or (), number, np.int64)
+        else:
+            array = numpy_helper.to_array(tensor).copy()
+            array.reshape(-1)[place.index] = number
+        self._give(reader, position, array)
+        if place.steps:
+            self._shapes[key] = proto.input[1]
+
+    def _copied_for(self, reader: NodeProto, position: int, node: ir.Node) -> NodeProto:
+        """A node beside `node` that computes the same, for what `reader` reads there."""
+        nodes = self._proto.graph.node
+        copy = NodeProto()
+        copy.CopyFrom(next(one for one in nodes if node.outputs[0].name in one.output))
+        copy.name = unused_name(f"{copy.name}_pruned", {one.name for one in nodes_of(self._proto.graph)})
+        copy.output[0] = unused_name(f"{copy.output[0]}_pruned", self._taken())
+        place = next(number for number, one in enumerate(nodes) if one.output[0] == reader.output[0])
+        nodes.insert(place, copy)
+        reader.input[position] = copy.output[0]
+        return nodes[place]
+
+    def _taken(self) -> set[str]:
+        """Names that values have."""
+        graph = self._proto.graph
+        taken = {one for other in nodes_of(graph) for one in [*other.input, *other.output]}
+        return taken | {one.name for one in graph.initializer} | {one.name for one in graph.input}
 
     def correct_split(self, node: ir.Node, proto: NodeProto) -> None:
         """How many positions each part gets."""
@@ -175,9 +214,7 @@ class Cut:
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
             self._inside.add(tensor.name)
             return
-        taken = {one for other in nodes_of(graph) for one in [*other.input, *other.output]}
-        taken |= {one.name for one in graph.initializer} | {one.name for one in graph.input}
-        fresh = unused_name(f"{name or node.output[0]}_pruned", taken)
+        fresh = unused_name(f"{name or node.output[0]}_pruned", self._taken())
         graph.initializer.append(numpy_helper.from_array(array, fresh))
         node.input.extend([""] * (index + 1 - len(node.input)))
         node.input[index] = fresh

@@ -34,6 +34,11 @@ def dimensions_in(element: Element) -> list[Dimension]:
     return [one for one in _factors(element) if isinstance(one, Dimension)]
 
 
+def whole_factors(element: Element) -> list[int]:
+    """The constants above 0 that a number is the product of, with sizes or by itself."""
+    return [one for one in _factors(element) if isinstance(one, int) and one > 0]
+
+
 def _factors(element: Element) -> tuple[int | Dimension, ...]:
     if element is None:
         return ()

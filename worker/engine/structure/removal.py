@@ -10,6 +10,7 @@ from worker.engine.graph import name_nodes
 from worker.engine.inspection.macs import count_macs
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
+from worker.engine.sessions import Feed, ModelFails, open_session, run_session, session_options
 from worker.engine.structure.block_choice import Step
 from worker.engine.structure.blocks import Block, Blocks
 from worker.engine.structure.bypassing import bypass
@@ -37,6 +38,14 @@ class Rest:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A call, and the size of every tensor in it."""
+
+    feed: Feed
+    sizes: Sizes
+
+
+@dataclass(frozen=True)
 class Subject:
     """`offered` are those of `blocks` that may go; nodes that are `excluded` by name stay, and units tied to them."""
 
@@ -47,6 +56,8 @@ class Subject:
     excluded: frozenset[str]
     macs: int
     """Multiply-accumulates of a call; 0 where they cannot be counted."""
+    again: Again | None = None
+    """A call of another batch size, where the model and the data have one."""
 
     @classmethod
     def of(cls, model: ModelFile, context: PassContext, excluded: Collection[str]) -> "Subject":
@@ -56,16 +67,19 @@ class Subject:
             ModelFails: a call fails.
 
         """
-        sizes = measured_sizes(model, context.timed_feed(), context.scratch / "sizes", context.threads)
+        first, second = context.timed_feed(), None
+        sizes = measured_sizes(model, first, context.scratch / "sizes", context.threads)
         measured = [sizes]
-        if context.feeds.samples_per_call(SECOND_BATCH) == SECOND_BATCH and context.feeds.sample_count >= SECOND_BATCH:
-            feed = context.feeds.call(np.arange(SECOND_BATCH)).feed
-            measured.append(measured_sizes(model, feed, context.scratch / "sizes-again", context.threads))
+        batch = SECOND_BATCH + any(len(array) == SECOND_BATCH for array in first.values() if array.ndim)
+        if context.feeds.samples_per_call(batch) == batch and context.feeds.sample_count >= batch:
+            second = context.feeds.call(np.arange(batch)).feed
+            measured.append(measured_sizes(model, second, context.scratch / "sizes-again", context.threads))
         proto = model.structure()
         name_nodes(proto)
         blocks = Blocks(proto.graph, measured)
         macs = count_macs(proto, {name: list(size) for name, size in sizes.items()}) or 0
-        return cls(model, sizes, blocks, blocks.without(excluded), frozenset(excluded), macs)
+        again = None if second is None else Again(second, measured[1])
+        return cls(model, sizes, blocks, blocks.without(excluded), frozenset(excluded), macs, again)
 
     @property
     def left_without_blocks(self) -> float:
@@ -75,6 +89,19 @@ class Subject:
         blocks = self.offered if self.blocks.leaves_products(self.offered) else self.offered[:-1]
         left = self.blocks.macs(blocks)
         return 1.0 if left is None or not self.macs else left / self.macs
+
+    def fails_again(self, made: ModelFile, threads: int) -> bool:
+        """Whether `made` of it cannot be called with batches of another size, or answers in other shapes then."""
+        if self.again is None:
+            return False
+        names = [value.name for value in self.model.structure().graph.output]
+        try:
+            session = open_session(made.path, threads, session_options(threads))
+            answers = run_session(session, self.again.feed, names)
+        except ModelFails:
+            return True
+        shapes = {name: np.shape(answer) for name, answer in zip(names, answers, strict=True)}
+        return any(shapes[name] != size for name, size in self.again.sizes.items() if name in shapes)
 
     def without(self, steps: Sequence[Step], folder: Path) -> Rest:
         """What is left once these blocks are gone, in the empty `folder`; the model itself where none are."""

@@ -14,7 +14,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from worker.engine.structure.dimensions import Dimension, Element, Multiplied, dimensions_in
-from worker.engine.structure.wiring import Axes, Wiring
+from worker.engine.structure.shape_numbers import Place, place_of
+from worker.engine.structure.wiring import FIXED, Axes, Wiring
 
 FOLDED = "it is folded together with another axis"
 NO_SHAPE = "the shape that it is given next cannot be written down again"
@@ -65,9 +66,10 @@ def reshape(node: ir.Node, wiring: Wiring) -> None:
         if labelled:
             _through(node, wiring, segment, (before, after), made)
     wiring.axes[node.outputs[0]] = made
-    if node.op_type == "Reshape" and not _can_be_written(node, wiring, made):
-        for axis in range(len(axes)):
-            wiring.freeze(source, NO_SHAPE, [axis])
+    if node.op_type == "Reshape":
+        _freeze_named(node, wiring, made)
+        if rewritten(node, wiring, made) is None:
+            wiring.freeze(source, NO_SHAPE)
 
 
 def _through(
@@ -130,40 +132,32 @@ def _indices(axes: tuple[int, ...], size: tuple[int, ...], axis: int) -> np.ndar
     return np.broadcast_to(line, shape).reshape(-1)
 
 
-def _can_be_written(node: ir.Node, wiring: Wiring, made: Axes) -> bool:
-    """Whether the operand can say the shape once an axis with atoms has shrunk."""
-    shrinking = [(axis, atoms) for axis, atoms in enumerate(made) if atoms is not None]
-    if all(corrects_itself(node, wiring, axis, atoms) for axis, atoms in shrinking):
-        return True
-    return new_operand(node, wiring, made, None) is not None
+def rewritten(node: ir.Node, wiring: Wiring, made: Axes) -> dict[int, Place] | None:
+    """By axis that may shrink and that the operand names by number: where another is written; None where none can be.
 
-
-def new_operand(node: ir.Node, wiring: Wiring, made: Axes, shrunk: dict[int, int] | None) -> list[int] | None:
-    """The shape as constant numbers, axes in `shrunk` with their new size; None where numbers cannot say it.
-
-    0 stands for the size that the same axis of the source has, -1 for what is left.
+    Of computed shapes one number alone is put right.
     """
-    source, operand = node.inputs[0], node.inputs[1]
-    if source is None or operand is None:
-        return None
-    elements = wiring.dimensions.elements(operand)
-    if len(elements) != len(made):
-        return None
-    before, after = wiring.size(source) or (), wiring.size(node.outputs[0]) or ()
-    axes, numbers, open_axis = wiring.of(source), [], None
-    for axis, element in enumerate(elements):
-        if made[axis] is not None:
-            numbers.append((shrunk or {}).get(axis, after[axis]))
-        elif isinstance(element, int) and element > 0:
-            numbers.append(element)
-        elif axis < len(before) and before[axis] == after[axis] and axes[axis] is None:
-            numbers.append(0)
-        elif open_axis is None:
-            open_axis = axis
-            numbers.append(-1)
-        else:
+    operand = node.inputs[1]
+    places: dict[int, Place] = {}
+    for axis, atoms in enumerate(made):
+        if atoms is None or wiring.atoms.frozen(atoms).all() or corrects_itself(node, wiring, axis, atoms):
+            continue
+        place = None if operand is None else place_of(operand, axis, atoms, wiring)
+        if place is None:
             return None
-    return numbers
+        places[axis] = place
+    several = len(places) > 1 and any(place.steps or place.factor is None for place in places.values())
+    return None if several else places
+
+
+def _freeze_named(node: ir.Node, wiring: Wiring, made: Axes) -> None:
+    """An axis that stays may be as long as another that does not."""
+    operand = node.inputs[1]
+    elements = [] if operand is None else wiring.dimensions.elements(operand)
+    for element, atoms in zip(elements, made, strict=False):
+        for other in map(wiring.labelled, dimensions_in(element)):
+            if atoms is None and other is not None:
+                wiring.atoms.freeze(other, FIXED)
 
 
 def corrects_itself(node: ir.Node, wiring: Wiring, axis: int, atoms: np.ndarray) -> bool:
