@@ -50,13 +50,10 @@ def elementwise(node: ir.Node, wiring: Wiring) -> None:
 def channelwise(node: ir.Node, wiring: Wiring) -> None:
     """BatchNormalization, InstanceNormalization: X (N, C, ...) and vectors (C)."""
     axes = list(wiring.of(_read(node)))
-    channels = axes[1]
+    count = (wiring.size(_read(node)) or ())[1]
     for value in node.inputs[1:]:
-        own = None if value is None else wiring.of(value)[0]
-        if own is not None and channels is not None:
-            wiring.atoms.unite(channels, own)
-        elif own is not None:
-            wiring.atoms.freeze(own, FIXED)
+        if value is not None:
+            wiring.tie([(axes[1], count), (wiring.of(value)[0], count)])
     if node.op_type == "InstanceNormalization":
         wiring.freeze(_read(node), MIXED, list(range(2, len(axes))))
     _set(wiring, node, axes)

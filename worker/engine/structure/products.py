@@ -63,10 +63,8 @@ def gemm(node: ir.Node, wiring: Wiring) -> None:
     inner = 1 if integer(node, "transB", 0) else 0
     made = _contracted(node, wiring, wiring.of(left)[1], right, inner, 1 - inner)
     if bias is not None:
-        axes, size = wiring.of(bias), wiring.size(bias) or ()
-        if axes and size[-1] > 1:
-            _tied_vector(wiring, made, bias)
-        if len(axes) == MATRIX_RANK:
+        _tied_vector(wiring, made, bias)
+        if wiring.rank(bias) == MATRIX_RANK:
             wiring.freeze(bias, FIXED, [0])
     wiring.axes[node.outputs[0]] = [wiring.of(left)[0], made]
 
@@ -122,13 +120,10 @@ def _contracted(
 
 
 def _tied_vector(wiring: Wiring, made: np.ndarray | None, vector: ir.Value) -> None:
-    own = wiring.of(vector)[-1]
-    if own is None:
-        return
-    if made is None:
-        wiring.atoms.freeze(own, FIXED)
-    else:
-        wiring.atoms.unite(made, own)
+    """What is added may be no constant, and then nothing can be taken out of it."""
+    size = (wiring.size(vector) or (1,))[-1]
+    if size > 1:
+        wiring.tie([(made, size), (wiring.of(vector)[-1], size)])
 
 
 def _operands(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | None]:

@@ -335,6 +335,40 @@ CASES = [
         [], {"m": COUNTED, "p": RESULT},
     ),
     Case(
+        "multiplied-by-its-sizes",
+        _net(
+            "g (float[N,2] x) => (float[N,4] y) { h = MatMul(x, m) s = Shape(h) f = Cast<to=1>(s) d = Mul(h, f)"
+            " y = MatMul(d, p) }",
+            m=normal(2, 2), p=normal(2, 4),
+        ),
+        [], {"m": FIXED, "p": RESULT},
+    ),
+    Case(
+        "bias-that-is-no-constant",
+        _net(
+            "g (float[N,8] x) => (float[N,4] y) { h = Gemm(x, m, x) y = MatMul(h, p) }",
+            m=normal(8, 8), p=P,
+        ),
+        [], {"m": FIXED, "p": RESULT},
+    ),
+    Case(
+        "bias-that-another-product-makes",
+        _net(
+            "g (float[N,6] x) => (float[N,4] y) { k = MatMul(x, d) r = Tanh(k) h = Gemm(x, m, r) y = MatMul(h, p) }",
+            m=M, d=normal(6, 8, seed=6), p=P,
+        ),
+        [("d m", "p", 8)], {"p": RESULT},
+    ),
+    Case(
+        "scale-that-callers-give",
+        _net(
+            "g (float[N,3,6,6] x, float[8] s) => (float[N,4,H,W] y) { h = Conv(x, a)"
+            " n = BatchNormalization(h, s, t, m, v) y = Conv(n, c) }",
+            a=A, t=normal(8), m=normal(8), v=np.ones(8, np.float32), c=C,
+        ),
+        [], {"a": FIXED, "c": RESULT},
+    ),
+    Case(
         "read-in-a-branch",
         _net(
             "g (float[N,6] x, bool c) => (float[N,4] y) { h = MatMul(x, m)"
