@@ -1,5 +1,6 @@
 """Where the numbers in a shape come from: constants, or the size of an axis of some tensor."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,15 +62,18 @@ class Dimensions:
         self._known: dict[ir.Value, list[Element]] = {}
 
     def elements(self, value: ir.Value) -> list[Element]:
-        """The numbers of a vector or scalar of whole numbers."""
+        """The numbers of a vector or scalar of whole numbers; none of what has more axes, which is no shape."""
         if value not in self._known:
             self._known[value] = self._traced(value)
         return self._known[value]
 
     def _unknown(self, value: ir.Value) -> list[Element]:
-        return [None] * int(np.prod(self._sizes.get(value.name or "", ())))
+        return [None] * math.prod(self._sizes.get(value.name or "", ()))
 
     def _traced(self, value: ir.Value) -> list[Element]:
+        size = self._sizes.get(value.name or "")
+        if size is not None and len(size) > 1:
+            return []
         numbers = constant_integers(value)
         if numbers is not None:
             return list(numbers)
@@ -77,7 +81,9 @@ class Dimensions:
         if node is None or not is_operator(node, *TRACED):
             return self._unknown(value)
         found = TRACED[node.op_type](node, self)
-        return self._unknown(value) if found is None else found
+        if found is None or (size is not None and len(found) != math.prod(size)):
+            return self._unknown(value)
+        return found
 
     def shape_of(self, node: ir.Node) -> list[Element] | None:
         source = node.inputs[0]
@@ -96,7 +102,9 @@ class Dimensions:
     def gathered(self, node: ir.Node) -> list[Element] | None:
         places = constant_integers(node.inputs[1])
         given = self.same(node)
-        return None if places is None or given is None else [given[place] for place in places]
+        if places is None or given is None or any(not -len(given) <= place < len(given) for place in places):
+            return None
+        return [given[place] for place in places]
 
     def multiplied(self, node: ir.Node) -> list[Element] | None:
         """Of whole numbers, one by one; a single one with each of the others."""

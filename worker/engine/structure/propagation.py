@@ -118,6 +118,9 @@ def _freeze_counted(node: ir.Node, wiring: Wiring) -> None:
         whole = value is not None and value.dtype in WHOLE
         if value is None or not (whole or is_operator(value.producer(), "Cast")):
             continue
+        if not is_operator(value.producer(), *TRACED):
+            # Its numbers are none that are known to be sizes, and an activation has as many as it has elements.
+            continue
         if traced and not (node.op_type == "Reshape" and position == 1):
             continue
         if is_operator(node, *shaping) and shaping[node.op_type] == position:
@@ -130,5 +133,5 @@ def _freeze_counted(node: ir.Node, wiring: Wiring) -> None:
 
 def _multiplies_sizes(node: ir.Node, wiring: Wiring) -> bool:
     """Whether all that it makes are products of sizes and whole numbers."""
-    made = node.outputs[0]
-    return made.dtype in WHOLE and None not in wiring.dimensions.elements(made)
+    elements = wiring.dimensions.elements(node.outputs[0]) if node.outputs[0].dtype in WHOLE else []
+    return bool(elements) and None not in elements

@@ -1,5 +1,6 @@
 """What can be taken out of a network together, what has to stay and why; and that cutting it is leaving it unread."""
 
+import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from tests.worker import networks
 from tests.worker.engine.structure.masking import cut_and_checked, feed_of, saved, structure_of
 from tests.worker.networks import normal
 from worker.engine.structure.carrying import PICKED
-from worker.engine.structure.groups import NOT_READ
+from worker.engine.structure.groups import NOT_READ, find_structure
 from worker.engine.structure.products import NO_WEIGHT
-from worker.engine.structure.propagation import CAPTURED, COUNTED, RESULT
+from worker.engine.structure.propagation import CAPTURED, COUNTED, RESULT, read_graph
+from worker.engine.structure.sizes import measured_sizes
 from worker.engine.structure.wiring import FIXED, MIXED
 
 
@@ -380,6 +382,22 @@ CASES = [
     ),
     Case("functions", networks.with_function(), []),
 ]  # fmt: skip
+
+
+def test_no_more_is_kept_of_large_activations_than_of_small_ones(tmp_path: Path) -> None:
+    """Of a file that declares nothing of what lies between, whose values may then all be sizes."""
+    text = "g (float[N,3,H,W] x) => (float[N,4,S,T] y) { h = Conv(x, a) r = Relu(h) y = Conv(r, c) }"
+    model = _net(text, a=A, c=C)
+    del model.graph.value_info[:]
+    file, peaks = saved(model, tmp_path / "model"), []
+    for side in (8, 256):
+        sizes = measured_sizes(file, {"x": normal(1, 3, side, side)}, tmp_path / f"sizes-{side}", threads=1)
+        tracemalloc.start()
+        find_structure(read_graph(file), sizes)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # An element of `h` alone would be 8 bytes in a list: 4 MB.
+    assert peaks[1] < peaks[0] + 2**18
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
