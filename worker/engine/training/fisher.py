@@ -18,6 +18,7 @@ from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, TrainingData
 from worker.engine.trainable.arrays import tensor_from
 from worker.engine.trainable.importing import plain_graph
+from worker.engine.training.losses import log_probabilities
 from worker.engine.training.randomness import generator, repeatable
 from worker.engine.training.readings import Reading, find_readings
 from worker.engine.training.student import prepare_student
@@ -90,7 +91,7 @@ def _surprise(
             noise = torch.from_numpy(drawn.standard_normal(tuple(found.shape)).astype(np.float32)).to(found.device)
             total = total + (found * noise).sum() / wide[name]
             continue
-        logs = found.log_softmax(axis)
+        logs = (log_probabilities(found) if reading.probabilities else found).log_softmax(axis)
         # The largest of scores with Gumbel noise is a draw from their softmax.
         noise = torch.from_numpy(drawn.gumbel(size=tuple(found.shape)).astype(np.float32)).to(found.device)
         answer = (logs.detach() + noise).argmax(axis, keepdim=True)

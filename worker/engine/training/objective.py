@@ -100,14 +100,16 @@ class Lessons:
         if one.reading.axis is None:
             return normalized_error(wanted, found, one.power)
         scores = log_probabilities(wanted) if one.probabilities else wanted
-        soft = divergence(scores, found, self.weights.temperature, one.reading.axis)
+        own = log_probabilities(found) if one.reading.probabilities else found
+        soft = divergence(scores, own, self.weights.temperature, one.reading.axis)
         return soft + normalized_error(wanted, found, one.power) if one.as_numbers else soft
 
 
 def _hard(one: Hard, rows: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
     found, labels = rows[one.reading.value], batch.labels[one.target.output]
     if one.target.axis is not None:
-        return hard_cross_entropy(found, labels, one.target.axis)
+        scores = log_probabilities(found) if one.reading.probabilities else found
+        return hard_cross_entropy(scores, labels, one.target.axis)
     if one.target.binary:
         return binary_cross_entropy(found, labels, one.target.probabilities)
     return squared_error(found, labels, one.target.variance)

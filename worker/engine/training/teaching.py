@@ -18,7 +18,7 @@ from worker.engine.training.batches import Batches
 from worker.engine.training.features import Inner, Pair, candidates, convolved, fit_projection, match_features
 from worker.engine.training.losses import AnswersDiffer
 from worker.engine.training.objective import Feature, Soft
-from worker.engine.training.readings import Reading, softmax_behind
+from worker.engine.training.readings import Reading, squashed_by
 from worker.engine.training.student import Student, as_rows, feeds_for
 from worker.engine.training.teacher import Teacher
 
@@ -96,8 +96,9 @@ def match_outputs(teacher: ir.Model, readings: Mapping[str, Reading]) -> list[So
         )
     found = []
     for name, other in names.items():
-        softmax = softmax_behind(teacher, other)
-        found.append(Soft(readings[name], other, softmax is not None and not softmax.logarithm))
+        squashed = squashed_by(teacher, other)
+        alike = squashed is not None and readings[name].probabilities
+        found.append(Soft(readings[name], other, squashed == "Softmax" or alike))
     return found
 
 

@@ -1,13 +1,16 @@
 """The terms of a lesson."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from worker.engine.training.batches import Batch
 from worker.engine.training.features import Pair
-from worker.engine.training.objective import Feature, Lessons, Soft, Weights
+from worker.engine.training.objective import Feature, Hard, Lessons, Soft, Weights
 from worker.engine.training.readings import Reading
+from worker.engine.training.targets import Target
 
 
 @pytest.mark.parametrize("certain", [True, False], ids=["scores", "looks-like-scores"])
@@ -19,6 +22,19 @@ def test_a_teachers_probabilities_teach_what_its_scores_would(certain: bool) -> 
     batch = _batch(scores.softmax(dim=1))
     assert float(lessons({"y": scores + 7.0}, batch)["loss"]) == pytest.approx(0.0, abs=1e-6)
     assert float(lessons(found, batch)["loss"]) > 0.1
+
+
+def test_probabilities_learn_what_their_scores_would() -> None:
+    """From labels and from a teacher: they are no scores themselves."""
+    scores, taught = torch.tensor([[2.0, -3.0, 0.5], [0.0, 4.0, -1.0]]), torch.tensor([[1.0, 0.0, 2.0]] * 2)
+    labels = Target("y", "label", np.array([2, 0]), 1)
+    losses = []
+    for probabilities, found in ((False, scores), (True, scores.softmax(dim=1))):
+        reading = Reading("y", "y", 1, probabilities=probabilities)
+        lessons = Lessons(Weights(alpha=1.0, gamma=1.0), [Soft(reading, "teacher")], [Hard(reading, labels)])
+        batch = replace(_batch(taught), labels={"y": labels.rows(np.arange(2))})
+        losses.append({name: float(term) for name, term in lessons({"y": found}, batch).items()})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_samples_weigh_alike_however_many_are_in_a_call() -> None:

@@ -9,10 +9,15 @@ import pytest
 from app.recipes.training import FineTune
 from tests.worker import networks
 from tests.worker.networks import normal
-from worker.engine.training.readings import find_readings, squashed_by
+from worker.engine.training.readings import Reading, find_readings, squashed_by
 from worker.engine.training.targets import Target
+from worker.engine.training.teaching import match_outputs
 
 HEAD = "g (float[N,4] x) => (float[N,4] y) {{ s = MatMul(x, x) y = {} }}"
+STEPS = "g (float[N,4] x) => (float[N,4] y) {{ s = MatMul(x, x) {} }}"
+SQUEEZED = STEPS.format(
+    "at = Constant<value = int64[1] {2}>() u = Unsqueeze(s, at) p = Softmax<axis=1>(u) y = Squeeze(p, at)"
+)
 
 
 @dataclass
@@ -26,6 +31,7 @@ class Case:
     target: int | None = None
     shape: tuple[int, ...] = (2, 4)
     opset: int = 17
+    probabilities: bool = False
 
 
 CASES = [
@@ -35,6 +41,13 @@ CASES = [
     Case("labels-are-classes", HEAD.format("Identity(s)"), "y", 1, target=1),
     Case("behind-a-softmax", HEAD.format("Softmax(s)"), "s", 1),
     Case("behind-a-logarithm", HEAD.format("LogSoftmax<axis=1>(s)"), "s", 1),
+    Case("behind-a-softmax-of-another-name", STEPS.format("p = Softmax(s) y = Identity(p)"), "s", 1, target=1),
+    Case("behind-a-softmax-in-another-type", STEPS.format("p = Softmax(s) y = Cast<to=1>(p)"), "s", 1, target=1),
+    Case("a-softmax-of-another-shape", SQUEEZED, "y", 1, target=1, probabilities=True),
+    Case("a-softmax-of-another-shape-without-labels", SQUEEZED, "y", 1, probabilities=True),
+    Case("a-softmax-said-to-be-numbers", SQUEEZED, "y", None, kinds={"y": "numbers"}),
+    Case("classes-behind-a-sigmoid", HEAD.format("Sigmoid(s)"), "y", 1, target=1, probabilities=True),
+    Case("a-sigmoid-without-labels", HEAD.format("Sigmoid(s)"), "y", 1, certain=False),
     Case("softmax-of-old", HEAD.format("Softmax(s)"), "s", 1, opset=9),
     Case("softmax-over-the-samples", HEAD.format("Softmax<axis=0>(s)"), "y", 1, target=1),
     Case("one-column-is-no-class", HEAD.format("Identity(s)"), "y", None, shape=(2, 1)),
@@ -51,6 +64,7 @@ def test_scores_are_read_where_they_are(case: Case) -> None:
     targets = {"y": Target("y", "label", np.zeros(2), case.target)} if case.target is not None else {}
     found = find_readings(graph, {"y": normal(*case.shape)}, targets, options, whole=False)["y"]
     assert (found.value, found.axis, found.certain) == (case.value, case.axis, case.certain)
+    assert found.probabilities == case.probabilities
 
 
 @pytest.mark.parametrize(
@@ -74,3 +88,9 @@ def test_whole_calls_count_one_axis_more() -> None:
     options = FineTune.model_validate({"pass": "fine_tune"})
     found = find_readings(graph, {"y": normal(1, 2, 4)}, {}, options, whole=True)["y"]
     assert (found.value, found.axis) == ("s", 2)
+
+
+@pytest.mark.parametrize("text", [HEAD.format("Softmax(s)"), SQUEEZED], ids=["at-once", "squeezed"])
+def test_a_teacher_of_probabilities_is_known_by_them(text: str) -> None:
+    (soft,) = match_outputs(ir.from_proto(networks.parse(text)), {"y": Reading("y", "y", 1)})
+    assert soft.probabilities
