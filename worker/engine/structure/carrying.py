@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from worker.engine.nodes import integer, operand
 from worker.engine.structure.dimensions import Dimension, constant_integers
+from worker.engine.structure.folding import folded_integers
 from worker.engine.structure.wiring import FIXED, MIXED, Axes, Slot, Wiring
 
 PICKED = "single positions of it are picked by number"
@@ -251,6 +252,32 @@ def gather(node: ir.Node, wiring: Wiring) -> None:
 
 
 def pad(node: ir.Node, wiring: Wiring) -> None:
+    """What is put before an axis and taken off its end leaves it as long, and moves all that lies along it."""
+    pads = _pads(node, wiring)
+    axes = wiring.of(_read(node))
+    moved = [axis for axis in range(len(axes)) if pads is None or pads.get(axis, (0, 0)) != (0, 0)]
+    wiring.freeze(_read(node), MIXED, moved)
+    _keep_sizes(node, wiring)
+
+
+def _pads(node: ir.Node, wiring: Wiring) -> dict[int, tuple[int, int]] | None:
+    """By axis what is put before it and behind it; None where that is not constant."""
+    rank = wiring.rank(_read(node))
+    attribute = node.attributes.get("pads")
+    numbers = list(attribute.as_ints()) if attribute is not None else folded_integers(operand(node, 1), wiring.sizes)
+    axes: list[int] | None = list(range(rank))
+    if operand(node, 3) is not None:
+        axes = folded_integers(operand(node, 3), wiring.sizes)
+    if numbers is None or axes is None:
+        return None
+    return {
+        axis % rank: (before, behind)
+        for axis, before, behind in zip(axes, numbers[: len(axes)], numbers[len(axes) :], strict=True)
+    }
+
+
+def _keep_sizes(node: ir.Node, wiring: Wiring) -> None:
+    """Along axes that stay as long as they were all stays where it was."""
     source = _read(node)
     axes, size, result = wiring.of(source), wiring.size(source) or (), wiring.size(node.outputs[0]) or ()
     grown = [axis for axis in range(len(axes)) if size[axis] != result[axis]]
@@ -266,7 +293,7 @@ def resize(node: ir.Node, wiring: Wiring) -> None:
         for axis, atoms in enumerate(wiring.of(source)):
             if atoms is not None and axis < len(sizes) and sizes[axis] != Dimension(source, axis):
                 wiring.atoms.freeze(atoms, FIXED)
-    pad(node, wiring)
+    _keep_sizes(node, wiring)
 
 
 def expand(node: ir.Node, wiring: Wiring) -> None:

@@ -194,6 +194,51 @@ CASES = [
         PLAIN, LAST,
     ),
     Case(
+        "padded-as-exported",
+        _net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a)"
+            " none = Constant<value = int64[1] {4}>() zeros = ConstantOfShape<value = int64[1] {0}>(none)"
+            " all = Concat<axis=0>(given, zeros)"
+            " pairs = Reshape(all, two) back = Slice(pairs, last, first, axis, step) t = Transpose<perm=[1,0]>(back)"
+            " flat = Reshape(t, open) pads = Cast<to=7>(flat) q = Pad(h, pads) y = Conv(q, c) }",
+            a=A, c=C, given=_integers(1, 2, 1, 2), two=_integers(-1, 2), last=_integers(-1),
+            first=_integers(-np.iinfo(np.int64).max), axis=_integers(0), step=_integers(-1), open=_integers(-1),
+        ),
+        PLAIN, LAST,
+    ),
+    Case(
+        "padded-along-other-axes-by-name",
+        _net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) q = Pad(h, pads, , axes) y = Conv(q, c) }}",
+            opset=18, a=A, c=C, pads=_integers(1, 2), axes=_integers(-1),
+        ),
+        PLAIN, LAST,
+    ),
+    Case(
+        "padded-by-attribute",
+        _net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) q = Pad<pads=[0,0,1,1,0,0,1,1]>(h) y = Conv(q, c) }}",
+            opset=10, a=A, c=C,
+        ),
+        PLAIN, LAST,
+    ),
+    Case(
+        "shifted-by-a-pad",
+        _net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) q = Pad(h, pads) y = Conv(q, c) }}",
+            a=A, c=C, pads=_integers(0, 1, 0, 0, 0, -1, 0, 0),
+        ),
+        [], {"a": MIXED, **LAST},
+    ),
+    Case(
+        "padded-by-numbers-that-callers-give",
+        _net(
+            f"g ({IMAGE}, int64[8] pads) => ({LOGITS}) {{ h = Conv(x, a) q = Pad(h, pads) y = Conv(q, c) }}",
+            a=A, c=C,
+        ),
+        [], {"a": MIXED, **LAST},
+    ),
+    Case(
         "one-dimensional",
         _net(
             "g (float[N,3,9] x) => (float[N,4,W] y) { h = Conv(x, a) r = LeakyRelu(h) y = Conv(r, c) }",
