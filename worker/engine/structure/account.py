@@ -40,7 +40,8 @@ def widths(rest: Rest, choice: Choice) -> list[str]:
     for group in groups:
         count = len(choice.removed.get(group.name, ()))
         if count:
-            what = "heads" if group.run > 1 else "units"
+            what = "units" if group.run == 1 else f"units of {group.run} channels"
+            what = "heads" if rest.structure.are_heads(group) else what
             left.append(f"{group.name} {group.width - count + group.frozen} of {group.width + group.frozen} {what}")
     return [first, f"Left: {'; '.join(left)}."]
 

@@ -42,13 +42,17 @@ class Group:
     roots: np.ndarray
     producers: list[Part]
     consumers: list[Part]
-    frozen: int
-    """Units beside them that have to stay."""
 
     @property
     def width(self) -> int:
         """How many units could be taken out."""
         return len(self.roots)
+
+    @property
+    def frozen(self) -> int:
+        """Units beside them that have to stay: as many as their part of what the first producer makes would hold."""
+        stays = self.producers[0].units < 0
+        return round(int(stays.sum()) * self.width / int((~stays).sum()))
 
     @property
     def run(self) -> int:
@@ -76,6 +80,13 @@ class Structure:
         kept = [group for group in self.groups if not names[id(group)] & set(excluded)]
         reasons = {name: EXCLUDED for group in self.groups if group not in kept for name in names[id(group)]}
         return Structure(self.model, self.wiring, kept, self.reasons | reasons)
+
+    def are_heads(self, group: Group) -> bool:
+        """Whether its units hold neighbours and lie side by side where a Softmax is taken, as heads of attention do."""
+        read = [node.inputs[0] for node in self.model.graph if is_operator(node, "Softmax")]
+        axes = [atoms for value in read if value is not None for atoms in self.wiring.axes.get(value, [])]
+        roots = [self.wiring.atoms.roots(atoms) for atoms in axes if atoms is not None]
+        return group.run > 1 and any(np.isin(one, group.roots).any() for one in roots)
 
     def kept_channels(self, gone: np.ndarray) -> dict[str, np.ndarray]:
         """By the name of what a product makes, where that gets narrower: the numbers of the channels that stay."""
@@ -150,7 +161,6 @@ def _group(members: list[tuple[Slot, np.ndarray]], wiring: Wiring) -> Group:
         roots=units,
         producers=[Part(slot, _numbered(roots, order)) for slot, roots in members],
         consumers=[Part(slot, _numbered(roots, order)) for slot, roots in consumers if np.isin(roots, units).any()],
-        frozen=int((members[0][1] < 0).sum()),
     )
 
 

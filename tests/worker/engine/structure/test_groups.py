@@ -11,10 +11,13 @@ import pytest
 from tests.worker import networks
 from tests.worker.engine.structure.masking import cut_and_checked, feed_of, saved, structure_of
 from tests.worker.networks import normal
+from worker.engine.structure import account
 from worker.engine.structure.carrying import PICKED
 from worker.engine.structure.groups import NOT_READ, find_structure
 from worker.engine.structure.products import NO_WEIGHT
 from worker.engine.structure.propagation import CAPTURED, COUNTED, RESULT, read_graph
+from worker.engine.structure.removal import Rest
+from worker.engine.structure.selection import Choice, Macs
 from worker.engine.structure.sizes import measured_sizes
 from worker.engine.structure.wiring import FIXED, MIXED
 
@@ -310,6 +313,16 @@ CASES = [
         [("wq wk wv", "p", 4)], {"p": RESULT},
     ),
     Case(
+        "a-head-that-nobody-reads",
+        _net(
+            "g (float[N,5,6] x) => (float[N,5,4] y) { h = MatMul(x, m) s = Reshape(h, split)"
+            " k = Slice(s, first, last, axis) j = Reshape(k, join) y = MatMul(j, p) }",
+            m=M, p=normal(6, 4), split=_integers(0, 0, 4, 2), first=_integers(0), last=_integers(3),
+            axis=_integers(2), join=_integers(0, 0, 6),
+        ),
+        [("m", "p", 3)], {"p": RESULT},
+    ),
+    Case(
         "attention-heads-packed",
         _net(
             "g (float[N,5,6] x) => (float[N,5,4] y) { h = MatMul(x, m) s = Reshape(h, split)"
@@ -427,6 +440,25 @@ CASES = [
     ),
     Case("functions", networks.with_function(), []),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("attention-heads", "3 of 4 heads"),
+        ("attention-heads-packed", "3 of 4 heads"),
+        ("a-head-that-nobody-reads", "3 of 4 units of 2 channels"),
+        ("grouped-by-groups", "3 of 4 units of 2 channels"),
+        ("sliced", "7 of 8 units"),
+    ],
+)
+def test_units_are_counted_as_units(name: str, left: str, tmp_path: Path) -> None:
+    """Not by what they hold; and heads are what a Softmax is taken of side by side."""
+    model = saved(next(case.model for case in CASES if case.id == name), tmp_path / "model")
+    structure = structure_of(model, feed_of(model), tmp_path / "sizes")
+    (group,) = structure.groups
+    rest = Rest([], model, structure, Macs(model.structure()))
+    assert account.widths(rest, Choice({group.name: np.arange(1)}))[1] == f"Left: {group.name} {left}."
 
 
 def test_no_more_is_kept_of_large_activations_than_of_small_ones(tmp_path: Path) -> None:
