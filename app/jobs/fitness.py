@@ -154,13 +154,15 @@ def _check_training_labels(
             f"The pass `{entry.name}` needs labels, and every array of the training dataset is an input of the model.",
             remedy="Add an array with the label of each sample.",
         )
-    for output, label in config.training_labels().items():
-        if known and output not in {spec.name for spec in facts.outputs}:
-            raise DataMismatch(
-                f"`labels` of the pass `{entry.name}` names the output `{output}`; the model's outputs are "
-                f"{_names(facts.outputs)}.",
-                remedy="Name one of them.",
-            )
+    for argument, outputs in (("labels", config.training_labels()), ("kinds", config.training_kinds())):
+        for output in outputs:
+            if known and output not in {spec.name for spec in facts.outputs}:
+                raise DataMismatch(
+                    f"`{argument}` of the pass `{entry.name}` names the output `{output}`; the model's outputs are "
+                    f"{_names(facts.outputs)}.",
+                    remedy="Name one of them.",
+                )
+    for label in config.training_labels().values():
         if label not in {array.name for array in labels}:
             raise DataMismatch(
                 f"`labels` of the pass `{entry.name}` names the array `{label}`; besides the model's inputs the "

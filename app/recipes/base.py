@@ -48,6 +48,10 @@ class Arguments(BaseModel):
         """By output of the model: the array of the training data that the arguments name as its labels."""
         return {output: array for part in self._parts() for output, array in part.training_labels().items()}
 
+    def training_kinds(self) -> list[str]:
+        """Outputs of the model of which the arguments say what they hold for training."""
+        return [output for part in self._parts() for output in part.training_kinds()]
+
     def _parts(self) -> list["Arguments"]:
         return [value for _, value in self if isinstance(value, Arguments)]
 

@@ -101,6 +101,9 @@ class TrainingOptions(Arguments):
     def training_labels(self) -> dict[str, str]:
         return dict(self.labels)
 
+    def training_kinds(self) -> list[str]:
+        return list(self.kinds)
+
     def filled_in(self) -> dict[str, Any]:
         """Every argument as JSON has it, with the defaults that depend on others."""
         return self.model_dump(mode="json", by_alias=True) | {

@@ -96,6 +96,21 @@ REFUSALS = [
     ),
     *(
         Refusal(
+            f"a-kind-of-no-output-in-{name}",
+            DataMismatch,
+            f"`kinds` of the pass `{name}` names the output `scores`; the model's outputs are",
+            recipe=[{"pass": name, **arguments}],
+            arrays=TRAINING,
+        )
+        for name, arguments in (
+            ("fine_tune", {"kinds": {"scores": "classes"}}),
+            ("prune_unstructured", {"sparsity": 0.5, "training": {"kinds": {"scores": "classes"}}}),
+            ("prune_structured", {"ratio": 0.5, "training": {"kinds": {"scores": "classes"}}}),
+            ("factorize_low_rank", {"training": {"kinds": {"scores": "classes"}}}),
+        )
+    ),
+    *(
+        Refusal(
             f"labels-are-all-that-{name}-could-learn-from",
             DataRequired,
             f"`{name}` needs labels",

@@ -253,6 +253,9 @@ REFUSALS = [
     ),
     Refusal("all-frozen", "nothing_to_train", "is frozen", arguments={"freeze": EVERY_WEIGHT}),
     Refusal("one-sample", "too_few_samples", "has 1 samples", arrays={"x": normal(1, 8)}),
+    Refusal(
+        "a-kind-of-no-output", "labels_mismatch", "names the output 'sum'", arguments={"kinds": {"sum": "numbers"}}
+    ),
 ]
 
 

@@ -21,7 +21,7 @@ from worker.engine.training.objective import Hard, Lessons, Weights
 from worker.engine.training.readings import find_readings, squashed_by
 from worker.engine.training.scoring import score_of
 from worker.engine.training.student import Student, training_data
-from worker.engine.training.targets import LabelsMismatch, Target, choose_targets
+from worker.engine.training.targets import LabelsMismatch, Target, check_kinds, choose_targets
 from worker.engine.training.teaching import teach
 from worker.engine.training.trainer import Subject, Trained, Trainer
 
@@ -103,6 +103,7 @@ def plan_lesson(
 
     """
     data, outputs, graph = training_data(context), student.look(), plain_graph(student.file)
+    check_kinds(outputs, options)
     squashed = {name: by for name in outputs if (by := squashed_by(graph, name)) is not None}
     gamma = options.gamma if isinstance(options, TeachingOptions) else 1.0
     targets = [] if gamma == 0 else choose_targets(data.labels, outputs, options, squashed)

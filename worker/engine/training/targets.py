@@ -35,6 +35,8 @@ class Target:
     """Whether they are no numbers but yes (1) or no (0), one for each element of the output, which scores a yes."""
     probabilities: bool = False
     """Whether the output holds probabilities of a yes in place of scores."""
+    one_hot: bool = False
+    """Whether `values` mark classes by a 1 among zeros along `axis`, (N, C, ...) as the output, in place of numbers."""
 
     def sha256(self) -> str:
         """Of `values`. Reads a piece at a time."""
@@ -46,8 +48,11 @@ class Target:
     def rows(self, samples: np.ndarray) -> torch.Tensor:
         """The labels of these samples: int64, or float32."""
         dtype = np.float32 if self.axis is None else np.int64
+        rows = self.values[samples]
+        if self.one_hot:
+            rows = rows.argmax(axis=self.axis)
         with np.errstate(over="ignore"):  # the loss is no number then, and the step is not taken
-            return torch.from_numpy(np.ascontiguousarray(self.values[samples], dtype))
+            return torch.from_numpy(np.ascontiguousarray(rows, dtype))
 
 
 def choose_targets(
@@ -110,9 +115,9 @@ def _target(
     if options.kinds.get(output) == "numbers" or not _are_binary(values):
         return Target(output, array, values, None, _variance(values))
     axis = scores_axis(answers.ndim)
-    marked = None if squashed in SIGMOIDS else _marked(values.reshape(len(values), *answers.shape[1:]), axis)
-    if marked is not None:
-        return Target(output, array, marked, axis)
+    marked = values.reshape(len(values), *answers.shape[1:])
+    if squashed not in SIGMOIDS and _is_one_hot(marked, axis):
+        return Target(output, array, marked, axis, one_hot=True)
     return Target(output, array, values, None, binary=True, probabilities=squashed is not None)
 
 
@@ -132,16 +137,28 @@ def _are_binary(values: np.ndarray) -> bool:
     return values.dtype.kind in "iub" and all(((rows == 0) | (rows == 1)).all() for rows in pieces(values))
 
 
-def _marked(values: np.ndarray, axis: int) -> np.ndarray | None:
-    """The numbers of the classes that are 1, where of those along `axis` one is, everywhere: labels are one-hot."""
+def _is_one_hot(values: np.ndarray, axis: int) -> bool:
+    """Whether of the classes along `axis` one is marked, everywhere. Reads a piece at a time."""
     if axis == 0 or values.shape[axis] == 1:
-        return None
-    found = []
-    for rows in pieces(values):
-        if (np.count_nonzero(rows, axis=axis) != 1).any():
-            return None
-        found.append(rows.argmax(axis=axis))
-    return np.concatenate(found)
+        return False
+    return all((np.count_nonzero(rows, axis=axis) == 1).all() for rows in pieces(values))
+
+
+def check_kinds(outputs: Mapping[str, np.ndarray], options: TrainingOptions) -> None:
+    """`outputs` as in `choose_targets`.
+
+    Raises:
+        LabelsMismatch: `options.kinds` names none of them.
+
+    """
+    learning = [name for name, one in outputs.items() if one.dtype.kind == "f"]
+    for output in options.kinds:
+        if output not in learning:
+            raise LabelsMismatch(
+                f"`kinds` names the output {output!r}; outputs of floats, a row a sample, are "
+                f"{', '.join(learning) or 'none'}.",
+                "Name one of these.",
+            )
 
 
 def _check_names(output: str, array: str, labels: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.recipes.training import FineTune
 from tests.worker.networks import normal
-from worker.engine.training.targets import LabelsMismatch, choose_targets
+from worker.engine.training.targets import LabelsMismatch, check_kinds, choose_targets
 
 CLASSES = np.arange(6) % 3
 OUTPUTS = {"logits": normal(2, 3), "box": normal(2, 4), "map": normal(2, 5, 8, 8), "count": np.zeros((2, 1), np.int64)}
@@ -92,7 +92,21 @@ def test_yes_and_no_are_told_from_numbers(case: Answers) -> None:
     (target,) = choose_targets({"label": case.labels}, {"y": normal(*case.shape)}, options, squashed)
     assert (target.axis, target.binary, target.probabilities) == case.expected
     if target.axis is not None:
-        assert target.values.tolist() == CLASSES.tolist()
+        assert target.rows(np.arange(6)).tolist() == CLASSES.tolist()
+
+
+def test_marks_of_classes_stay_where_they_are() -> None:
+    """A mapped file of maps of classes is larger than memory."""
+    labels = np.moveaxis(np.eye(3, dtype=np.uint8)[np.arange(6 * 16).reshape(6, 4, 4) % 3], -1, 1).copy()
+    (target,) = choose_targets({"label": labels}, {"y": normal(2, 3, 4, 4)}, _options())
+    assert np.shares_memory(target.values, labels)
+    assert target.rows(np.array([4, 1])).tolist() == labels[[4, 1]].argmax(axis=1).tolist()
+
+
+def test_kinds_are_those_of_outputs() -> None:
+    check_kinds(OUTPUTS, _options(kinds={"box": "numbers"}))
+    with pytest.raises(LabelsMismatch, match="'scores'; outputs of floats"):
+        check_kinds(OUTPUTS, _options(kinds={"scores": "numbers"}))
 
 
 @dataclass
