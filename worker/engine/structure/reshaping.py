@@ -79,7 +79,8 @@ def _through(
     axes = wiring.of(source) if source is not None else []
     labelled = [axis for axis in segment.before if axes[axis] is not None]
     alive = [axis for axis in labelled if not wiring.atoms.frozen(_atoms(axes, axis)).all()]
-    ways = [] if _too_large(segment, sizes[0]) else _ways(segment, *sizes, alive or labelled)
+    roots = {axis: wiring.atoms.roots(_atoms(axes, axis)) for axis in alive or labelled}
+    ways = [] if _too_large(segment, sizes[0]) else _ways(segment, *sizes, roots)
     if len(ways) > 1:
         wiring.ways[node] = [_atoms(axes, way.before) for way in ways]
     number = wiring.choices.get(node, 0)
@@ -106,19 +107,26 @@ def _too_large(segment: Segment, size: tuple[int, ...]) -> bool:
     return math.prod(size[axis] for axis in segment.before) > MOST_ELEMENTS
 
 
-def _ways(segment: Segment, before: tuple[int, ...], after: tuple[int, ...], axes: list[int]) -> list[Way]:
-    """From the outer axes of both sides inwards; those that would tie everything together are none."""
+def _ways(segment: Segment, before: tuple[int, ...], after: tuple[int, ...], roots: dict[int, np.ndarray]) -> list[Way]:
+    """From the outer axes of both sides inwards; those that would tie everything together are none.
+
+    `roots`: by axis that could shrink the sets of its atoms. Heads of several samples are tied already, and to tie all
+    of a sample is then to tie all.
+    """
     found = []
-    for source in axes:
+    for source, own in roots.items():
         left = _indices(segment.before, before, source)
+        _, firsts, numbers = np.unique(own, return_index=True, return_inverse=True)
+        like = firsts[numbers]
         for target in segment.after:
             if after[target] == 1:
                 continue
             right = _indices(segment.after, after, target)
             pairs = np.unique(left * after[target] + right)
-            first, second = pairs // after[target], pairs % after[target] + before[source]
+            first = np.concatenate([pairs // after[target], np.arange(before[source])])
+            second = np.concatenate([pairs % after[target] + before[source], like])
             nodes = before[source] + after[target]
-            links = coo_matrix((np.ones(len(pairs), np.int8), (first, second)), shape=(nodes, nodes))
+            links = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(nodes, nodes))
             count, parts = connected_components(links, directed=False)
             if count > 1:
                 found.append(Way(source, target, parts[: before[source]], parts[before[source] :]))

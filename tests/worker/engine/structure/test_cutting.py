@@ -1,6 +1,6 @@
 """What a cut writes into nodes that count what is taken out holds for feeds of other sizes than it was measured at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +149,11 @@ SHAPINGS = (
         " all = Concat<axis=0>(first1, second1, width1) j = Reshape(ot, all)",
         other=(3, 4),
     ),
+)
+
+
+SHAPINGS += tuple(
+    replace(one, id=f"{one.id}-measured-otherwise", measured=one.other, other=one.measured) for one in SHAPINGS
 )
 
 
