@@ -3,6 +3,7 @@
 Names, inputs, outputs and axes stay, and so does every node and constant that has no part in what is taken out.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from worker.engine.structure.carrying import given_bounds
 from worker.engine.structure.groups import Structure
 from worker.engine.structure.recurrence import GATES, STATES, is_zero
 from worker.engine.structure.reshaping import rewritten
-from worker.engine.structure.shape_numbers import Place
+from worker.engine.structure.shape_numbers import OPEN, Place
 from worker.engine.structure.wiring import Wiring
 from worker.engine.structure.writing import drop_unread, write
 
@@ -129,16 +130,30 @@ class Cut:
         for node, operand_of_it in place.steps:
             reader = self._copied_for(reader, position, node)
             position = operand_of_it
-        name = reader.input[position]
-        tensor = dict(constants_of(self._proto.graph)).get(name)
-        if tensor is None:
-            array = np.full(self._wiring.size(place.value) or (), number, np.int64)
-        else:
+        tensor = dict(constants_of(self._proto.graph)).get(reader.input[position])
+        size = self._wiring.size(place.value) or ()
+        if tensor is not None:
             array = numpy_helper.to_array(tensor).copy()
             array.reshape(-1)[place.index] = number
-        self._give(reader, position, array)
-        if place.steps:
+            self._give(reader, position, array)
+        elif math.prod(size) == 1:
+            self._give(reader, position, np.full(size, number, np.int64))
+        else:
+            self._left_open(proto, axis, math.prod(size))
+        if place.steps or tensor is None:
             self._shapes[key] = proto.input[1]
+
+    def _left_open(self, proto: NodeProto, axis: int, count: int) -> None:
+        """Let a Reshape read its computed shape of `count` numbers with an open one in the place of one of them."""
+        graph, shape = self._proto.graph, proto.input[1]
+        longer, made = (unused_name(f"{shape}_{part}", self._taken()) for part in ("longer", "pruned"))
+        place = next(number for number, one in enumerate(graph.node) if one.output[0] == proto.output[0])
+        last = self._constant(f"{shape}_open", np.array([OPEN], np.int64))
+        picked = [count if number == axis else number for number in range(count)]
+        places = self._constant(f"{shape}_picked", np.array(picked, np.int64))
+        graph.node.insert(place, helper.make_node("Concat", [shape, last], [longer], longer, axis=0))
+        graph.node.insert(place + 1, helper.make_node("Gather", [longer, places], [made], made, axis=0))
+        proto.input[1] = made
 
     def _copied_for(self, reader: NodeProto, position: int, node: ir.Node) -> NodeProto:
         """A node beside `node` that computes the same, for what `reader` reads there."""
@@ -214,10 +229,14 @@ class Cut:
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
             self._inside.add(tensor.name)
             return
-        fresh = unused_name(f"{name or node.output[0]}_pruned", self._taken())
-        graph.initializer.append(numpy_helper.from_array(array, fresh))
         node.input.extend([""] * (index + 1 - len(node.input)))
-        node.input[index] = fresh
+        node.input[index] = self._constant(f"{name or node.output[0]}_pruned", array)
+
+    def _constant(self, wanted: str, array: np.ndarray) -> str:
+        """The name of a new one."""
+        name = unused_name(wanted, self._taken())
+        self._proto.graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
 
 
 CORRECTIONS: dict[str, Callable[[Cut, ir.Node, NodeProto], None]] = {

@@ -49,7 +49,9 @@ def place_of(shape: ir.Value, axis: int, atoms: np.ndarray, wiring: Wiring) -> P
             found = _place(shape, axis, factor, wiring)
             if found is not None:
                 return found
-    return None if OPEN in elements else _place(shape, axis, None, wiring)
+    if OPEN in elements:
+        return None
+    return _place(shape, axis, None, wiring) or (None if None in elements else Place([], shape, axis, None))
 
 
 def _place(value: ir.Value, index: int, factor: int | None, wiring: Wiring) -> Place | None:

@@ -149,6 +149,13 @@ SHAPINGS = (
         " all = Concat<axis=0>(first1, second1, width1) j = Reshape(ot, all)",
         other=(3, 4),
     ),
+    Shaping(
+        "joined-to-the-shape-of-the-input",  # y.reshape(x.shape)
+        f"{SIZES} {SPLIT} four = Concat<axis=0>(first1, second1, heads1, each)"
+        f" {_views('four', '[0,2,1,3]', '[0,2,3,1]')} {ATTENTION} ot = Transpose<perm=[0,2,1,3]>(o)"
+        " j = Reshape(ot, s)",
+        other=(3, 4),
+    ),
 )
 
 
