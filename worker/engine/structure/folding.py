@@ -7,10 +7,9 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from worker.engine.nodes import is_operator
+from worker.engine.nodes import constant_tensor, is_operator
 from worker.engine.structure.dimensions import constant_integers
 from worker.engine.structure.sizes import Sizes
-from worker.engine.trainable.weights import constant_tensor
 
 FOLDED = (
     "Cast", "Concat", "ConstantOfShape", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze",
