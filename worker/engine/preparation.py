@@ -15,9 +15,6 @@ import onnx
 import onnx_ir as ir
 from onnx import shape_inference, version_converter
 
-# Through `onnxruntime.tools` the same class would import torch where that is installed: seconds, and 200 MiB.
-from onnxruntime.transformers.shape_infer_helper import SymbolicShapeInference
-
 from worker.engine.equivalence import NOT_COMPARABLE, Reference, difference
 from worker.engine.faults import is_disk_full, is_out_of_memory
 from worker.engine.graph import (
@@ -38,11 +35,11 @@ from worker.engine.profiling import origin_of
 from worker.engine.quiet import quiet
 from worker.engine.rewrites import REWRITES, residual_sum
 from worker.engine.sessions import BASIC, Device, Feed
+from worker.engine.symbolic_shapes import infer_symbolic
 from worker.engine.weight_only.stored import unpacks_when_loaded
 
 # What the rewrites and the runtime's fusions are written for.
 LEAST_OPSET, LATEST_OPSET = 17, 21
-UNBOUNDED = 2**31 - 1
 
 
 @dataclass
@@ -240,8 +237,7 @@ def _convert(model: ModelFile, folder: Path, opset: int) -> ModelFile | None:
 
 
 def _infer_symbolic(model: ModelFile, folder: Path) -> ModelFile:
-    inferred = SymbolicShapeInference.infer_shapes(model.load(), UNBOUNDED, True, False, 0)
-    return save_restored(inferred, model, folder / "done")
+    return save_restored(infer_symbolic(model.load()), model, folder / "done")
 
 
 def _infer(model: ModelFile, folder: Path) -> ModelFile:
