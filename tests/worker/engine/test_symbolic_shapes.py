@@ -46,7 +46,9 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
 def test_a_prepared_model_answers_whatever_the_original_does(
     text: str, constants: dict[str, np.ndarray], calls: list[tuple[tuple[int, ...], ...]], tmp_path: Path
 ) -> None:
-    model = ModelFile(networks.save(networks.prepared(text, w=normal(8, 8), **constants), tmp_path / "model"))
+    model = ModelFile(
+        networks.save(networks.prepared(text, networks.OPSET, w=normal(8, 8), **constants), tmp_path / "model")
+    )
     feeds = [dict(zip("qd", (normal(*shape) for shape in shapes), strict=False)) for shapes in calls]
     made = prepare(model, feeds[0], tmp_path / "scratch", threads=1)
     assert "symbolic shape inference" in made.applied

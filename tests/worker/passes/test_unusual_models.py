@@ -173,3 +173,24 @@ def test_patterns_of_transformers_become_one_operator_each(fuses: bool, tmp_path
     assert ("Erf" not in counts) is fuses
     assert any("Gelu" in name for name in counts) is fuses
     np.testing.assert_allclose(_answers(result.model, x)[0], _answers(model, x)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_the_factors_of_a_weight_may_both_be_quantized_at_run_time(tmp_path: Path) -> None:
+    """Of the two products that stand for one, the second reads what the first makes."""
+    weights = [normal(64, 8, seed=seed) @ normal(8, 64, seed=seed + 1) / np.float32(24) for seed in (1, 3)]
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"], "first"),
+        helper.make_node("Relu", ["a"], ["h"], "relu"),
+        helper.make_node("MatMul", ["h", "w"], ["y"], "second"),
+    ]
+    rows: tuple[int, list[int | str | None] | None] = (FLOATS, ["N", 64])
+    x = normal(64, 64)
+    proto = networks.assemble(nodes, {"x": rows}, {"y": rows}, dict(zip("vw", weights, strict=True)))
+    model = ModelFile(networks.save(proto, tmp_path / "model"))
+    (tmp_path / "factored").mkdir()
+    factored = _apply("factorize_low_rank", model, tmp_path / "factored", x, objective="size")
+    assert operator_counts(factored.model.structure())["MatMul"] == 4, factored.notes
+    result = _apply("quantize_dynamic", factored.model, tmp_path, x, placement="kernels")
+    assert operator_counts(result.model.structure()) == {"DynamicQuantizeMatMul": 4, "Relu": 1}, result.notes
+    (exact,), (made,) = _answers(factored.model, x), _answers(result.model, x)
+    assert _sqnr_db(exact, made) > FLOOR_DB

@@ -47,7 +47,7 @@ def faster_dynamic(everything: Placement, costs: Costs, profiles: Profiles) -> P
     conversions = {time.name: time.milliseconds for time in profiles.in_int8}
     adds = {time.origin: time.milliseconds for time in profiles.in_float if time.operator == "Add"}
     slow: set[str] = set()
-    groups = {CONVERSION.format(source.name): readers for source, readers in readers_of(everything).items()}
+    groups = {CONVERSION.format(source): readers for source, readers in readers_of(everything).items()}
     groups |= {unit.name: [unit] for unit in everything.in_int8 if unit.node.op_type == "LSTM"}
     for conversion, units in groups.items():
         before = {unit.name: costs.units[unit.name][0] + _bias_ms(unit, adds) for unit in units}
@@ -66,10 +66,12 @@ def _bias_ms(unit: Unit, adds: dict[str, float]) -> float:
     return 0.0 if add is None else adds.get(add.name or "", 0.0)
 
 
-def readers_of(placement: Placement) -> dict[ir.Value, list[Unit]]:
-    """The units in int8 by the activation that has to be quantized for them; an LSTM does that itself, step by step."""
-    found: dict[ir.Value, list[Unit]] = {}
+def readers_of(placement: Placement) -> dict[str, list[Unit]]:
+    """The units in int8 by the name of the activation that has to be quantized for them: one that another unit makes is
+    made anew when that one is written. An LSTM quantizes by itself, step by step.
+    """
+    found: dict[str, list[Unit]] = {}
     for unit in placement.in_int8:
         for source in unit.sources if unit.node.op_type != "LSTM" else ():
-            found.setdefault(source, []).append(unit)
+            found.setdefault(source.name or "", []).append(unit)
     return found

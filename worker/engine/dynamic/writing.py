@@ -37,7 +37,7 @@ class Writer:
     graph: ir.Graph
     placement: Placement
     rounding: Rounding
-    _readers: dict[ir.Value, list[Unit]] = field(default_factory=dict)
+    _readers: dict[str, list[Unit]] = field(default_factory=dict)
     _activations: dict[ir.Value, Quantized] = field(default_factory=dict)
     _matrices: dict[tuple[ir.Value, int, float], tuple[ir.Value, ir.Value]] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ class Writer:
             add = None
         row = row_of(node) if is_operator(node, "Gemm") else None if add is None else bias_of(unit)
         bias = None if row is None else add_initializer(self.graph, f"{unit.name}/bias", row)
-        if len(self._readers[source]) > 1:
+        if len(self._readers[source.name or ""]) > 1:
             weight = Quantized(codes, scale, None)
             made = integer_product(unit.name, self._quantized(source, node), weight, bias)
         else:

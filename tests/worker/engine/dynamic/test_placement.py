@@ -4,6 +4,7 @@ import onnx_ir as ir
 
 from tests.worker.networks import normal, prepared
 from worker.engine.dynamic.placement import CONVERSION, everything_dynamic, faster_dynamic
+from worker.engine.int8.costs import Costs, Profiles
 from worker.engine.profiling import NodeTime
 
 MODEL = prepared(
@@ -19,7 +20,7 @@ FIRST, SECOND, ALONE = "MatMul_0", "MatMul_1", "MatMul_2"
 def _proposed(times: dict[str, tuple[float, float]], conversion_ms: float) -> frozenset[str]:
     everything = everything_dynamic(ir.from_proto(MODEL), ["MatMul"], [])
     profile = [NodeTime(CONVERSION.format("x"), "DynamicQuantizeLinear", "conversion", conversion_ms, 8)]
-    return faster_dynamic(everything, times, [], profile).quantized
+    return faster_dynamic(everything, Costs(times), Profiles([], profile)).quantized
 
 
 def test_slow_products_are_left_out_each_by_itself() -> None:
@@ -45,8 +46,8 @@ def test_a_bias_that_float_adds_by_itself_counts_as_saved() -> None:
     everything = everything_dynamic(ir.from_proto(model), ["MatMul"], [])
     add = NodeTime("Add_1", "Add", "float", 0.5, 8)
     times = {FIRST: (1.0, 1.2)}
-    assert faster_dynamic(everything, times, [add], []).quantized == {FIRST}
-    assert not faster_dynamic(everything, times, [], []).quantized
+    assert faster_dynamic(everything, Costs(times), Profiles([add], [])).quantized == {FIRST}
+    assert not faster_dynamic(everything, Costs(times), Profiles([], [])).quantized
 
 
 def test_a_recipe_leaves_out_operators_and_nodes() -> None:

@@ -152,6 +152,48 @@ def test_products_of_one_tensor_quantize_it_once_and_share_what_they_share(tmp_p
     assert made.sqnr_db > FLOOR_DB
 
 
+SQUARE, OTHER = normal(WIDTH, WIDTH, seed=3) / 4, normal(WIDTH, HIDDEN, seed=4)
+WIDE = f"network (float[N,{WIDTH}] x) => (float[N,{HIDDEN}] y) {{"
+
+
+@pytest.mark.parametrize(
+    ("model", "operators"),
+    [
+        pytest.param(
+            prepared(f"{WIDE} a = MatMul(x, v) y = MatMul(a, w) }}", v=SQUARE, w=OTHER),
+            {"DynamicQuantizeMatMul": 2},
+            id="products",
+        ),
+        pytest.param(
+            prepared(f"{WIDE} a = MatMul(x, v) h = Add(a, b) y = MatMul(h, w) }}", v=SQUARE, w=OTHER, b=normal(WIDTH)),
+            {"DynamicQuantizeMatMul": 2},
+            id="behind a bias",
+        ),
+        pytest.param(
+            prepared(f"{WIDE} a = Gemm(x, v) y = Gemm(a, w) }}", v=SQUARE, w=OTHER),
+            {"DynamicQuantizeMatMul": 2},
+            id="gemms",
+        ),
+        pytest.param(
+            prepared(
+                f"{WIDE} a = MatMul(x, v) l = MatMul(a, u) r = MatMul(a, w) y = Add(l, r) }}",
+                v=SQUARE,
+                u=MATRIX,
+                w=OTHER,
+            ),
+            {"DynamicQuantizeMatMul": 1, "DynamicQuantizeLinear": 1, "MatMulIntegerToFloat": 2, "Add": 1},
+            id="two behind one",
+        ),
+    ],
+)
+def test_a_product_may_read_what_another_makes(
+    model: onnx.ModelProto, operators: dict[str, int], tmp_path: Path
+) -> None:
+    made = _write(model, {"x": normal(6, WIDTH)}, tmp_path)
+    assert made.operators == Counter(operators)
+    assert made.sqnr_db > FLOOR_DB
+
+
 def test_a_product_keeps_the_name_of_its_node(tmp_path: Path) -> None:
     model = prepared(f"{STACKED} p = MatMul(x, w) y = Add(p, b) }}", w=MATRIX, b=ROW)
     made = _write(model, {"x": normal(2, 5, WIDTH)}, tmp_path)
