@@ -45,9 +45,12 @@ class Placement:
     def emits_float(self, unit: Unit) -> bool:
         """Whether an int8 unit's kernel hands out float32: products do, unless somebody reads them in 8 bits.
 
-        Then everybody does: the runtime fuses a product that is quantized only where nobody sees it unquantized.
+        Then everybody does: the runtime fuses a product that is quantized only where nobody sees it unquantized. One
+        with a Relu or Clip behind it, read by a node in float, it fuses only where that is quantized.
         """
         if unit.role is not Role.PRODUCT and not (unit.role is Role.WEIGHTED and unit.node.op_type != "Conv"):
+            return False
+        if unit.activation is not None and unit.output.uses():
             return False
         return not any(use.node in self._unit_of for use in unit.output.uses())
 

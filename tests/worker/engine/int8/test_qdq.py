@@ -107,6 +107,38 @@ def test_products_that_some_read_in_8_bits_fuse_too(
 
 
 @pytest.mark.parametrize(
+    ("behind", "outputs"),
+    [
+        ("y = Tanh(r)", "float[N,8] y"),
+        ("y = Tanh(r) z = Neg(r)", "float[N,8] y, float[N,8] z"),
+        ("y = Tanh(r)", "float[N,8] y, float[N,8] r"),
+        ("y = Identity(r)", "float[N,8] y"),
+    ],
+    ids=["one-reads-float", "two-read-float", "reader-and-output", "output"],
+)
+@pytest.mark.parametrize("activation", ["Relu(p)", "Clip(p, low, high)"], ids=["relu", "clip"])
+@pytest.mark.parametrize(
+    ("product", "operators"),
+    [("MatMul", ("QLinearMatMul", "MatMulIntegerToFloat")), ("Gemm", ("QGemm",))],
+    ids=["matmul", "gemm"],
+)
+def test_products_with_an_activation_that_float_reads_run_in_int8(
+    product: str, operators: tuple[str, ...], activation: str, behind: str, outputs: str, context: SamplesContext
+) -> None:
+    model = _rows(f"p = {product}(x, m) r = {activation} {behind}", outputs, low=np.float32(0), high=np.float32(6))
+    found = quantized(model, context(model, x=ROWS))
+    assert sum(found.ran[operator] for operator in operators) == 1
+    assert not {product, f"Fused{product}"} & found.ran.keys()
+    assert min(found.sqnr_db(name) for name in found.before) > FLOOR_DB
+
+
+def test_a_product_whose_activation_is_a_result_hands_it_out_in_float(context: SamplesContext) -> None:
+    model = _rows("p = Gemm(x, m) y = Relu(p)")
+    found = quantized(model, context(model, x=ROWS))
+    assert found.ran == {"QuantizeLinear": 1, "QGemm": 1, "Relu": 1}
+
+
+@pytest.mark.parametrize(
     "between",
     [
         "p = MaxPool<kernel_shape = [2, 2]>(c)",
