@@ -195,6 +195,10 @@ def restore_face(model: onnx.ModelProto, original: onnx.ModelProto, keep_io: boo
     if keep_io:
         replace_field(model.graph.input, [value for value in original.graph.input if value.name not in constants])
         replace_field(model.graph.output, original.graph.output)
+    declared = {value.name: value.type for value in original.graph.output}
+    for value in model.graph.output:
+        if not value.HasField("type") and value.name in declared:  # onnx-ir has none for maps
+            value.type.CopyFrom(declared[value.name])
     model.graph.name = original.graph.name
     for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(model, field, getattr(original, field))

@@ -10,12 +10,30 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from worker.engine.inspection import walk
 from worker.engine.model_file import ModelFile, save_model
 
 
 def read_graph(model: ModelFile) -> ir.Model:
     """The whole model in memory, to be rewritten and written elsewhere."""
-    return ir.external_data.load_to_model(ir.load(model.path))
+    graph = graph_of(model.structure())
+    ir.external_data.set_base_dir(graph.graph, model.path.parent)
+    return ir.external_data.load_to_model(graph)
+
+
+def graph_of(model: onnx.ModelProto) -> ir.Model:
+    """Without the types of maps, which onnx-ir refuses: the runtime infers them, and `restore_face` puts them back."""
+    for graph in walk.all_graphs(model):
+        for value in (*graph.output, *graph.value_info):
+            if _holds_map(value.type):
+                value.ClearField("type")
+    return ir.from_proto(model)
+
+
+def _holds_map(kind: onnx.TypeProto) -> bool:
+    """A map, or a sequence or an option of them."""
+    inner = {"sequence_type": kind.sequence_type, "optional_type": kind.optional_type}.get(kind.WhichOneof("value"))
+    return kind.HasField("map_type") or (inner is not None and _holds_map(inner.elem_type))
 
 
 def save_graph(model: ir.Model, folder: Path, name: str = "model") -> ModelFile:

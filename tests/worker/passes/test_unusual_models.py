@@ -84,6 +84,61 @@ def test_weights_may_be_sparse(name: str, parameters: dict[str, Any], axes: bool
         assert _sqnr_db(exact, made) > FLOOR_DB
 
 
+def _classifier() -> onnx.ModelProto:
+    """`x` (N, 8) -> the label and, by class, the probabilities: as scikit-learn's classifiers are exported."""
+    weights = {"v": normal(8, 32), "a": normal(32, seed=1), "w": normal(32, 3, seed=2), "b": normal(3, seed=3)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "v", "a"], ["p"], "first"),
+        helper.make_node("Relu", ["p"], ["h"], "relu"),
+        helper.make_node("Gemm", ["h", "w", "b"], ["l"], "second"),
+        helper.make_node("ArgMax", ["l"], ["label"], "label", axis=1, keepdims=0),
+        helper.make_node("Softmax", ["l"], ["s"], "softmax", axis=1),
+        helper.make_node(
+            "ZipMap", ["s"], ["shares"], "zip", domain="ai.onnx.ml", classlabels_strings=["cat", "cow", "dog"]
+        ),
+    ]
+    model = networks.assemble(
+        nodes,
+        {"x": (FLOATS, ["N", 8])},
+        {"label": (TensorProto.INT64, ["N"])},
+        weights,
+        domains={"ai.onnx.ml": 3},
+    )
+    share = helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(FLOATS, []))
+    model.graph.output.append(helper.make_value_info("shares", helper.make_sequence_type_proto(share)))
+    return model
+
+
+@EACH_PASS
+def test_a_classifier_may_answer_with_probabilities_by_class(
+    name: str, parameters: dict[str, Any], tmp_path: Path
+) -> None:
+    model = ModelFile(networks.save(_classifier(), tmp_path / "model"))
+    x = normal(32, 8)
+    result = _apply(name, model, tmp_path, x, **parameters)
+    assert result.modified, result.notes
+    exact, made = ([list(row.values()) for row in _answers(file, x)[1]] for file in (model, result.model))
+    assert _sqnr_db(np.array(exact), np.array(made)) > FLOOR_DB
+    assert list(result.model.structure().graph.output) == list(_classifier().graph.output)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("prune_unstructured", {"sparsity": 0.5}), ("prune_structured", {"ratio": 0.5})]
+)
+def test_a_classifier_may_be_pruned(name: str, parameters: dict[str, Any], tmp_path: Path) -> None:
+    model = ModelFile(networks.save(_classifier(), tmp_path / "model"))
+    result = _apply(name, model, tmp_path, normal(32, 8), **parameters)
+    assert result.modified, result.notes
+    assert len(_answers(result.model, normal(32, 8))[1]) == 32
+
+
+def test_float16_outputs_may_stand_beside_probabilities_by_class(tmp_path: Path) -> None:
+    model = ModelFile(networks.save(_classifier(), tmp_path / "model"))
+    result = _apply("convert_float16", model, tmp_path, normal(32, 8), keep_io_types=False)
+    assert result.modified, result.notes
+    assert result.model.structure().graph.output[1].type.HasField("sequence_type")
+
+
 @pytest.mark.parametrize("name", ["quantize_static", "quantize_dynamic"])
 def test_a_weight_may_be_a_result_as_well(name: str, tmp_path: Path) -> None:
     weight = normal(8, 8)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from worker.engine.graph import RUNTIME_DOMAIN, STANDARD_DOMAINS, constants_to_initializers, name_nodes
+from worker.engine.graph_file import graph_of
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import MATRIX_RANK, constant_names, constant_tensor, integer, is_operator
 from worker.engine.reasons import CONTROL_FLOW, EXCLUDED, INSIDE_FUNCTION, NOT_ASKED
@@ -58,7 +59,7 @@ def open_graph(model: ModelFile) -> ir.Model:
     loaded = model.load()
     constants_to_initializers(loaded)
     name_nodes(loaded)
-    graph = ir.from_proto(loaded)
+    graph = graph_of(loaded)
     return InlinePass()(graph).model if graph.functions else graph
 
 

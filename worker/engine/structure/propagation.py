@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.graph import STANDARD_DOMAINS, constants_to_initializers, name_nodes, qualified
+from worker.engine.graph_file import graph_of
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import is_operator
 from worker.engine.structure.carrying import CARRIERS
@@ -47,8 +48,7 @@ def read_graph(model: ModelFile) -> ir.Model:
     loaded = model.load()
     constants_to_initializers(loaded)
     name_nodes(loaded)
-    graph: ir.Model = ir.from_proto(loaded)
-    return graph
+    return graph_of(loaded)
 
 
 def propagate(model: ir.Model, sizes: Sizes) -> Wiring:
