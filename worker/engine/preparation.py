@@ -17,6 +17,7 @@ from onnx import shape_inference, version_converter
 
 from worker.engine.equivalence import NOT_COMPARABLE, Reference, difference
 from worker.engine.faults import is_disk_full, is_out_of_memory
+from worker.engine.float16.halves import computes_in_half
 from worker.engine.graph import (
     STANDARD_DOMAINS,
     constants_to_initializers,
@@ -182,8 +183,13 @@ def keep_sums_apart(preparation: Preparation, device: Device) -> None:
 
 def _fold(preparation: Preparation, threads: int) -> None:
     structure = preparation.model.structure()
-    if unpacks_when_loaded(structure):
-        preparation.notes.append("Constants were not folded: that would turn weights in few bits back into float32.")
+    against = None
+    if computes_in_half(structure):
+        against = "on a CPU ONNX Runtime would turn all that computes in half precision into float32"
+    elif unpacks_when_loaded(structure):
+        against = "that would turn weights in fewer bits back into float32"
+    if against is not None:
+        preparation.notes.append(f"Constants were not folded: {against}.")
         return
     before = operator_counts(structure)
     if preparation.attempt("folding constants and BatchNorm", lambda file, to: _folded(file, to, threads)):

@@ -16,6 +16,7 @@ import onnx
 from app.recipes.graph import Compile
 from worker.engine.canonical import canonicalize
 from worker.engine.equivalence import difference
+from worker.engine.float16.halves import half_elements
 from worker.engine.graph import computes_the_same
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile
 from worker.engine.optimized import write_optimized
@@ -121,5 +122,10 @@ def _limits(before: onnx.ModelProto, compiled: onnx.ModelProto) -> list[str]:
             "may be wrong without an error."
         )
     if unpacks_when_loaded(before):
-        notes.append("Weights in few bits became float32 again, as at every load: the file is larger for it.")
+        notes.append("Weights in fewer bits became float32 again, as at every load: the file is larger for it.")
+    elif half_elements(compiled) < half_elements(before):
+        notes.append(
+            "Weights in half precision, which has no kernels here, became float32, as at every load: the file is larger "
+            "for it."
+        )
     return notes

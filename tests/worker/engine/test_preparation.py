@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
+from tests.worker.networks import normal
 from worker.engine.faults import OutOfMemory
 from worker.engine.graph import computes_the_same, name_nodes, nodes_of, opset_of
 from worker.engine.model_file import ModelFile
@@ -183,3 +184,46 @@ def test_an_opset_is_brought_to_what_rewrites_are_written_for(opset: int, expect
     file = ModelFile(networks.save(model, tmp_path / "model"))
     made = prepare(file, {"x": networks.normal(2, 8)}, tmp_path / "scratch", 1)
     assert opset_of(made.model.structure()) == expected
+
+
+def _operators(file: ModelFile) -> list[str]:
+    return [node.op_type for node in file.structure().graph.node]
+
+
+def test_what_computes_in_half_precision_goes_on_doing_so(tmp_path: Path) -> None:
+    """The CPU has no such kernels: folding would leave its Casts to float32 and back in the file."""
+    dtype = TensorProto.FLOAT16
+    weights = helper.make_tensor("w", dtype, [8, 8], normal(8, 8).ravel())
+    model = networks.assemble(
+        [
+            helper.make_node("Cast", ["x"], ["h"], to=dtype),
+            helper.make_node("MatMul", ["h", "w"], ["p"]),
+            helper.make_node("Relu", ["p"], ["r"]),
+            helper.make_node("Cast", ["r"], ["y"], to=TensorProto.FLOAT),
+        ],
+        {"x": (TensorProto.FLOAT, ["N", 8])},
+        {"y": (TensorProto.FLOAT, ["N", 8])},
+    )
+    model.graph.initializer.append(weights)
+    made = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    assert _operators(made.model) == ["Cast", "MatMul", "Relu", "Cast"]
+    assert any("half precision" in note for note in made.notes)
+
+
+def test_weights_that_are_stored_in_half_precision_stay_so(tmp_path: Path) -> None:
+    model = networks.parse(
+        "network (float[N,8] x) => (float[N,8] y) { w = Cast<to = 1>(stored) p = MatMul(x, w) y = Relu(p) }"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(normal(8, 8).astype(np.float16), "stored"))
+    made = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    assert _operators(made.model) == ["Cast", "MatMul", "Relu"]
+    assert any("fewer bits" in note for note in made.notes)
+
+
+def test_a_constant_in_half_precision_that_is_no_weight_lets_others_be_folded(tmp_path: Path) -> None:
+    model = networks.parse(
+        "network (float[N,8] x) => (float[N,8] y) { s = Cast<to = 1>(half) p = Mul(x, s) y = Add(p, s) }"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.float16(3), "half"))
+    made = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    assert _operators(made.model) == ["Mul", "Add"]

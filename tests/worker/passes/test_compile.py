@@ -14,6 +14,7 @@ import pytest
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
 from worker.engine.feeds import match_arrays
+from worker.engine.float16.halves import half_elements
 from worker.engine.graph import inputs_of, replace_field
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
@@ -29,6 +30,7 @@ BRANCHING_WEIGHTS = {
     "t": networks.normal(8, 16, 1, 1, seed=1),
     "s": networks.normal(8, 3, 3, 3),
 }
+ROWS = {"x": networks.normal(2, 8)}
 TOKENS = {"tokens": np.random.default_rng(1).integers(0, 50, (2, 6))}
 
 
@@ -114,6 +116,15 @@ def test_weights_in_few_bits_are_said_to_be_float32_again(tmp_path: Path) -> Non
     (tmp_path / "again").mkdir()
     result = _apply(stored.model.load(), tmp_path / "again", IMAGES)
     assert any("became float32 again" in note for note in result.notes)
+
+
+def test_a_model_in_float16_is_said_to_be_float32_again(tmp_path: Path) -> None:
+    halved = _apply(networks.perceptron(width=64), tmp_path, ROWS, name="convert_float16")
+    (tmp_path / "again").mkdir()
+    result = _apply(halved.model.load(), tmp_path / "again", ROWS)
+    kept = half_elements(result.model.structure())
+    assert kept < half_elements(halved.model.structure())
+    assert any("became float32" in note for note in result.notes)
 
 
 def test_the_ort_file_is_left_out_where_it_is_not_asked_for(tmp_path: Path) -> None:

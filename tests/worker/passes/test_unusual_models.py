@@ -13,6 +13,7 @@ from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
 from tests.worker.networks import normal, sparse_tensor
 from worker.engine.feeds import match_arrays
+from worker.engine.float16.halves import half_elements
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
@@ -249,3 +250,13 @@ def test_the_factors_of_a_weight_may_both_be_quantized_at_run_time(tmp_path: Pat
     assert operator_counts(result.model.structure()) == {"DynamicQuantizeMatMul": 4, "Relu": 1}, result.notes
     (exact,), (made,) = _answers(factored.model, x), _answers(result.model, x)
     assert _sqnr_db(exact, made) > FLOOR_DB
+
+
+def test_what_was_made_float16_is_optimized_in_float16(tmp_path: Path) -> None:
+    model = ModelFile(networks.save(networks.perceptron(), tmp_path / "model"))
+    (tmp_path / "halved").mkdir()
+    halved = _apply("convert_float16", model, tmp_path / "halved", normal(32, 8))
+    result = _apply("optimize_graph", halved.model, tmp_path, normal(32, 8))
+    made, given = result.model.structure(), halved.model.structure()
+    assert half_elements(made) == half_elements(given) > 0
+    assert [node.op_type for node in made.graph.node] == [node.op_type for node in given.graph.node]

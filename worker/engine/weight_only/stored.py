@@ -12,7 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from worker.engine.affine import Affine, signed
-from worker.engine.nodes import add_initializer, integer, is_operator, replace
+from worker.engine.float16.halves import HALVES
+from worker.engine.nodes import MATRIX_RANK, add_initializer, integer, is_operator, replace
 from worker.engine.weight_only.blocks import SLAB_ELEMENTS, Blocks
 from worker.engine.weight_only.places import Place
 
@@ -149,8 +150,14 @@ def _beside(values: np.ndarray, by_rows: bool) -> np.ndarray:
 
 
 def unpacks_when_loaded(model: onnx.ModelProto) -> bool:
-    """Whether the file holds weights in few bits that folding its constants would turn back into float32."""
-    small = {tensor.name for tensor in model.graph.initializer if tensor.data_type in SMALL_INTEGERS}
+    """Whether the file holds weights in fewer bits that folding its constants would turn back into float32: codes, or
+    matrices and filters in half precision.
+    """
+    small = {
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type in SMALL_INTEGERS or (tensor.data_type in HALVES and len(tensor.dims) >= MATRIX_RANK)
+    }
     return any(node.op_type in FIRST_STEPS and node.input[0] in small for node in model.graph.node)
 
 
