@@ -125,7 +125,7 @@ def _limits(before: onnx.ModelProto, compiled: onnx.ModelProto) -> list[str]:
         notes.append("Weights in fewer bits became float32 again, as at every load: the file is larger for it.")
     elif half_elements(compiled) < half_elements(before):
         notes.append(
-            "Weights in half precision, which has no kernels here, became float32, as at every load: the file is larger "
-            "for it."
+            "Weights in half precision, which has no kernels here, became float32, as at every load: the file is "
+            "larger for it."
         )
     return notes

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
-from tests.worker.networks import normal, prepared
+from tests.worker.networks import normal, parse, prepared
 from worker.engine import fidelity, pass_contract
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of
@@ -409,6 +409,19 @@ def test_why_a_node_with_weights_has_no_int8_form_is_said(
     shape = [4 if dim.dim_param else dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     result = _apply("quantize_static", model, tmp_path, {"x": normal(*shape)})
     assert any(note.startswith(f"In float: {reason} (") for note in result.notes), result.notes
+
+
+def test_behind_the_runtime_s_own_operators_products_run_in_int8(tmp_path: Path) -> None:
+    """Inference does not say what they return; their schemas do."""
+    model = parse(
+        "network (float[N,3,8] x) => (float[N,3,8] y) { g = com.microsoft.QuickGelu(x) m = MatMul(g, w) "
+        "h = com.microsoft.BiasGelu(m, b) q = com.microsoft.FusedMatMul<transB = 1>(h, w) y = MatMul(q, w) }"
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    constants = {"w": normal(8, 8) / 3, "b": normal(8)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    result = _apply("quantize_static", model, tmp_path, {"x": normal(16, 3, 8)}, placement="kernels")
+    assert [layer.planned for layer in result.layers if layer.operator == "MatMul"] == ["int8", "int8"], result.notes
 
 
 SPELLED_OUT = """network (float[N,6,32] x) => (float[N,6,6] y) {

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.units import Role, Unit
-from worker.engine.nodes import integer
+from worker.engine.nodes import integer, is_operator
 from worker.engine.reasons import EXCLUDED, NOT_ASKED
 
 # Slower in 8 bits on every x86 that was measured, by factors of 4 to 20, for one shape or another.
@@ -35,6 +35,11 @@ WITHOUT_FORM = {
     "RNN": "it has no int8 kernel",
     "Attention": "fused, it has no int8 kernel with ranges given; `fuse_transformers: false` leaves it in parts",
 }
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+UNKNOWN_TYPE = "the type of what it reads or makes is not known"
+COMPUTED = "its weight is computed, not a constant"
+ON_THE_LEFT = "its constant stands on the left"
+VECTOR = "its weight is a vector"
 
 
 def eligible(units: list[Unit], transformer: bool, operators: list[str] | None, exclude: Iterable[str]) -> Placement:
@@ -53,10 +58,27 @@ def eligible(units: list[Unit], transformer: bool, operators: list[str] | None, 
 
 
 def without_form_in_words(model: ir.Model, units: list[Unit]) -> list[str]:
-    """One sentence for each kind of node of the main graph that has weights and no int8 form."""
+    """One sentence for each kind of node of the main graph that has weights and no int8 form, and each reason."""
     known = {unit.node for unit in units}
-    counts = Counter(node.op_type for node in model.graph if node.op_type in WITHOUT_FORM and node not in known)
-    return [f"In float: {count} {name} ({WITHOUT_FORM[name]})." for name, count in sorted(counts.items())]
+    without = [node for node in model.graph if node.op_type in WITHOUT_FORM and node not in known]
+    counts = Counter((node.op_type, _without_form(node)) for node in without)
+    return [f"In float: {count} {name} ({reason})." for (name, reason), count in sorted(counts.items())]
+
+
+def _without_form(node: ir.Node) -> str:
+    """What an int8 kernel there is for, or what this node has instead."""
+    if not is_operator(node, *PRODUCTS):
+        return WITHOUT_FORM[node.op_type]
+    types = {value.dtype for value in (node.inputs[0], node.outputs[0]) if value is not None}
+    if None in types:
+        return UNKNOWN_TYPE
+    others = sorted(kind.numpy().name for kind in types - {None, ir.DataType.FLOAT} if kind is not None)
+    if others:
+        return f"it computes in {others[0]}"
+    left, right = (None if value is None else value.const_value for value in node.inputs[:2])
+    if right is None:
+        return COMPUTED if left is None else ON_THE_LEFT
+    return VECTOR if len(right.shape) == 1 else WITHOUT_FORM[node.op_type]
 
 
 def reasons_in_words(placement: Placement) -> list[str]:

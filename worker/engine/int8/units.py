@@ -11,6 +11,7 @@ from enum import Enum
 import numpy as np
 import onnx_ir as ir
 
+from worker.engine.float16.signatures import complete_types
 from worker.engine.moments.products import Product
 from worker.engine.nodes import (
     CONV_RANK,
@@ -141,7 +142,11 @@ class Unit:
 
 
 def units_of(model: ir.Model) -> list[Unit]:
-    """Every node of the main graph that has an int8 kernel as it stands, in the order of the graph."""
+    """Every node of the main graph that has an int8 kernel as it stands, in the order of the graph.
+
+    Tensors get the types that schemas say they have: inference knows few of the runtime's own operators.
+    """
+    complete_types(model)
     found = []
     for node in model.graph if opset(model) >= LEAST_OPSET else ():
         role = _role(node)

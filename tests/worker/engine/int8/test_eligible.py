@@ -1,0 +1,39 @@
+"""Why nodes with weights have no int8 form, node by node."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+
+from tests.worker.networks import normal, parse
+from worker.engine.int8.eligible import without_form_in_words
+from worker.engine.int8.units import units_of
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(
+            "{ d = Cast<to = 11>(x) p = MatMul(d, e) y = Cast<to = 1>(p) }",
+            "MatMul (it computes in float64)",
+            id="double",
+        ),
+        pytest.param("{ y = MatMul(x, v) }", "MatMul (its weight is a vector)", id="vector"),
+        pytest.param("{ s = Sin(x) y = Gemm(w, s) }", "Gemm (its constant stands on the left)", id="left"),
+        pytest.param("{ s = Sin(x) y = Gemm(x, s) }", "Gemm (its weight is computed, not a constant)", id="computed"),
+        pytest.param(
+            "{ a = MatMul(x, w) h = foreign.Own(a) y = MatMul(h, w) }",
+            "MatMul (the type of what it reads or makes is not known)",
+            id="unknown",
+        ),
+    ],
+)
+def test_the_reason_is_that_of_the_node(text: str, reason: str) -> None:
+    model = parse(f"network (float[8,8] x) => (float[8,8] y) {text}")
+    constants = {"w": normal(8, 8), "v": normal(8), "e": normal(8, 8).astype(np.float64)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    if "foreign" not in text:
+        model = onnx.shape_inference.infer_shapes(model)
+    graph = ir.from_proto(model)
+    assert without_form_in_words(graph, units_of(graph))[-1].endswith(f" {reason}.")
