@@ -213,6 +213,17 @@ def test_a_model_of_small_tensors_is_left_alone(tmp_path: Path) -> None:
     assert result.notes[-1] == "No weight of 1024 elements or more is left in float32; nothing was changed."
 
 
+def test_that_no_other_weight_is_left_is_said(tmp_path: Path) -> None:
+    proto = networks.perceptron()
+    for name in ("first", "second"):
+        shape = {"first": [8, 32], "second": [32, 4]}[name]
+        proto.graph.output.append(onnx.helper.make_tensor_value_info(f"{name}.weight", FLOATS, shape))
+    result = _apply(proto, tmp_path, _rows(), minimum_elements=1)
+    assert not result.modified
+    assert "In float32: 2 tensors (an output of the model)." in result.notes
+    assert result.notes[-1] == "No other weight of 1 elements or more is left in float32; nothing was changed."
+
+
 def _times(milliseconds: dict[str, float]) -> list[NodeTime]:
     return [NodeTime(name, "MatMul", "float", value, 1) for name, value in milliseconds.items()]
 

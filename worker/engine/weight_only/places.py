@@ -25,6 +25,7 @@ from worker.engine.reasons import CONTROL_FLOW, EXCLUDED
 
 # A row of a table needs a scale of 4 bytes: below this it takes a quarter of the row and more.
 LEAST_ROW = 16
+OUTPUT = "an output of the model"
 BEYOND = "values beyond what a code can stand for"
 COARSE = "spread too wide for 16 bits"
 # Half a step of 16 bits, as a share of what is a usual value: a weight of 8 bits loses as much.
@@ -87,7 +88,7 @@ def find_places(model: ir.Model, minimum_elements: int, exclude: Collection[str]
     computed = _constant_values(model.graph)
     for name, value in model.graph.initializers.items():
         values = constant(value)
-        if not is_float32(value) or values is None or value.is_graph_output() or not value.uses():
+        if not is_float32(value) or values is None or not value.uses():
             continue
         # A vector is a bias, a scale or a norm's weight: small, and much depends on it.
         if values.size < minimum_elements or sum(size > 1 for size in values.shape) < MATRIX_RANK:
@@ -95,7 +96,9 @@ def find_places(model: ir.Model, minimum_elements: int, exclude: Collection[str]
         readers = sorted(((use.node, use.idx) for use in value.uses()), key=lambda use: (use[0].name or "", use[1]))
         if any(_unpacks(node, value, computed) for node, _ in readers):
             continue
-        if any(node.graph is not model.graph for node, _ in readers):
+        if value.is_graph_output():
+            found.reasons[name] = OUTPUT
+        elif any(node.graph is not model.graph for node, _ in readers):
             found.reasons[name] = CONTROL_FLOW
         elif any(node.name in exclude for node, _ in readers):
             found.reasons[name] = EXCLUDED

@@ -33,8 +33,9 @@ def store_weights(model: ModelFile, config: QuantizeWeights, context: PassContex
     notes.extend(unknown_nodes(config.exclude, structure))
     notes.extend(_left_in_words(found))
     if not found.places:
-        nothing = f"No weight of {config.minimum_elements} elements or more is left in float32; nothing was changed."
-        return PassResult(model, False, [*notes, nothing])
+        what = "other weight" if found.reasons else "weight"
+        left = f"No {what} of {config.minimum_elements} elements or more is left in float32; nothing was changed."
+        return PassResult(model, False, [*notes, left])
     context.progress(PREPARED)
     context.check_time("quantizing")
     context.phase("quantizing")

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, parser
 
 from tests.worker import networks
 from worker.engine.reasons import CONTROL_FLOW, EXCLUDED
-from worker.engine.weight_only.places import BEYOND, COARSE, Found, Use, find_places
+from worker.engine.weight_only.places import BEYOND, COARSE, OUTPUT, Found, Use, find_places
 from worker.engine.weight_only.stored import encode
 
 FLOATS = TensorProto.FLOAT
@@ -116,6 +116,17 @@ def test_small_tensors_and_excluded_nodes_stay() -> None:
     values = _values(16, 8)
     assert _find(values, READINGS[3], minimum=129) == Found([], {})
     assert _find(values, READINGS[3], exclude=("reader",)) == Found([], {"weight": EXCLUDED})
+
+
+def test_what_is_handed_out_stays() -> None:
+    model = networks.assemble(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        {"x": (FLOATS, ["N", 16])},
+        {"y": (FLOATS, ["N", 16]), "w": (FLOATS, [16, 16])},
+        {"w": _values(16, 16)},
+    )
+    assert find_places(ir.from_proto(model), 256, []) == Found([], {"w": OUTPUT})
+    assert find_places(ir.from_proto(model), 257, []) == Found([], {})
 
 
 def test_what_control_flow_reads_stays() -> None:
