@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 import onnx_ir as ir
-from onnx import TensorProto
+from onnx import AttributeProto, TensorProto
 
 from app.recipes.graph import ConvertFloat16
 from worker.engine.calibration import Calibration, Settings, calibrate
@@ -17,6 +17,7 @@ from worker.engine.float16.conversion import to_float16
 from worker.engine.float16.layers import compared_tensors, layers_of, planned
 from worker.engine.graph import nodes_of
 from worker.engine.graph_file import read_graph, save_graph
+from worker.engine.inspection import walk
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
@@ -175,9 +176,17 @@ def _inside_others(float_model: ModelFile) -> list[str]:
 def _has_float32(model: ModelFile) -> bool:
     structure = model.structure()
     values = [*structure.graph.input, *structure.graph.output]
-    return any(value.type.tensor_type.elem_type == TensorProto.FLOAT for value in values) or any(
-        tensor.data_type == TensorProto.FLOAT for tensor in structure.graph.initializer
+    return (
+        any(value.type.tensor_type.elem_type == TensorProto.FLOAT for value in values)
+        or any(tensor.data_type == TensorProto.FLOAT for tensor in walk.tensors(structure))
+        or any(_makes_float32(attribute) for node in walk.nodes(structure) for attribute in node.attribute)
     )
+
+
+def _makes_float32(attribute: AttributeProto) -> bool:
+    """Of a Cast, or of a Constant that holds numbers without a tensor around them."""
+    to_float32 = attribute.name == "to" and attribute.i == TensorProto.FLOAT
+    return to_float32 or attribute.name in ("value_float", "value_floats")
 
 
 def _some(names: list[str]) -> str:

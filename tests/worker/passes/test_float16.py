@@ -182,6 +182,26 @@ def test_a_model_without_a_node_for_float16_is_unchanged(tmp_path: Path) -> None
     assert "nothing was changed" in result.notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("text", "modified"),
+    [
+        pytest.param("w = Constant() f = Cast<to = 1>(x) p = MatMul(f, w) y = ArgMax<axis = 1>(p)", True, id="tensor"),
+        pytest.param("f = Cast<to = 1>(x) p = Mul(f, f) y = ArgMax<axis = 1>(p)", True, id="cast"),
+        pytest.param("p = Mul(x, x) y = ArgMax<axis = 1>(p)", False, id="none"),
+    ],
+)
+def test_float32_between_integers_is_seen(text: str, modified: bool, tmp_path: Path) -> None:
+    model = networks.parse(f"network (int64[N,4] x) => (int64[N,1] y) {{ {text} }}")
+    if "Constant" in text:
+        weight = onnx.numpy_helper.from_array(networks.normal(4, 4))
+        model.graph.node[0].attribute.append(onnx.helper.make_attribute("value", weight))
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    result = apply(file, config, _context(file, np.ones((2, 4), np.int64), tmp_path / "scratch"))
+    assert result.modified == modified, result.notes
+    assert ("The model holds no float32; nothing was changed." in result.notes) != modified
+
+
 def test_values_too_small_for_it_are_raised_and_said(tmp_path: Path) -> None:
     """What keeps a root from 0 must not become 0 itself."""
     model = networks.prepared("network (float[N,4] x) => (float[N,4] y) { r = Add(x, e) y = Div(x, r) }", e=TINY)
