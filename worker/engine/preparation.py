@@ -29,6 +29,7 @@ from worker.engine.graph import (
 )
 from worker.engine.graph_file import read_graph, whole_proto
 from worker.engine.inspection import walk
+from worker.engine.inspection.shapes import inline_functions
 from worker.engine.model_file import MAX_SINGLE_FILE_BYTES, ModelFile, save_model, tensor_bytes
 from worker.engine.optimized import write_optimized
 from worker.engine.pass_contract import PassContext
@@ -61,11 +62,14 @@ class Preparation:
 
     def normalise(self) -> None:
         """The first step, exact by construction: it needs no comparison, which chance in a model would prevent."""
-        self.model = normalise(self.model, self._folder())
+        self.model = normalise(self.model, self._folder(), inline=True)
         self.applied.append("giving every node a name")
         sparse = sum(1 for _ in walk.sparse_tensors(self.original))
         if sparse:
             self.notes.append(f"Made {sparse} sparse constants dense, as ONNX Runtime does at every load.")
+        inlined = len(self.original.functions) - len(self.model.structure().functions)
+        if inlined:
+            self.notes.append(f"Inlined {inlined} functions of the model, as ONNX Runtime does at every load.")
 
     def attempt(
         self, name: str, step: Callable[[ModelFile, Path], ModelFile | None], *, annotates: bool = False
@@ -196,9 +200,14 @@ def _fold(preparation: Preparation, threads: int) -> None:
         preparation.notes.extend(changes(before, operator_counts(preparation.model.structure())))
 
 
-def normalise(model: ModelFile, folder: Path) -> ModelFile:
-    """Every node with a name of its own, no constant that is an input as well, and none that is sparse."""
+def normalise(model: ModelFile, folder: Path, *, inline: bool = False) -> ModelFile:
+    """Every node with a name of its own, no constant that is an input as well, and none that is sparse.
+
+    With `inline` functions of the model are inlined, which the converter of onnx would lose.
+    """
     loaded = model.load()
+    if inline and loaded.functions and tensor_bytes(loaded.graph) <= MAX_SINGLE_FILE_BYTES:
+        loaded = inline_functions(loaded) or loaded
     make_dense(loaded, model.path.parent)
     constants_to_initializers(loaded)
     name_nodes(loaded)

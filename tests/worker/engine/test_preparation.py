@@ -227,3 +227,16 @@ def test_a_constant_in_half_precision_that_is_no_weight_lets_others_be_folded(tm
     model.graph.initializer.append(numpy_helper.from_array(np.float16(3), "half"))
     made = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
     assert _operators(made.model) == ["Mul", "Add"]
+
+
+@pytest.mark.parametrize("opset", [10, 13], ids=str)
+def test_a_model_with_functions_is_brought_to_a_newer_opset(opset: int, tmp_path: Path) -> None:
+    """The converter of onnx drops functions, and leaves calls of what is no longer there."""
+    model = networks.with_function()
+    for entry in [*model.opset_import, *(one for function in model.functions for one in function.opset_import)]:
+        entry.version = entry.version if entry.domain else opset
+    made = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    assert opset_of(made.model.structure()) == 17
+    assert f"converting opset {opset} to 17" in made.applied
+    assert _operators(made.model) == ["MatMul", "Relu"]
+    assert "Inlined 2 functions of the model, as ONNX Runtime does at every load." in made.notes

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
-from worker.engine import timing
+from worker.engine import preparation, timing
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
@@ -222,6 +222,16 @@ def test_that_no_other_weight_is_left_is_said(tmp_path: Path) -> None:
     assert not result.modified
     assert "In float32: 2 tensors (an output of the model)." in result.notes
     assert result.notes[-1] == "No other weight of 1 elements or more is left in float32; nothing was changed."
+
+
+def test_four_bits_are_eight_where_an_opset_has_no_shifts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a conversion that the model does not survive."""
+    monkeypatch.setattr(preparation, "LEAST_OPSET", 10)
+    result = _apply(networks.perceptron(opset=10), tmp_path, _rows(), minimum_elements=1, bits=4, kernels="stored")
+    assert "4 bits are unpacked by shifts, which opset 10 lacks: weights get 8 bits." in result.notes
+    assert set(result.manifest["weights"].values()) == {"8 bits by output channel"}
+    exact, made = (_run(file, _rows()) for file in (ModelFile(tmp_path / "model" / "model.onnx"), result.model))
+    assert _sqnr_db(exact, made) > 30
 
 
 def _times(milliseconds: dict[str, float]) -> list[NodeTime]:

@@ -1,7 +1,7 @@
 """Writing weights into a graph in few bits, with the nodes that turn them back into float32.
 
 Those nodes read constants alone, so ONNX Runtime runs them once, when it loads the file, and the kernels behind them
-are the float ones that they were. They are of opset 13: what is in 4 bits is taken out of its byte by shifts.
+are the float ones that they were. They are of opset 13 at most: what is in 4 bits is taken out of its byte by shifts.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ from worker.engine.weight_only.places import Place
 
 INTEGERS = {8: np.int8, 16: np.int16}
 FOUR_BITS = 4
+# Of BitShift.
+LEAST_SHIFT_OPSET = 11
 # The code of 4 bits in the middle, and what moving one into the upper half of a byte multiplies it by.
 MIDDLE, RAISED = np.uint8(8), np.float32(16)
 FIRST_STEPS = frozenset({"Cast", "BitShift"})

@@ -9,6 +9,7 @@ from typing import Any
 
 from app.jobs.report import Layer
 from app.recipes.quantization import QuantizeWeights
+from worker.engine.graph import opset_of
 from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
@@ -16,8 +17,8 @@ from worker.engine.preparation import operator_counts, prepared, save_restored, 
 from worker.engine.timing import profiled
 from worker.engine.weight_only.choosing import Kernels, choose_kernels
 from worker.engine.weight_only.places import Found, Place, Use, find_places
-from worker.engine.weight_only.plan import Plan
-from worker.engine.weight_only.stored import constant_nodes
+from worker.engine.weight_only.plan import LEAST_CODE_BITS, Plan
+from worker.engine.weight_only.stored import FOUR_BITS, LEAST_SHIFT_OPSET, constant_nodes
 
 PREPARED, WRITTEN = 0.2, 0.9
 VERIFYING_SECONDS = 0.5
@@ -39,7 +40,13 @@ def store_weights(model: ModelFile, config: QuantizeWeights, context: PassContex
     context.progress(PREPARED)
     context.check_time("quantizing")
     context.phase("quantizing")
-    plan = Plan(preparation.model, found.places, config.bits, config.block_size)
+    bits = config.bits
+    if bits == FOUR_BITS and opset_of(structure) < LEAST_SHIFT_OPSET:
+        bits = LEAST_CODE_BITS
+        notes.append(
+            f"4 bits are unpacked by shifts, which opset {opset_of(structure)} lacks: weights get {bits} bits."
+        )
+    plan = Plan(preparation.model, found.places, bits, config.block_size)
     kernels = _kernels(plan, config, context)
     made = kernels.model.load()
     result = save_restored(made, model, context.scratch / "result")
