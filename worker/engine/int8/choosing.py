@@ -7,7 +7,7 @@ as whole files, by turns, and the fastest is kept: an estimate proposes, a measu
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from worker.engine.int8.costs import Costs, Profiles
 from worker.engine.int8.placement import Placement
+from worker.engine.int8.verification import not_fused
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.timing import PROFILE_SECONDS, profiled, times_as_fast, too_short
@@ -27,6 +28,7 @@ ROUNDS = 5
 NO_TIME = "No time was left to measure what is faster: everything that has an int8 kernel is in int8."
 PLACED_IN_FLOAT = "placed in float by the recipe"
 SLOWER = "{} in int8 is slower than in float here, conversions included"
+RAN_IN_FLOAT = "in 8 bits ONNX Runtime computes it in float here all the same, as {}"
 NO_FASTER = "{} in int8 is no faster than in float here, beyond noise and conversions included"
 WORDS = {"everything": "everything that has an int8 kernel in int8", "cut": "slow int8 kernels left in float"}
 
@@ -46,11 +48,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The fastest placement, and by name what the candidates measured: ratios to the float model, a round each."""
+    """The fastest placement, and by name what the candidates measured: ratios to the float model, a round each.
+
+    `ran_in_float` are units that did so with everything in int8, and the kernels that stood for them.
+    """
 
     placement: Placement
     ratios: dict[str, list[float]] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
+    ran_in_float: dict[str, str] = field(default_factory=dict)
 
     def in_words(self) -> list[str]:
         """What was measured, as one sentence; none where nothing was."""
@@ -71,6 +77,7 @@ class Choice:
             | {f"unit/{name}": np.array(pair) for name, pair in self.costs.units.items()}
             | {f"conversion/{name}": np.array([one]) for name, one in self.costs.conversions.items()}
             | {f"in float/{name}": np.zeros(0) for name in sorted(left)}
+            | {f"ran as/{kernel}/{name}": np.zeros(0) for name, kernel in self.ran_in_float.items()}
         )
 
     @classmethod
@@ -84,9 +91,10 @@ class Choice:
         units = {name: (in_float, in_int8) for name, (in_float, in_int8) in named("unit/").items()}
         costs = Costs(units, {name: one for name, (one,) in named("conversion/").items()})
         left, ratios = named("in float/"), named("ratios/")
+        ran = {name: kernel for kernel, _, name in (one.partition("/") for one in named("ran as/"))}
         if left.keys() == everything.quantized:
-            return cls(_nothing_faster(everything, ratios), ratios, costs)
-        return cls(without_slow(everything, left), ratios, costs)
+            return cls(_as_it_ran(_nothing_faster(everything, ratios), everything, ran), ratios, costs, ran)
+        return cls(_as_it_ran(without_slow(everything, left), everything, ran), ratios, costs, ran)
 
     def manifest(self) -> dict[str, Any]:
         return {
@@ -132,7 +140,8 @@ def choose_placement(
         if is_faster(measured[candidate.name]) and ratio > speed * NOISE:
             best, speed = candidate, ratio
     chosen = best.placement if best else _nothing_faster(everything, measured)
-    return Choice(chosen, measured, costs)
+    ran = {one.name: one.operator for one in not_fused(everything, profiles.in_int8)}
+    return Choice(_as_it_ran(chosen, everything, ran), measured, costs, ran)
 
 
 def measure_candidates(
@@ -150,6 +159,13 @@ def _gained(measured: Mapping[str, list[float]]) -> bool:
 
 def _nothing_faster(everything: Placement, measured: Mapping[str, list[float]]) -> Placement:
     return without_slow(everything, everything.quantized, NO_FASTER if _gained(measured) else SLOWER)
+
+
+def _as_it_ran(chosen: Placement, everything: Placement, ran_in_float: Mapping[str, str]) -> Placement:
+    """With another reason for units that are in float because no int8 kernel ran for them: none was slow."""
+    left = everything.quantized - chosen.quantized
+    reasons = {name: RAN_IN_FLOAT.format(kernel) for name, kernel in ran_in_float.items() if name in left}
+    return replace(chosen, reasons=chosen.reasons | reasons)
 
 
 def without_slow(placement: Placement, names: Iterable[str], words: str = SLOWER) -> Placement:

@@ -45,9 +45,16 @@ def _convolutions(side: int) -> onnx.ModelProto:
 
 
 def _choose(side: int, saved: Callable[..., ModelFile], context: SamplesContext) -> tuple[Choice, PassContext]:
-    model = _convolutions(side)
+    choice, _, given = _chosen(_convolutions(side), networks.normal(2, 32, side, side, seed=1), saved, context)
+    return choice, given
+
+
+def _chosen(
+    model: onnx.ModelProto, x: np.ndarray, saved: Callable[..., ModelFile], context: SamplesContext
+) -> tuple[Choice, Placement, PassContext]:
+    """The choice, and what it is made from."""
     file = saved(model)
-    given = context(model, x=np.random.default_rng(1).standard_normal((2, 32, side, side)).astype(np.float32))
+    given = context(model, x=x)
     everything = eligible(units_of(read_graph(file)), False, None, [])
     calibration = calibrate(file, Settings("minmax"), given, lambda _share: None, tensors_to_calibrate(everything))
     maps = maps_of(everything, calibration)
@@ -55,9 +62,8 @@ def _choose(side: int, saved: Callable[..., ModelFile], context: SamplesContext)
     def build(placement: Placement, folder: Path) -> ModelFile:
         return builder(file, lambda one: plain_numbers(one, maps, Rounding(unsaturated=True)))(placement, folder)
 
-    return choose_placement(
-        file, everything, build, given, lambda everything, costs, _: cheapest(everything, costs)
-    ), given
+    choice = choose_placement(file, everything, build, given, lambda all_, costs, _: cheapest(all_, costs))
+    return choice, everything, given
 
 
 def test_candidates_are_measured_and_one_of_them_is_kept(
@@ -105,6 +111,23 @@ def test_int8_has_to_be_faster_beyond_noise(
     assert bool(slower) == (max(rounds) < 1)
     everything = choice.placement if in_int8 else Placement.of(choice.placement.units, ["first", "second"])
     assert Choice.from_numbers(choice.in_numbers(everything), everything) == choice
+
+
+def test_what_ran_in_float_is_not_called_slow_in_int8(
+    saved: Callable[..., ModelFile], context: SamplesContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A product is written without the Q behind its Relu that the runtime wants."""
+    monkeypatch.setattr(Placement, "emits_float", lambda _placement, unit: unit.node.op_type == "Gemm")
+    model = networks.parse("network (float[64,512] x) => (float[64,512] y) { p = Gemm(x, w) r = Relu(p) y = Tanh(r) }")
+    model.graph.node[0].name = "product"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(networks.normal(512, 512), "w"))
+    choice, everything, _ = _chosen(model, networks.normal(64, 512), saved, context)
+    assert choice.ran_in_float == {"product": "FusedGemm"}
+    reason = {"product": choosing.RAN_IN_FLOAT.format("FusedGemm")}
+    left = Choice(choice.placement.without(["product"], "slower"), choice.ratios, choice.costs, choice.ran_in_float)
+    assert Choice.from_numbers(left.in_numbers(everything), everything).placement.reasons == reason
+    if not choice.placement.quantized:
+        assert choice.placement.reasons == reason
 
 
 def test_a_call_too_short_to_time_is_not_measured(saved: Callable[..., ModelFile], context: SamplesContext) -> None:
