@@ -14,6 +14,8 @@ REPLICATES = 1000
 FEWER_REPLICATES = 200
 MANY_SAMPLES = 100_000
 CHUNK_WEIGHTS = 4 << 20
+# The prediction of what answers no class.
+NO_CLASS = -1
 
 
 class Statistic(Protocol):
@@ -53,7 +55,8 @@ class SqnrDb:
 class MacroF1:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), over classes that occur in labels or predictions.
 
-    `labels` and `predictions` are `(M,)`; `owners` `(M,)` names the sample each belongs to.
+    `labels` and `predictions` are `(M,)`, what is below 0 among predictions no class; `owners` `(M,)` names the sample
+    each belongs to.
     """
 
     labels: np.ndarray
@@ -63,13 +66,14 @@ class MacroF1:
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         names, codes = np.unique(np.concatenate([self.labels, self.predictions]), return_inverse=True)
         truth, guess = np.split(codes, 2)
-        return np.array([self._one(row[self.owners], truth, guess, len(names)) for row in weights])
+        return np.array([self._one(row[self.owners], truth, guess, names >= 0) for row in weights])
 
     @staticmethod
-    def _one(weights: np.ndarray, truth: np.ndarray, guess: np.ndarray, count: int) -> float:
+    def _one(weights: np.ndarray, truth: np.ndarray, guess: np.ndarray, is_class: np.ndarray) -> float:
+        count = len(is_class)
         hits = np.bincount(truth, weights * (truth == guess), count)
         seen = np.bincount(truth, weights, count) + np.bincount(guess, weights, count)
-        present = seen > 0
+        present = is_class & (seen > 0)
         return float(np.mean(2 * hits[present] / seen[present])) if present.any() else float("nan")
 
 
@@ -91,11 +95,16 @@ def estimate(functions: list[Callable[[np.ndarray], np.ndarray]], samples: int, 
     """The estimate and interval of every function of the same resamples."""
     whole = np.ones((1, samples))
     points = [float(function(whole)[0]) for function in functions]
+    # What is not finite has no interval either.
+    finite = [number for number, point in enumerate(points) if np.isfinite(point)]
     replicates: list[list[np.ndarray]] = [[] for _ in functions]
-    for weights in _resamples(samples, seed):
-        for number, function in enumerate(functions):
-            replicates[number].append(function(weights))
-    return [_interval(point, np.concatenate(values)) for point, values in zip(points, replicates, strict=True)]
+    for weights in _resamples(samples, seed) if finite else ():
+        for number in finite:
+            replicates[number].append(functions[number](weights))
+    return [
+        _interval(point, np.concatenate(values)) if values else Estimate(None, None, None)
+        for point, values in zip(points, replicates, strict=True)
+    ]
 
 
 def _resamples(samples: int, seed: int) -> Iterator[np.ndarray]:
@@ -110,7 +119,7 @@ def _resamples(samples: int, seed: int) -> Iterator[np.ndarray]:
 
 def _interval(point: float, values: np.ndarray) -> Estimate:
     finite = values[np.isfinite(values)]
-    if not np.isfinite(point) or not len(finite):
+    if not len(finite):
         return Estimate(None, None, None)
     low, high = np.percentile(finite, [2.5, 97.5])
     return Estimate(point, float(low), float(high), finite)

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from app.jobs.report import Quality
 from worker.engine.evaluation import metrics
-from worker.engine.evaluation.bootstrap import MacroF1, Mean, SqnrDb, Statistic, estimate
+from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1, Mean, SqnrDb, Statistic, estimate
 from worker.engine.evaluation.child import serve_probe
 from worker.engine.evaluation.class_labels import check_labels, class_count, guessing
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
@@ -164,7 +164,8 @@ def _score(
     signal, noise = metrics.signal_and_noise(original, candidate)
     columns["signal"].append(signal)
     columns["noise"].append(noise)
-    scores.broken[name] += int(metrics.broken_samples(original, candidate).sum())
+    broken = metrics.broken_samples(original, candidate)
+    scores.broken[name] += int(broken.sum())
     if original.dtype.kind == "f":
         scores.not_finite[name] += int((~np.isfinite(original.reshape(len(original), -1))).any(axis=1).sum())
     for label, metric in _labels_of(examination.request, name, examination.labels):
@@ -172,8 +173,8 @@ def _score(
         if label == examination.request.metric.labels and metric in metrics.CLASSIFICATION and not scores.count:
             scores.classes = class_count(original.shape, truth.shape, original.dtype.name)
             check_labels(label, examination.labels[label], name, scores.classes)
-        for which, output in (("original", original), ("candidate", candidate)):
-            _score_labels(scores.labelled[f"{label}|{which}"], metric, output, truth, scores.count)
+        _score_labels(scores.labelled[f"{label}|original"], metric, original, truth, scores.count)
+        _score_labels(scores.labelled[f"{label}|candidate"], metric, candidate, truth, scores.count, broken)
 
 
 def _labels_of(request: Comparison, output: str, labels: dict[str, np.ndarray]) -> list[tuple[str, str]]:
@@ -186,23 +187,45 @@ def _labels_of(request: Comparison, output: str, labels: dict[str, np.ndarray]) 
     return found
 
 
-def _score_labels(columns: Columns, metric: str, output: np.ndarray, truth: np.ndarray, offset: int) -> None:
-    """The metric asked for, and the others of its family that can be had for nothing."""
+def _score_labels(
+    columns: Columns,
+    metric: str,
+    output: np.ndarray,
+    truth: np.ndarray,
+    offset: int,
+    broken: np.ndarray | None = None,
+) -> None:
+    """The metric asked for, and the others of its family that can be had for nothing.
+
+    Samples that are `broken` `(N,)` are infinitely wrong, or hit no label: left out, they would make a file that
+    answers NaN look better than one that errs.
+    """
+    lost = np.zeros(len(output), bool) if broken is None else broken
     if metric not in metrics.CLASSIFICATION:
-        columns["mse"].append(metrics.squared_error(output, truth))
-        columns["mae"].append(metrics.absolute_error(output, truth))
+        wrong = lost & ~np.isnan(truth.reshape(len(truth), -1)).any(axis=1)
+        columns["mse"].append(np.where(wrong, np.inf, metrics.squared_error(output, truth)))
+        columns["mae"].append(np.where(wrong, np.inf, metrics.absolute_error(output, truth)))
         return
-    columns["accuracy" if metric == "accuracy" else "top1"].append(metrics.top_k(output, truth, 1))
+    columns["accuracy" if metric == "accuracy" else "top1"].append(_hits(output, truth, 1, lost))
     many = output.ndim == truth.ndim + 1 and output.shape[-1] >= TOP5_CLASSES and output.shape[:-1] == truth.shape
     if metric == "top5" or many:
-        columns["top5"].append(metrics.top_k(output, truth, 5))
+        columns["top5"].append(_hits(output, truth, 5, lost))
     known = truth >= 0
     owners = np.broadcast_to(
         np.arange(offset, offset + len(truth)).reshape((-1,) + (1,) * (truth.ndim - 1)), truth.shape
     )
+    predicted = metrics.classes(output, truth)
+    if lost.any():  # in floats alone, whose classes are places on an axis
+        predicted = np.where(lost.reshape((-1,) + (1,) * (truth.ndim - 1)), NO_CLASS, predicted)
     columns["labels"].append(truth[known])
-    columns["predictions"].append(metrics.classes(output, truth)[known])
+    columns["predictions"].append(predicted[known])
     columns["owners"].append(owners[known])
+
+
+def _hits(output: np.ndarray, truth: np.ndarray, k: int, lost: np.ndarray) -> np.ndarray:
+    """`(N,)`: as `metrics.top_k`, none of samples that are `lost`; those without a known label have no score."""
+    hits = metrics.top_k(output, truth, k)
+    return np.where(lost & ~np.isnan(hits), 0.0, hits)
 
 
 def _statistics(columns: Columns) -> dict[str, Statistic]:
@@ -223,7 +246,7 @@ def _answer(examination: Examination) -> ComparisonAnswer:
     scores, request, names = examination.scores, examination.request, examination.pair.names()
     fidelity = {name: _statistics(columns) for name, columns in scores.outputs.items()}
     labelled = {key: _statistics(columns) for key, columns in scores.labelled.items()}
-    # A NaN that the original does not have spoils what is computed over the other elements.
+    # A NaN that the original does not have spoils what is computed over the other elements. Labels: `_score_labels`.
     for name, count in scores.broken.items():
         if count:
             fidelity[name] = {"agreement": fidelity[name]["agreement"]}
@@ -322,7 +345,8 @@ def _warnings(scores: Scores) -> list[str]:
         if count:
             found.append(
                 f"Output {name!r} of the optimized model is NaN or infinite in {count} of {scores.count} samples where "
-                "the original is finite; cosine and SQNR are not given for it."
+                "the original is finite: cosine and SQNR are not given for it, and against labels those are infinitely "
+                "wrong, or missed."
             )
     return found
 
