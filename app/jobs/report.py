@@ -179,7 +179,8 @@ class Verdict(BaseModel):
     """Whether the contract holds."""
 
     outcome: Literal["met", "unmet", "undecidable", "no_contract"] = Field(
-        description="The answer; `undecidable` where a confidence was asked for and there are too few samples."
+        description="The answer; `undecidable` where a confidence was asked for and there are too few samples, or "
+        "none but those that the file was chosen by."
     )
     reason: str = Field(description="The answer in words, with its numbers.")
     causes: list[str] = Field(default_factory=list, description="What lies behind the numbers, most important first.")

@@ -40,6 +40,8 @@ class JobData:
     warnings: list[str] = field(default_factory=list)
     random_evaluation: bool = False
     random_calibration: bool = False
+    held_out: bool = True
+    """False where a search chose by the same samples that it accepts by."""
     training: TrainingData | None = None
     """None where the job has none."""
 

@@ -24,9 +24,10 @@ def judge(
         reason = f"{_figures(metric, compared)} The difference is not a finite number, so the contract does not hold."
         return Verdict(outcome="unmet", reason=reason, causes=causes)
     if request.contract.confidence is not None:
-        decision = decide(compared, str(metric.name), allowed, request.contract.confidence)
+        confidence = request.contract.confidence
+        decision = decide(compared, str(metric.name), allowed, confidence, held_out=data.held_out)
         what = "samples to accept by" if request.recipe == "auto" else "samples of evaluation data"
-        words = [_figures(metric, compared), _decided(decision, allowed, request.contract.confidence, what)]
+        words = [_figures(metric, compared), _decided(decision, allowed, confidence, what, held_out=data.held_out)]
         if decision.outcome == "undecidable" and request.recipe == "auto" and not data.random_evaluation:
             words.append(f"To accept by there were {data.words['evaluation']}.")
         words += ["The input was random."] if data.random_evaluation else []
@@ -41,7 +42,7 @@ def judge(
     )
 
 
-def _decided(decision: Decision, allowed: float, confidence: float, what: str) -> str:
+def _decided(decision: Decision, allowed: float, confidence: float, what: str, *, held_out: bool) -> str:
     """`what` the samples are that would decide it: a search accepts by a part of the evaluation data."""
     sure = f"At {confidence:.4g} confidence"
     if decision.outcome == "met":
@@ -52,12 +53,14 @@ def _decided(decision: Decision, allowed: float, confidence: float, what: str) -
     may_be = f"{sure} the drop may be as much as {_number(decision.below or 0.0)}"
     if allowed <= 0:
         return f"{may_be}, and none is allowed: no number of samples shows that nothing is lost at all."
+    not_here = f"{may_be}, and {_number(allowed)} is allowed: these samples do not decide it."
+    if not held_out:
+        return f"{not_here} The file was chosen by the same ones, as there are too few to hold some out."
     wanted = decision.samples_needed
+    if wanted is not None and decision.at_least:
+        return f"{not_here} At least {_number(wanted, whole=True)} {what} would."
     enough = "many more" if wanted is None else f"about {_number(wanted, whole=True)}"
-    return (
-        f"{may_be}, and {_number(allowed)} is allowed: these samples do not decide it. With the same answers {enough} "
-        f"{what} would."
-    )
+    return f"{not_here} With the same answers {enough} {what} would."
 
 
 def is_slower(ratio: Interval) -> bool:

@@ -2,7 +2,8 @@
 
 One-sided bounds at a confidence, by the paired bootstrap. For metrics that count samples the bootstrap says too little
 where few changed (of none it makes none), so there the exact binomial bound is taken where it is larger (C. Clopper, E.
-Pearson, Biometrika 26, 1934); for none of n it is the rule of three.
+Pearson, Biometrika 26, 1934); for none of n it is the rule of three. For other metrics it is corrected for skewness,
+and fewer samples than that rule asks for show nothing.
 """
 
 import math
@@ -19,7 +20,7 @@ COUNTING = frozenset({"top1", "top5", "accuracy", "agreement", "f1"})
 ROUNDING = 1e-9
 MOST_SAMPLES = 10**9
 MEAN_BEYOND_MEDIAN = 2 / 3
-# Resamples of fewer say nothing of what was not drawn.
+# Resamples of fewer say nothing, whichever way.
 LEAST_RESAMPLED = 8
 
 Outcome = Literal["met", "unmet", "undecidable"]
@@ -27,36 +28,54 @@ Outcome = Literal["met", "unmet", "undecidable"]
 
 @dataclass(frozen=True)
 class Decision:
-    """`below` and `above` bound the drop at the confidence; `samples_needed` would decide it, where known."""
+    """`below` and `above` bound the drop at the confidence; `samples_needed` would decide it, where known, or are the
+    fewest that could.
+    """
 
     outcome: Outcome
     below: float | None = None
     above: float | None = None
     samples_needed: int | None = None
+    at_least: bool = False
 
 
-def decide(compared: ComparisonAnswer, metric: str, allowed: float, confidence: float) -> Decision:
-    """`met` where the drop is within `allowed` at this confidence, `unmet` where it is beyond it, else undecidable."""
+def decide(
+    compared: ComparisonAnswer, metric: str, allowed: float, confidence: float, *, held_out: bool = True
+) -> Decision:
+    """`met` where the drop is within `allowed` at this confidence, `unmet` where it is beyond it, else undecidable.
+
+    So is what is not unmet on samples that were not `held_out`, by which the candidate was chosen.
+    """
     drop, below, above = compared.drop, compared.drop_below, compared.drop_above
     if drop is None or below is None or above is None:
         return Decision("unmet")
+    samples, least = compared.scored_samples, 0
     if metric in COUNTING:
         # What was gained is not set against what may be lost.
-        lost = max(0, round(drop * compared.scored_samples))
-        below = max(below, _binomial_bound(lost, compared.scored_samples, confidence))
-    elif compared.scored_samples < LEAST_RESAMPLED:
-        return Decision("undecidable", below, above, LEAST_RESAMPLED)
-    if below <= allowed + ROUNDING:
-        return Decision("met", below, above)
+        below = max(below, _binomial_bound(max(0, round(drop * samples)), samples, confidence))
+    else:
+        least = least_samples(metric, allowed, confidence) if drop <= allowed else LEAST_RESAMPLED
+        if samples < LEAST_RESAMPLED:
+            return Decision("undecidable", below, above, least, at_least=True)
     if above > allowed + ROUNDING:
         return Decision("unmet", below, above)
-    return Decision("undecidable", below, above, _samples_needed(compared, metric, (above, below), allowed, confidence))
+    if not held_out:
+        return Decision("undecidable", below, above)
+    within = below <= allowed + ROUNDING
+    if within and samples >= least:
+        return Decision("met", below, above)
+    needed = least if within else _samples_needed(compared, metric, (above, below), allowed, confidence)
+    return Decision("undecidable", below, above, None if needed is None else max(least, needed))
 
 
 def least_samples(metric: str, allowed: float, confidence: float) -> int:
-    """How many samples, none of which changed, show at this confidence that the drop is within `allowed`."""
+    """How many samples, none of which changed, show at this confidence that the drop is within `allowed`.
+
+    Of a metric that counts none nobody knows how much a single sample may lose: as many, then, as show at this
+    confidence a kind of sample that is as frequent as the confidence leaves room for, 1 in 20 at 0.95.
+    """
     if metric not in COUNTING:
-        return LEAST_RESAMPLED
+        return max(LEAST_RESAMPLED, math.ceil(math.log(1 - confidence) / math.log(confidence)))
     return math.ceil(math.log(1 - confidence) / math.log1p(-allowed)) if 0 < allowed < 1 else MOST_SAMPLES
 
 
@@ -85,20 +104,26 @@ def _binomial_bound(lost: int, samples: int, confidence: float) -> float:
 def _samples_needed(
     compared: ComparisonAnswer, metric: str, bounds: tuple[float, float], allowed: float, confidence: float
 ) -> int | None:
-    """With the same answers; None where the drop is just what is allowed.
+    """With the same answers; None where the drop is just what is allowed, or of too many.
 
-    Bounds come closer by the square root of the samples, those of few that changed sooner.
+    Bounds come closer by the square root of the samples. That of counts, where few changed, does so sooner; and where
+    answers changed both ways it knows of no more than what is lost between them, and the bootstrap's asks for more.
     """
     samples, drop = compared.sample_count, compared.drop or 0.0
-    if metric in COUNTING and drop < allowed - ROUNDING:
-        found = _counted(max(0.0, drop), allowed, confidence)
-        return None if found is None else math.ceil(found * samples / max(1, compared.scored_samples))
-    distance = abs(allowed - drop)
-    width = (bounds[1] - drop) if drop < allowed else (drop - bounds[0])
-    if distance < ROUNDING or width <= 0:
+    distance = allowed - drop
+    if abs(distance) < ROUNDING:
         return None
-    needed = samples * (width / distance) ** 2
-    return math.ceil(needed) if needed < MOST_SAMPLES else None
+    above, below = bounds
+    counted = 0
+    if metric in COUNTING and distance > 0:
+        found = _counted(max(0.0, drop), allowed, confidence)
+        if found is None:
+            return None
+        counted = math.ceil(found * samples / max(1, compared.scored_samples))
+        below = drop if compared.drop_below is None else compared.drop_below
+    width = below - drop if distance > 0 else drop - above
+    needed = max(samples + 1, counted, math.ceil(samples * (width / distance) ** 2))
+    return needed if needed < MOST_SAMPLES else None
 
 
 def _counted(share: float, allowed: float, confidence: float) -> int | None:

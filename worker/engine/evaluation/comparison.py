@@ -15,7 +15,8 @@ import onnxruntime as ort
 
 from app.jobs.report import Quality
 from worker.engine.evaluation import metrics
-from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1, Mean, SqnrDb, Statistic, estimate
+from worker.engine.evaluation.acceptance import COUNTING
+from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1, Mean, SqnrDb, Statistic, estimate, skewness_of
 from worker.engine.evaluation.child import serve_probe
 from worker.engine.evaluation.class_labels import check_labels, class_count, guessing
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
@@ -299,6 +300,8 @@ def _contract_figures(
         return metrics.drop(name, before(weights), after(weights))
 
     original, candidate, drop = estimate([before, after, difference], scores.count, request.seed)
+    # What is counted has a bound of its own, which says more where little changed: see `acceptance`.
+    skewness = None if name in COUNTING or drop.value is None else skewness_of(difference, scores.count)
     changed = 0
     if isinstance(after, Mean):
         reference = before.scores if isinstance(before, Mean) else np.ones_like(after.scores)
@@ -309,8 +312,8 @@ def _contract_figures(
         "drop": drop.value,
         "drop_low": drop.low,
         "drop_high": drop.high,
-        "drop_above": drop.bound(1 - request.confidence),
-        "drop_below": drop.bound(request.confidence),
+        "drop_above": drop.bound(1 - request.confidence, skewness),
+        "drop_below": drop.bound(request.confidence, skewness),
         "changed_samples": changed,
         "scored_samples": _scored(after, scores.count),
     }

@@ -19,6 +19,7 @@ from worker.engine.search.front import SAME, steps
 from worker.engine.search.proposals import Ratios, Trial
 from worker.runner.artifacts import Artifact
 from worker.runner.chain import Outcome
+from worker.runner.job_data import JobData
 from worker.runner.measuring import LEAST_SECONDS, Laboratory, Share, Subject, noise_warnings
 from worker.runner.side_by_side import why_unmeasured
 
@@ -135,12 +136,16 @@ def measure_finalists(
                     ratio=times.ratio,
                     calls_per_second=times.calls_per_second,
                     compared=compared,
-                    decision=decide(compared, str(bound.metric.name), bound.allowed, bound.confidence),
+                    decision=_decided(compared, bound, laboratory.data),
                     memory=peaks if memory_counts else 1.0,
                 )
             )
     warnings.extend(dict.fromkeys(warning for one in finalists for warning in one.compared.warnings))
     return turn, finalists
+
+
+def _decided(compared: ComparisonAnswer, bound: Bound, data: JobData) -> Decision:
+    return decide(compared, str(bound.metric.name), bound.allowed, bound.confidence, held_out=data.held_out)
 
 
 def _take_turns(
@@ -204,18 +209,21 @@ class Choice:
     tested: frozenset[str]
 
 
-def choose_winner(finalists: Sequence[Finalist], weights: ObjectiveWeights, bound: Bound) -> Choice:
+def choose_winner(
+    finalists: Sequence[Finalist], weights: ObjectiveWeights, bound: Bound, *, held_out: bool = True
+) -> Choice:
     """The accepted one that gains most; None where none is accepted. `finalists` are those that gain anything: what
     would not be delivered needs no test, and so cannot end the sequence by failing it.
 
-    Where the samples are too few to accept even a file that changes none of them, estimates have to do: the verdict
-    then is `undecidable`, and says so.
+    Where the samples are too few to accept even a file that changes none of them, or none was `held_out` from choosing,
+    estimates have to do: the verdict then is `undecidable`, and says so.
     """
     sequence = _fixed_sequence(finalists, weights, bound)
     accepted = list(takewhile(lambda one: one.decision.outcome == "met", sequence))
     tested = frozenset(one.trial.name for one in sequence[: len(accepted) + 1])
     samples = max((one.compared.scored_samples for one in finalists), default=0)
-    if not accepted and samples < least_samples(str(bound.metric.name), bound.allowed, bound.confidence):
+    least = least_samples(str(bound.metric.name), bound.allowed, bound.confidence)
+    if not accepted and (samples < least or not held_out):
         accepted = [
             one
             for one in finalists

@@ -25,8 +25,9 @@ from worker.runner.job_data import (
 )
 from worker.runner.search.splits import split_roles
 
-# Made up for choosing and for accepting: enough to tell files apart that agree from files that do not.
-JUDGED_CALLS = 32
+# Made up for choosing, enough to tell files apart that agree from files that do not; and for accepting, as many as the
+# usual confidence needs to accept any by a metric that counts no samples (`acceptance.least_samples`).
+CHOOSING_CALLS, ACCEPTING_CALLS = 32, 64
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def load_search_data(
         warnings=warnings,
         random_evaluation=not given,
         random_calibration=not given,
+        held_out="evaluation" not in split.shared,
         training=_training(feeds, labels),
     )
     return SearchData(accepting, replace(accepting, evaluation=feeds["selection"], labels=labels.get("selection", {})))
@@ -77,7 +79,7 @@ def load_search_data(
 
 def _made_up(model: ModelFile, latency: Feeds, seed: int) -> tuple[dict[str, Feeds], dict[str, str]]:
     shapes = {name: array.shape[1:] for name, array in latency.arrays.items()}
-    calls = {"calibration": RANDOM_CALLS, "selection": JUDGED_CALLS, "evaluation": JUDGED_CALLS}
+    calls = {"calibration": RANDOM_CALLS, "selection": CHOOSING_CALLS, "evaluation": ACCEPTING_CALLS}
     feeds = {
         role: random_calls(model, shapes, count, seed + number) for number, (role, count) in enumerate(calls.items(), 1)
     }

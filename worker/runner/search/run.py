@@ -83,7 +83,8 @@ def _concluded(
     checking = CHECKING * opened.pacing.budget_seconds if opened.request.deployment_check else 0.0
     counts = bool(weights.memory)
     turn, final = measure_finalists(judging, original, ready, bound, warnings, checking, memory_counts=counts)
-    choice = choose_winner([one for one in final if one.gains(weights)], weights, bound)
+    gaining = [one for one in final if one.gains(weights)]
+    choice = choose_winner(gaining, weights, bound, held_out=data.accepting.held_out)
     first = winner = choice.winner
     if first is None:
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)

@@ -34,6 +34,8 @@ class Split:
     sources: dict[str, str]
     words: dict[str, str]
     warnings: list[str] = field(default_factory=list)
+    shared: set[str] = field(default_factory=set)
+    """Roles that use the samples of others as well."""
 
 
 def split_roles(
@@ -61,6 +63,7 @@ def split_roles(
         count = min((len(array) for array in arrays.values()), default=0)
         parts = divide(count, roles, np.random.default_rng([seed, number]))
         if parts is None:
+            split.shared.update(roles)
             split.warnings.append(
                 f"There are {count} samples in {name}, too few to divide: {', '.join(roles)} use the same ones, and "
                 "nothing was held out."

@@ -10,15 +10,16 @@ import pytest
 
 from app.jobs.report import Interval, Latency
 from app.recipes.auto import ObjectiveWeights
-from app.recipes.request import Metric
+from app.recipes.request import USUAL_CONFIDENCE, Metric
 from tests.worker.engine.search.grounds import LATENCY, SIZE, trial
-from worker.engine.evaluation.acceptance import Decision, decide
+from worker.engine.evaluation.acceptance import Decision, decide, least_samples
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.model_file import ModelFile
 from worker.runner.artifacts import Artifact
 from worker.runner.chain import Outcome
 from worker.runner.contract import OutputFile
 from worker.runner.search.accepting import Bound, Delivered, Finalist, choose_winner
+from worker.runner.search.data import ACCEPTING_CALLS
 
 BOUND = Bound(Metric(name="top1", output="y", labels="label"), 0.01, 0.95)
 
@@ -144,6 +145,17 @@ def test_the_winner_was_accepted_and_gains_most(case: Case) -> None:
 def test_of_those_behind_one_that_failed_no_test_counts() -> None:
     found = [One("a", 0.1, 0, "met"), One("b", 1.0, 0, "unmet", 0.1), One("c", 2.0, 0, "met")]
     assert choose_winner([finalist(one, 1000) for one in found], LATENCY, BOUND).tested == {"a", "b"}
+
+
+def test_where_the_same_samples_chose_estimates_have_to_do() -> None:
+    found = [finalist(One("a", 1.0, 0, "undecidable"), 1000), finalist(One("b", 2.0, 0, "unmet", 0.1), 1000)]
+    winner = choose_winner(found, LATENCY, BOUND, held_out=False).winner
+    assert winner is not None and winner.delivered.trial.name == "a"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "sqnr_db"])
+def test_calls_that_are_made_up_to_accept_by_are_enough_for_what_counts_no_samples(metric: str) -> None:
+    assert least_samples(metric, BOUND.allowed, USUAL_CONFIDENCE) <= ACCEPTING_CALLS
 
 
 @pytest.mark.parametrize(("memory", "gains"), [(1.004, False), (1.5, True)], ids=["as much", "less"])

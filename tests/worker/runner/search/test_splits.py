@@ -83,3 +83,4 @@ def test_too_few_to_divide_serve_every_purpose_and_it_is_said(tmp_path: Path) ->
     found = split_roles(arrays, {"evaluation": "a"}, {"evaluation": "dataset 'a'"}, tmp_path, 0)
     assert all(len(part["x"]) == 2 for part in found.arrays.values())
     assert "2 samples in dataset 'a', too few to divide" in found.warnings[0]
+    assert found.shared == {"calibration", "selection", "evaluation"}

@@ -1,0 +1,50 @@
+"""What a verdict at a confidence says where samples decide nothing."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+from app.jobs.report import Verdict
+from app.recipes.request import Metric, OptimizeRequest
+from worker.engine.evaluation.requests import ComparisonAnswer
+from worker.engine.feeds import Feeds
+from worker.runner.job_data import JobData
+from worker.runner.verdict import judge
+
+
+def judged(samples: int, *, held_out: bool = True) -> Verdict:
+    """Of a search by `mse`, whose candidate is exactly as its original."""
+    figures: dict[str, Any] = dict.fromkeys(("drop", "drop_low", "drop_high", "drop_above", "drop_below"), 0.0)
+    compared = ComparisonAnswer(
+        original=[],
+        candidate=[],
+        metric_original=0.5,
+        metric_candidate=0.5,
+        sample_count=samples,
+        scored_samples=samples,
+        changed_samples=0,
+        warnings=[],
+        **figures,
+    )
+    request = OptimizeRequest.model_validate(
+        {"model_id": uuid.uuid4(), "recipe": "auto", "contract": {"max_drop": 0.01, "confidence": 0.95}}
+    )
+    feeds, words = Feeds({}, {}, frozenset(), 1), {"evaluation": f"dataset 'a': {samples} samples"}
+    data = JobData(feeds, feeds, feeds, batch=1, labels={}, words=words, held_out=held_out)
+    return judge(request, Metric(name="mse", output="y", labels="label"), compared, data, [])
+
+
+@pytest.mark.parametrize(
+    ("samples", "held_out", "outcome", "words"),
+    [
+        pytest.param(100, True, "met", "within the 0.01 allowed", id="enough"),
+        pytest.param(30, True, "undecidable", "With the same answers about 59 samples to accept by would.", id="few"),
+        pytest.param(3, True, "undecidable", "At least 59 samples to accept by would.", id="next to none"),
+        pytest.param(100, False, "undecidable", "The file was chosen by the same ones", id="none held out"),
+    ],
+)
+def test_what_is_missing_is_said(samples: int, outcome: str, words: str, *, held_out: bool) -> None:
+    verdict = judged(samples, held_out=held_out)
+    assert verdict.outcome == outcome
+    assert words in verdict.reason
