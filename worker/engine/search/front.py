@@ -20,18 +20,27 @@ MOST_RISK = 1e9
 PLAIN = frozenset({"graph", "static", "dynamic", "weights", "float16"})
 
 
-def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
-    """By speed, size, memory where it was measured, and drop; of two that are the same in all of them the earlier."""
+def pareto_front(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]:
+    """By speed, size, memory where it was measured, and drop; of those that are the same in all of them the one that
+    gains most, and of equals the earlier.
+
+    What is not on the front keeps nothing off it: of three, each 1.5 % faster than the one before, the middle one is
+    the same as both others, and those are not the same.
+    """
     measured = [trial for trial in trials if trial.measured and trial.drop is not None]
-    return [
-        trial
-        for number, trial in enumerate(measured)
-        if not any(
-            _dominates(other, trial, earlier=place < number)
-            for place, other in enumerate(measured)
-            if other is not trial
-        )
-    ]
+    front = list[Trial]()
+    for trial in sorted(measured, key=lambda one: (one.drop or 0.0, -one.ratios.gain(weights))):
+        if not any(as_good(kept, trial) for kept in front):
+            front.append(trial)
+    return [trial for trial in measured if any(kept is trial for kept in front)]
+
+
+def as_good(one: Trial, other: Trial) -> bool:
+    """Whether it is, in every respect, as good as the other or better."""
+    mine, theirs = one.ratios, other.ratios
+    # Memory is measured where it counts, and else the same of all.
+    pairs = ((mine.latency, theirs.latency), (mine.size, theirs.size), (mine.memory, theirs.memory))
+    return all(its * SAME >= others for its, others in pairs) and (one.drop or 0.0) <= (other.drop or 0.0)
 
 
 def steps(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) -> list[Trial]:
@@ -70,7 +79,7 @@ def finalists(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float
     """
     by_gain = sorted((one for one in trials if one.measured), key=lambda one: -one.ratios.gain(weights))
     holding = [one for one in by_gain if one.holds and one.drop is not None]
-    front = {one.name for one in pareto_front(trials)}
+    front = {one.name for one in pareto_front(trials, weights)}
     chosen = steps(trials, weights, allowed)
     plain = [one for one in holding if one.proposal.family in PLAIN and one.ratios.gain(weights) > 0]
     chosen += [one for one in plain[:1] if one not in chosen]
@@ -78,14 +87,3 @@ def finalists(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float
     best = max((one.ratios.gain(weights) for one in chosen), default=0.0)
     broken = [one for one in by_gain if not one.holds and one.name in front and one.ratios.gain(weights) > best]
     return [*chosen, *sorted(broken, key=lambda one: one.drop or 0.0)[:MOST_BROKEN]]
-
-
-def _dominates(one: Trial, other: Trial, *, earlier: bool) -> bool:
-    mine, theirs = one.ratios, other.ratios
-    # Memory is measured where it counts, and else the same of all.
-    pairs = ((mine.latency, theirs.latency), (mine.size, theirs.size), (mine.memory, theirs.memory))
-    drops = (one.drop or 0.0, other.drop or 0.0)
-    if any(its * SAME < others for its, others in pairs) or drops[0] > drops[1]:
-        return False
-    better = any(its > others * SAME for its, others in pairs) or drops[0] < drops[1]
-    return better or earlier

@@ -9,7 +9,7 @@ from worker.engine.evaluation.acceptance import likely_drop
 from worker.engine.faults import UserFault
 from worker.engine.pass_contract import PassContext
 from worker.engine.processor import instruction_sets
-from worker.engine.search.front import finalists, pareto_front
+from worker.engine.search.front import as_good, finalists, pareto_front
 from worker.engine.search.ground import WITH_VNNI, Ground, shares
 from worker.engine.search.proposals import Proposal, Ratios, Trial
 from worker.engine.structure.removal import Subject as Removable
@@ -89,7 +89,8 @@ def _concluded(
     if first is None:
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)
         first = original_as_finalist(judging, original, untouched, turn, bound)
-    front = {one.name for one in pareto_front([ORIGINAL, *(one.final for one in final)])}
+    better = [one.final for one in final if not as_good(ORIGINAL, one.final)]
+    front = {one.name for one in pareto_front(better, weights)}
     # Who gave the recipes wants to see what became of them, whatever is better.
     given = bool(opened.request.search and opened.request.search.given)
     others = [one for one in final if one is not winner and (given or one.delivered.trial.name in front)]

@@ -26,13 +26,21 @@ CASES = [
     # Two timings of the same file spread by as much.
     Case("faster by a hundredth, and loses more", [trial("a", 2.0), trial("b", 2.02, drop=0.005)], ["a"]),
     Case("the same twice", [trial("a", 2.0), trial("b", 2.0)], ["a"]),
+    Case("the same twice, and one that gains a little more", [trial("a", 2.0), trial("b", 2.03)], ["b"]),
+    # Each is the same as the next, and the first is not the same as the last.
+    Case("slowly faster", [trial("a", 2.0), trial("b", 2.03), trial("c", 2.06)], ["c"]),
+    Case(
+        "slowly faster, for more lost",
+        [trial("a", 2.0), trial("b", 2.03, drop=0.001), trial("c", 2.06, drop=0.002)],
+        ["a", "c"],
+    ),
     Case("one that failed", [trial("a"), trial("b", 9.0, failure="It ended.")], ["a"]),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_front_holds_what_nothing_is_better_than(case: Case) -> None:
-    assert [one.name for one in pareto_front(case.trials)] == case.front
+    assert [one.name for one in pareto_front(case.trials, LATENCY)] == case.front
 
 
 @dataclass
@@ -96,7 +104,7 @@ def test_what_a_cut_beat_on_few_samples_is_there_should_it_fail_on_others() -> N
         trial("a half", 3.0, 8.0, family="pruned"),
         trial("a third", 4.0, 12.0, family="pruned"),
     ]
-    assert [one.name for one in pareto_front(trials)] == ["a third"]
+    assert [one.name for one in pareto_front(trials, LATENCY)] == ["a third"]
     assert [one.name for one in finalists(trials, LATENCY, ALLOWED)] == ["static", "a half", "a third"]
 
 
