@@ -57,7 +57,8 @@ class Tuner:
         )
 
     def _finished(self, trials: Sequence[Trial]) -> bool:
-        tried = find(trials, "tuned")
+        # Those that failed among them: a pass that ends in an error ends in one again.
+        tried = [trial for trial in trials if trial.proposal.family == "tuned"]
         scores = [self._score(trial) for trial in [*find(trials, "static"), *tried]]
         stale = len(scores) - 1 - max(range(len(scores)), key=scores.__getitem__)
         return len(tried) >= MOST_SAMPLES or stale >= PATIENCE

@@ -13,7 +13,7 @@ from worker.engine.search.agenda import Agenda
 from worker.engine.search.ground import Ground
 from worker.engine.search.ladders import epochs_within, pruned_proposals, tail_of
 from worker.engine.search.proposals import Proposal, Ratios, Trial, best_of, key_of
-from worker.engine.search.tuning import MOST_SAMPLES, Tuner
+from worker.engine.search.tuning import MOST_SAMPLES, PATIENCE, Tuner
 
 PLENTY = 10_000.0
 Measure = Callable[[Proposal], Trial]
@@ -406,6 +406,13 @@ def test_a_sampler_that_asks_for_what_was_tried_is_told_and_asks_for_another() -
         recipes.append(key_of(following[0].recipe))
         trials.append(measured(following[0], 1.5, drop=0.2 - 0.01 * len(trials)))
     assert len(set(recipes)) == len(recipes) > 3
+
+
+def test_a_sampler_whose_samples_fail_has_nothing_more_to_say() -> None:
+    tuner, trials = Tuner(LATENCY, seed=0), [trial("static", 1.5, drop=0.3)]
+    while len(trials) <= MOST_SAMPLES and (following := list(tuner.proposals(trials, CONVOLUTIONAL))):
+        trials.append(Trial(following[0], 5.0, failure="It could not be made."))
+    assert len(trials) - 1 == PATIENCE
 
 
 def test_the_whole_search_is_expected_to_take_what_its_ladders_take() -> None:
