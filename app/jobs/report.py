@@ -319,7 +319,9 @@ class Report(BaseModel):
     data: dict[str, str] = Field(description="What each role's data was, in words; random input is named as such.")
     warnings: list[str] = Field(default_factory=list, description="What a reader should know before trusting a number.")
     deployment: Deployment | None = Field(
-        default=None, description="The deployment check of the delivered file; null where none was asked for."
+        default=None,
+        description="The deployment check of the delivered file; null where none was asked for, and where a search "
+        "delivers the original, with a warning that says so.",
     )
     search: SearchReport | None = Field(default=None, description="Of `auto`: what was tried, and why this one won.")
     manifest: dict[str, Any] = Field(description="Hashes of the inputs, the recipe, the seed: what another run needs.")

@@ -65,10 +65,10 @@ def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights
     broken = [one for one in others if one.measured and not one.holds and one.ratios.gain(weights) > gain]
     if broken:
         best = max(broken, key=lambda one: one.ratios.gain(weights))
-        words.append(
-            f"`{best.name}` would gain more ({_counted(best, weights)}), and loses "
-            f"{_number(best.drop or 0.0)} of the metric where {_number(allowed)} is allowed."
-        )
+        lost = "differs from the original by what is no number"
+        if best.drop is not None:
+            lost = f"loses {_number(best.drop)} of the metric where {_number(allowed)} is allowed"
+        words.append(f"`{best.name}` would gain more ({_counted(best, weights)}), and {lost}.")
     return words
 
 

@@ -35,6 +35,9 @@ from worker.runner.search.workshop import Workshop
 # Shares of the work at which each stage ends.
 PREPARED, BASELINE, SEARCHED, EXAMINED = 0.02, 0.06, 0.85, 0.95
 
+UNCHECKED = (
+    "The original is delivered as it was uploaded: the deployment check, which is of what a pass made, was left out."
+)
 ORIGINAL = Trial(Proposal("original", "graph", (), Ratios(), 1.0, 0.0), 0.0, drop=0.0, holds=True, likely=True)
 
 
@@ -115,6 +118,8 @@ def _concluded(
 def _checked(ending: Ending) -> Ending:
     """With the deployment check of the winner, where one is asked for; the original needs none."""
     if not ending.accepted:
+        if ending.opened.request.deployment_check:
+            ending.warnings.append(UNCHECKED)
         return ending
     opened, winner = ending.opened, ending.finalists[0]
     laboratory = _laboratory(opened, ending.data.accepting, "checking")

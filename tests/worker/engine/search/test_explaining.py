@@ -1,5 +1,7 @@
 """What a search says of itself."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.recipes.auto import ObjectiveWeights
@@ -18,6 +20,18 @@ def test_the_original_is_delivered_for_what_was_so() -> None:
     (words,) = why(None, [*none, trial("promising", latency=2.0)], LATENCY, 0.01)
     assert words.startswith("1 of 3 candidates, `promising` the best of them, keep the contract")
     assert words.endswith("none that gained was accepted: the original is delivered.")
+
+
+@pytest.mark.parametrize(
+    ("drop", "said"),
+    [
+        pytest.param(0.5, "loses 0.5 of the metric where 0.01 is allowed", id="too much"),
+        pytest.param(None, "differs from the original by what is no number", id="no number"),
+    ],
+)
+def test_what_gains_more_and_breaks_the_contract_is_told(drop: float | None, said: str) -> None:
+    winner, broken = trial("int8, static", 2.0), replace(trial("float16", 3.0, drop=0.5), drop=drop)
+    assert f"`float16` would gain more (3 times as fast), and {said}." in why(winner, [winner, broken], LATENCY, 0.01)
 
 
 @pytest.mark.parametrize(

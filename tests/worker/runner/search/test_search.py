@@ -124,11 +124,14 @@ def test_where_nothing_keeps_the_contract_the_original_is_delivered(tmp_path: Pa
 def test_a_model_that_no_pass_can_work_on_ends_well(tmp_path: Path) -> None:
     model = networks.parse("agraph (float[N, 4] x) => (float[N, 4] y) { y = Neg (x) }")
     search = {"passes": ["optimize_graph", "quantize_static", "quantize_dynamic", "prune_structured"]}
-    result, report = searched(tmp_path, model, {"evaluation": {"x": networks.normal(50, 4)}}, search=search)
+    data = {"evaluation": {"x": networks.normal(50, 4)}}
+    result, report = searched(tmp_path, model, data, search=search, deployment_check=True)
     assert report.search is not None
     assert result.verdict is not None
     assert result.verdict.outcome == "met"
     assert {one.outcome for one in report.search.attempts} == {"failed"}
+    assert report.deployment is None
+    assert [line for line in report.warnings if "the deployment check" in line]
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path: Path) -> None:
