@@ -17,19 +17,20 @@ LEAST_STEP = 0.02
 MOST_STEPS = 6
 MOST_OTHERS, MOST_BROKEN = 2, 1
 MOST_RISK = 1e9
+EVERYTHING = ObjectiveWeights(latency=1.0, size=1.0, memory=1.0)
 PLAIN = frozenset({"graph", "static", "dynamic", "weights", "float16"})
 
 
-def pareto_front(trials: Sequence[Trial], weights: ObjectiveWeights) -> list[Trial]:
+def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
     """By speed, size, memory where it was measured, and drop; of those that are the same in all of them the one that
-    gains most, and of equals the earlier.
+    gains most in all together, and of equals the earlier.
 
     What is not on the front keeps nothing off it: of three, each 1.5 % faster than the one before, the middle one is
     the same as both others, and those are not the same.
     """
     measured = [trial for trial in trials if trial.measured and trial.drop is not None]
     front = list[Trial]()
-    for trial in sorted(measured, key=lambda one: (one.drop or 0.0, -one.ratios.gain(weights))):
+    for trial in sorted(measured, key=lambda one: (one.drop or 0.0, -one.ratios.gain(EVERYTHING))):
         if not any(as_good(kept, trial) for kept in front):
             front.append(trial)
     return [trial for trial in measured if any(kept is trial for kept in front)]
@@ -79,7 +80,7 @@ def finalists(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float
     """
     by_gain = sorted((one for one in trials if one.measured), key=lambda one: -one.ratios.gain(weights))
     holding = [one for one in by_gain if one.holds and one.drop is not None]
-    front = {one.name for one in pareto_front(trials, weights)}
+    front = {one.name for one in pareto_front(trials)}
     chosen = steps(trials, weights, allowed)
     plain = [one for one in holding if one.proposal.family in PLAIN and one.ratios.gain(weights) > 0]
     chosen += [one for one in plain[:1] if one not in chosen]

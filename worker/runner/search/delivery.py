@@ -189,7 +189,7 @@ def _search(ending: Ending) -> SearchReport:
 def _attempts(ending: Ending, winner: Trial | None, said: Mapping[str, Finalist]) -> list[Attempt]:
     """`said`: what is delivered, by name."""
     trials = ending.found.trials
-    of_trials = {one.name for one in pareto_front(trials, ending.weights)}
+    of_trials = {one.name for one in pareto_front(trials)}
     found = []
     for trial in trials:
         has_file, of_last = trial.name in said, trial.name in ending.front

@@ -93,7 +93,7 @@ def _concluded(
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)
         first = original_as_finalist(judging, original, untouched, turn, bound)
     better = [one.final for one in final if not as_good(ORIGINAL, one.final)]
-    front = {one.name for one in pareto_front(better, weights)}
+    front = {one.name for one in pareto_front(better)}
     # Who gave the recipes wants to see what became of them, whatever is better.
     given = bool(opened.request.search and opened.request.search.given)
     others = [one for one in final if one is not winner and (given or one.delivered.trial.name in front)]
