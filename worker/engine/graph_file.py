@@ -23,11 +23,12 @@ def read_graph(model: ModelFile) -> ir.Model:
 
 def graph_of(model: onnx.ModelProto) -> ir.Model:
     """Without the types of maps, which onnx-ir refuses: the runtime infers them, and `restore_face` puts them back."""
-    for graph in walk.all_graphs(model):
-        for value in (*graph.output, *graph.value_info):
+    for part in walk.all_graphs(model):
+        for value in (*part.output, *part.value_info):
             if _holds_map(value.type):
                 value.ClearField("type")
-    return ir.from_proto(model)
+    graph: ir.Model = ir.from_proto(model)
+    return graph
 
 
 def _holds_map(kind: onnx.TypeProto) -> bool:

@@ -40,7 +40,7 @@ def store_weights(model: ModelFile, config: QuantizeWeights, context: PassContex
     context.progress(PREPARED)
     context.check_time("quantizing")
     context.phase("quantizing")
-    bits = config.bits
+    bits: int = config.bits
     if bits == FOUR_BITS and opset_of(structure) < LEAST_SHIFT_OPSET:
         bits = LEAST_CODE_BITS
         notes.append(
