@@ -17,7 +17,7 @@ from onnx import shape_inference, version_converter
 
 from worker.engine.equivalence import NOT_COMPARABLE, Reference, difference
 from worker.engine.faults import is_disk_full, is_out_of_memory
-from worker.engine.float16.halves import computes_in_half
+from worker.engine.float16.halves import computes_in_half, half_elements
 from worker.engine.graph import (
     STANDARD_DOMAINS,
     constants_to_initializers,
@@ -124,18 +124,20 @@ class Preparations:
 
     model: ModelFile
     folder: Path
-    _made: dict[tuple[int | None, bool], Preparation] = field(default_factory=dict)
+    _made: dict[tuple[int | None, bool, bool], Preparation] = field(default_factory=dict)
 
-    def of(self, context: PassContext, opset: int | None, sums_apart: bool) -> Preparation:
+    def of(self, context: PassContext, opset: int | None, sums_apart: bool, keep_halves: bool) -> Preparation:
         """Of what it took to make it, the last file alone is kept."""
-        key = opset, sums_apart
+        keep_halves = keep_halves and half_elements(self.model.structure()) > 0
+        key = opset, sums_apart, keep_halves
         if key not in self._made:
-            folder = self.folder / f"{opset}-{sums_apart}"
+            folder = self.folder / f"{opset}-{sums_apart}-{keep_halves}"
             if sums_apart:
-                made = self.of(context, opset, sums_apart=False).branch(folder)
+                made = self.of(context, opset, False, keep_halves).branch(folder)
                 keep_sums_apart(made, context.device)
             else:
-                made = prepare(self.model, next(context.feeds.calls(1)).feed, folder, context.threads, opset)
+                feed = next(context.feeds.calls(1)).feed
+                made = prepare(self.model, feed, folder, context.threads, opset, keep_halves=keep_halves)
             for step in folder.glob("step-*"):
                 if not made.model.path.is_relative_to(step):
                     shutil.rmtree(step)
@@ -144,27 +146,44 @@ class Preparations:
 
 
 def prepared(
-    model: ModelFile, context: PassContext, opset: int | None = None, *, sums_apart: bool = True
+    model: ModelFile,
+    context: PassContext,
+    opset: int | None = None,
+    *,
+    sums_apart: bool = True,
+    keep_halves: bool = False,
 ) -> Preparation:
     """`prepare` for a pass, and last of all `keep_sums_apart`, unless the pass comes to that itself."""
     shared = context.preparations
     if shared is not None and shared.model == model:
-        return shared.of(context, opset, sums_apart).branch(context.scratch)
-    made = prepare(model, next(context.feeds.calls(1)).feed, context.scratch, context.threads, opset)
+        return shared.of(context, opset, sums_apart, keep_halves).branch(context.scratch)
+    feed = next(context.feeds.calls(1)).feed
+    made = prepare(model, feed, context.scratch, context.threads, opset, keep_halves=keep_halves)
     if sums_apart:
         keep_sums_apart(made, context.device)
     return made
 
 
-def prepare(model: ModelFile, feed: Feed, scratch: Path, threads: int, opset: int | None = None) -> Preparation:
-    """Name nodes, convert opsets to between 17 and 21 (or to `opset`), fold at BASIC level, infer shapes."""
+def prepare(
+    model: ModelFile,
+    feed: Feed,
+    scratch: Path,
+    threads: int,
+    opset: int | None = None,
+    *,
+    keep_halves: bool = False,
+) -> Preparation:
+    """Name nodes, convert opsets to between 17 and 21 (or to `opset`), fold at BASIC level, infer shapes.
+
+    With `keep_halves` weights that are stored in half precision stay so, for passes that leave weights as they are.
+    """
     preparation = Preparation.start(model, feed, scratch, threads)
     preparation.normalise()
     version = opset_of(preparation.original)
     wanted = opset or min(max(version, LEAST_OPSET), LATEST_OPSET)
     if wanted != version:
         preparation.attempt(f"converting opset {version} to {wanted}", lambda file, to: _convert(file, to, wanted))
-    _fold(preparation, threads)
+    _fold(preparation, threads, keep_halves)
     if not preparation.attempt("symbolic shape inference", _infer_symbolic, annotates=True):
         preparation.attempt("shape inference", _infer, annotates=True)
     untouched: dict[ModelFile, ir.Model] = {}
@@ -185,12 +204,12 @@ def keep_sums_apart(preparation: Preparation, device: Device) -> None:
         )
 
 
-def _fold(preparation: Preparation, threads: int) -> None:
+def _fold(preparation: Preparation, threads: int, keep_halves: bool) -> None:
     structure = preparation.model.structure()
     against = None
     if computes_in_half(structure):
         against = "on a CPU ONNX Runtime would turn all that computes in half precision into float32"
-    elif unpacks_when_loaded(structure):
+    elif unpacks_when_loaded(structure, keep_halves):
         against = "that would turn weights in fewer bits back into float32"
     if against is not None:
         preparation.notes.append(f"Constants were not folded: {against}.")

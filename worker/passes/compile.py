@@ -121,7 +121,7 @@ def _limits(before: onnx.ModelProto, compiled: onnx.ModelProto) -> list[str]:
             f"{layouts} nodes of {LAYOUT_DOMAIN} hold weights in the layout of this processor: on another one, results "
             "may be wrong without an error."
         )
-    if unpacks_when_loaded(before):
+    if unpacks_when_loaded(before, halves=True):
         notes.append("Weights in fewer bits became float32 again, as at every load: the file is larger for it.")
     elif half_elements(compiled) < half_elements(before):
         notes.append(

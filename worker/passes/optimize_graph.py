@@ -17,7 +17,7 @@ TRANSFORMER_SIGNS = frozenset({"Softmax", "Erf", "Tanh", "LayerNormalization", "
 def apply(model: ModelFile, config: OptimizeGraph, context: PassContext) -> PassResult:
     """Notes say what was folded and fused, and what was tried and left out."""
     context.phase("optimizing")
-    preparation = prepared(model, context, config.opset, sums_apart=False)
+    preparation = prepared(model, context, config.opset, sums_apart=False, keep_halves=True)
     context.progress(0.5)
     counts = operator_counts(preparation.model.structure())
     if config.fuse_transformers is not False and "MatMul" in counts and TRANSFORMER_SIGNS & counts.keys():

@@ -210,14 +210,16 @@ def test_what_computes_in_half_precision_goes_on_doing_so(tmp_path: Path) -> Non
     assert any("half precision" in note for note in made.notes)
 
 
-def test_weights_that_are_stored_in_half_precision_stay_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "for a pass that stores weights anew"])
+def test_weights_that_are_stored_in_half_precision_may_stay_so(keep: bool, tmp_path: Path) -> None:
     model = networks.parse(
         "network (float[N,8] x) => (float[N,8] y) { w = Cast<to = 1>(stored) p = MatMul(x, w) y = Relu(p) }"
     )
     model.graph.initializer.append(numpy_helper.from_array(normal(8, 8).astype(np.float16), "stored"))
-    made = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
-    assert _operators(made.model) == ["Cast", "MatMul", "Relu"]
-    assert any("fewer bits" in note for note in made.notes)
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    made = prepare(file, X, tmp_path / "scratch", threads=1, keep_halves=keep)
+    assert _operators(made.model) == (["Cast", "MatMul", "Relu"] if keep else ["MatMul", "Relu"])
+    assert any("fewer bits" in note for note in made.notes) == keep
 
 
 def test_a_constant_in_half_precision_that_is_no_weight_lets_others_be_folded(tmp_path: Path) -> None:
@@ -225,7 +227,8 @@ def test_a_constant_in_half_precision_that_is_no_weight_lets_others_be_folded(tm
         "network (float[N,8] x) => (float[N,8] y) { s = Cast<to = 1>(half) p = Mul(x, s) y = Add(p, s) }"
     )
     model.graph.initializer.append(numpy_helper.from_array(np.float16(3), "half"))
-    made = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    made = prepare(file, X, tmp_path / "scratch", threads=1, keep_halves=True)
     assert _operators(made.model) == ["Mul", "Add"]
 
 

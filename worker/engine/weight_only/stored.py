@@ -151,14 +151,15 @@ def _beside(values: np.ndarray, by_rows: bool) -> np.ndarray:
     return values.T[:, None, :] if by_rows else values[..., None]
 
 
-def unpacks_when_loaded(model: onnx.ModelProto) -> bool:
-    """Whether the file holds weights in fewer bits that folding its constants would turn back into float32: codes, or
-    matrices and filters in half precision.
+def unpacks_when_loaded(model: onnx.ModelProto, halves: bool) -> bool:
+    """Whether the file holds weights in few bits that folding its constants would turn back into float32; with `halves`
+    matrices and filters in half precision are such.
     """
     small = {
         tensor.name
         for tensor in model.graph.initializer
-        if tensor.data_type in SMALL_INTEGERS or (tensor.data_type in HALVES and len(tensor.dims) >= MATRIX_RANK)
+        if tensor.data_type in SMALL_INTEGERS
+        or (halves and tensor.data_type in HALVES and len(tensor.dims) >= MATRIX_RANK)
     }
     return any(node.op_type in FIRST_STEPS and node.input[0] in small for node in model.graph.node)
 
