@@ -179,11 +179,16 @@ def prepare(
     """
     preparation = Preparation.start(model, feed, scratch, threads)
     preparation.normalise()
+    # Functions of another opset than the model's the runtime alone inlines, when it folds.
+    folds_first = bool(preparation.model.structure().functions)
+    if folds_first:
+        _fold(preparation, threads, keep_halves)
     version = opset_of(preparation.original)
     wanted = opset or min(max(version, LEAST_OPSET), LATEST_OPSET)
     if wanted != version:
         preparation.attempt(f"converting opset {version} to {wanted}", lambda file, to: _convert(file, to, wanted))
-    _fold(preparation, threads, keep_halves)
+    if not folds_first:
+        _fold(preparation, threads, keep_halves)
     if not preparation.attempt("symbolic shape inference", _infer_symbolic, annotates=True):
         preparation.attempt("shape inference", _infer, annotates=True)
     untouched: dict[ModelFile, ir.Model] = {}

@@ -243,3 +243,10 @@ def test_a_model_with_functions_is_brought_to_a_newer_opset(opset: int, tmp_path
     assert f"converting opset {opset} to 17" in made.applied
     assert _operators(made.model) == ["MatMul", "Relu"]
     assert "Inlined 2 functions of the model, as ONNX Runtime does at every load." in made.notes
+
+
+def test_a_model_with_functions_of_another_opset_is_brought_to_a_newer_one(tmp_path: Path) -> None:
+    model = networks.with_function()
+    model.opset_import[0].version = 13
+    made = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
+    assert (opset_of(made.model.structure()), _operators(made.model)) == (17, ["MatMul", "Relu"])
