@@ -338,12 +338,13 @@ def test_what_a_search_tried_is_read_off_its_events(server: Server, connect: Con
     ]
 
     @server.app.get("/v1/jobs/{job_id}/events")
-    def events(job_id: UUID) -> Response:
+    def events(job_id: UUID, after: int) -> Response:
         items = [
             {"id": number, "type": kind, "at": "2026-01-01T00:00:00Z", "data": data}
             for number, (kind, data) in enumerate(told, 1)
+            if number > after
         ]
-        return JSONResponse({"items": items, "next_after": len(items)})
+        return JSONResponse({"items": items[:3], "next_after": len(items)})  # large ones come on pages of their own
 
     trials = connect().trials(JOB_ID)
     assert [(one.name, one.outcome) for one in trials] == [("a", "tried"), ("b", "tried")]

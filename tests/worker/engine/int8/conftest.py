@@ -27,7 +27,7 @@ Spoiled = tuple[ModelFile, Placement, Build, PassContext]
 
 
 def _chain() -> onnx.ModelProto:
-    """`x` (N, 16) -> `y` (N, 4): three products, `spoiled` in the middle."""
+    """`x` (N, 16) -> `y` (N, 4): three products, `spoiled` behind what runs in float alone."""
     generator = np.random.default_rng(0)
     weights = {
         name: generator.standard_normal(shape).astype(np.float32)
@@ -35,7 +35,7 @@ def _chain() -> onnx.ModelProto:
     }
     nodes = [
         helper.make_node("Gemm", ["x", "a"], ["first"], "first"),
-        helper.make_node("Relu", ["first"], ["active"], "relu"),
+        helper.make_node("Softplus", ["first"], ["active"], "softplus"),
         helper.make_node("Gemm", ["active", "b"], ["second"], "spoiled"),
         helper.make_node("Gemm", ["second", "c"], ["y"], "last"),
     ]
