@@ -1,4 +1,6 @@
-"""How stored bytes come to the folder of a runner: believed only with the hash they had, and never to the last byte."""
+"""How stored bytes come to the folder of a runner: believed only with the hash they had; and how much of its disk may
+be filled with what can be made anew.
+"""
 
 import hashlib
 import os
@@ -8,7 +10,7 @@ from pathlib import Path
 from app.storage import Storage
 
 
-def fetched(storage: Storage, key: str, path: Path, sha256: bytes, going_on: Callable[[], None]) -> bool:
+def fetch_verified(storage: Storage, key: str, path: Path, sha256: bytes, going_on: Callable[[], None]) -> bool:
     """Copy what lies in storage under `key` into the file `path`. Whether it has that hash.
 
     Raises ContentMissing, StorageFull, Unavailable, OSError, and whatever `going_on` does, asked between chunks.

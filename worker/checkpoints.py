@@ -18,7 +18,7 @@ from app.jobs import lease
 from app.jobs.checkpoints import StoredCheckpoint, checkpoints_of, remember
 from app.jobs.lease import Claim, Progress
 from app.storage import Storage
-from worker.bringing import fetched, spare_bytes
+from worker.bringing import fetch_verified, spare_bytes
 from worker.carrying import CLOSING_SECONDS, Courier, opened, remove_others, take
 from worker.runner.contract import CHECKPOINT_FOLDER
 
@@ -105,7 +105,7 @@ def _is_brought(
 ) -> bool:
     try:
         if one.size_bytes <= spare_bytes(path.parent):
-            return fetched(storage, one.key, path, one.sha256, going_on)
+            return fetch_verified(storage, one.key, path, one.sha256, going_on)
         reason = "there is no spare room for it"
     except (LatheError, OSError) as error:
         reason = repr(error)[:200]

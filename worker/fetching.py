@@ -21,7 +21,7 @@ from app.jobs.tables import JobDatasetRow, JobModelRow
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
 from app.storage import ContentMissing, Storage
-from worker.bringing import fetched
+from worker.bringing import fetch_verified
 from worker.checkpoints import bring_checkpoints
 from worker.cores import threads_for_models
 from worker.memory import affordable_bytes
@@ -146,7 +146,9 @@ def _fetch_one(storage: Storage, upload: Upload, folder: Path, going_on: Callabl
         raise MissingInput(f"{upload.name} was deleted")
     path = folder / "inputs" / str(upload.id)
     try:
-        intact = fetched(storage, storage_key(upload.workspace_id, upload.blob_id), path, upload.sha256, going_on)
+        intact = fetch_verified(
+            storage, storage_key(upload.workspace_id, upload.blob_id), path, upload.sha256, going_on
+        )
     except ContentMissing as error:
         raise MissingInput(f"the stored bytes of {upload.name} are gone") from error
     if not intact:

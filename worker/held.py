@@ -85,7 +85,9 @@ class Held:
 
         def put_off(session: Session) -> bool:
             wait = self._wait(lease.count_requeues(session, self.claim, reason))
-            return lease.requeue(session, self.claim, wait_seconds=wait, spend_attempt=False, reason=reason)
+            return lease.requeue(
+                session, self.claim, wait_seconds=wait, spend_attempt=False, reason=reason, queue_ttl_seconds=0.0
+            )
 
         self.write(put_off)
 

@@ -52,7 +52,7 @@ class Housekeeper:
         """One round: take back, expire, publish, forget silent workers, and tell that somebody does so."""
         jobs = self._settings.jobs
         with self._database.session_scope() as session:
-            for job_id, state in lease.reap(session, jobs.backoff_seconds, jobs.queue_ttl_seconds):
+            for job_id, state in lease.reap(session, jobs.backoff_seconds, queue_ttl_seconds=jobs.queue_ttl_seconds):
                 log.warning("lease_over", job_id=str(job_id), now=state.value)
             for job_id in lease.expire(session):
                 log.warning("job_expired", job_id=str(job_id))

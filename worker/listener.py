@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from app.database import DATABASE_AWAY, Database
 from app.jobs import lease
 from app.jobs.lease import Claim, Progress
-from worker.runner.contract import MAX_EVENT_BYTES, Best, Event, Piece
+from worker.runner.contract import MAX_EVENT_BYTES, Best, Event, Piece, without_nul
 
 # Beyond this an attempt shows its progress and nothing else; a runner could fill the disk with what it says. What a
 # search tried is counted apart: a day of progress must not take its place.
@@ -87,7 +87,7 @@ class Listener:
                 try:
                     if not line.endswith(b"\n"):
                         raise ValueError("a line without an end")
-                    self._hear(Event.model_validate_json(line.replace(rb"\u0000", rb"\ufffd")))
+                    self._hear(Event.model_validate_json(without_nul(line)))
                 except (ValidationError, ValueError) as error:
                     log.warning("event_refused", job_id=str(self._claim.job_id), error=str(error)[:200])
                     break

@@ -1,6 +1,7 @@
 """Tells the database that this worker lives, what it can do and how it confines; and keeps its work folder clean."""
 
 import threading
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy import delete
@@ -21,30 +22,36 @@ log = structlog.get_logger()
 
 
 class Presence:
-    """Announces the worker in a thread until `stop`."""
+    """Announces the worker in a thread, and cleans in another, until `stop`."""
 
     def __init__(self, database: Database, settings: Settings, queues: list[str]) -> None:
         self._database = database
         self._settings = settings
         self._queues = queues
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._announce_on, name="presence", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._repeat, args=[self._announce], name="presence", daemon=True),
+            # What a killed worker left may take longer to remove than a worker may be silent.
+            threading.Thread(target=self._repeat, args=[self._sweep, memory_groups.sweep], name="sweeper", daemon=True),
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=5)
+        for thread in self._threads:
+            thread.join(timeout=5)
         try:
             with self._database.session_scope() as session:
                 session.execute(delete(WorkerRow).where(WorkerRow.name == name_of_this_process()))
         except SQLAlchemyError as error:
             log.warning("farewell_failed", error=str(error))
 
-    def _announce_on(self) -> None:
+    def _repeat(self, *steps: Callable[[], object]) -> None:
         while True:
-            for step in (self._announce, self._sweep, memory_groups.sweep):
+            for step in steps:
                 try:
                     step()
                 except (SQLAlchemyError, OSError) as error:

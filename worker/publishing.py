@@ -24,7 +24,7 @@ from app.jobs.report import Interval, Latency, Measurement, Quality, Report, Ste
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import MeasurementRow, ReportRow
 from app.storage import Storage
-from worker.runner.contract import MAX_RESULT_BYTES, OUTPUT_FOLDER, RESULT_FILE, OutputFile, RunnerResult
+from worker.runner.contract import MAX_RESULT_BYTES, OUTPUT_FOLDER, RESULT_FILE, OutputFile, RunnerResult, without_nul
 
 # A metric, its value, and both ends of its interval where it has one.
 Figure = tuple[str, float | None, float | None, float | None]
@@ -61,8 +61,7 @@ def read_result(folder: Path, kind: JobKind) -> RunnerResult | None:
     if len(text) > MAX_RESULT_BYTES:
         raise RunnerBroken("the result is too long")
     try:
-        # Postgres keeps no NUL in JSON; a model may well hold one in a name.
-        result = RunnerResult.model_validate_json(text.replace(rb"\u0000", rb"\ufffd"))
+        result = RunnerResult.model_validate_json(without_nul(text))
     except ValueError as error:
         raise RunnerBroken("the result does not fit its schema") from error
     if result.outcome == "succeeded" and PRODUCTS[kind](result) is None:

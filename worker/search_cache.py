@@ -18,7 +18,7 @@ from app.jobs import lease
 from app.jobs.lease import Claim, Progress
 from app.jobs.search_cache import StoredPiece, forget, pieces_of, remember, scope_of
 from app.storage import ContentMissing, Storage
-from worker.bringing import fetched, spare_bytes
+from worker.bringing import fetch_verified, spare_bytes
 from worker.carrying import CLOSING_SECONDS, Courier, Refused, opened, take
 from worker.runner.contract import PIECE_FOLDER, Piece
 
@@ -120,7 +120,7 @@ def _is_brought(
     Raises StorageFull, and whatever `going_on` does.
     """
     try:
-        intact = fetched(storage, one.storage_key, path, one.sha256, going_on)
+        intact = fetch_verified(storage, one.storage_key, path, one.sha256, going_on)
     except ContentMissing:
         intact = False
     except StorageFull:

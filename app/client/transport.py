@@ -122,7 +122,7 @@ class Transport:
         path: str,
         *,
         headers: Mapping[str, str],
-        content: Iterator[bytes],
+        content: Iterator[bytes] | None = None,
         timeout_seconds: float,
     ) -> httpx.Response:
         """The whole response to a request that is sent only once. Raises LatheApiError, httpx.TransportError."""

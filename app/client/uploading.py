@@ -99,8 +99,8 @@ class _Resumable:
 
     def _give_up(self) -> None:
         """Have the service delete what has arrived, for nobody knows of it any more; where it is away, that expires."""
-        with suppress(LatheClientError):
-            self._transport.send("DELETE", self._address, headers=TUS, retry_seconds=GIVING_UP_SECONDS)
+        with suppress(LatheClientError, httpx.TransportError):
+            self._transport.once("DELETE", self._address, headers=TUS, timeout_seconds=GIVING_UP_SECONDS)
 
     def _advance(self, attempt: int) -> None:
         """Bring more bytes there, or find that an earlier attempt did: whatever was gained, patience begins anew."""

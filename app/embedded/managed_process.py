@@ -52,7 +52,8 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int | None:
-        return None if self.process is None else self.process.pid
+        process = self.process
+        return None if process is None else process.pid
 
     def running(self) -> bool:
         return self.process is not None and not self._ended()

@@ -184,7 +184,7 @@ def requeue(
     wait_seconds: float,
     spend_attempt: bool,
     reason: str,
-    queue_ttl_seconds: float = 0.0,
+    queue_ttl_seconds: float,
 ) -> bool:
     """Hand the job back, or end it where its cancel was asked for. False where the lease is not ours any more.
 
@@ -224,7 +224,7 @@ def _end_cancelled(session: Session, held: Claim) -> bool:
 
 
 def reap(
-    session: Session, backoff_seconds: float, queue_ttl_seconds: float = 0.0, limit: int = 100
+    session: Session, backoff_seconds: float, *, queue_ttl_seconds: float, limit: int = 100
 ) -> list[tuple[UUID, JobState]]:
     """Take back jobs whose lease is over: cancelled where that was asked, queued again, or failed `worker_lost`.
 
@@ -341,7 +341,7 @@ def take_unpublished(
 
 def backoff(seconds: float, attempt: int) -> float:
     """Wait after the `attempt`-th attempt, doubling each time, five minutes at most."""
-    return min(seconds * 2.0 ** (attempt - 1), 300.0)
+    return min(seconds * 2.0 ** min(attempt - 1, 64), 300.0)  # how often a job met a shortage has no bound
 
 
 def still_held(session: Session, held: Claim) -> bool:

@@ -259,7 +259,7 @@ async def get_events(
     database: DatabaseDep,
     settings: SettingsDep,
     after: After = 0,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Events a page of JSON, at most.")] = 500,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Events a page, at most; fewer where large.")] = 500,
     last_event_id: Annotated[
         int | None, Header(ge=0, le=2**63 - 1, description="Resume a stream after this event.")
     ] = None,

@@ -80,5 +80,7 @@ class JobEvent(BaseModel):
 class JobEvents(BaseModel):
     """The events of a job, oldest first."""
 
-    items: list[JobEvent] = Field(description="The events.")
+    items: list[JobEvent] = Field(
+        description="The events; fewer than `limit` where they are large. None: no more have happened yet."
+    )
     next_after: int = Field(description="Ask with this as `after` for what came later.")

@@ -18,6 +18,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    not_,
     or_,
     select,
     true,
@@ -152,6 +153,7 @@ def call_again(
             JobRow.queue == select(JobRow.queue).where(JobRow.id == job_id).scalar_subquery(),
             takeable(None, can_train=True),
             _wanted_threads() > threads,
+            not_(held_back(default_running_jobs)),
         )
         .order_by(JobRow.priority, JobRow.id)
         .limit(CALLED_AGAIN_JOBS)

@@ -87,8 +87,8 @@ class StaticOptions(BaseModel):
     )
     keep_fidelity: bool = Field(
         default=True,
-        description="Leave the most sensitive nodes in float until `fidelity_floor_db` and the job's contract hold on "
-        "calibration data.",
+        description="Leave nodes in float, those first that keep most for the time they cost, until "
+        "`fidelity_floor_db` and the job's contract hold on calibration data.",
     )
     fidelity_floor_db: float = Field(
         default=10.0,

@@ -157,7 +157,9 @@ def test_one_that_the_disk_has_no_spare_room_for_is_not_brought(
 
 def test_a_holder_whose_lease_was_lost_leaves_nothing(attempt: Attempt, database: Database) -> None:
     with database.session_scope() as session:
-        assert lease.requeue(session, attempt.claim, wait_seconds=0, spend_attempt=True, reason="test")
+        assert lease.requeue(
+            session, attempt.claim, wait_seconds=0, spend_attempt=True, reason="test", queue_ttl_seconds=0.0
+        )
     attempt.leave("0-0.tar")
     attempt.keeper.offer(0, "0-0.tar")
     attempt.keeper.close()

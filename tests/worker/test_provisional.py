@@ -148,7 +148,9 @@ def test_a_later_attempt_replaces_it_only_by_a_better_one(
 ) -> None:
     search.nominate(0, gain=0.5)
     with database.session_scope() as session:
-        assert lease.requeue(session, search.claim, wait_seconds=0, spend_attempt=True, reason="test")
+        assert lease.requeue(
+            session, search.claim, wait_seconds=0, spend_attempt=True, reason="test", queue_ttl_seconds=0.0
+        )
     again = take_job(search.claim.job_id)
     again.nominate(0, gain=0.4, content=b"a lesser one")
     assert (again.content(), again.stored()) == (b"model 0", 1)
@@ -169,7 +171,9 @@ def test_it_is_kept_where_the_job_ends_without_a_result(search: Search, database
 
 def test_a_holder_whose_lease_was_lost_leaves_nothing(search: Search, database: Database) -> None:
     with database.session_scope() as session:
-        assert lease.requeue(session, search.claim, wait_seconds=0, spend_attempt=True, reason="test")
+        assert lease.requeue(
+            session, search.claim, wait_seconds=0, spend_attempt=True, reason="test", queue_ttl_seconds=0.0
+        )
     search.nominate(0, gain=0.5)
     assert (search.artifacts(), search.stored()) == ([], 0)
     with database.session_scope() as session:

@@ -172,7 +172,9 @@ def test_a_recipe_that_is_given_leaves_nothing(start: Start) -> None:
 def test_a_holder_whose_lease_was_lost_leaves_nothing(start: Start, database: Database) -> None:
     search = start()
     with database.session_scope() as session:
-        assert lease.requeue(session, search.claim, wait_seconds=0, spend_attempt=True, reason="test")
+        assert lease.requeue(
+            session, search.claim, wait_seconds=0, spend_attempt=True, reason="test", queue_ttl_seconds=0.0
+        )
     search.finish(0)
     search.pieces.close()
     assert search.stored() == 0

@@ -372,7 +372,7 @@ def test_a_supervisor_whose_lease_was_taken_writes_nothing(
     job_id, thread = running
     with database.session_scope() as session:
         session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 s'"))
-        lease.reap(session, 0.0)
+        lease.reap(session, 0.0, queue_ttl_seconds=0.0)
         assert lease.claim(session, job_id, "another", 45.0) is not None
     before = read_job(database, job_id)
     thread.join(20)

@@ -59,7 +59,14 @@ class _Inference(SymbolicShapeInference):  # type: ignore[misc]  # the class is 
         if right == 1:
             return left
         numbers = [axis for axis in (left, right) if isinstance(axis, int)]
-        return numbers[0] if numbers else str(self._new_symbolic_dim("broadcast", len(self.symbolic_dims_)))
+        return numbers[0] if numbers else self._new_axis()
+
+    def _new_axis(self) -> Axis:
+        """One that no axis of the file is called."""
+        number = len(self.symbolic_dims_)
+        while f"broadcast_d{number}" in self.symbolic_dims_:
+            number += 1
+        return str(self._new_symbolic_dim("broadcast", number))
 
     def _merge_symbols(self, dims: list[Axis]) -> Axis:
         """Of axes that have to be equal: those beside the axis of a Concat."""

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy", "scipy", "torch", "lathe")
-# Whose source has a say in what passes make and in how it is measured.
-SOURCES = ("app.recipes", "worker.engine", "worker.passes", "worker.runner")
+# Whose source has a say in what passes make, in what they are fed, and in how it is measured.
+SOURCES = ("app.datasets", "app.recipes", "worker.engine", "worker.passes", "worker.runner")
 # Another distribution of the same package; it is told under the package's name.
 OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}
 

@@ -4,6 +4,7 @@ The runner has opened an untrusted model, so the supervisor reads both ways back
 every message goes through these shapes.
 """
 
+import re
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -24,6 +25,7 @@ BEST_FOLDER = "best"
 PIECE_FOLDER = "pieces"
 EVENT_FD_VARIABLE = "LATHE_EVENT_FD"
 MAX_EVENT_BYTES = 64 << 10
+ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 MAX_RESULT_BYTES = 64 << 20
 
 
@@ -134,3 +136,11 @@ class RunnerResult(Strict):
     report: Report | None = None
     verdict: Verdict | None = None
     summary: Summary | None = None
+
+
+def without_nul(text: bytes) -> bytes:
+    """JSON whose strings hold U+FFFD for NUL, which Postgres keeps in none; a model may well hold one in a name.
+
+    Six characters that only look like its escape, behind a backslash that is one itself, stay.
+    """
+    return ESCAPED_NUL.sub(rb"\1\\ufffd", text)

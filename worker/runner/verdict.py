@@ -53,12 +53,12 @@ def _decided(decision: Decision, allowed: float, confidence: float, what: str, *
     may_be = f"{sure} the drop may be as much as {_number(decision.below or 0.0)}"
     if allowed <= 0:
         return f"{may_be}, and none is allowed: no number of samples shows that nothing is lost at all."
+    wanted = decision.samples_needed
+    if held_out and decision.at_least and wanted is not None:
+        return f"{sure} so few samples show nothing: at least {_number(wanted, whole=True)} {what} would."
     not_here = f"{may_be}, and {_number(allowed)} is allowed: these samples do not decide it."
     if not held_out:
         return f"{not_here} The file was chosen by the same ones, as there are too few to hold some out."
-    wanted = decision.samples_needed
-    if wanted is not None and decision.at_least:
-        return f"{not_here} At least {_number(wanted, whole=True)} {what} would."
     enough = "many more" if wanted is None else f"about {_number(wanted, whole=True)}"
     return f"{not_here} With the same answers {enough} {what} would."
 

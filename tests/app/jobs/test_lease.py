@@ -26,7 +26,7 @@ def take(database: Database, job_id: UUID, lease_seconds: float = 45.0) -> Claim
 
 def reap(database: Database) -> list[tuple[UUID, JobState]]:
     with database.session_scope() as session:
-        return lease.reap(session, 0.0)
+        return lease.reap(session, 0.0, queue_ttl_seconds=0.0)
 
 
 def events_of(database: Database, job_id: UUID) -> list[tuple[str, str | None]]:
@@ -90,7 +90,9 @@ def test_a_stale_holder_changes_nothing(database: Database) -> None:
         assert lease.heartbeat(session, stale, 45.0) is None
         assert not lease.record(session, stale, Progress(progress=0.9), [{"type": "log", "message": "stale"}])
         assert not lease.finish(session, stale, JobState.SUCCEEDED)
-        assert not lease.requeue(session, stale, wait_seconds=0, spend_attempt=True, reason="stale")
+        assert not lease.requeue(
+            session, stale, wait_seconds=0, spend_attempt=True, reason="stale", queue_ttl_seconds=0.0
+        )
     after = read_job(database, job_id)
     assert (after.version, after.state, after.progress) == (before.version, JobState.RUNNING, 0.0)
     assert ("log", None) not in events_of(database, job_id)
@@ -143,7 +145,9 @@ def test_handing_back_spends_no_attempt_where_the_worker_was_stopped(database: D
     held = take(database, job_id)
     assert held is not None
     with database.session_scope() as session:
-        assert lease.requeue(session, held, wait_seconds=0, spend_attempt=False, reason="worker_stopped")
+        assert lease.requeue(
+            session, held, wait_seconds=0, spend_attempt=False, reason="worker_stopped", queue_ttl_seconds=0.0
+        )
     row = read_job(database, job_id)
     assert (row.state, row.attempt, row.fence, row.published_at) == (JobState.QUEUED, 0, 1, None)
 
@@ -154,7 +158,7 @@ def test_a_job_that_is_handed_back_after_its_cancel_was_asked_for_ends_cancelled
     assert held is not None
     with database.session_scope() as session:
         lease.cancel(session, job_id, held.workspace_id)
-        assert lease.requeue(session, held, wait_seconds=0, spend_attempt=True, reason="broke")
+        assert lease.requeue(session, held, wait_seconds=0, spend_attempt=True, reason="broke", queue_ttl_seconds=0.0)
     assert read_job(database, job_id).state == JobState.CANCELLED
 
 
@@ -165,7 +169,9 @@ def test_a_cancel_that_comes_while_a_job_is_handed_back_ends_it(database: Databa
 
     def hand_back() -> bool:
         with database.session_scope() as session:
-            return lease.requeue(session, held, wait_seconds=0, spend_attempt=False, reason="worker_stopped")
+            return lease.requeue(
+                session, held, wait_seconds=0, spend_attempt=False, reason="worker_stopped", queue_ttl_seconds=0.0
+            )
 
     with ThreadPoolExecutor(1) as threads:
         with database.session_scope() as session:
@@ -192,7 +198,7 @@ def test_a_retry_waits_for_its_backoff(database: Database) -> None:
     held = take(database, job_id)
     assert held is not None
     with database.session_scope() as session:
-        lease.requeue(session, held, wait_seconds=3600, spend_attempt=True, reason="broke")
+        lease.requeue(session, held, wait_seconds=3600, spend_attempt=True, reason="broke", queue_ttl_seconds=0.0)
         assert lease.take_unpublished(session, 30.0) == []
     assert take(database, job_id) is None
 
@@ -263,7 +269,7 @@ def test_time_in_a_worker_is_not_time_in_the_queue(database: Database, ttl_secon
         assert lease.requeue(
             session, held, wait_seconds=0, spend_attempt=False, reason="stopped", queue_ttl_seconds=ttl_seconds
         )
-        assert lease.reap(session, 0.0, ttl_seconds) == [(reaped, JobState.QUEUED)]
+        assert lease.reap(session, 0.0, queue_ttl_seconds=ttl_seconds) == [(reaped, JobState.QUEUED)]
         remaining = session.scalars(text("SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM jobs")).all()
         assert all(left - 60 < seconds <= left for seconds in remaining)
     with database.session_scope() as session:

@@ -247,3 +247,21 @@ def test_a_wake_up_that_a_smaller_worker_took_is_sent_again(database: Database, 
         call_again(session, other)
         call_again(session, small, threads=8)
     assert woken(turns.CALLED_AGAIN_SECONDS) == [], "another queue's, or for who could take them"
+
+
+def test_no_large_job_waits_for_those_of_a_workspace_that_may_run_no_more(
+    database: Database, names: dict[UUID, str]
+) -> None:
+    threads = {"target": {"threads": 8}}
+    running, small = add(database, names, "large"), add(database, names, "small")
+    for _ in range(turns.CALLED_AGAIN_JOBS):
+        add(database, names, "large", request=threads)
+    large = add(database, names, "other", request=threads)
+    assert take(database, running, most=1) is not None
+    with database.session_scope() as session:
+        lease.take_unpublished(session, 30.0)
+        call_again(session, small, most=1)
+    with database.session_scope() as session:
+        earlier = text("UPDATE jobs SET published_at = published_at - make_interval(secs => :seconds)")
+        session.execute(earlier, {"seconds": turns.CALLED_AGAIN_SECONDS})
+        assert [job_id for job_id, _, _ in lease.take_unpublished(session, 30.0)] == [large]

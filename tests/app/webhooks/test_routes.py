@@ -102,14 +102,14 @@ def by_expiry(database: Database, workspace_id: UUID) -> UUID:
 def by_reaping(database: Database, workspace_id: UUID) -> UUID:
     job_id = add_job(database, **RUNNING)
     with database.session_scope() as session:
-        lease.reap(session, 0.0)
+        lease.reap(session, 0.0, queue_ttl_seconds=0.0)
     return job_id
 
 
 def by_reaping_what_was_cancelled(database: Database, workspace_id: UUID) -> UUID:
     job_id = add_job(database, **RUNNING, cancel_requested_at=PAST)
     with database.session_scope() as session:
-        lease.reap(session, 0.0)
+        lease.reap(session, 0.0, queue_ttl_seconds=0.0)
     return job_id
 
 
@@ -138,7 +138,9 @@ def by_handing_back_what_was_cancelled(database: Database, workspace_id: UUID) -
         claim = lease.claim(session, job_id, "worker:1", 60.0)
         assert claim is not None
         assert lease.cancel(session, job_id, workspace_id) is JobState.RUNNING
-        assert lease.requeue(session, claim, wait_seconds=0, spend_attempt=False, reason="stopped")
+        assert lease.requeue(
+            session, claim, wait_seconds=0, spend_attempt=False, reason="stopped", queue_ttl_seconds=0.0
+        )
     return job_id
 
 

@@ -23,7 +23,7 @@ ENDINGS: dict[str, Callable[[Session, Claim], bool]] = {
     "succeeds": lambda session, claim: lease.finish(session, claim, JobState.SUCCEEDED),
     "fails": lambda session, claim: lease.finish(session, claim, JobState.FAILED, error=WORKER_LOST),
     "is handed back": lambda session, claim: lease.requeue(
-        session, claim, wait_seconds=0, spend_attempt=False, reason="worker_stopped"
+        session, claim, wait_seconds=0, spend_attempt=False, reason="worker_stopped", queue_ttl_seconds=0.0
     ),
 }
 

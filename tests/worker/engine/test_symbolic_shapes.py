@@ -88,3 +88,18 @@ def test_an_operator_that_nothing_is_known_of_is_said() -> None:
     model.opset_import.append(onnx.helper.make_opsetid("foreign", 1))
     with pytest.raises(IncompleteShapes):
         infer_symbolic(model)
+
+
+def test_an_axis_that_bears_a_name_as_ours_are_is_taken_for_no_other(tmp_path: Path) -> None:
+    """The product's own axis, and one of the file that is called what it would have been."""
+    text = "network (float[A,2,4] x, float[B,4,2] z, float[broadcast_d4,4] w) => (float[C,2,2] y, float[D,4] v) "
+    text += "{ y = MatMul(x, z) v = Relu(w) }"
+    inferred = infer_symbolic(networks.parse(text))
+    assert _face(inferred)["y"][0] not in {"A", "B", "broadcast_d4"}
+
+
+def _face(model: onnx.ModelProto) -> dict[str, list[int | str]]:
+    return {
+        value.name: [axis.dim_value or axis.dim_param for axis in value.type.tensor_type.shape.dim]
+        for value in model.graph.output
+    }

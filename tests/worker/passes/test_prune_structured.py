@@ -237,6 +237,18 @@ def test_units_stay_where_the_rest_takes_no_other_batch(run: Run, monkeypatch: p
     assert any("batches of another size: units stay" in note for note in result.notes)
 
 
+def test_an_output_as_long_as_its_values_say_keeps_no_units(tmp_path: Path) -> None:
+    """How many answers are above zero is another number once units are gone: no sign that a shape was lost."""
+    text = "g (float[N,16] x) => (float[N,8] y, int64[2,K] found) "
+    text += "{ h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) p = Relu(y) found = NonZero(p) }"
+    model = ModelFile(save(prepared(text, a=normal(16, 64), b=normal(64, 8, seed=1)), tmp_path / "model"))
+    feeds = match_arrays(inputs_of(model.structure()), {"x": normal(SAMPLES, 16, seed=3)}, "data")
+    (tmp_path / "scratch").mkdir()
+    config = CATALOGUE["prune_structured"].config.model_validate({"pass": "prune_structured", "ratio": 0.5})
+    result = load_pass("prune_structured")(model, config, PassContext(tmp_path / "scratch", feeds, seed=0, threads=1))
+    assert _widths(result)["a"] == (16, 32)
+
+
 def test_excluded_nodes_keep_their_units(run: Run) -> None:
     names = list(_of(run(ratio=0.5)))
     result = run("again", ratio=0.5, exclude=[names[0], "nowhere"])

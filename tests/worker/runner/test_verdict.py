@@ -35,12 +35,15 @@ def judged(samples: int, *, held_out: bool = True) -> Verdict:
     return judge(request, Metric(name="mse", output="y", labels="label"), compared, data, [])
 
 
+FEW = "At 0.95 confidence so few samples show nothing: at least 59 samples to accept by would."
+
+
 @pytest.mark.parametrize(
     ("samples", "held_out", "outcome", "words"),
     [
         pytest.param(100, True, "met", "within the 0.01 allowed", id="enough"),
-        pytest.param(30, True, "undecidable", "With the same answers about 59 samples to accept by would.", id="few"),
-        pytest.param(3, True, "undecidable", "At least 59 samples to accept by would.", id="next to none"),
+        pytest.param(30, True, "undecidable", FEW, id="few"),
+        pytest.param(3, True, "undecidable", FEW, id="next to none"),
         pytest.param(100, False, "undecidable", "The file was chosen by the same ones", id="none held out"),
     ],
 )

@@ -55,16 +55,17 @@ def decide(
         below = max(below, _binomial_bound(max(0, round(drop * samples)), samples, confidence))
     else:
         least = least_samples(metric, allowed, confidence) if drop <= allowed else LEAST_RESAMPLED
-        if samples < LEAST_RESAMPLED:
-            return Decision("undecidable", below, above, least, at_least=True)
-    if above > allowed + ROUNDING:
+    shown = metric in COUNTING or samples >= LEAST_RESAMPLED
+    if shown and above > allowed + ROUNDING:
         return Decision("unmet", below, above)
     if not held_out:
         return Decision("undecidable", below, above)
     within = below <= allowed + ROUNDING
     if within and samples >= least:
         return Decision("met", below, above)
-    needed = least if within else _samples_needed(compared, metric, (above, below), allowed, confidence)
+    if within or not shown:
+        return Decision("undecidable", below, above, least, at_least=True)
+    needed = _samples_needed(compared, metric, (above, below), allowed, confidence)
     return Decision("undecidable", below, above, None if needed is None else max(least, needed))
 
 

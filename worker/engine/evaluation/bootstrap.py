@@ -130,7 +130,7 @@ def skewness_of(function: Callable[[np.ndarray], np.ndarray], samples: int) -> f
 
     0 where no sample makes a difference, or there are too few to say.
     """
-    groups = min(samples, REPLICATES)
+    groups = min(samples, REPLICATES if samples <= MANY_SAMPLES else FEWER_REPLICATES)
     member = np.arange(samples) % groups
     rows = max(1, CHUNK_WEIGHTS // samples)
     parts = (np.arange(start, min(start + rows, groups)) for start in range(0, groups, rows))

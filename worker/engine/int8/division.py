@@ -45,7 +45,7 @@ def cheapest_first(placement: Placement, costs: Costs, sensitivities_db: Mapping
     known = {name: value for name, value in sensitivities_db.items() if name in placement.quantized}
     if not costs.units:
         return most_sensitive_first(known)
-    noise = {name: 10 ** (-max(value, WORST_DB) / 10) for name, value in known.items()}
+    noise = {name: 10 ** (-(value if value > WORST_DB else WORST_DB) / 10) for name, value in known.items()}
     order: list[str] = []
     for corner in _hull(_Cuts(placement, costs, noise)):
         going = known.keys() - corner.in_int8 - set(order)
@@ -59,7 +59,7 @@ class _Cuts:
     def __init__(self, placement: Placement, costs: Costs, noise: Mapping[str, float]) -> None:
         self._units = placement.in_int8
         self._noise = [noise.get(unit.name, 0.0) for unit in self._units]
-        times = [costs.units[unit.name] for unit in self._units]
+        times = [costs.units.get(unit.name, (0.0, 0.0)) for unit in self._units]
         self._float_ns, self._int8_ns = [_ns(time) for time, _ in times], [_ns(time) for _, time in times]
         self._tensors = list(_tensors(placement, costs))
 
@@ -116,4 +116,4 @@ def _tensors(placement: Placement, costs: Costs) -> "list[tuple[int | None, list
 
 
 def _ns(milliseconds: float) -> int:
-    return int(milliseconds * 1e6)
+    return int(milliseconds * 1e6) if milliseconds > 0 else 0

@@ -47,13 +47,13 @@ class Rescue:
         if self.before.holds(self.floor):
             return []
         if not self.gives_back:
-            why = "leaving the most sensitive nodes in float kept no more"
+            why = "leaving nodes in float kept no more"
             if not self.trials:
-                why = "no time was left to leave the most sensitive nodes in float"
+                why = "no time was left to find out which nodes to leave in float"
             return [f"Too much is lost ({self.before.in_words()}, not {self.floor.in_words()}): {why}."]
         short = "" if self.after.holds(self.floor) else f", still short of {self.floor.in_words()}"
         return [
-            f"Too much was lost at first ({self.before.in_words()}): the most sensitive nodes were left in float "
+            f"Too much was lost at first ({self.before.in_words()}): nodes were left in float "
             f"({self.after.in_words()}{short})."
         ]
 
@@ -75,7 +75,7 @@ def rescue(
     # Another floor rests on the same, and the file that units are taken out of says all that they depend on.
     key = "sensitivities", prepared, model.sha256(), SENSITIVITY_SAMPLES
     rows = context.once(key, lambda: _alone_db(prepared, placement, build, context))
-    found = {name: float(row[0]) for name, row in rows.items()}
+    found = {name: float(row[0]) for name, row in rows.items() if len(row) == 1}
     following = order(found)
     best = Rescue(placement, model, floor, before, before, found)
     # How many it takes: more than `low`, and fewer than `high`; it may take them all.

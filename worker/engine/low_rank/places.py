@@ -12,7 +12,7 @@ from worker.engine.nodes import CONV_RANK, MATRIX_RANK, constant_tensor, integer
 from worker.engine.reasons import EXCLUDED, INSIDE_FUNCTION, NOT_ASKED
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
-CONTROL_FLOW = "inside control flow"
+IN_CONTROL_FLOW = "inside control flow"
 SHARED = "its weight is read by other nodes as well"
 MOVED = "its weight comes through other operators: `optimize_graph` before this pass folds them"
 NOT_FLOAT32 = "its weight is not float32"
@@ -116,7 +116,7 @@ def _against(graph: ir.Graph, node: ir.Node, operators: Collection[str], exclude
         return EXCLUDED
     if node.op_type not in operators:
         return NOT_ASKED
-    return CONTROL_FLOW if node.graph is not graph else _against_weight(node)
+    return IN_CONTROL_FLOW if node.graph is not graph else _against_weight(node)
 
 
 def _against_weight(node: ir.Node) -> str | None:

@@ -74,7 +74,7 @@ def test_what_gains_nothing_is_not_said_to_be_left_in_float(spoiled: Spoiled, mo
     kept = rescue(file, alone, build(alone, given.scratch / "built"), build, Floor(20.0), most_sensitive_first, given)
     assert (kept.placement, kept.gives_back) == (alone, False)
     (words,) = kept.in_words()
-    assert words.endswith("leaving the most sensitive nodes in float kept no more.")
+    assert words.endswith("leaving nodes in float kept no more.")
 
 
 def test_an_account_by_layer_shows_where_it_was_lost(spoiled: Spoiled, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,4 +83,4 @@ def test_what_is_inside_a_function_or_control_flow_is_named() -> None:
     }
     model = networks.assemble([node], inputs, {"y": (TensorProto.FLOAT, ["N", 6])}, {"w": MATRIX})
     found = find_places(ir.from_proto(model), OPERATORS, ())
-    assert (found.places, found.reasons) == ([], {"inner": places.CONTROL_FLOW})
+    assert (found.places, found.reasons) == ([], {"inner": places.IN_CONTROL_FLOW})

@@ -13,7 +13,7 @@ from app.jobs.states import JobKind
 from app.recipes.quantization import QuantizeStatic
 from app.recipes.request import Metric, OptimizeRequest
 from worker.engine.model_file import ModelFile
-from worker.engine.versions import source_digest
+from worker.engine.versions import SOURCES, source_digest
 from worker.runner.contract import InputFile, RunnerJob
 from worker.runner.events import Events
 from worker.runner.opening import OpenJob
@@ -169,3 +169,10 @@ def test_facts_do_not_depend_on_their_order() -> None:
     found = identity_of(opened(), 0.01)
     turned = replace(found, facts=dict(reversed(list(found.facts.items()))))
     assert both(found) == both(turned)
+
+
+def test_what_matches_data_to_a_model_has_a_say() -> None:
+    """Its source lies beside the API, which asks the same."""
+    loaded = Path(str(sys.modules["app.datasets.matching"].__file__))
+    roots = [Path(root) for package in SOURCES for root in importlib.import_module(package).__path__]
+    assert any(loaded.is_relative_to(root) for root in roots)
