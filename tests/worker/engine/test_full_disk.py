@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from tests.worker.engine.evaluation.test_probes import feeds_of, one_call
 from worker.engine.evaluation.child import Bounds, run_probe
-from worker.engine.evaluation.requests import Footprint, Turns, TurnsAnswer
+from worker.engine.evaluation.requests import Footprint, KernelReport, Turns, TurnsAnswer
 from worker.engine.model_file import ModelFile
 from worker.engine.stored_arrays import ArrayStore
 model, written = ModelFile(Path(sys.argv[1])), Path(sys.argv[2]).parent
@@ -37,7 +37,9 @@ written.mkdir()
 (written / "other").write_bytes(b"x" * 4096)
 feed = feeds_of(model).describe(ArrayStore(elsewhere / "store"))
 turns = Turns(models=[str(model.path)], feeds=[feed], threads=1, seconds=0.1, rounds=3)
-asked = {"footprint": (one_call(model, elsewhere), Footprint), "latency": (turns, TurnsAnswer)}[sys.argv[3]]
+calls = {"footprint": (one_call(model, elsewhere), Footprint), "latency": (turns, TurnsAnswer)}
+calls["kernels"] = one_call(model, elsewhere).model_copy(update={"folder": str(written)}), KernelReport
+asked = calls[sys.argv[3]]
 try:
     run_probe(sys.argv[3], *asked, Bounds(written, 60))
 except OSError as error:
@@ -51,7 +53,7 @@ def test_a_full_disk_is_told_from_a_model_that_the_runtime_refuses(suffix: str, 
     assert _on_a_small_disk(tmp_path, WRITE, suffix) == str(errno.ENOSPC)
 
 
-@pytest.mark.parametrize("probe", ["footprint", "latency"], ids=["started", "forked"])
+@pytest.mark.parametrize("probe", ["footprint", "latency", "kernels"], ids=["started", "forked", "half a profile"])
 def test_a_full_disk_is_told_from_a_model_that_cannot_be_measured(probe: str, tmp_path: Path) -> None:
     """Such a job is tried again; one whose model could not be measured would not be."""
     assert _on_a_small_disk(tmp_path, MEASURE, "", probe) == str(errno.ENOSPC)

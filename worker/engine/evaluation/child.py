@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from shutil import disk_usage
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -33,6 +34,9 @@ LOOK_SECONDS = 0.5
 STARTS = 2
 # How one ends that found no room to write on: it cannot say so in a file.
 NO_ROOM = os.EX_TEMPFAIL
+# With less than this on the disk, any other end is taken for that too: what reads a file that the runtime had no room
+# for, a profile for one, meets half of it.
+LEAST_ROOM_BYTES = 1 << 20
 # Probes multiply no matrices of their own, and a library without the threads that it wants ends the process.
 FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
 # A probe measures for a part of the budget only: one that is still at it when all is over will not end with more.
@@ -175,7 +179,7 @@ def _ask_once(name: str, start: _Start, exchanged: tuple[BaseModel, type[Answer]
         raise OutOfMemory(f"The process that measured ({name}) was killed.", "Give the worker more memory.")
     if not answered.exists():
         tail = output.read_text(errors="replace")[-500:]
-        if code == NO_ROOM or is_disk_full(RuntimeError(tail)):
+        if code == NO_ROOM or is_disk_full(RuntimeError(tail)) or disk_usage(folder).free < LEAST_ROOM_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         raise ProbeDied(f"Measuring ({name}) ended with status {code}: {tail}", None)
     content = json.loads(answered.read_text())
