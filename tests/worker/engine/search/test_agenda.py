@@ -1,37 +1,18 @@
 """What is tried next."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from app.recipes.auto import TRAINED_BESIDE, TRIED, Search
 from app.recipes.catalogue import CATALOGUE
-from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, SIZE, trial
+from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, PLENTY, SIZE, measured, searched, trial
 from worker.engine.search.agenda import Agenda
-from worker.engine.search.ground import Ground
 from worker.engine.search.ladders import epochs_within, pruned_proposals, tail_of
-from worker.engine.search.proposals import Proposal, Ratios, Trial, best_of, key_of
+from worker.engine.search.proposals import Proposal, Trial, best_of, key_of
 from worker.engine.search.tuning import MOST_SAMPLES, PATIENCE, Tuner
-
-PLENTY = 10_000.0
-Measure = Callable[[Proposal], Trial]
-
-
-def measured(proposal: Proposal, latency: float, drop: float = 0.0, size: float = 1.0) -> Trial:
-    bounds = {"holds": drop <= 0.01, "likely": drop <= 0.003}
-    return Trial(proposal, proposal.seconds, ratios=Ratios(latency, size), drop=drop, **bounds)
-
-
-def searched(measure: Measure, search: Search | None = None, ground: Ground = CONVOLUTIONAL) -> list[Trial]:
-    """A whole search in which `measure` stands for the machine."""
-    trials: list[Trial] = []
-    agenda = Agenda(ground, search or Search(), LATENCY, seed=0)
-    while (following := agenda.following(trials, PLENTY)) is not None:
-        trials.append(measure(following.proposal))
-        assert len(trials) < 100
-    return trials
 
 
 def as_cnns_are(proposal: Proposal) -> Trial:
@@ -68,45 +49,6 @@ def test_a_cut_is_followed_by_the_precision_that_served_best() -> None:
 
     pruned = next(one for one in searched(dynamic_wins) if one.proposal.family == "pruned")
     assert [one.pass_ for one in pruned.proposal.recipe] == ["prune_structured", "quantize_dynamic"]
-
-
-def needing(floor_db: float) -> Measure:
-    """Static int8 breaks the contract; forms that keep so many decibels hold it, and are slower the more they keep."""
-
-    def measure(proposal: Proposal) -> Trial:
-        kept = proposal.settings.get("floor_db", 12.0)
-        if proposal.family not in ("static", "mixed"):
-            return measured(proposal, 1.0)
-        return replace(measured(proposal, 3.0 - kept / 30, drop=0.0 if kept >= floor_db else 0.1), sqnr_db=kept)
-
-    return measure
-
-
-@pytest.mark.parametrize(
-    ("needed", "floors"),
-    [(15.0, [18.0, 15.0]), (27.0, [18.0, 30.0, 24.0, 27.0]), (99.0, [18.0, 30.0, 48.0])],
-    ids=["a little more", "more", "more than there is"],
-)
-def test_between_int8_and_float_is_found_what_holds(needed: float, floors: list[float]) -> None:
-    trials = searched(needing(needed))
-    assert [one.proposal.settings["floor_db"] for one in trials if one.proposal.family == "mixed"] == floors
-    best = best_of(trials, LATENCY)
-    assert best is not None
-    if needed <= max(floors):
-        assert best.proposal.recipe[-1].model_dump()["fidelity_floor_db"] == min(one for one in floors if one >= needed)
-
-
-def test_where_int8_holds_no_node_goes_back_to_float_for_it() -> None:
-    assert not [one for one in searched(needing(12.0)) if one.proposal.family == "mixed"]
-
-
-def test_a_floor_that_cannot_be_built_ends_the_ladder() -> None:
-    def measure(proposal: Proposal) -> Trial:
-        if proposal.family == "mixed":
-            return Trial(proposal, 5.0, failure="`quantize_static` changed nothing.")
-        return needing(99.0)(proposal)
-
-    assert len([one for one in searched(measure) if one.proposal.family == "mixed"]) == 1
 
 
 def test_the_search_ends_where_nothing_promises_anything() -> None:
