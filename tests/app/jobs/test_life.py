@@ -6,7 +6,6 @@ statement answers must be what the model says, and what holds of every job must 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -127,7 +126,8 @@ class Life(RuleBasedStateMachine):
     def hand_back(self, claim: Claim, spend: bool) -> None:
         job, held = self.known[claim.job_id], self.holds(claim)
         spend &= job.attempts_left > 0  # as supervisors do: a job without a further attempt fails
-        assert self.do(lease.requeue, claim, wait_seconds=0, spend_attempt=spend, reason="test") is held
+        back = {"wait_seconds": 0, "spend_attempt": spend, "reason": "test", "queue_ttl_seconds": 0.0}
+        assert self.do(lease.requeue, claim, **back) is held
         if held:
             job.state = JobState.CANCELLED if job.cancel_asked else JobState.QUEUED
             job.attempts_left += not spend and not job.cancel_asked
@@ -148,7 +148,7 @@ class Life(RuleBasedStateMachine):
             if job.state is JobState.RUNNING and job.lease_over:
                 again = JobState.QUEUED if job.attempts_left > 0 else JobState.FAILED
                 job.state = expected[job_id] = JobState.CANCELLED if job.cancel_asked else again
-        assert dict(self.do(partial(lease.reap, queue_ttl_seconds=0.0), 0.0)) == expected
+        assert dict(self.do(lease.reap, 0.0, queue_ttl_seconds=0.0)) == expected
 
     @rule(job_id=jobs)
     def cancel(self, job_id: UUID) -> None:
