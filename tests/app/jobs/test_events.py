@@ -114,12 +114,10 @@ async def test_large_events_come_on_pages_of_their_own(
     monkeypatch.setattr("app.jobs.service.MAX_PAGE_BYTES", 1)
     job_id = UUID((await submit(client, body, writer))["id"])
     await run_to_its_end(database, job_id, 2)
-    seen, after = [], 0
-    while page := (
-        await client.get(
-            f"/v1/jobs/{job_id}/events", params={"after": after}, headers=writer | {"Accept": "application/json"}
-        )
-    ).json()["items"]:
+    seen, after, headers = [], 0, writer | {"Accept": "application/json"}
+    while page := (await client.get(f"/v1/jobs/{job_id}/events", params={"after": after}, headers=headers)).json()[
+        "items"
+    ]:
         assert len(page) == 1
         seen.append(page[0]["type"])
         after = page[0]["id"]

@@ -61,7 +61,7 @@ class _Cuts:
         self._noise = [noise.get(unit.name, 0.0) for unit in self._units]
         times = [costs.units.get(unit.name, (0.0, 0.0)) for unit in self._units]
         self._float_ns, self._int8_ns = [_ns(time) for time, _ in times], [_ns(time) for _, time in times]
-        self._tensors = list(_tensors(placement, costs))
+        self._tensors = _tensors(placement, costs)
 
     def at(self, worth_ns: float) -> _Corner:
         """The cheapest division where all the noise that equals the signal is worth so many nanoseconds."""
@@ -97,7 +97,7 @@ def _hull(cuts: _Cuts) -> list[_Corner]:
     return sorted(found, key=lambda corner: -corner.noise)
 
 
-def _tensors(placement: Placement, costs: Costs) -> "list[tuple[int | None, list[int], int, bool]]":
+def _tensors(placement: Placement, costs: Costs) -> list[tuple[int | None, list[int], int, bool]]:
     """What units meet: the number of its maker where that hands out 8 bits, its readers' numbers, nanoseconds to
     convert it, and whether something that is no unit reads it.
     """
