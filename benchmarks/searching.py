@@ -59,9 +59,9 @@ def search(
     )
     notes = [
         f"{result.verdict.outcome}: {winner.name} ({' + '.join(winner.recipe) or 'as it was'}); "
-        f"{len(report.search.attempts)} candidates",
+        f"{len(report.search.trials)} candidates",
         *report.search.explanation,
-        *(f"{one.outcome}: {one.name}, {one.seconds:.1f} s" for one in report.search.attempts),
+        *(f"{one.outcome}: {one.name}, {one.seconds:.1f} s" for one in report.search.trials),
         *(f"delivered: {one.name}: {one.verdict.reason}" for one in report.candidates if one.verdict),
         f"Deployment check: {', '.join(failed) + ' failed' if failed else 'nothing failed'}.",
     ]

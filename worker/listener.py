@@ -122,10 +122,10 @@ class Listener:
             data: dict[str, Any] = json.loads(event.model_dump_json(exclude_none=True))
             if event.type == "progress" and self._events and self._events[-1]["type"] == "progress":
                 self._events[-1] = data
-            elif self._kept[event.type == "attempt"] < MAX_EVENTS:
-                self._kept[event.type == "attempt"] += 1
+            elif self._kept[event.type == "trial"] < MAX_EVENTS:
+                self._kept[event.type == "trial"] += 1
                 self._events.append(data)
-        if event.type == "attempt":
+        if event.type == "trial":
             self._flushed = -math.inf  # minutes of work: it does not wait with what may be lost
 
     def _is_news(self, progress: float) -> bool:

@@ -113,11 +113,11 @@ class Nominations:
         if before is not None and before.gain is not None and before.gain >= best.gain:
             raise NotBetter
         row = artifact_row(self._claim, stored, blob_id)
-        row.id, row.trial, row.gain = uuid7(), as_json(best.attempt), best.gain
+        row.id, row.trial, row.gain = uuid7(), as_json(best.trial), best.gain
         # With all that was measured: its own event is written a moment later, and may never be.
         event = {
             "type": "best",
-            "attempt": row.trial,
+            "trial": row.trial,
             "artifact_id": str(row.id),
             "file_name": row.file_name,
             "sha256": row.sha256.hex(),

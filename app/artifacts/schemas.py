@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from app.jobs.report import Attempt
+from app.jobs.report import TrialReport
 
 
 class Artifact(BaseModel):
@@ -24,4 +24,4 @@ class Artifact(BaseModel):
     size_bytes: int = Field(description="Its size.")
     created_at: datetime = Field(description="When the job delivered it.")
     provisional: bool = Field(description="The best that a search had found so far; see the job's `artifacts`.")
-    trial: Attempt | None = Field(description="What a provisional one was measured at.")
+    trial: TrialReport | None = Field(description="What a provisional one was measured at.")

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from app.cli.output import note, stderr
 from app.cli.trials_table import LIVE_HEADING, live_row
-from app.jobs.report import Attempt
+from app.jobs.report import TrialReport
 
 if TYPE_CHECKING:
     from app.client import Job, JobEvent
@@ -56,7 +56,7 @@ def eta_text(seconds: float | None) -> str:
 
 
 def log_text(event: "JobEvent") -> str | None:
-    """The line for people in an event of type `log`, or of a search in `attempt` and `best`; None in others.
+    """The line for people in an event of type `log`, or of a search in `trial` and `best`; None in others.
 
     It may quote names out of a stranger's model, and those could hold a terminal's control sequences.
     """
@@ -70,11 +70,11 @@ def _rows() -> "Callable[[JobEvent], list[str]]":
 
     def lines(event: "JobEvent") -> list[str]:
         nonlocal begun
-        if event.type != "attempt":
+        if event.type != "trial":
             return [text] if (text := log_text(event)) else []
         heading = [] if begun else [LIVE_HEADING]
         begun = True
-        return [*heading, _printable(live_row(Attempt.model_validate(event.data["attempt"])))]
+        return [*heading, _printable(live_row(TrialReport.model_validate(event.data["trial"])))]
 
     return lines
 
@@ -84,8 +84,8 @@ def _printable(text: str) -> str:
 
 
 def _message(event: "JobEvent") -> object:
-    tried = event.data.get("attempt")
-    if event.type == "attempt" and isinstance(tried, dict):
+    tried = event.data.get("trial")
+    if event.type == "trial" and isinstance(tried, dict):
         return f"{tried.get('name')}: {tried.get('explanation')}"
     if event.type == "best" and isinstance(tried, dict):
         return f"Best so far, kept as {event.data.get('file_name')}: {tried.get('name')}"

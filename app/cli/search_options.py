@@ -25,7 +25,7 @@ AllowOption = Annotated[
         help="With --auto: a pass that may be tried; repeat it. By default all that a search ever tries.",
     ),
 ]
-MaxCandidatesOption = Annotated[
+MaxTrialsOption = Annotated[
     int | None, typer.Option(min=1, max=1_000, help="With --auto: how many candidates are built at most.")
 ]
 ReuseOption = Annotated[
@@ -54,17 +54,17 @@ def search_of(
     auto: bool,
     train: bool | None,
     allow: list[str] | None,
-    max_candidates: int | None,
+    max_trials: int | None,
     reuse: bool | None,
 ) -> dict[str, Any] | None:
     """The `search` of a request; None where nothing is said of it.
 
     Raises typer.Exit where it is told of a search that there will not be.
     """
-    given = {"training": train, "passes": allow or None, "max_candidates": max_candidates, "reuse": reuse}
+    given = {"training": train, "passes": allow or None, "max_trials": max_trials, "reuse": reuse}
     stated = {name: value for name, value in given.items() if value is not None}
     if stated and not auto:
-        fail("--train, --allow, --max-candidates and --reuse say what --auto may do: give it as well", ExitCode.USAGE)
+        fail("--train, --allow, --max-trials and --reuse say what --auto may do: give it as well", ExitCode.USAGE)
     return stated or None
 
 

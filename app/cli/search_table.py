@@ -9,7 +9,7 @@ from rich.text import Text
 
 from app.cli.figures import metric_key, quality_text, ratio_interval_text
 from app.cli.output import bytes_text
-from app.jobs.report import Attempt, Candidate, Measurement, Report, SearchReport
+from app.jobs.report import Candidate, Measurement, Report, SearchReport, TrialReport
 from app.recipes.request import Metric
 
 STYLES = {"winner": "bold green", "front": "green", "failed": "yellow"}
@@ -22,8 +22,8 @@ def search_parts(report: Report, search: SearchReport) -> Iterator[RenderableTyp
     yield Text("* is delivered; `lathe promote` picks another one", style="dim")
     yield Text("\nwhy this one", style="bold")
     yield from (Text(f"  {sentence}") for sentence in search.explanation)
-    yield _attempts(search)
-    if any(attempt.cached for attempt in search.attempts):
+    yield _trials(search)
+    if any(trial.cached for trial in search.trials):
         yield Text("cached: an earlier search built and measured it; the front was measured in this one", style="dim")
 
 
@@ -62,19 +62,19 @@ def _metric_text(measured: Measurement, metric: Metric) -> str:
     return next((quality_text(one) for one in measured.quality if metric_key(one) == wanted), "")
 
 
-def _attempts(search: SearchReport) -> Table:
-    title = f"what was tried ({len(search.attempts)} in {search.seconds:.0f} s)"
+def _trials(search: SearchReport) -> Table:
+    title = f"what was tried ({len(search.trials)} in {search.seconds:.0f} s)"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", show_header=False)
     table.add_column(overflow="fold", max_width=36)
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
-    for attempt in search.attempts:
-        table.add_row(*_attempt_row(attempt))
+    for trial in search.trials:
+        table.add_row(*_trial_row(trial))
     return table
 
 
-def _attempt_row(attempt: Attempt) -> tuple[Text, ...]:
-    outcome = Text(attempt.outcome, style=STYLES.get(attempt.outcome, ""))
-    if attempt.cached:
+def _trial_row(trial: TrialReport) -> tuple[Text, ...]:
+    outcome = Text(trial.outcome, style=STYLES.get(trial.outcome, ""))
+    if trial.cached:
         outcome.append("\ncached", style="dim")
-    return Text(attempt.name), outcome, Text(attempt.explanation)
+    return Text(trial.name), outcome, Text(trial.explanation)

@@ -17,8 +17,8 @@ from app.cli.search_options import (
     AutoOption,
     ConfidenceOption,
     FloorOption,
-    MaxCandidatesOption,
     MaxDropOption,
+    MaxTrialsOption,
     ObjectiveOption,
     ReuseOption,
     TrainOption,
@@ -96,7 +96,7 @@ def optimize(
     confidence: ConfidenceOption = None,
     train: TrainOption = None,
     allow: AllowOption = None,
-    max_candidates: MaxCandidatesOption = None,
+    max_trials: MaxTrialsOption = None,
     reuse: ReuseOption = None,
     target: TargetOption = Device.CPU,
     threads: ThreadsOption = None,
@@ -114,7 +114,7 @@ def optimize(
 ) -> None:
     """Submit a job. Models and datasets are ids, or files, which are uploaded first."""
     chain = _recipe(passes, recipe, auto=auto)
-    search = search_of(auto=auto, train=train, allow=allow, max_candidates=max_candidates, reuse=reuse)
+    search = search_of(auto=auto, train=train, allow=allow, max_trials=max_trials, reuse=reuse)
     contract, wanted = contract_of(max_drop, floor, confidence), objective_of(objective)
     if metric is None and (output or labels):
         fail("--output and --labels say where a metric is measured: name it with --metric", ExitCode.USAGE)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.cli.tables import Column, print_table
-from app.jobs.report import Attempt
+from app.jobs.report import TrialReport
 
 COLUMNS = (
     Column("candidate", flexible=True),
@@ -20,12 +20,12 @@ LIVE_HEADING = f"{'candidate':<{LIVE_NAME}}" + "".join(
 )
 
 
-def print_trials(trials: Sequence[Attempt]) -> None:
+def print_trials(trials: Sequence[TrialReport]) -> None:
     """By the samples for choosing: estimates, and nothing that a verdict says."""
     print_table(COLUMNS, [_row(trial) for trial in trials])
 
 
-def live_row(trial: Attempt) -> str:
+def live_row(trial: TrialReport) -> str:
     """One trial under LIVE_HEADING, on a line of its own."""
     name, *figures, contract, why_not = _row(trial)
     name = name if len(name) <= LIVE_NAME else f"{name[: LIVE_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
@@ -33,7 +33,7 @@ def live_row(trial: Attempt) -> str:
     return f"{name:<{LIVE_NAME}}" + (f"  {why_not}" if why_not else f"{cells}  {contract}")
 
 
-def _row(trial: Attempt) -> tuple[str, ...]:
+def _row(trial: TrialReport) -> tuple[str, ...]:
     if trial.outcome == "failed":
         return trial.name, "", "", "", "", trial.explanation
     speed = "" if trial.latency_ratio is None else f"{trial.latency_ratio.value:.2f} x"

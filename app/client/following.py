@@ -11,7 +11,7 @@ from app.client.calls import FIRST_POLL_SECONDS, POLL_SECONDS, WAIT_SECONDS, Cal
 from app.client.shapes import Job, JobEvent, JobEvents
 from app.client.submission import id_of
 from app.client.transport import OUTAGE_SECONDS, read
-from app.jobs.report import Attempt
+from app.jobs.report import TrialReport
 
 EVENTS_A_PAGE = 500
 
@@ -89,7 +89,7 @@ class FollowingCalls(Calls):
             if self.job(id_of(job)).is_over:
                 return
 
-    def trials(self, job: Job | UUID | str) -> list[Attempt]:
+    def trials(self, job: Job | UUID | str) -> list[TrialReport]:
         """What a search has tried so far, in that order, also where it did not come to its end and has no report."""
-        tried = (event.data["attempt"] for event in self.recorded_events(job) if "attempt" in event.data)
-        return list({one["name"]: Attempt.model_validate(one) for one in tried if isinstance(one, dict)}.values())
+        tried = (event.data["trial"] for event in self.recorded_events(job) if "trial" in event.data)
+        return list({one["name"]: TrialReport.model_validate(one) for one in tried if isinstance(one, dict)}.values())

@@ -89,7 +89,7 @@ class Lathe(UploadCalls, FollowingCalls):
 
         `data` names datasets by role (`calibration`, `training`, `evaluation`); `contract=0.01` accepts a loss of one
         point. With the recipe `"auto"` Lathe finds the passes: `search` says what it may do, as
-        `{"max_candidates": 8}`, and `objective` by what it chooses, `"size"` or weights, as
+        `{"max_trials": 8}`, and `objective` by what it chooses, `"size"` or weights, as
         `{"latency": 1, "size": 0.5}`. `deployment_check=True` asks whether the delivered file can be put to work; with
         `"auto"` it is asked by default. The same `idempotency_key` and request again answer the same job; without one,
         a new key is made.

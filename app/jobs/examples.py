@@ -30,7 +30,7 @@ SUBMISSIONS: dict[str, Example] = {
             "data": {"evaluation": _EVALUATION},
             "contract": {"max_drop": 0.005, "confidence": 0.99},
             "objective": {"latency": 1, "size": 0.5},
-            "search": {"training": False, "passes": ["quantize_static", "prune_structured"], "max_candidates": 8},
+            "search": {"training": False, "passes": ["quantize_static", "prune_structured"], "max_trials": 8},
             "budget_seconds": 1800,
         },
     },

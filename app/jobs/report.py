@@ -186,15 +186,15 @@ class Verdict(BaseModel):
     causes: list[str] = Field(default_factory=list, description="What lies behind the numbers, most important first.")
 
 
-AttemptOutcome = Literal["winner", "front", "beaten", "broken", "failed", "tried"]
+TrialOutcome = Literal["winner", "front", "beaten", "broken", "failed", "tried"]
 
 
-class Attempt(BaseModel):
-    """One candidate of a search, as it was measured on the samples for choosing."""
+class TrialReport(BaseModel):
+    """One trial of a search: a candidate as it was measured on the samples for choosing."""
 
     name: str = Field(description="Its name; of a candidate of this report the same.")
     recipe: list[str] = Field(description="The passes that it was to be made of.")
-    outcome: AttemptOutcome = Field(
+    outcome: TrialOutcome = Field(
         description="`front`: delivered as well, nothing is better in speed, size and quality at once; `beaten`: "
         "something is, or was measured once more in its place; `broken`: it breaks the contract; `failed`: it "
         "could not be made or measured. While the search runs, `tried`."
@@ -230,7 +230,7 @@ class SearchReport(BaseModel):
     """How the delivered file was found."""
 
     explanation: list[str] = Field(description="Why this one, in sentences.")
-    attempts: list[Attempt] = Field(description="Everything that was tried, in that order.")
+    trials: list[TrialReport] = Field(description="Everything that was tried, in that order.")
     front: list[str] = Field(description="Names of the candidates on the Pareto front, the delivered one first.")
     seconds: float = Field(description="Time that the search took, measuring of the front included.")
     ended: str = Field(description="What ended it.")

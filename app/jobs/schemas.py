@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Fault
-from app.jobs.report import Attempt, Summary, Verdict
+from app.jobs.report import Summary, TrialReport, Verdict
 from app.jobs.states import JobKind, JobState
 
 
@@ -25,7 +25,7 @@ class JobArtifact(BaseModel):
         description="The best that a search had found so far, by an estimate: while the job runs it may be replaced; "
         "it is kept where the job delivers nothing else.",
     )
-    trial: Attempt | None = Field(default=None, description="What a provisional one was measured at.")
+    trial: TrialReport | None = Field(default=None, description="What a provisional one was measured at.")
 
 
 class Job(BaseModel):

@@ -56,7 +56,7 @@ def _check_search(search: Search) -> None:
     """By itself, whatever the model and data are."""
     idle = {
         "passes": search.passes is not None,
-        "max_candidates": search.max_candidates != Search.model_fields["max_candidates"].default,
+        "max_trials": search.max_trials != Search.model_fields["max_trials"].default,
     }
     if search.given and any(idle.values()):
         names = " and ".join(f"`search.{name}`" for name, said in idle.items() if said)

@@ -59,7 +59,7 @@ class Search(BaseModel):
         f"{', '.join(f'`{name}`' for name in TRIED)}, and in training "
         f"{' and '.join(f'`{name}` where `{beside}` is allowed' for name, beside in TRAINED_BESIDE.items())}.",
     )
-    max_candidates: int = Field(
+    max_trials: int = Field(
         default=32, ge=1, le=1_000, description="Candidates that are built and measured at most, beside the original."
     )
     given: list[Recipe] | None = Field(
@@ -67,7 +67,7 @@ class Search(BaseModel):
         min_length=1,
         max_length=64,
         description="Try these and no others, as a manifest records them: on samples divided as in a search. `passes` "
-        "and `max_candidates` have no say in them, and are refused beside them.",
+        "and `max_trials` have no say in them, and are refused beside them.",
     )
     reuse: bool = Field(
         default=True,

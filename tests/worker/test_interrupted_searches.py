@@ -38,9 +38,9 @@ def say(**event):
 for number, gain in enumerate((0.5, 0.7)):
     found = dict(name=f'candidate {number}', recipe=['p'], outcome='tried', explanation='', seconds=1.0, drop=NAN)
     (folder / 'best' / f'{number}.onnx').write_bytes(b'model %d' % number)
-    say(type='attempt', attempt=found)
+    say(type='trial', trial=found)
     say(type='best', best=dict(
-        file=f'{number}.onnx', file_name=f'net-{number}.onnx', media_type='x', gain=gain, attempt=found
+        file=f'{number}.onnx', file_name=f'net-{number}.onnx', media_type='x', gain=gain, trial=found
     ))
 """
 SEARCH = SEARCH.replace("NAN", "float('nan')")  # a metric that is not finite harms nothing
@@ -80,12 +80,12 @@ def kept(supervisor: Supervisor, database: Database, job_id: UUID) -> list[tuple
 
 def told(database: Database, job_id: UUID) -> list[str]:
     """Names of the candidates that the events tell of."""
-    return [one["name"] for one in attempts(database, job_id)]
+    return [one["name"] for one in trials(database, job_id)]
 
 
-def attempts(database: Database, job_id: UUID) -> list[dict[str, Any]]:
+def trials(database: Database, job_id: UUID) -> list[dict[str, Any]]:
     """What the events tell of each candidate."""
-    return [data["attempt"] for data in events_of(database, job_id, "attempt")]
+    return [data["trial"] for data in events_of(database, job_id, "trial")]
 
 
 @pytest.mark.parametrize("case", ENDS, ids=lambda case: case.id)
@@ -186,13 +186,13 @@ def test_the_next_search_goes_on_from_what_a_cancelled_one_had_finished(
     images = npz(image=networks.normal(400, 3, 16, 16))
     dataset = store_upload(database, supervisor.storage, DatasetRow, images, tmp_path, status="ready")
 
-    def add(budget_seconds: float, max_candidates: int) -> UUID:
+    def add(budget_seconds: float, max_trials: int) -> UUID:
         request = {
             "model_id": str(model),
             "recipe": "auto",
             "objective": "size",  # what is smaller is so on a busy machine as well
             "contract": {"max_drop": 0.5},
-            "search": {"passes": ["quantize_weights", "convert_float16"], "max_candidates": max_candidates},
+            "search": {"passes": ["quantize_weights", "convert_float16"], "max_trials": max_trials},
             "data": {"evaluation": str(dataset)},
             "target": {"device": "cpu", "threads": 1},
         }
@@ -210,7 +210,7 @@ def test_the_next_search_goes_on_from_what_a_cancelled_one_had_finished(
     assert read_job(database, following).state == JobState.SUCCEEDED
     with database.session_scope() as session:
         body = session.scalars(select(ReportRow.body).where(ReportRow.job_id == following)).one()
-    before, now = attempts(database, cancelled), body["search"]["attempts"]
+    before, now = trials(database, cancelled), body["search"]["trials"]
     finished = {one["name"] for one in before if one["outcome"] != "failed"}
     assert finished
     assert {one["name"] for one in now if one["cached"]} == finished & {one["name"] for one in now}

@@ -20,7 +20,7 @@ from app.config import Settings
 from app.database import Database
 from app.jobs import lease
 from app.jobs.lease import Claim
-from app.jobs.report import Attempt
+from app.jobs.report import TrialReport
 from app.jobs.states import JobKind, JobState
 from app.jobs.tables import JobEventRow
 from app.storage import Storage
@@ -32,10 +32,10 @@ from worker.runner.contract import BEST_FOLDER, Best, OutputFile, RunnerResult
 
 
 def best(number: int, gain: float) -> Best:
-    attempt = Attempt(
+    trial = TrialReport(
         name=f"candidate {number}", recipe=["quantize_static"], outcome="tried", explanation="", seconds=1
     )
-    return Best(file=f"{number}.onnx", file_name=f"net-{number}.onnx", media_type="x", gain=gain, attempt=attempt)
+    return Best(file=f"{number}.onnx", file_name=f"net-{number}.onnx", media_type="x", gain=gain, trial=trial)
 
 
 @dataclass
@@ -136,7 +136,7 @@ def test_a_better_one_takes_the_place_of_the_one_before(search: Search, database
     assert (row.file_name, row.kind, row.trial["name"]) == ("net-1.onnx", "model", "candidate 1")
     with database.session_scope() as session:
         events = session.scalars(select(JobEventRow.data).where(JobEventRow.type == "best").order_by(JobEventRow.id))
-        assert [event["attempt"]["name"] for event in events] == ["candidate 0", "candidate 1"]
+        assert [event["trial"]["name"] for event in events] == ["candidate 0", "candidate 1"]
     # The bytes of the one before are garbage, those of this one are not.
     assert collect_garbage(database, storage, grace_seconds=0) == 1
     assert search.content() == b"model 1"

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.datasets.inspection import DatasetInspection
 from app.errors import Fault
-from app.jobs.report import Attempt, Report, Summary, TrainedEpoch, Verdict
+from app.jobs.report import Report, Summary, TrainedEpoch, TrialReport, Verdict
 from app.jobs.states import JobKind
 from app.models.inspection import ModelInspection
 from app.recipes.request import OptimizeRequest
@@ -75,7 +75,7 @@ class Best(Strict):
     file_name: FileName
     media_type: MediaType
     gain: float = Field(allow_inf_nan=False, description="As the objective counts it: more is better.")
-    attempt: Attempt = Field(description="What was measured on it.")
+    trial: TrialReport = Field(description="What was measured on it.")
 
 
 class Piece(Strict):
@@ -88,14 +88,14 @@ class Piece(Strict):
 class Event(Strict):
     """One line of JSON on the event pipe."""
 
-    type: Literal["phase", "progress", "log", "epoch", "checkpoint", "attempt", "best", "piece"]
+    type: Literal["phase", "progress", "log", "epoch", "checkpoint", "trial", "best", "piece"]
     phase: str | None = Field(default=None, max_length=64, pattern=r"^[a-z_]+$")
     progress: float | None = Field(default=None, ge=0, le=1)
     eta_seconds: float | None = Field(default=None, ge=0)
     level: Literal["info", "warning"] | None = None
     message: str | None = Field(default=None, max_length=8192)
     epoch: TrainedEpoch | None = None
-    attempt: Attempt | None = None
+    trial: TrialReport | None = None
     best: Best | None = None
     piece: Piece | None = None
     step: int | None = Field(default=None, ge=0, le=1000)

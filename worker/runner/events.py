@@ -3,7 +3,7 @@
 import os
 from typing import Literal
 
-from app.jobs.report import Attempt, TrainedEpoch
+from app.jobs.report import TrainedEpoch, TrialReport
 from worker.runner.contract import EVENT_FD_VARIABLE, Best, Event, Piece
 
 # Room within the contract's 8192 for what escaping adds to names that are no valid Unicode.
@@ -35,9 +35,9 @@ class Events:
         """An epoch of training ended."""
         self._write(Event(type="epoch", epoch=epoch))
 
-    def attempt(self, attempt: Attempt) -> None:
+    def trial(self, trial: TrialReport) -> None:
         """A candidate of a search was tried."""
-        self._write(Event(type="attempt", attempt=attempt))
+        self._write(Event(type="trial", trial=trial))
 
     def best(self, best: Best) -> None:
         """A candidate beats those before it; its file lies in its folder."""

@@ -10,7 +10,7 @@ from tests.app.cli.conftest import LatheCommand
 
 # What makes the file smaller on any machine, however busy; one candidate is built of each.
 ARGUMENTS = ["--auto", "--objective", "size=1", "--max-drop", "0.2", "--allow", "quantize_weights"]
-ARGUMENTS += ["--max-candidates", "2", "--no-deployment-check", "--threads", "1", "--budget", "60"]
+ARGUMENTS += ["--max-trials", "2", "--no-deployment-check", "--threads", "1", "--budget", "60"]
 ARGUMENTS += ["--instruction-set", "avx2"]
 
 
@@ -35,7 +35,7 @@ def test_the_request_says_what_the_options_do(job: dict[str, Any]) -> None:
     assert request["recipe"] == "auto"
     assert request["objective"] == {"latency": 0.0, "size": 1.0, "memory": 0.0}
     assert request["search"]["passes"] == ["quantize_weights"]
-    assert (request["search"]["max_candidates"], request["contract"]["max_drop"]) == (2, 0.2)
+    assert (request["search"]["max_trials"], request["contract"]["max_drop"]) == (2, 0.2)
     assert request["deployment_check"] is False
     assert (request["target"]["threads"], request["target"]["instruction_set"]) == (1, "avx2")
 
@@ -45,9 +45,9 @@ def test_the_report_shows_the_front_why_it_won_and_what_was_tried(lathe: LatheCo
     search = lathe("report", job["id"], "--json").json["search"]
     assert watched.stdout == reported.stdout
     parts = ["the front", "why this one", "what was tried", *search["front"]]
-    parts += [attempt["outcome"] for attempt in search["attempts"]]
+    parts += [trial["outcome"] for trial in search["trials"]]
     assert [part for part in parts if part not in reported.stdout] == []
-    assert all(f"{attempt['name']}: " in watched.stderr for attempt in search["attempts"])
+    assert all(f"{trial['name']}: " in watched.stderr for trial in search["trials"])
     assert "auto" in lathe("jobs").stdout
 
 
@@ -57,8 +57,8 @@ def test_the_next_search_says_what_it_did_not_build_again(
 ) -> None:
     judged = ["--evaluation", files["evaluation"], "--metric", "top1", "--labels", "label"]
     again = lathe("optimize", job["model_id"], *ARGUMENTS, *judged, "--watch", "--json").json
-    attempts = lathe("report", again["id"], "--json").json["search"]["attempts"]
-    assert {one["name"]: one["cached"] for one in attempts} == {"weights in 8 bits": True, "weights in 4 bits": True}
+    trials = lathe("report", again["id"], "--json").json["search"]["trials"]
+    assert {one["name"]: one["cached"] for one in trials} == {"weights in 8 bits": True, "weights in 4 bits": True}
     assert "cached" in lathe("report", again["id"]).stdout
     assert "cached" not in lathe("report", job["id"]).stdout
 
@@ -69,8 +69,8 @@ def test_a_search_builds_all_anew_where_it_is_told_to(
 ) -> None:
     judged = ["--evaluation", files["evaluation"], "--metric", "top1", "--labels", "label"]
     again = lathe("optimize", job["model_id"], *ARGUMENTS, *judged, "--no-reuse", "--watch", "--json").json
-    attempts = lathe("report", again["id"], "--json").json["search"]["attempts"]
-    assert {one["cached"] for one in attempts} == {False}
+    trials = lathe("report", again["id"], "--json").json["search"]["trials"]
+    assert {one["cached"] for one in trials} == {False}
 
 
 @pytest.mark.long
@@ -81,8 +81,8 @@ def test_its_manifest_gives_the_same_bytes_again(lathe: LatheCommand, job: dict[
     assert again.json["match"] is True
     (winner,) = (one for one in job["artifacts"] if one["sha256"] == again.json["sha256"]["replay"])
     assert winner == job["artifacts"][0]
-    attempts = lathe("report", again.json["job_id"], "--json").json["search"]["attempts"]
-    assert [one["cached"] for one in attempts] == [False]
+    trials = lathe("report", again.json["job_id"], "--json").json["search"]["trials"]
+    assert [one["cached"] for one in trials] == [False]
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ def phase() -> JobEvent:
 
 
 def tried(name: str) -> list[JobEvent]:
-    attempt = {"name": name, "recipe": ["p"], "outcome": "tried", "explanation": "2 times as fast, a drop of 0.1"}
+    trial = {"name": name, "recipe": ["p"], "outcome": "tried", "explanation": "2 times as fast, a drop of 0.1"}
     figures = {"seconds": 1.0, "latency_ratio": {"value": 2.0}, "size_ratio": 3.9, "drop": 0.1, "holds": False}
-    best = {"attempt": attempt | figures, "file_name": "net.onnx"}
+    best = {"trial": trial | figures, "file_name": "net.onnx"}
     return [
         JobEvent.model_validate(
-            {"id": 3, "type": "attempt", "at": "2026-01-01T00:00:00Z", "data": {"attempt": attempt | figures}}
+            {"id": 3, "type": "trial", "at": "2026-01-01T00:00:00Z", "data": {"trial": trial | figures}}
         ),
         JobEvent.model_validate({"id": 4, "type": "best", "at": "2026-01-01T00:00:00Z", "data": best}),
     ]

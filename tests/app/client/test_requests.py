@@ -325,14 +325,14 @@ def test_a_model_is_promoted_by_its_file_name_or_id(server: Server, connect: Con
 
 def test_what_a_search_tried_is_read_off_its_events(server: Server, connect: Connect) -> None:
     def tried(name: str, outcome: str) -> dict[str, object]:
-        attempt = {"name": name, "recipe": ["p"], "outcome": outcome, "explanation": "-", "seconds": 1.0}
-        return {"attempt": attempt}
+        trial = {"name": name, "recipe": ["p"], "outcome": outcome, "explanation": "-", "seconds": 1.0}
+        return {"trial": trial}
 
     # A second attempt at the job tried the first candidate again.
     told = [
         ("state", {"state": "running", "attempt": 1}),
-        ("attempt", tried("a", "failed")),
-        ("attempt", tried("b", "tried")),
+        ("trial", tried("a", "failed")),
+        ("trial", tried("b", "tried")),
         ("state", {"state": "running", "attempt": 2}),
         ("best", tried("a", "tried")),
     ]

@@ -41,8 +41,8 @@ REFUSALS = [
     Refusal(
         "a-number-beside-recipes-given-to-a-search",
         SearchContradictory,
-        "`search.max_candidates` could change nothing",
-        body={"recipe": "auto", "search": {"given": [GRAPH, COMPILE], "max_candidates": 1}},
+        "`search.max_trials` could change nothing",
+        body={"recipe": "auto", "search": {"given": [GRAPH, COMPILE], "max_trials": 1}},
     ),
 ]
 

@@ -53,7 +53,7 @@ class Agenda:
 
     def following(self, trials: Sequence[Trial], seconds_left: float) -> Next | None:
         """None where nothing is worth its time, or has the time, or as many candidates as asked for were tried."""
-        if len(trials) >= self._search.max_candidates:
+        if len(trials) >= self._search.max_trials:
             return None
         best = best_of(trials, self._weights)
         gain = best.ratios.gain(self._weights) if best else 0.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.jobs.report import Attempt
+from app.jobs.report import TrialReport
 from app.recipes.auto import ObjectiveWeights
 from worker.engine.search.proposals import Trial
 from worker.runner.artifacts import candidate_stem, pack
@@ -28,7 +28,7 @@ class BestSoFar:
     _gain: float = field(default=0.0, init=False)
     _count: int = field(default=0, init=False)
 
-    def consider(self, trial: Trial, outcome: Outcome, attempt: Attempt) -> None:
+    def consider(self, trial: Trial, outcome: Outcome, told: TrialReport) -> None:
         """Leave a copy for the supervisor to take, if it is better. A full disk costs that copy and nothing else."""
         gain = trial.ratios.gain(self.weights)
         if not trial.measured or not trial.likely or gain <= self._gain:
@@ -46,5 +46,5 @@ class BestSoFar:
         self._gain = gain
         stem = candidate_stem(self.model_name, trial.name, [step.pass_ for step in outcome.steps])
         self.events.best(
-            Best(file=path.name, file_name=f"{stem}{path.suffix}", media_type=media_type, gain=gain, attempt=attempt)
+            Best(file=path.name, file_name=f"{stem}{path.suffix}", media_type=media_type, gain=gain, trial=told)
         )

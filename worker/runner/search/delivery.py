@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from app.jobs.report import Attempt, AttemptOutcome, Candidate, Deployment, Report, SearchReport, Verdict
+from app.jobs.report import Candidate, Deployment, Report, SearchReport, TrialOutcome, TrialReport, Verdict
 from app.recipes.auto import ObjectiveWeights
 from worker.engine.search.explaining import verdict_on, why
 from worker.engine.search.front import pareto_front
@@ -20,7 +20,7 @@ from worker.runner.opening import OpenJob
 from worker.runner.search.accepting import Bound, Finalist, Turn
 from worker.runner.search.data import SearchData
 from worker.runner.search.plotting import Picture, Point, write_plots
-from worker.runner.search.searching import Found, attempt_of
+from worker.runner.search.searching import Found, report_of
 from worker.runner.summary import environment_of, summary_of
 from worker.runner.verdict import is_slower, judge, with_speed
 
@@ -179,14 +179,14 @@ def _search(ending: Ending) -> SearchReport:
     said = {one.delivered.trial.name: one for one in finalists}
     return SearchReport(
         explanation=[*why(winner, trials, ending.weights, ending.bound.allowed), ending.found.ended],
-        attempts=_attempts(ending, winner, said),
+        trials=_trials(ending, winner, said),
         front=[one.delivered.trial.name for one in finalists],
         seconds=ending.seconds,
         ended=ending.found.ended,
     )
 
 
-def _attempts(ending: Ending, winner: Trial | None, said: Mapping[str, Finalist]) -> list[Attempt]:
+def _trials(ending: Ending, winner: Trial | None, said: Mapping[str, Finalist]) -> list[TrialReport]:
     """`said`: what is delivered, by name."""
     trials = ending.found.trials
     of_trials = {one.name for one in pareto_front(trials)}
@@ -198,7 +198,7 @@ def _attempts(ending: Ending, winner: Trial | None, said: Mapping[str, Finalist]
         )
         if has_file:
             explanation += _accepting(said[trial.name], ending)
-        found.append(attempt_of(trial, _outcome(trial, winner, of_last_front=has_file and of_last), explanation))
+        found.append(report_of(trial, _outcome(trial, winner, of_last_front=has_file and of_last), explanation))
     return found
 
 
@@ -216,7 +216,7 @@ def _accepting(one: Finalist, ending: Ending) -> str:
     return ""
 
 
-def _outcome(trial: Trial, winner: Trial | None, *, of_last_front: bool) -> AttemptOutcome:
+def _outcome(trial: Trial, winner: Trial | None, *, of_last_front: bool) -> TrialOutcome:
     if not trial.measured:
         return "failed"
     if winner is not None and trial.name == winner.name:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from app.jobs.report import Attempt, AttemptOutcome
+from app.jobs.report import TrialOutcome, TrialReport
 from app.recipes.auto import Search
 from app.recipes.request import OptimizeRequest
 from worker.engine.search.agenda import Agenda, Next
@@ -66,10 +66,10 @@ class Searcher:
             found.trials.append(tried.trial)
             if tried.outcome is not None and tried.trial.measured:
                 found.outcomes[tried.trial.name] = tried.outcome
-            attempt = _while_running(tried.trial)
-            self.pacing.events.attempt(attempt)
+            told = _while_running(tried.trial)
+            self.pacing.events.trial(told)
             if tried.outcome is not None:
-                self.best.consider(tried.trial, tried.outcome, attempt)
+                self.best.consider(tried.trial, tried.outcome, told)
         found.ended = self._why_ended(found.trials, agenda, search)
         return found
 
@@ -79,7 +79,7 @@ class Searcher:
             return Tried(Trial(chosen.proposal, 0.0, NO_TIME))
         self._expect(chosen)
         least = self.bench.most_measuring_seconds + LEAST_BUILDING_SECONDS
-        return self.bench.attempt(chosen.proposal, min(max(least, OVERRUN * chosen.trial_seconds), left))
+        return self.bench.try_out(chosen.proposal, min(max(least, OVERRUN * chosen.trial_seconds), left))
 
     def seconds_left(self) -> float:
         """Of the search: what measuring the finalists will take is not its own, with the one that is tried next."""
@@ -115,14 +115,14 @@ class Searcher:
         if search.given:
             left = sum(trial.failure == NO_TIME for trial in trials)
             return f"{count}, those that were given{f'; for {left} of them no time was left' if left else ''}."
-        if len(trials) >= search.max_candidates:
-            return f"{count}, as many as `max_candidates` allows."
+        if len(trials) >= search.max_trials:
+            return f"{count}, as many as `max_trials` allows."
         if agenda.following(trials, float("inf")) is not None:
             return f"{count}; for the next one no time was left. A larger `budget_seconds` goes on from here."
         return f"{count}; nothing that was left promised a gain of one in a hundred."
 
 
-def attempt_of(trial: Trial, outcome: AttemptOutcome, explanation: str) -> Attempt:
+def report_of(trial: Trial, outcome: TrialOutcome, explanation: str) -> TrialReport:
     """A trial as it is told; no figures of one that failed."""
     figured = {
         "latency_ratio": trial.latency,
@@ -131,7 +131,7 @@ def attempt_of(trial: Trial, outcome: AttemptOutcome, explanation: str) -> Attem
         "drop": trial.drop,
         "holds": trial.holds,
     }
-    return Attempt(
+    return TrialReport(
         name=trial.name,
         recipe=[str(one.pass_) for one in trial.proposal.recipe],
         outcome=outcome,
@@ -142,11 +142,11 @@ def attempt_of(trial: Trial, outcome: AttemptOutcome, explanation: str) -> Attem
     )
 
 
-def _while_running(trial: Trial) -> Attempt:
+def _while_running(trial: Trial) -> TrialReport:
     """What it came to, before anything can be said of its place among the others."""
     if trial.failure is not None:
-        return attempt_of(trial, "failed", trial.failure[:LONGEST_WORDS])
-    return attempt_of(trial, "tried", figures(trial)[:LONGEST_WORDS])
+        return report_of(trial, "failed", trial.failure[:LONGEST_WORDS])
+    return report_of(trial, "tried", figures(trial)[:LONGEST_WORDS])
 
 
 def _nth(waiting: Sequence[Proposal], number: int) -> Next | None:

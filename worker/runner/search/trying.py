@@ -72,7 +72,7 @@ class Bench:
     """What both models need to be timed and compared."""
     yardstick: Yardstick | None = None
 
-    def attempt(self, proposal: Proposal, seconds: float) -> Tried:
+    def try_out(self, proposal: Proposal, seconds: float) -> Tried:
         """Build and measure within about so many seconds. A fault of the candidate's is told in its trial."""
         started = time.monotonic()
         outcome, failure = None, None

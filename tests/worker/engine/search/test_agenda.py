@@ -160,7 +160,7 @@ def test_one_candidate_is_trained_before_time_is_over(budget: float) -> None:
 
 
 def test_no_more_candidates_than_asked_for() -> None:
-    assert len(searched(as_cnns_are, Search(max_candidates=3))) == 3
+    assert len(searched(as_cnns_are, Search(max_trials=3))) == 3
 
 
 def test_by_size_weights_in_few_bits_come_early() -> None:

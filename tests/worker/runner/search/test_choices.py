@@ -116,6 +116,6 @@ def test_a_last_pass_that_finds_nothing_to_do_spoils_nothing(tmp_path: Path) -> 
     )
     assert result.report is not None
     assert result.report.search is not None
-    [attempt] = result.report.search.attempts
-    assert attempt.outcome != "failed"
-    assert attempt.latency_ratio is not None
+    [trial] = result.report.search.trials
+    assert trial.outcome != "failed"
+    assert trial.latency_ratio is not None

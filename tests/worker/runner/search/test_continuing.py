@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.report import Attempt, Report
+from app.jobs.report import Report, TrialReport
 from tests.worker import networks
 from tests.worker.runner.optimizing import PieceEvents, optimize
 from worker.runner.contract import PIECE_FOLDER
@@ -25,9 +25,9 @@ class Searched:
     pieces: dict[str, Path]
 
     @property
-    def attempts(self) -> list[Attempt]:
+    def trials(self) -> list[TrialReport]:
         assert self.report.search is not None
-        return self.report.search.attempts
+        return self.report.search.trials
 
     def files(self) -> dict[str, str]:
         return {one.name: one.sha256 for one in self.report.candidates}
@@ -47,7 +47,7 @@ def search(workdir: Path, pieces: dict[str, Path] | None = None, most: int = 8, 
     body = {
         "objective": "size",
         "contract": {"max_drop": 0.5},
-        "search": {"passes": PASSES, "max_candidates": most},
+        "search": {"passes": PASSES, "max_trials": most},
     } | body
     result = optimize(
         workdir, networks.perceptron(width=256), DATA, BUDGET, pieces=given, events=told, recipe="auto", **body
@@ -65,12 +65,12 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Searched:
 
 def test_the_next_one_builds_and_measures_only_what_is_new(first: Searched, tmp_path: Path) -> None:
     second = search(tmp_path, first.pieces)
-    assert not any(one.cached for one in first.attempts)
-    before = {one.name: one for one in first.attempts if one.outcome != "failed"}
+    assert not any(one.cached for one in first.trials)
+    before = {one.name: one for one in first.trials if one.outcome != "failed"}
     assert before
-    again = {one.name: one for one in second.attempts if one.cached}
+    again = {one.name: one for one in second.trials if one.cached}
     assert again.keys() == before.keys()
-    assert len(second.attempts) > len(first.attempts)
+    assert len(second.trials) > len(first.trials)
     for name, one in again.items():
         told = (one.latency_ratio, one.size_ratio, one.metric, one.drop, one.seconds)
         then = before[name]
@@ -85,7 +85,7 @@ def test_the_next_one_builds_and_measures_only_what_is_new(first: Searched, tmp_
 
 def test_what_is_delivered_is_measured_anew(first: Searched, tmp_path: Path) -> None:
     second = search(tmp_path, first.pieces, most=2)
-    assert all(one.cached for one in second.attempts)
+    assert all(one.cached for one in second.trials)
     then, now = first.report.candidates, second.report.candidates
     # Beside the winner, which is the smallest, are those that are faster: that may be measured otherwise each time.
     assert (then[0].name, then[0].sha256) == (now[0].name, now[0].sha256)
@@ -97,8 +97,8 @@ def test_pieces_that_are_none_are_made_anew(first: Searched, tmp_path: Path) -> 
     for path in spoilt.values():
         path.write_bytes(b"no tar")
     second = search(tmp_path / "job", spoilt, most=1)
-    one = second.attempts[0]
-    then = next(before for before in first.attempts if before.name == one.name)
+    one = second.trials[0]
+    then = next(before for before in first.trials if before.name == one.name)
     assert (one.cached, one.outcome, one.size_ratio) == (False, then.outcome, then.size_ratio)
     # And left anew, to take the place of the spoilt ones.
     assert second.pieces

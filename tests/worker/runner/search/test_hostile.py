@@ -39,10 +39,10 @@ def test_as_many_recipes_of_nonsense_as_there_may_be_end_in_reasons(tmp_path: Pa
     )
     assert result.report is not None, result.fault
     assert result.report.search is not None
-    attempts = result.report.search.attempts
-    assert len(attempts) == 64
-    assert all(one.explanation for one in attempts)
-    assert not any("on our side" in one.explanation for one in attempts)
+    trials = result.report.search.trials
+    assert len(trials) == 64
+    assert all(one.explanation for one in trials)
+    assert not any("on our side" in one.explanation for one in trials)
     json.loads(result.model_dump_json())
 
 

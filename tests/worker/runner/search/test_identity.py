@@ -74,7 +74,7 @@ ANOTHER = [
 THE_SAME = [
     Case("budget", {"budget_seconds": 600.0}),
     Case("objective", {"request": {"objective": "size"}}),
-    Case("breadth", {"request": {"search": {"max_candidates": 99}}}),
+    Case("breadth", {"request": {"search": {"max_trials": 99}}}),
     Case("memory", {"memory_bytes": 2 << 30}),
 ]
 

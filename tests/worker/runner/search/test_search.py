@@ -48,7 +48,7 @@ def searched(
 def test_the_front_is_delivered_with_its_reasons(objective: str | dict[str, float], tmp_path: Path) -> None:
     model = wide()
     passes = ["optimize_graph", "quantize_static", "quantize_weights"]
-    search = {"passes": passes, "max_candidates": 3}
+    search = {"passes": passes, "max_trials": 3}
     body = {"search": search, "objective": objective, "contract": {"max_drop": 0.05}}
     result, report = searched(tmp_path, model, {"evaluation": labelled(model, 1600)}, **body)
     assert report.search is not None
@@ -60,8 +60,8 @@ def test_the_front_is_delivered_with_its_reasons(objective: str | dict[str, floa
     }
     winner = report.candidates[0]
     assert report.search.front == [one.name for one in report.candidates]
-    assert {one.outcome for one in report.search.attempts if one.name == winner.name} <= {"winner"}
-    assert all(one.explanation for one in report.search.attempts)
+    assert {one.outcome for one in report.search.trials if one.name == winner.name} <= {"winner"}
+    assert all(one.explanation for one in report.search.trials)
     assert any(winner.name in line for line in report.search.explanation)
     files = {one.file_name: tmp_path / one.path for one in result.artifacts if one.kind == "model"}
     assert [one.file_name for one in report.candidates] == list(files)
@@ -78,7 +78,7 @@ def test_the_front_is_delivered_with_its_reasons(objective: str | dict[str, floa
 def test_a_candidate_of_the_front_comes_out_the_same_when_it_is_given(tmp_path: Path) -> None:
     model = wide()
     data = {"evaluation": {"x": networks.normal(200, 8)}}
-    search = {"passes": ["quantize_weights"], "max_candidates": 1}
+    search = {"passes": ["quantize_weights"], "max_trials": 1}
     _, report = searched(tmp_path / "search", model, data, search=search, objective="size", contract={"max_drop": 0.5})
     first = report.candidates[0]
     manifest = report.manifest
@@ -101,7 +101,7 @@ def test_a_candidate_of_the_front_comes_out_the_same_when_it_is_given(tmp_path: 
 )
 def test_little_data_ends_well_and_in_words(tmp_path: Path, count: int, outcome: set[str]) -> None:
     data = {"evaluation": samples(count)} if count else {}
-    search = {"passes": ["optimize_graph", "quantize_static"], "max_candidates": 2}
+    search = {"passes": ["optimize_graph", "quantize_static"], "max_trials": 2}
     result, report = searched(tmp_path, networks.convnet(), data, search=search)
     assert result.verdict is not None
     assert result.verdict.outcome in outcome
@@ -112,12 +112,12 @@ def test_little_data_ends_well_and_in_words(tmp_path: Path, count: int, outcome:
 def test_where_nothing_keeps_the_contract_the_original_is_delivered(tmp_path: Path) -> None:
     model = networks.convnet()
     body = {"metric": {"name": "sqnr_db"}, "contract": {"floor": 120.0}}
-    search = {"passes": ["quantize_static"], "max_candidates": 1}
+    search = {"passes": ["quantize_static"], "max_trials": 1}
     result, report = searched(tmp_path, model, {"evaluation": samples(64)}, search=search, **body)
     delivered = tmp_path / result.artifacts[0].path
     assert delivered.read_bytes() == model.SerializeToString()
     assert report.search is not None
-    assert {one.outcome for one in report.search.attempts} == {"broken"}
+    assert {one.outcome for one in report.search.trials} == {"broken"}
     assert "the original is delivered" in report.search.explanation[0]
     assert report.candidates[0].latency_ratio.value == 1.0
 
@@ -130,7 +130,7 @@ def test_a_model_that_no_pass_can_work_on_ends_well(tmp_path: Path) -> None:
     assert report.search is not None
     assert result.verdict is not None
     assert result.verdict.outcome == "met"
-    assert {one.outcome for one in report.search.attempts} == {"failed"}
+    assert {one.outcome for one in report.search.trials} == {"failed"}
     assert report.deployment is None
     assert [line for line in report.warnings if "the deployment check" in line]
 
