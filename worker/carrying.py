@@ -27,7 +27,7 @@ class Refused(Exception):
     """The runner left something else than it said."""
 
 
-class Courier(Generic[KeyT, OfferT]):
+class Carrier(Generic[KeyT, OfferT]):
     """Carries offers in a thread, one after another; of several under one key that wait, the newest."""
 
     def __init__(self, what: str, job_id: UUID, carry: Callable[[KeyT, OfferT], None]) -> None:

@@ -19,7 +19,7 @@ from app.jobs.checkpoints import StoredCheckpoint, checkpoints_of, remember
 from app.jobs.lease import Claim, Progress
 from app.storage import Storage
 from worker.bringing import fetch_verified, spare_bytes
-from worker.carrying import CLOSING_SECONDS, Courier, opened, remove_others, take
+from worker.carrying import CLOSING_SECONDS, Carrier, opened, remove_others, take
 from worker.runner.contract import CHECKPOINT_FOLDER
 
 log = structlog.get_logger()
@@ -30,15 +30,15 @@ class Keeper:
 
     def __init__(self, database: Database, storage: Storage, claim: Claim, folder: Path) -> None:
         self._database, self._storage, self._claim, self._folder = database, storage, claim, folder
-        self._courier: Courier[int, str] = Courier("checkpoint", claim.job_id, self._keep)
+        self._carrier: Carrier[int, str] = Carrier("checkpoint", claim.job_id, self._keep)
 
     def offer(self, step: int, name: str) -> None:
         """The runner says that it left `name` for `step`. Does not block."""
-        self._courier.offer(step, name)
+        self._carrier.offer(step, name)
 
     def close(self, seconds: float = CLOSING_SECONDS) -> None:
         """What is on its way may arrive, for so long."""
-        self._courier.close(seconds)
+        self._carrier.close(seconds)
 
     def _keep(self, step: int, name: str) -> None:
         path = self._taken(name)

@@ -24,7 +24,7 @@ from app.jobs import lease
 from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobKind
 from app.storage import Storage
-from worker.carrying import CLOSING_SECONDS, Courier, opened, remove_others, take
+from worker.carrying import CLOSING_SECONDS, Carrier, opened, remove_others, take
 from worker.publishing import StoredOutput, artifact_row, as_json, find_copies, keep_output, without_bytes
 from worker.runner.contract import BEST_FOLDER, OUTPUT_FOLDER, Best, OutputFile
 
@@ -42,16 +42,16 @@ class Nominations:
     def __init__(self, database: Database, storage: Storage, claim: Claim, folder: Path) -> None:
         self._database, self._storage, self._claim, self._folder = database, storage, claim, folder
         self._numbers = itertools.count()
-        self._courier: Courier[UUID, Best] = Courier("best", claim.job_id, self._keep)
+        self._carrier: Carrier[UUID, Best] = Carrier("best", claim.job_id, self._keep)
 
     def offer(self, best: Best) -> None:
         """The runner says that it left a better one. Does not block."""
         if self._claim.kind is JobKind.OPTIMIZE and next(self._numbers) < MAX_NOMINATIONS:
-            self._courier.offer(self._claim.job_id, best)
+            self._carrier.offer(self._claim.job_id, best)
 
     def close(self, seconds: float = CLOSING_SECONDS) -> None:
         """What is on its way may arrive, for so long."""
-        self._courier.close(seconds)
+        self._carrier.close(seconds)
 
     def _keep(self, _: UUID, best: Best) -> None:
         with self._taken(best.file) as path:

@@ -19,7 +19,7 @@ from app.jobs.lease import Claim, Progress
 from app.jobs.search_cache import StoredPiece, forget, pieces_of, remember, scope_of
 from app.storage import ContentMissing, Storage
 from worker.bringing import fetch_verified, spare_bytes
-from worker.carrying import CLOSING_SECONDS, Courier, Refused, opened, take
+from worker.carrying import CLOSING_SECONDS, Carrier, Refused, opened, take
 from worker.runner.contract import PIECE_FOLDER, Piece
 
 # Of an attempt, kept at most; and brought at most, since they are carried to the runner before it begins.
@@ -45,17 +45,17 @@ class Pieces:
         self._database, self._storage, self._claim, self._folder = database, storage, claim, folder
         self._left = MOST_PIECES if is_search(claim) else 0
         self._bytes_left = settings.jobs.search_cache_bytes
-        self._courier: Courier[str, Piece] = Courier("piece", claim.job_id, self._keep)
+        self._carrier: Carrier[str, Piece] = Carrier("piece", claim.job_id, self._keep)
 
     def offer(self, piece: Piece) -> None:
         """The runner says that it finished something. Does not block."""
         if self._left > 0:
             self._left -= 1
-            self._courier.offer(piece.key, piece)
+            self._carrier.offer(piece.key, piece)
 
     def close(self, seconds: float = CLOSING_SECONDS) -> None:
         """What is on its way may arrive, for so long."""
-        self._courier.close(seconds)
+        self._carrier.close(seconds)
 
     def _keep(self, _: str, piece: Piece) -> None:
         path = self._folder.parent / f"piece-{uuid7()}"
