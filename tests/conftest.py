@@ -6,10 +6,6 @@ tests make a database of their own and drop it in the end.
 
 import os
 import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,20 +26,18 @@ from app.main import create_app, lifespan_of
 from app.schema import METADATA, migrate
 from app.storage import Storage
 from tests.app.documented import undocumented_headers
+from tests.live_api import Descriptor, LiveApi, LiveApis, serve
 
 if TYPE_CHECKING:
     from app.embedded import Stack
 
 # Whole services that tests start time by fewer turns than they would for a user, who wants narrow intervals; and give a
 # model one thread, as tests that run beside each other would else wait for each other's spinning threads.
-TIMING_ROUNDS = 5
+TIMING_ROUNDS = 3
 os.environ.setdefault("LATHE_RUNNER_TIMING_ROUNDS", str(TIMING_ROUNDS))
 os.environ.setdefault("LATHE_RUNNER_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SECRET_KEY = "a secret key of the tests, 32 characters and more"
-# The API in a process of its own; where it listens is to be added.
-APPLICATION = ("app.main:create_app", "--factory", "--http", "app.heads:HttpProtocol")
-SERVE_API = (sys.executable, "-m", "uvicorn", *APPLICATION, "--no-access-log")
 MakeKey = Callable[..., str]
 
 
@@ -229,25 +223,6 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@dataclass(frozen=True)
-class LiveApi:
-    """The API in a process of its own, on a Unix socket."""
-
-    address: Path
-    process: "subprocess.Popen[bytes]"
-    storage_folder: Path
-
-    def client(self) -> httpx.Client:
-        return httpx.Client(transport=httpx.HTTPTransport(uds=str(self.address)), base_url="http://lathe", timeout=60)
-
-    def stored_files(self) -> list[str]:
-        return sorted(
-            path.relative_to(self.storage_folder).as_posix()
-            for path in self.storage_folder.rglob("*")
-            if path.is_file()
-        )
-
-
 @pytest.fixture
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of a process that is to run with `settings`."""
@@ -267,24 +242,8 @@ def environment(settings: Settings) -> dict[str, str]:
 @pytest.fixture
 def start_api(environment: dict[str, str], database: Database, tmp_path: Path) -> Iterator[Callable[..., LiveApi]]:
     """`start_api(**environment)`: the API under uvicorn; stopped when the test ends."""
-    started: list[LiveApi] = []
-    # A socket's address has 107 characters, and the folder of a test may take more.
-    folder = tempfile.TemporaryDirectory(prefix="lathe-")
-
-    def start(**more: str) -> LiveApi:
-        address = Path(folder.name) / f"{len(started)}.sock"
-        process = subprocess.Popen([*SERVE_API, "--uds", str(address)], env=environment | more)
-        api = LiveApi(address, process, tmp_path / "storage")
-        started.append(api)
-        _wait_for(api)
-        return api
-
-    yield start
-    for api in started:
-        api.process.terminate()
-    for api in started:
-        api.process.wait(timeout=10)
-    folder.cleanup()
+    with LiveApis(environment, tmp_path / "storage") as apis:
+        yield apis.start
 
 
 @pytest.fixture
@@ -296,18 +255,7 @@ def live_api(start_api: Callable[..., LiveApi]) -> LiveApi:
 def service_url(environment: dict[str, str], database: Database) -> Iterator[str]:
     """The API in a process of its own, on a port, for clients that know nothing of Unix sockets."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        descriptor = listener.fileno()
-        process = subprocess.Popen([*SERVE_API, "--fd", str(descriptor)], env=environment, pass_fds=[descriptor])
+        process = serve(environment, fd=Descriptor(listener.fileno()))
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # who comes early waits in the queue of the port
         process.terminate()
         process.wait(timeout=10)
-
-
-def _wait_for(api: LiveApi) -> None:
-    deadline = time.monotonic() + 30
-    while api.process.poll() is None and time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(api.address)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"the API did not start; its process says {api.process.poll()}")

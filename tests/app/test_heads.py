@@ -15,7 +15,7 @@ import pytest
 
 from app.embedded.stack import programs
 from app.heads import MOST_HEAD_BYTES, HttpProtocol
-from tests.conftest import LiveApi
+from tests.live_api import LiveApi
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: lathe\r\n"
 UPLOAD = b"POST /v1/models?name=x HTTP/1.1\r\nHost: lathe\r\nContent-Type: application/octet-stream\r\n"

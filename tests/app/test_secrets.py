@@ -15,7 +15,8 @@ from app.access.service import create_key
 from app.database import Database
 from app.schema import METADATA
 from tests.app.uploads import OCTETS
-from tests.conftest import LiveApi, Services
+from tests.conftest import Services
+from tests.live_api import LiveApi
 
 NOWHERE = "127.0.0.1:9"
 KEY_SECRET = "planted-hmac-0123456789-abcdefghij"

@@ -19,7 +19,7 @@ from app.config import Settings
 from app.database import Database
 from app.jobs.tables import JobRow
 from app.recipes.catalogue import CATALOGUE
-from tests.conftest import LiveApi
+from tests.live_api import LiveApi
 from tests.worker import networks
 from worker.abilities import can_train, passes_served
 

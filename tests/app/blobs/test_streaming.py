@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from app.blobs.tables import BlobRow
 from app.database import Database
-from tests.conftest import LiveApi
+from tests.live_api import LiveApi
 
 Headers = dict[str, str]
 MEBIBYTE = 1 << 20
@@ -214,7 +213,7 @@ def open_download(api: LiveApi, writer: Headers, path: str) -> socket.socket:
 
 def open_connections(api: LiveApi) -> int:
     """How many the API holds, beside the socket that it listens on."""
-    sockets = psutil.Process(api.process.pid).net_connections("unix")
+    sockets = api.process.net_connections("unix")
     return sum(one.laddr == str(api.address) for one in sockets) - 1
 
 

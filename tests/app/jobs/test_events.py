@@ -19,7 +19,7 @@ from app.jobs.lease import Progress
 from app.jobs.states import JobState
 from app.jobs.streams import OpenStreams
 from tests.app.jobs.factories import add_job, read_job, submit
-from tests.conftest import LiveApi
+from tests.live_api import LiveApi
 
 pytestmark = pytest.mark.anyio
 Headers = dict[str, str]

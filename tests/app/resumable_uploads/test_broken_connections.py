@@ -13,7 +13,7 @@ import httpx
 from app.uploads.protocol import OFFSET_OCTETS
 from tests.app.blobs.test_streaming import MEBIBYTE, MOST_GROWTH, SIZE, SLOW, peak_bytes, pieces, wait_until
 from tests.app.uploads import metadata
-from tests.conftest import LiveApi
+from tests.live_api import LiveApi
 
 Headers = dict[str, str]
 TUS = {"Tus-Resumable": "1.0.0"}
