@@ -25,6 +25,8 @@ PINS := pyproject.toml constraints.txt
 RUN_EXTRAS := worker,embedded,demo
 # Half as many again as cores: tests of whole services wait for a third of their time.
 WORKERS ?= $(shell expr $$(nproc) + $$(nproc) / 2)
+# In groups, in the order that tests/spreading.py gives.
+SPREAD = $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help install demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean
@@ -41,10 +43,10 @@ serve: $(VENV)/.stamp-demo
 	@$(BIN)/lathe serve
 
 test: lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long"
+	$(SPREAD) -m "not long"
 
 test-long: lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	LATHE_TEST_EXAMPLES=12 LATHE_TEST_WALKS=8 LATHE_TEST_LIVES=100 $(SPREAD)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ from app.schema import METADATA, migrate
 from app.storage import Storage
 from tests.app.documented import undocumented_headers
 from tests.live_api import Descriptor, LiveApi, LiveApis, serve
+from tests.spreading import spread
 
 if TYPE_CHECKING:
     from app.embedded import Stack
@@ -47,6 +48,11 @@ class Services:
 
     database_url: str
     redis_url: str
+
+
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    spread(items)
 
 
 @pytest.fixture(scope="session")

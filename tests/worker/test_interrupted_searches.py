@@ -146,6 +146,7 @@ def test_a_worker_that_is_lost_costs_nothing_that_was_found(
     assert kept(supervisor, database, job_id) == [("net-1.onnx", 7)]
 
 
+@pytest.mark.long
 def test_what_a_search_had_found_when_it_was_cancelled_is_a_model_that_runs(
     supervisor: Supervisor, database: Database, model: UUID, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import onnxruntime as ort
 import pytest
 
 from app.client import Lathe
@@ -44,6 +45,7 @@ def test_the_best_so_far_is_fetched_while_the_search_goes_on(
     assert saved.code == 0, saved.stderr
     content = Path(saved.json["path"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == saved.json["sha256"]
+    assert ort.InferenceSession(content, providers=["CPUExecutionProvider"]).get_inputs()
     early = lathe("report", searching["id"])
     assert early.code == 4
     assert "(report_not_ready)" in early.stderr

@@ -114,6 +114,7 @@ def test_a_candidate_that_is_not_there_is_named_beside_those_that_are(lathe: Lat
     assert artifact_of(job)["file_name"] in outcome.stderr
 
 
+@pytest.mark.long
 def test_what_a_compiled_job_delivers_beside_its_model_is_downloaded_by_kind(
     lathe: LatheCommand, files: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ Real HTTP to the real application on the real servers. The requests are the same
 operation that all of them take seconds.
 """
 
+import os
 import threading
 import time
 from collections import Counter
@@ -37,8 +38,8 @@ from tests.app.uploads import OCTETS, metadata, settle
 from tests.conftest import MakeKey, bearer
 
 Headers = dict[str, str]
-EXAMPLES = 12
-WALKS, STEPS = 8, 8
+EXAMPLES = int(os.environ.get("LATHE_TEST_EXAMPLES", "6"))
+WALKS, STEPS = int(os.environ.get("LATHE_TEST_WALKS", "3")), 8
 BOUNDS = settings(
     deadline=None,
     derandomize=True,

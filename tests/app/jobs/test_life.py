@@ -4,6 +4,7 @@ Beside the database stands the simplest model of it: of each job its state, and 
 statement answers must be what the model says, and what holds of every job must hold after every step.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -213,7 +214,7 @@ def test_whatever_happens_a_job_ends_once_and_nobody_without_the_lease_changes_i
 ) -> None:
     monkeypatch.setattr(Life, "database", database, raising=False)
     bounded = settings(
-        max_examples=40,
+        max_examples=int(os.environ.get("LATHE_TEST_LIVES", "20")),
         stateful_step_count=30,
         deadline=None,
         derandomize=True,

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,10 @@ ARGUMENTS = {
     "quantize_aware_training": {**BRIEF, "placement": "kernels"},
     "prune_unstructured": {"sparsity": 0.5, "training": BRIEF},
 }
-# One child for all models, for a crash of the libraries would end pytest, and with the limit of a runner: memory that
-# is not there has to be refused, not taken. What it prints last tells the model that ended it.
+# One child for all passes and models, for a crash of the libraries would end pytest, and with the limit of a runner:
+# memory that is not there has to be refused, not taken. What it prints last tells the model that ended it.
 CHILD = """
-import json, os, resource, sys
+import itertools, json, os, resource, sys
 from pathlib import Path
 import numpy as np
 from onnx import helper
@@ -34,15 +35,17 @@ from tests.worker.passes.schooling import Job, save
 from tests.worker.runner.hostile.programs import PROGRAMS
 from worker.engine.faults import UserFault
 
-name, arguments, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+arguments, root = json.loads(sys.argv[1]), Path(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
-os.chdir(folder)
-for number, (program, build) in enumerate(PROGRAMS.items()):
+for name, (number, (program, build)) in itertools.product(arguments, enumerate(PROGRAMS.items())):
+    folder = root / name
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
     (given,) = build().graph.input
     model = save(build(), folder / f"model-{number}")
     job = Job(folder / f"work-{number}", {given.name: networks.normal(24, 8)}, {"label": np.arange(24) % 4})
     try:
-        made = job.run(name, model, **arguments)
+        made = job.run(name, model, **arguments[name])
         ort.InferenceSession(made.model.path, providers=["CPUExecutionProvider"])
         outcome = "changed" if made.modified else "as it was"
         faces = [[value.name for value in one.structure().graph.output] for one in (model, made.model)]
@@ -51,24 +54,43 @@ for number, (program, build) in enumerate(PROGRAMS.items()):
         fault = error.fault()
         assert fault.detail
         outcome = fault.code
-    print(json.dumps([program, outcome]), flush=True)
+    print(json.dumps([name, program, outcome]), flush=True)
 """
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_hostile_models_end_in_a_clear_fault_or_a_result(name: str, tmp_path: Path) -> None:
+@dataclass
+class Sitting:
+    """What came of every pass on every model: outcomes by pass and model, and what lies in the folder of each pass."""
+
+    outcomes: dict[str, dict[str, str]]
+    folder: Path
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def sitting(tmp_path_factory: pytest.TempPathFactory) -> Sitting:
+    folder = tmp_path_factory.mktemp("hostile")
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, name, json.dumps(ARGUMENTS[name]), str(tmp_path)],
+        [sys.executable, "-c", CHILD, json.dumps(ARGUMENTS), str(folder)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=170,
         check=False,
     )
-    outcomes = dict(json.loads(line) for line in done.stdout.splitlines())
-    assert (done.returncode, list(outcomes)) == (0, list(PROGRAMS)), done.stderr[-4000:]
+    outcomes: dict[str, dict[str, str]] = {name: {} for name in ARGUMENTS}
+    for name, program, outcome in map(json.loads, done.stdout.splitlines()):
+        outcomes[name][program] = outcome
+    return Sitting(outcomes, folder, done.stderr[-4000:])
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_hostile_models_end_in_a_clear_fault_or_a_result(name: str, sitting: Sitting) -> None:
+    outcomes = sitting.outcomes[name]
+    assert list(outcomes) == list(PROGRAMS), sitting.errors
     # Nothing lies beside the folders that the pass was given.
     numbers = range(len(PROGRAMS))
-    assert {path.name for path in tmp_path.iterdir()} == {f"{kind}-{n}" for kind in ("model", "work") for n in numbers}
+    found = {path.name for path in (sitting.folder / name).iterdir()}
+    assert found == {f"{kind}-{n}" for kind in ("model", "work") for n in numbers}
     # Neither side may swallow the other.
     assert {"changed", "as it was"} & {*outcomes.values()}
     assert outcomes["index-out-of-range"] == "model_fails"

@@ -65,6 +65,7 @@ def prepare_job(
     budget: float = BUDGET_SECONDS,
     *,
     pieces: dict[str, str] | None = None,
+    timing_rounds: int = TIMING_ROUNDS,
     **request: Any,
 ) -> RunnerJob:
     """The job, its files in `workdir`; `request` is its body, `pieces` are what earlier searches left, by key."""
@@ -81,7 +82,7 @@ def prepare_job(
         datasets=datasets,
         request=OptimizeRequest.model_validate(body),
         threads=1,
-        timing_rounds=TIMING_ROUNDS,
+        timing_rounds=timing_rounds,
         budget_seconds=budget,
         memory_bytes=4 << 30,
         pieces=pieces or {},

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.worker import networks
 from tests.worker.runner.optimizing import optimize
@@ -36,6 +37,7 @@ def test_an_int8_file_passes_and_the_report_has_its_figures(tmp_path: Path) -> N
     assert not any("Deployment" in cause for cause in result.report.verdict.causes)
 
 
+@pytest.mark.long
 def test_a_check_that_failed_leads_the_causes(tmp_path: Path) -> None:
     """Ranges were set on images of 0 to 1; one pixel of the last image that quality is measured on is 100."""
     images = IMAGES[32:].copy()

@@ -12,7 +12,7 @@ from tests.worker.runner.hostile.confined import RESULT, Upload, canary, inspect
 from tests.worker.runner.hostile.good import GOOD
 from tests.worker.runner.hostile.mutations import KINDS, fields_of, mutated
 
-MUTATIONS, SEED = 120, 20
+MUTATIONS, SEED = 60, 20
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -25,24 +25,28 @@ SAMPLES = 40
 BUDGET_SECONDS = 60.0
 
 
-@pytest.fixture
-def original(tmp_path: Path) -> ModelFile:
-    return ModelFile(networks.save(networks.convnet(), tmp_path / "original"))
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return ModelFile(networks.save(networks.convnet(), tmp_path_factory.mktemp("original")))
 
 
-@pytest.fixture
-def laboratory(original: ModelFile, tmp_path: Path) -> Laboratory:
+def _laboratory(original: ModelFile, folder: Path) -> Laboratory:
     images = np.random.default_rng(0).standard_normal((SAMPLES, 3, 16, 16)).astype(np.float32)
     inputs = inputs_of(original.structure())
     feeds = match_arrays(inputs, {"image": images}, "my data")
     one = match_arrays(inputs, {"image": images[:1]}, "my data")
     data = JobData(feeds, feeds, one, batch=1, labels={}, words={})
-    return Laboratory(tmp_path / "measuring", data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS), TIMING_ROUNDS)
+    return Laboratory(folder, data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS), TIMING_ROUNDS)
 
 
 @pytest.fixture
-def subject(laboratory: Laboratory, original: ModelFile) -> Subject:
-    return laboratory.examine(original)
+def laboratory(original: ModelFile, tmp_path: Path) -> Laboratory:
+    return _laboratory(original, tmp_path / "measuring")
+
+
+@pytest.fixture(scope="module")
+def subject(original: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return _laboratory(original, tmp_path_factory.mktemp("measuring")).examine(original)
 
 
 def _broken(folder: Path) -> ModelFile:

@@ -73,7 +73,13 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.id, marks=[pytest.mark.long] if case.id == "pruned-while-trained" else [])
+        for case in CASES
+    ],
+)
 def test_without_labels_the_original_is_what_is_learned_from(case: Case, tmp_path: Path) -> None:
     original = save(TRUTH, tmp_path / "original")
     result = optimize(tmp_path / "w", TRUTH, {"training": ROWS, "evaluation": ROWS}, recipe=case.recipe)

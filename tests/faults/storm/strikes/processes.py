@@ -22,8 +22,8 @@ BACK_SECONDS = 90.0
 
 def kill_runner(site: Site) -> str:
     """Every process of it, the one that the supervisor waits for first."""
-    worker = site.drawn.choice(WORKERS)
-    runner = _wait_for_runner(site, worker)
+    worker = _working(site)
+    runner = site.installation.runners(worker)
     time.sleep(site.drawn.uniform(0, 2))
     runner = site.installation.runners(worker) or runner
     site.struck()
@@ -35,9 +35,7 @@ def kill(*names: str) -> Callable[[Site], str]:
     """One of these parts, with its group; what its runners are, the kernel ends."""
 
     def strike(site: Site) -> str:
-        name = site.drawn.choice(names)
-        if name in WORKERS:
-            _wait_for_runner(site, name)
+        name = _working(site) if names == WORKERS else site.drawn.choice(names)
         time.sleep(site.drawn.uniform(0, 2))
         site.struck()
         return name if site.installation.strike(name, signal.SIGKILL) else f"{name}, which was down"
@@ -59,8 +57,8 @@ def kill_inspector(site: Site) -> str:
 
 def kill_worker_and_runner(site: Site) -> str:
     """All of a worker in one moment, as when its machine is lost."""
-    name = site.drawn.choice(WORKERS)
-    runner = _wait_for_runner(site, name)
+    name = _working(site)
+    runner = site.installation.runners(name)
     site.struck()
     site.installation.strike(name, signal.SIGKILL)
     _kill_all(runner)
@@ -73,21 +71,20 @@ def kill_every_housekeeper(site: Site) -> str:
 
 def stop_runner(site: Site) -> str:
     """Its supervisor lives, and keeps the lease: the job goes on where it was."""
-    worker = site.drawn.choice(WORKERS)
-    return _hold(site, [process.pid for process in _wait_for_runner(site, worker)], f"the runner of {worker}")
+    worker = _working(site)
+    return _hold(site, [process.pid for process in site.installation.runners(worker)], f"the runner of {worker}")
 
 
 def stop_supervisor(site: Site) -> str:
     """Its runner goes on, and nobody renews the lease."""
-    worker = site.drawn.choice(WORKERS)
-    _wait_for_runner(site, worker)
+    worker = _working(site)
     return _hold(site, _pids(site, worker), worker)
 
 
 def stop_worker(site: Site) -> str:
     """Supervisor and runner, as when a machine is paused."""
-    worker = site.drawn.choice(WORKERS)
-    runner = [process.pid for process in _wait_for_runner(site, worker)]
+    worker = _working(site)
+    runner = [process.pid for process in site.installation.runners(worker)]
     return _hold(site, [*_pids(site, worker), *runner], f"{worker} with its runner")
 
 
@@ -114,6 +111,18 @@ def rolling_restart(site: Site) -> str:
         seconds.append(time.monotonic() - began)
         site.watch.wait(lambda name=name: site.installation.pid(name) is not None, BACK_SECONDS)
     return "ended within " + ", ".join(f"{each:.1f} s" for each in seconds)
+
+
+def _working(site: Site) -> str:
+    """A worker that has a runner, as soon as one has; any where none has for a while."""
+    having: list[str] = []
+
+    def found() -> bool:
+        having[:] = [name for name in WORKERS if site.installation.runners(name)]
+        return bool(having)
+
+    site.watch.wait(found, RUNNER_SECONDS)
+    return site.drawn.choice(having or WORKERS)
 
 
 def _wait_for_runner(site: Site, worker: str) -> list[psutil.Process]:

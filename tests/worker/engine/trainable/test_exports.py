@@ -24,13 +24,23 @@ AT_OPSET_9 = [one for one in (*NETWORKS, *FURTHER) if one.name not in ("vit", "b
 WITHOUT_CONSTANTS = [one for one in (*NETWORKS, *FURTHER) if one.name != "detector"]
 EXPORTS = [(one, exporter) for one in (*NETWORKS, *FURTHER) for exporter in ("old", "new")]
 EXPORTS += [(one, "at-opset-9") for one in AT_OPSET_9]
+# The new exporter takes seconds of a recurrent network; one of the two kinds is enough every time.
+LONG = {("gru", "new"): [pytest.mark.long]}
 
 
 def _loss(module: TrainableGraph, feed: dict[str, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
     return (module(feed)["y"] - target).square().mean()
 
 
-@pytest.mark.parametrize(("network", "exporter"), EXPORTS, ids=str)
+@pytest.mark.parametrize(
+    ("network", "exporter"),
+    [
+        pytest.param(
+            one, exporter, id=f"{one}-{exporter}", marks=[pytest.mark.long] if (one.name, exporter) in LONG else []
+        )
+        for one, exporter in EXPORTS
+    ],
+)
 def test_an_export_trains_and_comes_back(network: Network, exporter: str, tmp_path: Path) -> None:
     file = network.export(tmp_path / "model", exporter)
     assert unsupported(file.structure()) == []

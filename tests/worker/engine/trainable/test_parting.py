@@ -119,7 +119,12 @@ def test_what_is_asked_to_stay_whole_does(tmp_path: Path) -> None:
 
 # The new exporter folds a normalization into the convolution before it, and leaves a bias of zeros out.
 UNTRAINED = [
-    pytest.param(network, exporter, id=f"{network}-{exporter}")
+    pytest.param(
+        network,
+        exporter,
+        id=f"{network}-{exporter}",
+        marks=[pytest.mark.long] if (network.name, exporter) == ("bert", "new") else [],
+    )
     for network in NETWORKS
     for exporter in ("old", "new")
     if network.name in ("vit", "bert") or (network.name, exporter) == ("residual-cnn", "old")

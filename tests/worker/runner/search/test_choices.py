@@ -15,6 +15,8 @@ from tests.worker.runner.optimizing import optimize
 FLOAT = TensorProto.FLOAT
 SAMPLES = 48
 BUDGET = 60.0
+# These are of which is faster, on a busy machine.
+ROUNDS = 5
 PASSES = ["optimize_graph", "quantize_static", "quantize_dynamic"]
 
 
@@ -91,11 +93,16 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+# Of a transformer it takes half a minute; what of it stays in float is tested below the search as well.
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.id, marks=[pytest.mark.long] if case.id == "attention" else []) for case in CASES],
+)
 def test_the_recipe_suits_the_model(case: Case, tmp_path: Path) -> None:
     model = case.model()
     body = {"metric": {"name": "sqnr_db"}, "contract": {"floor": 10.0}, "search": {"passes": PASSES}}
-    result = optimize(tmp_path, model, {"evaluation": case.samples}, BUDGET, recipe="auto", **body)
+    samples = {"evaluation": case.samples}
+    result = optimize(tmp_path, model, samples, BUDGET, timing_rounds=ROUNDS, recipe="auto", **body)
     report = result.report
     assert report is not None
     assert report.search is not None

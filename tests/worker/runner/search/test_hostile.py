@@ -35,7 +35,7 @@ def test_as_many_recipes_of_nonsense_as_there_may_be_end_in_reasons(tmp_path: Pa
     given = [[NONSENSE[number % len(NONSENSE)]] for number in range(64)]
     samples = {"x": networks.normal(48, 8)}
     result = optimize(
-        tmp_path, networks.perceptron(), {"evaluation": samples}, 15.0, recipe="auto", search={"given": given}
+        tmp_path, networks.perceptron(), {"evaluation": samples}, 8.0, recipe="auto", search={"given": given}
     )
     assert result.report is not None, result.fault
     assert result.report.search is not None

@@ -44,7 +44,13 @@ def searched(
 
 
 # By size: what is smaller is so on a busy machine as well. Memory of such small models is what the runtime takes.
-@pytest.mark.parametrize("objective", ["size", {"size": 1.0, "memory": 0.1}], ids=["size", "size and memory"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param("size", id="size"),
+        pytest.param({"size": 1.0, "memory": 0.1}, id="size and memory", marks=pytest.mark.long),
+    ],
+)
 def test_the_front_is_delivered_with_its_reasons(objective: str | dict[str, float], tmp_path: Path) -> None:
     model = wide()
     passes = ["optimize_graph", "quantize_static", "quantize_weights"]
