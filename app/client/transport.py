@@ -14,7 +14,7 @@ import httpx
 import stamina
 from pydantic import BaseModel, ValidationError
 
-from app.client.errors import LatheApiError, NotConfigured, ServiceUnreachable
+from app.client.errors import LatheApiError, LatheClientError, NotConfigured, ServiceUnreachable
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 LONGEST_RETRY_AFTER_SECONDS = 60.0
@@ -23,6 +23,8 @@ CONNECT_SECONDS = 10.0
 OUTAGE_SECONDS = 120.0
 """How long a service that answered before may be away, while something is waited for."""
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+"""Faults of the request itself: it would not be sent the next time either."""
 
 
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
@@ -42,6 +44,20 @@ def is_local(url: str) -> bool:
     return urlsplit(url).hostname in LOCAL_HOSTS
 
 
+def authorization(key: str) -> dict[str, str]:
+    """The header that a key is sent in, without the line end that files have behind it.
+
+    Raises NotConfigured, which does not repeat the key: it is a secret.
+    """
+    sent = key.strip()
+    if not (sent and sent.isascii() and sent.isprintable()):
+        raise NotConfigured(
+            "The key (LATHE_KEY) is blank or holds a character that no header may have: "
+            "give it as `lathe keys create` printed it."
+        )
+    return {"Authorization": f"Bearer {sent}"}
+
+
 class Transport:
     """One pool of connections to one service, under one key."""
 
@@ -49,15 +65,16 @@ class Transport:
         self.url = url.rstrip("/")
         self.timeout_seconds = timeout_seconds
         self._retry_seconds = retry_seconds
+        headers = authorization(key) | {"User-Agent": "lathe-client"}
         try:
             self._client = httpx.Client(
                 base_url=self.url,
-                headers={"Authorization": f"Bearer {key}", "User-Agent": "lathe-client"},
+                headers=headers,
                 timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
                 trust_env=not is_local(self.url),  # a proxy cannot reach this machine's own addresses
             )
-        except (httpx.InvalidURL, UnicodeEncodeError, ValueError) as error:
-            raise NotConfigured(f"The URL `{url}` or the key cannot be used: {error}") from error
+        except (httpx.InvalidURL, ValueError) as error:
+            raise NotConfigured(f"The URL `{url}` cannot be used: {error}") from error
 
     def close(self) -> None:
         self._client.close()
@@ -147,7 +164,8 @@ class Transport:
         """What `attempt` returns, which is told its number, from 1 on, and repeated where that may help.
 
         It ends after so many attempts or seconds; `also` are statuses to repeat at, beside those that always are.
-        Raises what the last attempt raised, ServiceUnreachable in place of httpx.TransportError.
+        Raises what the last attempt raised, ServiceUnreachable in place of httpx.TransportError; LatheClientError at
+        once for a request that cannot be sent.
         """
         statuses = RETRIED_STATUSES | also
         try:
@@ -162,6 +180,8 @@ class Transport:
                     return attempt(one.num)
         except httpx.UnsupportedProtocol as error:
             raise NotConfigured(f"The URL `{self.url}` cannot be used: {error}") from error
+        except httpx.LocalProtocolError as error:
+            raise LatheClientError(f"The request to {self.url} cannot be sent: {error}") from error
         except httpx.TransportError as error:
             raise ServiceUnreachable(self.url, error) from error
         raise ServiceUnreachable(self.url, httpx.PoolTimeout("no attempt was made"))
@@ -186,4 +206,4 @@ def _wait_before_retry(error: Exception, statuses: frozenset[int]) -> bool | flo
         if wait is None:
             return True
         return wait <= LONGEST_RETRY_AFTER_SECONDS and max(wait, SHORTEST_RETRY_AFTER_SECONDS)
-    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+    return isinstance(error, httpx.TransportError) and not isinstance(error, UNSENDABLE)

@@ -7,6 +7,8 @@ from importlib.metadata import version
 import httpx
 from pydantic_settings import BaseSettings
 
+from app.client.errors import NotConfigured
+from app.client.transport import authorization, is_local
 from app.config import Settings
 from app.diagnosis.finding import Finding, ok, problem, warning
 
@@ -52,14 +54,13 @@ def _variables(settings: type[BaseSettings]) -> Iterator[str]:
 def api(url: str, key: str | None) -> list[Finding]:
     """Whether the API answers at `url`, as what version, and whether it takes the key."""
     try:
-        with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
+        # A proxy cannot reach this machine's own addresses.
+        with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=not is_local(url)) as client:
             links = client.get("/").raise_for_status().json()
-            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-            answer = client.get("/v1/jobs", params={"limit": 1}, headers=headers)
+            return [_version(url, str(links.get("version"))), _key(client, key)]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         remedy = "Start it (`lathe serve`, `docker compose up`), or set LATHE_URL to where it answers."
         return [problem("api", f"{url} does not answer: {str(error) or type(error).__name__}", remedy)]
-    return [_version(url, str(links.get("version"))), _key(key, answer)]
 
 
 def _version(url: str, theirs: str) -> Finding:
@@ -70,9 +71,14 @@ def _version(url: str, theirs: str) -> Finding:
     return warning("api", f"{url} answers as version {theirs}; this command is of version {ours}.", remedy)
 
 
-def _key(key: str | None, answer: httpx.Response) -> Finding:
+def _key(client: httpx.Client, key: str | None) -> Finding:
     if key is None:
         return warning("key", "No API key is set here.", "Set LATHE_KEY; `lathe keys create` makes one.")
+    try:
+        headers = authorization(key)
+    except NotConfigured as error:
+        return problem("key", str(error), "Set LATHE_KEY to the key and nothing else; `lathe keys create` makes one.")
+    answer = client.get("/v1/jobs", params={"limit": 1}, headers=headers)
     if answer.status_code in FORBIDDEN:
         remedy = "It may be revoked, expired, of another service or without the scope `read`: `lathe keys list`."
         return problem("key", f"The API key is refused ({answer.status_code}).", remedy)

@@ -90,6 +90,14 @@ def test_a_url_where_something_else_answers(
     assert "Check the URL" in outcome.stderr
 
 
+def test_a_key_that_cannot_be_sent_is_not_printed(bare_lathe: LatheCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATHE_KEY", "lth_any\rthing")
+    outcome = bare_lathe("jobs")
+    assert outcome.code == ExitCode.USAGE
+    assert "LATHE_KEY" in outcome.stderr
+    assert "lth_any" not in outcome.stderr
+
+
 def test_a_key_that_opens_nothing(lathe: LatheCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATHE_KEY", "lth_" + "x" * 60)
     outcome = lathe("jobs")

@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from app.client import Lathe, LatheApiError, NotConfigured, NothingDelivered, ServiceUnreachable, WaitTimeout
+from app.client.errors import LatheClientError
 from app.client.following import EVENTS_A_PAGE
 from app.errors import InUse, LatheError, NotFound, Unavailable
 from tests.app.client.conftest import Server
@@ -153,6 +154,31 @@ def test_nobody_there_is_an_error_of_its_own() -> None:
 def test_a_url_that_cannot_be_used_is_said_at_once(url: str) -> None:
     with pytest.raises(NotConfigured, match="cannot be used"), Lathe(url, "lth_test") as lathe:
         lathe.job(JOB_ID)
+
+
+def test_a_line_end_behind_a_key_is_not_sent(server: Server) -> None:
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID, request: Request) -> Response:
+        return JSONResponse({**MODEL, "name": request.headers["authorization"]})
+
+    with Lathe(server.start(), "lth_test\r\n") as lathe:
+        assert lathe.model(MODEL["id"]).name == "Bearer lth_test"
+
+
+@pytest.mark.parametrize("key", ["lth_any\r\nX-Other: 1", "lth_a\x00ny", "lth_\u00e4ny", " \n"])
+def test_a_key_that_no_header_may_have_is_refused_at_once_and_not_repeated(key: str) -> None:
+    with pytest.raises(NotConfigured, match="no header may have") as caught:
+        Lathe("http://127.0.0.1:1", key)
+    assert "lth_" not in str(caught.value)
+
+
+def test_a_request_that_cannot_be_sent_is_no_outage(server: Server, connect: Connect) -> None:
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        return JSONResponse(MODEL)
+
+    with pytest.raises(LatheClientError, match="cannot be sent: Illegal header value"):
+        connect().optimize(MODEL["id"], "optimize_graph", idempotency_key="mine\n")
 
 
 def test_url_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

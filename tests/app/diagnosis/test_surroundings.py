@@ -1,12 +1,17 @@
 """What a real API, asked from outside, is said to be."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 
 import httpx
 import pytest
+from fastapi import Request, Response
 
 from app.diagnosis.surroundings import api
+from tests.app.client.conftest import Server, server
 from tests.conftest import MakeKey
+
+__all__ = ["server"]  # the fixture
 
 
 @pytest.fixture
@@ -59,3 +64,39 @@ def test_an_api_that_does_not_get_to_the_request_is_not_said_to_take_the_key(
         answers, key = api(url, own)
     assert (answers.level, key.level) == ("ok", "problem")
     assert status in key.detail
+
+
+@pytest.fixture
+def scripted_url(server: Server) -> str:
+    """Of a server that answers as the API does, and takes the key `lth_test`."""
+
+    @server.app.get("/")
+    def links() -> dict[str, str]:
+        return {"version": version("lathe")}
+
+    @server.app.get("/v1/jobs")
+    def jobs(request: Request) -> Response:
+        return Response(status_code=200 if request.headers.get("authorization") == "Bearer lth_test" else 401)
+
+    return server.start()
+
+
+@pytest.mark.parametrize(
+    ("key", "level"),
+    [
+        pytest.param("lth_test\r\n", "ok", id="a line end behind it"),
+        pytest.param("lth_te\r\nst", "problem", id="one within it"),
+        pytest.param(None, "warning", id="none"),
+    ],
+)
+def test_a_key_is_judged_before_it_is_sent_and_never_told(scripted_url: str, key: str | None, level: str) -> None:
+    answers, found = api(scripted_url, key)
+    assert (answers.level, found.level) == ("ok", level)
+    assert "lth_" not in f"{found.detail} {found.remedy}"
+
+
+def test_an_api_on_this_machine_is_asked_past_a_proxy(scripted_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # the discard port
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert [finding.level for finding in api(scripted_url, "lth_test")] == ["ok", "ok"]
