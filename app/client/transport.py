@@ -5,6 +5,8 @@ same model, job submissions because they carry an idempotency key, and a second 
 of a resumable upload may not, before it was asked how many of them arrived (`uploading.py`).
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -92,7 +94,7 @@ class Transport:
     ) -> httpx.Response:
         """The whole response; `content` makes the body anew for each attempt.
 
-        Raises LatheApiError, and ServiceUnreachable after `retry_seconds` without an answer.
+        Raises LatheApiError, and ServiceUnreachable where no answer comes within `retry_seconds` of the first failure.
         """
         with self.open(
             method, path, params=params, json=json, headers=headers, content=content, retry_seconds=retry_seconds
@@ -158,21 +160,23 @@ class Transport:
         attempt: Callable[[int], ResultT],
         *,
         attempts: int | None = None,
-        retry_seconds: float | None = None,
+        retry_seconds: float = math.inf,
         also: frozenset[int] = frozenset(),
     ) -> ResultT:
         """What `attempt` returns, which is told its number, from 1 on, and repeated where that may help.
 
-        It ends after so many attempts or seconds; `also` are statuses to repeat at, beside those that always are.
+        It ends after so many attempts, or seconds since the first failure: a long upload that breaks off has as many
+        left as any other request. `also` are statuses to repeat at, beside those that always are.
         Raises what the last attempt raised, ServiceUnreachable in place of httpx.TransportError; LatheClientError at
         once for a request that cannot be sent.
         """
         statuses = RETRIED_STATUSES | also
+        patience = _Patience(retry_seconds)
         try:
             for one in stamina.retry_context(
-                on=lambda error: _wait_before_retry(error, statuses),
+                on=lambda error: patience.is_left() and _wait_before_retry(error, statuses),
                 attempts=attempts,
-                timeout=retry_seconds,
+                timeout=None,
                 wait_initial=0.1,
                 wait_jitter=0.2,
             ):
@@ -195,6 +199,20 @@ class Transport:
             finally:
                 response.close()
         return response
+
+
+class _Patience:
+    """So many seconds, which begin when `is_left` is asked first."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end: float | None = None
+
+    def is_left(self) -> bool:
+        now = time.monotonic()
+        if self._end is None:
+            self._end = now + self._seconds
+        return now < self._end
 
 
 def _wait_before_retry(error: Exception, statuses: frozenset[int]) -> bool | float:

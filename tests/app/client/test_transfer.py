@@ -1,5 +1,6 @@
 """Bytes both ways, when the way is bad."""
 
+import asyncio
 import hashlib
 import io
 import tarfile
@@ -149,6 +150,25 @@ def test_an_upload_is_sent_whole_again_after_a_failure(server: Server, connect: 
     assert connect().upload_model(path).name == "net.onnx"
     assert bodies == [CONTENT, CONTENT]
     assert types == ["application/octet-stream"] * 2
+
+
+def test_an_upload_that_took_longer_than_retries_may_is_sent_again(
+    server: Server, connect: Connect, tmp_path: Path
+) -> None:
+    bodies: list[bytes] = []
+
+    @server.app.post("/v1/models")
+    async def upload(name: str, request: Request) -> Response:
+        bodies.append(await request.body())
+        if len(bodies) == 1:
+            await asyncio.sleep(0.3)
+            return Response(status_code=502)
+        return JSONResponse({**MODEL, "name": name}, 201)
+
+    path = tmp_path / "net.onnx"
+    path.write_bytes(CONTENT)
+    assert connect(retry_seconds=0.2).upload_model(path).name == "net.onnx"
+    assert bodies == [CONTENT, CONTENT]
 
 
 def test_a_tar_is_told_by_its_content(tmp_path: Path) -> None:
