@@ -1,5 +1,6 @@
 """What `lathe optimize` is told of a search and of its contract, as the API takes it."""
 
+import math
 from typing import Annotated, Any
 
 import typer
@@ -74,6 +75,9 @@ def contract_of(max_drop: float | None, floor: float | None, confidence: float |
         fail("give either --max-drop or --floor", ExitCode.USAGE)
     given = {"max_drop": max_drop, "floor": floor, "confidence": confidence}
     stated = {name: value for name, value in given.items() if value is not None}
+    for name, value in stated.items():
+        if not math.isfinite(value):
+            fail(f"--{name.replace('_', '-')} must be a finite number, not {value}", ExitCode.USAGE)
     if list(stated) == ["confidence"]:
         fail("--confidence says how sure a contract must be: give --max-drop or --floor as well", ExitCode.USAGE)
     return stated or None

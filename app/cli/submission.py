@@ -1,6 +1,7 @@
 """`lathe optimize`: a job submitted, its files uploaded first."""
 
 import json
+import math
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -151,12 +152,21 @@ def _recipe(passes: list[str] | None, file: Path | None, *, auto: bool) -> str |
     if file is None:
         return list(passes or ())
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except ValueError as error:
         fail(f"{file} is not JSON: {error}", ExitCode.USAGE)
-    if not isinstance(document, list) or not document:
-        fail(f'{file} must hold a list of passes, as [{{"pass": "quantize_static"}}]', ExitCode.USAGE)
-    return list(document)
+    chain = document if isinstance(document, list) else []
+    if not chain or not all(isinstance(item, str | dict) for item in chain):
+        words = 'must hold a list of passes, each a name or an object, as [{"pass": "quantize_static"}]'
+        fail(f"{file} {words}", ExitCode.USAGE)
+    return chain
+
+
+def _finite(text: str) -> float:
+    """Raises ValueError for what Python reads as a number, and no request can say."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no number that JSON has")
+    return number
 
 
 def _stated(**fields: Any) -> dict[str, Any]:

@@ -133,6 +133,25 @@ def test_wrong_usage(
     assert outcome.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("[1]", "each a name or an object", id="a number"),
+        pytest.param('[["quantize_static"]]', "each a name or an object", id="a list"),
+        pytest.param("[]", "a list of passes", id="nothing"),
+        pytest.param('{"pass": "quantize_static"}', "a list of passes", id="no list"),
+        pytest.param('[{"pass": "a", "b": NaN}]', "NaN is no number that JSON has", id="not a number"),
+        pytest.param('[{"pass": "a", "b": 1e999}]', "1e999 is no number that JSON has", id="beyond all numbers"),
+    ],
+)
+def test_a_recipe_that_no_request_can_say(bare_lathe: LatheCommand, tmp_path: Path, content: str, message: str) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(content)
+    outcome = bare_lathe("optimize", "m.onnx", "--recipe", recipe)
+    assert outcome.code == ExitCode.USAGE
+    assert message in outcome.stderr
+
+
 def test_what_the_service_refuses(lathe: LatheCommand) -> None:
     outcome = lathe("watch", UNKNOWN, "--json")
     assert outcome.code == ExitCode.REFUSED

@@ -29,6 +29,8 @@ def test_an_objective_is_a_name_or_weights(text: str | None, wanted: Any) -> Non
         pytest.param(["--pass", "optimize_graph", "--allow", "compile"], "--auto", id="a search without auto"),
         pytest.param(["--auto", "--max-drop", "0.1", "--floor", "0.9"], "--floor", id="two contracts"),
         pytest.param(["--auto", "--confidence", "0.9"], "--max-drop", id="a confidence alone"),
+        pytest.param(["--auto", "--floor", "nan"], "--floor must be a finite number", id="a floor of nothing"),
+        pytest.param(["--auto", "--floor", "1", "--confidence", "inf"], "--confidence must be", id="no confidence"),
         pytest.param(["--auto", "--objective", "speed"], "`speed`", id="no objective"),
         pytest.param(["--auto", "--objective", "size=lots"], "`size=lots`", id="no weight"),
         pytest.param(["--auto", "--objective", "size=1,size=2"], "`size=1,size=2`", id="a weight twice"),
