@@ -19,14 +19,7 @@ DownloadOption = Annotated[
 
 def follow(lathe: "Lathe", job_id: UUID, download_to: Path | None, *, as_json: bool) -> ExitCode:
     """Watch, report, download; the exit code that says how it went."""
-    from app.cli.progress import watching
-
-    try:
-        with watching() as shown:
-            job = lathe.wait(job_id, on_update=shown.on_update, on_event=shown.on_event)
-    except KeyboardInterrupt:
-        note(f"The job goes on: `lathe watch {job_id}` follows it, `lathe cancel {job_id}` ends it.")
-        raise
+    job = watch_to_end(lathe, job_id)
     if as_json:
         print_json(job)
     elif job.succeeded:
@@ -36,11 +29,23 @@ def follow(lathe: "Lathe", job_id: UUID, download_to: Path | None, *, as_json: b
     if not job.succeeded:
         if job.is_search and not as_json:
             show_trials(lathe, job_id)
-        note(_failure_text(job))
+        note(failure_text(job))
         _point_to_best(job, downloaded=download_to is not None)
     if download_to is not None and job.optimized is not None:
         save(lathe, job.optimized, download_to, as_json=as_json, quiet=as_json)
     return code_of_job(job)
+
+
+def watch_to_end(lathe: "Lathe", job_id: UUID) -> "Job":
+    """The job when it is over, its progress on stderr until then; who interrupts is told that it goes on."""
+    from app.cli.progress import watching
+
+    try:
+        with watching() as shown:
+            return lathe.wait(job_id, on_update=shown.on_update, on_event=shown.on_event)
+    except KeyboardInterrupt:
+        note(f"The job goes on: `lathe watch {job_id}` follows it, `lathe cancel {job_id}` ends it.")
+        raise
 
 
 def show_trials(lathe: "Lathe", job_id: UUID) -> None:
@@ -58,7 +63,8 @@ def _point_to_best(job: "Job", *, downloaded: bool) -> None:
         note(f"The best that was found until then is kept: {best.trial.name}, as {best.file_name}{how}.")
 
 
-def _failure_text(job: "Job") -> str:
+def failure_text(job: "Job") -> str:
+    """Why a job that is over did not succeed, with the remedy and the code."""
     if job.error is None:
         return f"lathe: job {job.id} is {job.state.value}"
     remedy = f" {job.error.remedy}" if job.error.remedy else ""

@@ -9,6 +9,7 @@ import typer
 
 from app.cli.connection import connect
 from app.cli.exits import ExitCode, code_of_job, fail
+from app.cli.following import failure_text, watch_to_end
 from app.cli.output import JsonOption, note, print_json
 from app.cli.uploads import send_dataset, send_model
 
@@ -100,12 +101,11 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def _finish(lathe: "Lathe", job: "Job", document: dict[str, Any], *, as_json: bool) -> None:
-    from app.cli.progress import watching
-
-    with watching() as shown:
-        job = lathe.wait(job, on_update=shown.on_update, on_event=shown.on_event)
+    job = watch_to_end(lathe, job.id)
     if not job.succeeded:
-        note(f"lathe: the replay, job {job.id}, is {job.state.value}")
+        if as_json:
+            print_json(job)
+        note(failure_text(job))
         raise typer.Exit(code_of_job(job))
     report = lathe.report(job)
     then_sha256, now_sha256 = document["artifact"]["sha256"], _made(report)

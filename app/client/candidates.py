@@ -18,10 +18,15 @@ def is_id(name: str) -> bool:
 
 
 def model_called(name: str, job: Job, read_report: Callable[[], Report]) -> JobArtifact:
-    """The model of that file name, or of the candidate that the report calls so. Raises NothingDelivered."""
+    """The model of that file name, or of the candidate that the report calls so.
+
+    Raises NothingDelivered where there is none, and where a job that goes on has no report yet to look the name up in.
+    """
     models = {artifact.file_name: artifact for artifact in job.artifacts if artifact.kind == "model"}
     if name in models:
         return models[name]
+    if not job.is_over:
+        raise NothingDelivered(f"Job {job.id} is {job.state.value}: wait for its end, or cancel it, and promote then.")
     candidates = {one.name: one.file_name for one in read_report().candidates} if job.succeeded else {}
     file_name = candidates.get(name)
     if file_name not in models:

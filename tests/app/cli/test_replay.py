@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import Response
+from fastapi.responses import JSONResponse
 
+from app.cli.exits import ExitCode
 from app.cli.replay import differences, replayed_recipe, replayed_search
 from tests.app.cli.conftest import LatheCommand
+from tests.app.client.conftest import Server, server
+from tests.app.client.test_requests import JOB, JOB_ID, MODEL
+
+__all__ = ["server"]  # the fixture
 
 
 def test_a_manifest_gives_the_same_bytes_again(lathe: LatheCommand, files: dict[str, Path], tmp_path: Path) -> None:
@@ -79,3 +86,53 @@ def test_another_machine_and_other_libraries_are_named() -> None:
     ]
     assert len(found) == 4
     assert differences(_manifest(), _manifest()) == []
+
+
+@pytest.fixture
+def replay_that_fails(
+    server: Server, bare_lathe: LatheCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> LatheCommand:
+    """`lathe replay` of a manifest, with more arguments, at a service where the job runs out of time."""
+    fault = {"code": "out_of_budget", "title": "Out of time", "detail": "1 s was up.", "remedy": "Give it more."}
+    failed = JOB | {"state": "failed", "error": fault}
+
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: str) -> Response:
+        return JSONResponse(MODEL)
+
+    @server.app.post("/v1/jobs")
+    def submit() -> Response:
+        return JSONResponse(JOB, 202)
+
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: str) -> Response:
+        return JSONResponse(failed)
+
+    @server.app.get("/v1/jobs/{job_id}/events")
+    def events(job_id: str) -> Response:
+        return JSONResponse({"items": [], "next_after": 0})
+
+    request = {"model_id": MODEL["id"], "recipe": [{"pass": "optimize_graph"}], "data": {}}
+    unread: dict[str, Any] = {"artifact": {}, "datasets": {}, "model": {}, "metric": None}
+    manifest = _manifest(version=1, request=request, passes=[{"pass": "optimize_graph"}], **unread)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setenv("LATHE_URL", server.start())
+    monkeypatch.setenv("LATHE_KEY", "lth_test")
+    return lambda *arguments: bare_lathe("replay", tmp_path / "manifest.json", *arguments)
+
+
+def test_a_replay_that_fails_says_why(replay_that_fails: LatheCommand) -> None:
+    outcome = replay_that_fails("--json")
+    assert outcome.code == ExitCode.FAILED
+    assert "Out of time: 1 s was up. Give it more. (out_of_budget)" in outcome.stderr
+    assert outcome.json["error"]["code"] == "out_of_budget"
+
+
+def test_a_replay_that_is_interrupted_goes_on(replay_that_fails: LatheCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("app.client.Lathe.wait", interrupt)
+    outcome = replay_that_fails()
+    assert outcome.code == ExitCode.INTERRUPTED
+    assert f"lathe watch {JOB_ID}" in outcome.stderr

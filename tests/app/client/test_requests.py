@@ -349,6 +349,15 @@ def test_a_model_is_promoted_by_its_file_name_or_id(server: Server, connect: Con
         lathe.promote(JOB_ID, "3.onnx")
 
 
+def test_a_candidate_of_a_job_that_goes_on_is_promoted_at_its_end(server: Server, connect: Connect) -> None:
+    @server.app.get("/v1/jobs/{job_id}")
+    def get(job_id: UUID) -> Response:
+        return JSONResponse(JOB | {"state": "running"})
+
+    with pytest.raises(NothingDelivered, match="is running: wait for its end"):
+        connect().promote(JOB_ID, "int8, static")
+
+
 def test_what_a_search_tried_is_read_off_its_events(server: Server, connect: Connect) -> None:
     def tried(name: str, outcome: str) -> dict[str, object]:
         trial = {"name": name, "recipe": ["p"], "outcome": outcome, "explanation": "-", "seconds": 1.0}
