@@ -32,7 +32,10 @@ PASS_COLUMNS = (
 )
 WITHOUT_REPORT = frozenset({"no_report", "report_not_ready"})
 LayersOption = Annotated[
-    bool, typer.Option("--layers", help="Node by node: what ran for it, how long, and what it lost.")
+    bool,
+    typer.Option(
+        "--layers", help="Node by node, of passes that decide so: what ran for it, how long, and what it lost."
+    ),
 ]
 JobArgument = Annotated[UUID, typer.Argument(metavar="JOB", help="A job's id.")]
 

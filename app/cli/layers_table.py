@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from app.cli.output import stdout
+from app.cli.output import note, stdout
 from app.cli.tables import Column, print_table
 from app.jobs.report import Layer, Report
 
@@ -21,16 +21,23 @@ COLUMNS: tuple[tuple[Column, Callable[[Layer], str]], ...] = (
     (Column("weight dB", right=True), lambda one: _number(one.weight_sqnr_db, 1)),
     (Column("zeros", right=True), lambda one: "" if one.sparsity is None else f"{one.sparsity:.1%}"),
     (Column("ranks"), lambda one: "" if one.factors is None else " x ".join(map(str, one.factors.ranks))),
-    (Column("left in float because", flexible=True), lambda one: one.reason or ""),
+    (Column("left as it was because", flexible=True), lambda one: one.reason or ""),
 )
 
 
 def print_layers(report: Report) -> None:
-    """A table for each pass that has something to say of nodes, those first that lose most alone."""
-    for step in report.steps:
-        if step.layers:
-            stdout().print(f"{step.pass_}:", style="bold")
-            _print(sorted(step.layers, key=_most_sensitive_first))
+    """A table for each pass that has something to say of nodes, those first that lose most alone.
+
+    Where none has, that is said on stderr.
+    """
+    told = [step for step in report.steps if step.layers]
+    for step in told:
+        stdout().print(f"{step.pass_}:", style="bold")
+        _print(sorted(step.layers, key=_most_sensitive_first))
+    if not told:
+        ran = ", ".join(f"`{step.pass_}`" for step in report.steps)
+        why = f"no account of single nodes comes from {ran}" if ran else "no pass ran for what was delivered"
+        note(f"There is nothing to tell node by node: {why}. Without --layers the report says what was done.")
 
 
 def _print(layers: Sequence[Layer]) -> None:

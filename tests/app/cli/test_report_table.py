@@ -170,6 +170,23 @@ def test_nodes_are_told_one_a_line_those_first_that_lose_most(
     assert title == "quantize_static:"
     columns = ["node", "operator", "planned", "ran", "ms", "in float", "in int8", "SQNR dB", "alone dB"]
     # What no node has anything to say in is left out: weights, zeros, ranks.
-    assert re.split(r"  +", head.strip()) == [*columns, "left in float because"]
+    assert re.split(r"  +", head.strip()) == [*columns, "left as it was because"]
     assert [line.split()[0] for line in lines] == ["/body/Conv", "/stem/Conv", "/head/Gemm"]
     assert lines[0].split() == ["/body/Conv", "Conv", "int8", "QLinearConv", "0.500", "1.500", "0.500", "30.0", "16.6"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        pytest.param(
+            ["optimize_graph", "distill"], "comes from `optimize_graph`, `distill`", id="passes that have none"
+        ),
+        pytest.param([], "no pass ran", id="the original"),
+    ],
+)
+def test_where_nothing_is_known_of_nodes_that_is_said(
+    steps: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_layers(_report([_step(name, None) for name in steps]))
+    shown = capsys.readouterr()
+    assert (shown.out, words in shown.err) == ("", True)
