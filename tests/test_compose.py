@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from ruamel.yaml import YAML
@@ -91,6 +92,13 @@ def test_only_the_api_is_reachable_from_outside(name: str) -> None:
 def test_the_api_is_published_on_this_host_alone_by_default() -> None:
     assert SERVICES["api"]["ports"] == ["${LATHE_PUBLISH:-127.0.0.1:8000}:8000"]
     assert load()["networks"]["backend"]["internal"] is True
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_command_finds_the_api_from_a_container_of_its_own(name: str) -> None:
+    url = urlsplit(SERVICES[name]["environment"]["LATHE_URL"])
+    assert url.hostname == "api"
+    assert SERVICES["api"]["ports"][0].endswith(f":{url.port}")
 
 
 @pytest.mark.parametrize("name", SECRETS)
