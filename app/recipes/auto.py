@@ -66,8 +66,9 @@ class Search(BaseModel):
         default=None,
         min_length=1,
         max_length=64,
-        description="Try these and no others, as a manifest records them: on samples divided as in a search. `passes` "
-        "and `max_trials` have no say in them, and are refused beside them.",
+        description="Try these and no others, as a manifest records them: on samples divided as in a search. Each has "
+        "an equal share of the time that is left. `passes` and `max_trials` have no say in them, and are refused "
+        "beside them.",
     )
     reuse: bool = Field(
         default=True,

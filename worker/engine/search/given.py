@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from app.recipes.catalogue import AnyPass
 from worker.engine.search.proposals import Proposal, Ratios
 
-# What is known of how long one takes is nothing; as long as a usual trial.
+# Nobody knows how long one takes. Progress takes each for a usual trial; how long one may take the budget says.
 USUAL_SECONDS = 60.0
 
 

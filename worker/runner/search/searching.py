@@ -78,8 +78,14 @@ class Searcher:
         if left <= 0:  # one that was given: others are not chosen then
             return Tried(Trial(chosen.proposal, 0.0, NO_TIME))
         self._expect(chosen)
+        return self.bench.try_out(chosen.proposal, self._most_seconds(chosen, left))
+
+    def _most_seconds(self, chosen: Next, left: float) -> float:
+        """What the trial may take of what is left: of those that were given, an equal share for each that waits."""
+        given = self.request.search and self.request.search.given
+        usual = left / (len(given) - len(self.found.trials)) if given else OVERRUN * chosen.trial_seconds
         least = self.bench.most_measuring_seconds + LEAST_BUILDING_SECONDS
-        return self.bench.try_out(chosen.proposal, min(max(least, OVERRUN * chosen.trial_seconds), left))
+        return min(max(least, usual), left)
 
     def seconds_left(self) -> float:
         """Of the search: what measuring the finalists will take is not its own, with the one that is tried next."""

@@ -17,8 +17,9 @@ from worker.runner.search.stock import MeasuredTrial
 from worker.runner.search.workshop import BUILT, Workshop
 from worker.runner.side_by_side import Standing, measure_beside, why_unmeasured
 
-# A pass that knows its deadline ends before; one that does not is stopped.
-OVERTIME = 1.25
+# A pass that knows its deadline ends before; one that does not is stopped, so much later. A quarter of a long trial
+# would be the time in which finalists are measured.
+OVERTIME, MOST_OVERTIME_SECONDS = 0.25, 60.0
 # What timing and comparing one candidate may take, so that others have their turn.
 LEAST_MEASURING_SECONDS, MOST_MEASURING_SECONDS = 8.0, 45.0
 # Where time is short, what building has of it.
@@ -80,10 +81,10 @@ class Bench:
             building = max(seconds - self.most_measuring_seconds, LEAST_BUILDING_SHARE * seconds)
             for config in proposal.recipe:
                 load_pass(str(config.pass_))  # an import that is stopped half way leaves half a module behind
-            with limit(OVERTIME * building):
+            with limit(building + min(OVERTIME * building, MOST_OVERTIME_SECONDS)):
                 outcome = self.workshop.build(proposal.recipe, building)
         except TimeUp:
-            failure = f"It was stopped after {time.monotonic() - started:.0f} s, so that others have their turn."
+            failure = f"It was stopped after {time.monotonic() - started:.0f} s, more than its share of the time."
         except UserFault as error:
             failure = error.fault().detail
         except Exception as error:

@@ -1,0 +1,71 @@
+"""How long a trial may take, without building one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from app.recipes.auto import ObjectiveWeights
+from app.recipes.request import OptimizeRequest
+from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY
+from worker.engine.search.proposals import Proposal, Trial
+from worker.runner.events import Events
+from worker.runner.pacing import Pacing
+from worker.runner.search.best import BestSoFar
+from worker.runner.search.searching import Searcher
+from worker.runner.search.trying import Bench, Tried
+
+BUDGET = 7200.0
+# Of the budget, what is left to the search where little is to be measured once more.
+SEARCH_SHARE = 0.9
+
+
+class Stopwatch:
+    """A bench on which nothing is built and every trial ends at once: it remembers what each might have taken."""
+
+    weights: ObjectiveWeights = LATENCY
+    allowed = 0.01
+    most_measuring_seconds = 20.0
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def try_out(self, proposal: Proposal, seconds: float) -> Tried:
+        self.seconds.append(seconds)
+        return Tried(Trial(proposal, 0.0, "Nothing was built."))
+
+
+def seconds_of(given: Sequence[list[dict[str, Any]]], budget: float, workdir: Path) -> list[float]:
+    """What each of the recipes might have taken."""
+    body = {"model_id": str(UUID(int=1)), "recipe": "auto", "search": {"given": given}}
+    bench, events = Stopwatch(), Events()
+    Searcher(
+        bench=cast("Bench", bench),
+        ground=CONVOLUTIONAL,
+        request=OptimizeRequest.model_validate(body),
+        pacing=Pacing(events, budget),
+        span=(0.0, 1.0),
+        best=BestSoFar(workdir, "net", LATENCY, events),
+    ).run()
+    return bench.seconds
+
+
+DISTILLED = [{"pass": "distill"}]
+
+
+def test_a_recipe_that_is_given_alone_has_all_the_time_of_the_search(tmp_path: Path) -> None:
+    """As in a replay: three minutes would be another number of epochs than the search had."""
+    assert seconds_of([DISTILLED], BUDGET, tmp_path) == [pytest.approx(SEARCH_SHARE * BUDGET, rel=0.01)]
+
+
+def test_recipes_that_are_given_have_equal_shares_and_what_those_before_them_left(tmp_path: Path) -> None:
+    whole = SEARCH_SHARE * BUDGET
+    seconds = seconds_of([DISTILLED, DISTILLED, DISTILLED], BUDGET, tmp_path)
+    assert seconds == pytest.approx([whole / 3, whole / 2, whole], rel=0.01)
+
+
+def test_however_many_are_given_none_is_built_in_haste(tmp_path: Path) -> None:
+    """A share of 5 s would leave no time for what is chosen by timing."""
+    assert min(seconds_of([DISTILLED] * 20, 100.0, tmp_path)) >= Stopwatch.most_measuring_seconds + 20.0
