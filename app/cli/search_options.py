@@ -39,7 +39,10 @@ MaxDropOption = Annotated[
     float | None, typer.Option(min=0, max=1, help="Contract: largest loss of the metric; 0.01 is a point.")
 ]
 FloorOption = Annotated[
-    float | None, typer.Option(help="Contract, in place of --max-drop: least agreement, cosine or sqnr_db.")
+    float | None,
+    typer.Option(
+        help="Contract, in place of --max-drop: least agreement or cosine, at most 1; with --metric sqnr_db least dB."
+    ),
 ]
 ConfidenceOption = Annotated[
     float | None, typer.Option(help="How sure the contract must hold beyond these samples; with --auto 0.95.")

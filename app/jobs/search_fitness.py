@@ -90,11 +90,20 @@ def judging_arrays(request: OptimizeRequest, arrays: Mapping[str, list[ArraySpec
 
 
 def check_floor(request: OptimizeRequest) -> None:
-    """Raises MetricMismatch: the contract is a floor, and the metric that was settled is measured against labels."""
+    """Raises MetricMismatch: the contract is a floor, and the metric that was settled is measured against labels, or
+    never as high.
+    """
     metric = request.metric
-    if request.contract is None or request.contract.floor is None or metric is None or metric.name in LABEL_FREE:
+    if request.contract is None or request.contract.floor is None or metric is None:
         return
-    raise MetricMismatch(
-        f"`contract.floor` is of a metric without labels, and the metric of this job is `{metric.name}`.",
-        remedy="Give `contract.max_drop`, or one of agreement, cosine and sqnr_db as `metric`.",
-    )
+    if metric.name not in LABEL_FREE:
+        raise MetricMismatch(
+            f"`contract.floor` is of a metric without labels, and the metric of this job is `{metric.name}`.",
+            remedy="Give `contract.max_drop`, or one of agreement, cosine and sqnr_db as `metric`.",
+        )
+    if metric.name != "sqnr_db" and request.contract.floor > 1:
+        raise MetricMismatch(
+            f"`contract.floor` is {request.contract.floor:g}, and `{metric.name}`, the metric of this job, is never "
+            "above 1.",
+            remedy="Give a floor of at most 1, as 0.99, or sqnr_db as `metric`, whose floor is in dB.",
+        )

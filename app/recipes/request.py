@@ -64,7 +64,8 @@ class Contract(BaseModel):
         ge=-100,
         le=200,
         allow_inf_nan=False,
-        description="Least value of a metric without labels: 0.99 of `agreement` or `cosine`, 20 of `sqnr_db`.",
+        description="Least value of a metric without labels: at most 1 of `agreement` and `cosine`, as 0.99, and dB of "
+        "`sqnr_db`, as 20.",
     )
     confidence: float | None = Field(
         default=None,

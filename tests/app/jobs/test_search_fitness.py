@@ -1,8 +1,11 @@
 """Which searches are refused when a job is submitted, and which of those that are not train."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.config import Settings
+from app.errors import MetricMismatch
 from app.jobs.routing import needs_trainer
 from app.jobs.search_fitness import NothingToTry, SearchContradictory
 from tests.app.jobs.refusals import GRAPH, IMAGES, LABELS, Refusal, check
@@ -50,6 +53,27 @@ REFUSALS = [
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.id)
 def test_a_search_that_contradicts_itself_is_refused_by_name(case: Refusal, settings: Settings) -> None:
     case.happens(settings)
+
+
+UNREACHABLE = [
+    Refusal("of-the-default", MetricMismatch, "`contract.floor` is 20, and `agreement`"),
+    Refusal(
+        "of-auto", MetricMismatch, "`agreement`, the metric of this job, is never above 1", body={"recipe": "auto"}
+    ),
+    Refusal("of-cosine", MetricMismatch, "`cosine`", body={"metric": {"name": "cosine"}, "contract": {"floor": 1.01}}),
+]
+
+
+@pytest.mark.parametrize("case", UNREACHABLE, ids=lambda case: case.id)
+def test_a_floor_that_no_file_can_reach_is_refused(case: Refusal, settings: Settings) -> None:
+    """Else 20 dB that lack their metric would be a drop of -19 that is allowed, and the original would keep it."""
+    replace(case, body={"contract": {"floor": 20}} | case.body).happens(settings)
+
+
+@pytest.mark.parametrize(("metric", "floor"), [("agreement", 1.0), ("cosine", 0.99), ("sqnr_db", 20.0)])
+def test_a_floor_that_a_file_can_reach_is_accepted(metric: str, floor: float, settings: Settings) -> None:
+    body = {"recipe": "auto", "metric": {"name": metric}, "contract": {"floor": floor}}
+    assert check(settings, body, {"evaluation": [IMAGES]}).searched_contract.floor == floor
 
 
 def test_a_request_that_was_settled_is_accepted_as_it_was(settings: Settings) -> None:
