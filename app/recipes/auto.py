@@ -26,7 +26,7 @@ Weight = Annotated[float, Field(ge=0, le=1_000)]
 
 
 class ObjectiveWeights(BaseModel):
-    """What counts how much: the gain is the product of the ratios, each to the power of its weight."""
+    """What counts how much: the gain is the product of the ratios, each to the power of its weight over the largest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

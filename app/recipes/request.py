@@ -140,7 +140,8 @@ class OptimizeRequest(BaseModel):
         description="Without one the verdict is `no_contract`; `auto` then allows a drop of 0.01 of the metric.",
     )
     objective: Literal["latency", "size", "memory"] | ObjectiveWeights = Field(
-        default="latency", description="What to make small: by this `auto` chooses."
+        default="latency",
+        description="What to make small: by this `auto` chooses. Of weights only the proportions count.",
     )
     target: Target = Field(default_factory=Target, description="Where the model will run.")
     deployment_check: bool | None = Field(
@@ -188,6 +189,9 @@ class OptimizeRequest(BaseModel):
 
     @property
     def weights(self) -> ObjectiveWeights:
-        """The objective, as weights."""
+        """The objective, as weights of which the largest is 1: a gain then means the same, however they are given."""
         objective = self.objective
-        return objective if isinstance(objective, ObjectiveWeights) else ObjectiveWeights(**{str(objective): 1.0})
+        if not isinstance(objective, ObjectiveWeights):
+            return ObjectiveWeights(**{str(objective): 1.0})
+        given = objective.model_dump()
+        return ObjectiveWeights(**{name: weight / max(given.values()) for name, weight in given.items()})
