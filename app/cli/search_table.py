@@ -18,7 +18,7 @@ WINNER = "*"
 
 def search_parts(report: Report, search: SearchReport) -> Iterator[RenderableType]:
     """The front was measured in one run, on samples that the search had not seen; what was tried, while it went on."""
-    yield _front(report)
+    yield _front(report, with_memory=any(trial.memory_ratio is not None for trial in search.trials))
     yield Text("* is delivered; `lathe promote` picks another one", style="dim")
     yield Text("\nwhy this one", style="bold")
     yield from (Text(f"  {sentence}") for sentence in search.explanation)
@@ -27,34 +27,43 @@ def search_parts(report: Report, search: SearchReport) -> Iterator[RenderableTyp
         yield Text("cached: an earlier search built and measured it; the front was measured in this one", style="dim")
 
 
-def _front(report: Report) -> Table:
+def _front(report: Report, *, with_memory: bool) -> Table:
     metric = Metric.model_validate(report.manifest["metric"])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title="the front", title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("candidate", overflow="fold")  # the one that gives way on a narrow terminal
-    for column in ("faster", "size", metric.name.removesuffix("_db"), "drop"):
+    memory = ("memory",) if with_memory else ()
+    for column in ("faster", "size", *memory, metric.name.removesuffix("_db"), "drop"):
         table.add_column(Text(column), justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     before = report.baseline
-    table.add_row("", "the original", "", bytes_text(before.size_bytes), _metric_text(before, metric), "", "")
+    table.add_row(
+        "", "the original", "", *_bytes(before, with_memory=with_memory), _metric_text(before, metric), "", ""
+    )
     for number, candidate in enumerate(report.candidates):
-        cells = _front_row(candidate, metric)
+        cells = _front_row(candidate, metric, with_memory=with_memory)
         style = STYLES["winner"] if number == 0 else ""
         table.add_row(Text(WINNER if number == 0 else "", style=style), *(Text(cell, style=style) for cell in cells))
     return table
 
 
-def _front_row(candidate: Candidate, metric: Metric) -> tuple[str, ...]:
+def _front_row(candidate: Candidate, metric: Metric, *, with_memory: bool) -> tuple[str, ...]:
     ratio = candidate.latency_ratio
     spread = ratio_interval_text(ratio)
     return (
         candidate.name,
         f"{ratio.value:.2f} x" + (f"\n{spread}" if spread else ""),
-        bytes_text(candidate.measurement.size_bytes),
+        *_bytes(candidate.measurement, with_memory=with_memory),
         _metric_text(candidate.measurement, metric),
         "" if candidate.drop is None else f"{candidate.drop:.4g}",
         candidate.verdict.outcome.replace("_", " ") if candidate.verdict else "",
     )
+
+
+def _bytes(measured: Measurement, *, with_memory: bool) -> list[str]:
+    """Of the file, and of the process that runs it."""
+    counts = [measured.size_bytes, *([measured.peak_memory_bytes] if with_memory else [])]
+    return [bytes_text(count) for count in counts]
 
 
 def _metric_text(measured: Measurement, metric: Metric) -> str:

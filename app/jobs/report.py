@@ -195,9 +195,9 @@ class TrialReport(BaseModel):
     name: str = Field(description="Its name; of a candidate of this report the same.")
     recipe: list[str] = Field(description="The passes that it was to be made of.")
     outcome: TrialOutcome = Field(
-        description="`front`: delivered as well, nothing is better in speed, size and quality at once; `beaten`: "
-        "something is, or was measured once more in its place; `broken`: it breaks the contract; `failed`: it "
-        "could not be made or measured. While the search runs, `tried`."
+        description="`front`: delivered as well, nothing is better in speed, size, memory where it counts, and quality "
+        "at once; `beaten`: something is, or was measured once more in its place; `broken`: it breaks the contract; "
+        "`failed`: it could not be made or measured. While the search runs, `tried`."
     )
     explanation: str = Field(description="Why, in words with their numbers.")
     seconds: float = Field(description="Time that building and measuring it took, in the search that did so.")
@@ -208,6 +208,11 @@ class TrialReport(BaseModel):
     )
     latency_ratio: Interval | None = Field(default=None, description="Original's latency over its own.")
     size_ratio: float | None = Field(default=None, description="Original's size over its own.")
+    memory_ratio: float | None = Field(
+        default=None,
+        description="Original's peak memory over its own; null where it was not measured, as the objective gives it no "
+        "weight.",
+    )
     metric: float | None = Field(default=None, description="The job's metric.")
     drop: float | None = Field(default=None, description="Loss of the metric, as the contract bounds it.")
     holds: bool | None = Field(default=None, description="Whether that is within the contract, as an estimate.")

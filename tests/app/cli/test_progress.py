@@ -3,7 +3,9 @@
 import pytest
 
 from app.cli.progress import watching
+from app.cli.trials_table import live_row
 from app.client import Job, JobEvent
+from app.jobs.report import TrialReport
 from tests.app.client.test_requests import JOB
 
 BAR_ON = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}
@@ -47,6 +49,14 @@ def test_on_a_terminal_what_a_search_tries_is_a_row_below_one_heading(
     assert sum("candidate faster smaller drop" in line for line in lines) == 1
     assert any("static 2.00 x 3.90 x 0.1 broken" in line for line in lines)
     assert any("dynamic 2.00 x 3.90 x 0.1 broken" in line for line in lines)
+
+
+def test_on_a_terminal_memory_that_counts_ends_the_row() -> None:
+    one = {"name": "static", "recipe": ["p"], "outcome": "tried", "explanation": "", "seconds": 1.0, "holds": True}
+    trial = TrialReport.model_validate(one | {"latency_ratio": {"value": 2.0}, "size_ratio": 3.9, "drop": 0.1})
+    assert " ".join(live_row(trial).split()) == "static 2.00 x 3.90 x 0.1 kept"
+    trial = trial.model_copy(update={"memory_ratio": 1.5})
+    assert " ".join(live_row(trial).split()) == "static 2.00 x 3.90 x 0.1 kept, 1.50 x less memory"
 
 
 def stderr_of(events: list[JobEvent], capsys: pytest.CaptureFixture[str]) -> str:

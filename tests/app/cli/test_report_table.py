@@ -8,7 +8,8 @@ from rich.console import Console
 
 from app.cli.layers_table import print_layers
 from app.cli.report_table import print_report
-from app.jobs.report import Report
+from app.cli.trials_table import print_trials
+from app.jobs.report import Report, TrialReport
 
 TERMINAL = 80
 
@@ -66,7 +67,8 @@ UNMEASURED = {
 }
 
 
-def _report(steps: list[dict[str, Any]], deployment: dict[str, Any] | None = None) -> Report:
+def _report(steps: list[dict[str, Any]], **parts: Any) -> Report:
+    """`parts` are those that not every report has: the check of a deployment, the search."""
     report = {
         "baseline": _measurement(4 << 20, 8.0, _quality("top1", 0.92, "label")),
         "candidates": [
@@ -91,16 +93,14 @@ def _report(steps: list[dict[str, Any]], deployment: dict[str, Any] | None = Non
             "versions": {},
         },
         "data": {},
-        "deployment": deployment,
         "manifest": {"metric": {"name": "top1", "output": "logits", "labels": "label"}},
+        **parts,
     }
     return Report.model_validate(report)
 
 
-def _shown(
-    steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], deployment: dict[str, Any] | None = None
-) -> list[str]:
-    print_report(Console(width=TERMINAL), _report(steps, deployment))
+def _shown(steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], **parts: Any) -> list[str]:
+    print_report(Console(width=TERMINAL), _report(steps, **parts))
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if len(line) > TERMINAL] == []
     return [" ".join(line.split()) for line in lines]
@@ -138,7 +138,7 @@ def test_every_check_of_a_deployment_is_a_row_with_its_words(capsys: pytest.Capt
         {"name": "extreme_values", "outcome": "failed", "words": "Not finite at zeros, " + "and more words " * 10},
     ]
     deployment = {"checks": checks, "modules": ["numpy", "onnxruntime"], "seconds": 12.0}
-    lines = _shown([_step("quantize_static", QUANTIZED)], capsys, deployment)
+    lines = _shown([_step("quantize_static", QUANTIZED)], capsys, deployment=deployment)
     start = lines.index("deployment check (12 s)")
     assert [line for line in lines[start:] if line][1:3] == [
         "loads passed Loaded in 3 ms.",
@@ -149,6 +149,46 @@ def test_every_check_of_a_deployment_is_a_row_with_its_words(capsys: pytest.Capt
 
 def test_a_report_without_the_check_shows_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any("deployment" in line for line in _shown([_step("quantize_static", QUANTIZED)], capsys))
+
+
+def _trial(name: str, **figures: Any) -> dict[str, Any]:
+    told = {"name": name, "recipe": ["quantize_static"], "outcome": "front", "explanation": "It is.", "seconds": 1.0}
+    return told | {"latency_ratio": {"value": 1.6}, "size_ratio": 4.0, "drop": 0.0, "holds": True} | figures
+
+
+@pytest.mark.parametrize(
+    ("figures", "heading", "row"),
+    [
+        pytest.param({}, "candidate faster size top1 drop verdict", "* a chain 4.00 x 1.00 MiB 89.00%", id="not"),
+        pytest.param(
+            {"memory_ratio": 1.5},
+            "candidate faster size memory top1 drop verdict",
+            "* a chain 4.00 x 1.00 MiB 2.00 MiB 89.00%",
+            id="counts",
+        ),
+    ],
+)
+def test_the_front_of_a_search_has_memory_where_that_counts(
+    figures: dict[str, Any], heading: str, row: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = {"explanation": [], "trials": [_trial("a chain", **figures)], "front": ["a chain"], "ended": "It ended."}
+    lines = _shown([_step("quantize_static", None)], capsys, search=search | {"seconds": 1.0})
+    assert heading in lines
+    assert row in lines
+
+
+def test_of_trials_memory_has_a_column_where_it_counts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    failed = TrialReport.model_validate(
+        {"name": "float16", "recipe": [], "outcome": "failed", "explanation": "It could not.", "seconds": 1.0}
+    )
+    for figures, cells in (({}, ""), ({"memory_ratio": 1.5}, "1.50 x ")):
+        print_trials([TrialReport.model_validate(_trial("static", **figures)), failed])
+        head, *lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert head == f"candidate faster smaller {'less memory ' if cells else ''}drop contract why not"
+        assert lines == [f"static 1.60 x 4.00 x {cells}0 kept", "float16 It could not."]
 
 
 LAYERS = [

@@ -7,25 +7,38 @@ from worker.engine.search.front import PLAIN, SAME
 from worker.engine.search.proposals import Trial
 
 
-def figures(trial: Trial) -> str:
-    """`2.31 times as fast (2.20 - 2.44), 3.9 times as small, a drop of 0.002`."""
+def figures(trial: Trial, weights: ObjectiveWeights) -> str:
+    """`2.31 times as fast (2.20 - 2.44), 3.9 times as small, a drop of 0.002`; of memory where it counts."""
     speed = f"{trial.speed:.3g} times as fast"
     if trial.latency is not None and trial.latency.low is not None and trial.latency.high is not None:
         speed += f" ({trial.latency.low:.3g} - {trial.latency.high:.3g})"
     drop = "a difference that is no number" if trial.drop is None else f"a drop of {_number(trial.drop)}"
-    return f"{speed}, {trial.ratios.size:.3g} times as small, {drop} on the samples for choosing"
+    memory = f", {trial.ratios.memory:.3g} times as little memory" if weights.memory else ""
+    return f"{speed}, {trial.ratios.size:.3g} times as small{memory}, {drop} on the samples for choosing"
 
 
-def verdict_on(trial: Trial, winner: Trial | None, allowed: float, *, of_front: bool, of_last_front: bool) -> str:
+def verdict_on(
+    trial: Trial,
+    winner: Trial | None,
+    allowed: float,
+    weights: ObjectiveWeights,
+    *,
+    of_front: bool,
+    of_last_front: bool,
+) -> str:
     """Why it won, or lost, in one sentence. `of_front`: nothing that was tried is better in all at once;
     `of_last_front`: nothing that was measured once more and is delivered is.
     """
     if trial.failure is not None:
         return trial.failure
-    return f"{_capital(figures(trial))}: {_place(trial, winner, _number(allowed), of_front, of_last_front)}."
+    respects = "speed, size, memory and quality" if weights.memory else "speed, size and quality"
+    place = _place(trial, winner, _number(allowed), respects, of_front=of_front, of_last_front=of_last_front)
+    return f"{_capital(figures(trial, weights))}: {place}."
 
 
-def _place(trial: Trial, winner: Trial | None, allowed: str, of_front: bool, of_last_front: bool) -> str:
+def _place(
+    trial: Trial, winner: Trial | None, allowed: str, respects: str, *, of_front: bool, of_last_front: bool
+) -> str:
     if winner is not None and trial.name == winner.name:
         return "it gains most of those that were accepted"
     if not trial.holds:
@@ -35,11 +48,11 @@ def _place(trial: Trial, winner: Trial | None, allowed: str, of_front: bool, of_
             f"within the {allowed} allowed, and so near to it that the samples for accepting are not likely to show it"
         )
     if of_last_front:
-        return "nothing is better in speed, size and quality at once"
+        return f"nothing is better in {respects} at once"
     if of_front:
         return (
-            "nothing that was tried is better in speed, size and quality at once, and others, which gain more or lose "
-            "less, were measured once more in its place"
+            f"nothing that was tried is better in {respects} at once, and others, which gain more or lose less, were "
+            "measured once more in its place"
         )
     return f"beaten{_better(trial, winner)}"
 
@@ -58,7 +71,7 @@ def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights
             ]
         return [f"None of {len(trials)} candidates keeps {contract} and gains anything: the original is delivered."]
     others = [one for one in trials if one.name != winner.name]
-    words = [f"`{winner.name}` was chosen by {_objective(weights)}: {figures(winner)}."]
+    words = [f"`{winner.name}` was chosen by {_objective(weights)}: {figures(winner, weights)}."]
     words += [f"What was done: {' '.join(winner.notes[:3])}"] if winner.notes else []
     words += _by_method(others, weights)
     gain = winner.ratios.gain(weights)
@@ -98,9 +111,12 @@ def _counted(trial: Trial, weights: ObjectiveWeights) -> str:
 def _better(trial: Trial, winner: Trial | None) -> str:
     if winner is None:
         return ""
-    speed, size = winner.ratios.latency / trial.ratios.latency, winner.ratios.size / trial.ratios.size
+    mine, its = winner.ratios, trial.ratios
+    # Memory that does not count was not measured, and is the same of both.
+    speed, size, memory = mine.latency / its.latency, mine.size / its.size, mine.memory / its.memory
     parts = [f"{speed:.3g} times its speed"] if speed > SAME else []
     parts += [f"{1 / size:.3g} of its size"] if size > SAME else []
+    parts += [f"{1 / memory:.3g} of its memory"] if memory > SAME else []
     return f"; `{winner.name}` has {' and '.join(parts)}" if parts else ""
 
 

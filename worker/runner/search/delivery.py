@@ -110,6 +110,7 @@ def _picture(ending: Ending) -> Picture:
             size_bytes=one.subject.size_bytes,
             drop=one.compared.drop,
             holds=one.decision.outcome == "met",
+            memory_ratio=one.memory if ending.weights.memory else None,
         )
         for one in ending.finalists
     }
@@ -194,11 +195,17 @@ def _trials(ending: Ending, winner: Trial | None, said: Mapping[str, Finalist]) 
     for trial in trials:
         has_file, of_last = trial.name in said, trial.name in ending.front
         explanation = verdict_on(
-            trial, winner, ending.bound.allowed, of_front=trial.name in of_trials, of_last_front=has_file and of_last
+            trial,
+            winner,
+            ending.bound.allowed,
+            ending.weights,
+            of_front=trial.name in of_trials,
+            of_last_front=has_file and of_last,
         )
         if has_file:
             explanation += _accepting(said[trial.name], ending)
-        found.append(report_of(trial, _outcome(trial, winner, of_last_front=has_file and of_last), explanation))
+        outcome = _outcome(trial, winner, of_last_front=has_file and of_last)
+        found.append(report_of(trial, outcome, explanation, ending.weights))
     return found
 
 

@@ -54,13 +54,16 @@ WIDE = 8.0
 
 @dataclass(frozen=True)
 class Point:
-    """One file; `drop` is None where it is no number."""
+    """One file; `drop` is None where it is no number, `memory_ratio` (the original's over its own) where it does not
+    count.
+    """
 
     name: str
     latency_ms: float
     size_bytes: int
     drop: float | None
     holds: bool
+    memory_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,7 @@ def _legend(picture: Picture) -> list[str]:
     for number, one in enumerate(picture.front, 1):
         drop = "a drop that is no number" if one.drop is None else f"drop {one.drop:.3g}"
         state = ", delivered" if number == 1 else "" if picture.is_accepted(one) else ", not accepted"
-        text = f"{number}  {one.name}: {one.latency_ms:.3g} ms, {drop}{state}"
+        memory = "" if one.memory_ratio is None else f"{one.memory_ratio:.3g} times as little memory, "
+        text = f"{number}  {one.name}: {one.latency_ms:.3g} ms, {memory}{drop}{state}"
         lines += textwrap.wrap(text, NAME_COLUMNS, subsequent_indent="    ")
     return lines

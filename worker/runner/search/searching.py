@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.jobs.report import TrialOutcome, TrialReport
-from app.recipes.auto import Search
+from app.recipes.auto import ObjectiveWeights, Search
 from app.recipes.request import OptimizeRequest
 from worker.engine.search.agenda import Agenda, Next
 from worker.engine.search.explaining import figures
@@ -66,7 +66,7 @@ class Searcher:
             found.trials.append(tried.trial)
             if tried.outcome is not None and tried.trial.measured:
                 found.outcomes[tried.trial.name] = tried.outcome
-            told = _while_running(tried.trial)
+            told = _while_running(tried.trial, self.bench.weights)
             self.pacing.events.trial(told)
             if tried.outcome is not None:
                 self.best.consider(tried.trial, tried.outcome, told)
@@ -82,7 +82,7 @@ class Searcher:
 
     def _most_seconds(self, chosen: Next, left: float) -> float:
         """What the trial may take of what is left: of those that were given, an equal share for each that waits."""
-        given = self.request.search and self.request.search.given
+        given = self.request.search.given if self.request.search else None
         usual = left / (len(given) - len(self.found.trials)) if given else OVERRUN * chosen.trial_seconds
         least = self.bench.most_measuring_seconds + LEAST_BUILDING_SECONDS
         return min(max(least, usual), left)
@@ -128,11 +128,12 @@ class Searcher:
         return f"{count}; nothing that was left promised a gain of one in a hundred."
 
 
-def report_of(trial: Trial, outcome: TrialOutcome, explanation: str) -> TrialReport:
-    """A trial as it is told; no figures of one that failed."""
+def report_of(trial: Trial, outcome: TrialOutcome, explanation: str, weights: ObjectiveWeights) -> TrialReport:
+    """A trial as it is told; no figures of one that failed, and none of memory that does not count."""
     figured = {
         "latency_ratio": trial.latency,
         "size_ratio": trial.ratios.size,
+        "memory_ratio": trial.ratios.memory if weights.memory else None,
         "metric": trial.value,
         "drop": trial.drop,
         "holds": trial.holds,
@@ -148,11 +149,11 @@ def report_of(trial: Trial, outcome: TrialOutcome, explanation: str) -> TrialRep
     )
 
 
-def _while_running(trial: Trial) -> TrialReport:
+def _while_running(trial: Trial, weights: ObjectiveWeights) -> TrialReport:
     """What it came to, before anything can be said of its place among the others."""
     if trial.failure is not None:
-        return report_of(trial, "failed", trial.failure[:LONGEST_WORDS])
-    return report_of(trial, "tried", figures(trial)[:LONGEST_WORDS])
+        return report_of(trial, "failed", trial.failure[:LONGEST_WORDS], weights)
+    return report_of(trial, "tried", figures(trial, weights)[:LONGEST_WORDS], weights)
 
 
 def _nth(waiting: Sequence[Proposal], number: int) -> Next | None:

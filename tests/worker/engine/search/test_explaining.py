@@ -6,7 +6,8 @@ import pytest
 
 from app.recipes.auto import ObjectiveWeights
 from tests.worker.engine.search.grounds import LATENCY, SIZE, trial
-from worker.engine.search.explaining import why
+from worker.engine.search.explaining import figures, verdict_on, why
+from worker.engine.search.proposals import Ratios, Trial
 
 
 def test_the_original_is_delivered_for_what_was_so() -> None:
@@ -45,3 +46,26 @@ def test_methods_are_told_by_what_counts(weights: ObjectiveWeights, said: str) -
     winner = trial("int8, static", 2.0, 4.0)
     words = why(winner, [winner, trial("weights in 4 bits", 1.1, 6.5, family="weights")], weights, 0.01)
     assert f"Beside it: {said}." in words
+
+
+MEMORY = ObjectiveWeights(memory=1.0)
+
+
+def remembering(name: str, memory: float) -> Trial:
+    """As fast and as large as the original, and with so many times as little memory."""
+    return replace(trial(name), ratios=Ratios(memory=memory))
+
+
+def test_memory_is_told_where_it_counts() -> None:
+    one = remembering("float16", 1.5)
+    words = "1 times as fast, 1 times as small, {}a drop of 0 on the samples for choosing"
+    assert figures(one, MEMORY) == words.format("1.5 times as little memory, ")
+    assert figures(one, LATENCY) == words.format("")
+
+
+def test_memory_is_why_one_is_beaten_and_another_is_not() -> None:
+    winner, loser = remembering("weights in 8 bits", 3.0), remembering("float16", 1.5)
+    said = verdict_on(loser, winner, 0.01, MEMORY, of_front=False, of_last_front=False)
+    assert said.endswith(": beaten; `weights in 8 bits` has 0.5 of its memory.")
+    said = verdict_on(loser, winner, 0.01, MEMORY, of_front=True, of_last_front=True)
+    assert said.endswith(": nothing is better in speed, size, memory and quality at once.")

@@ -41,6 +41,13 @@ def test_what_was_not_accepted_looks_like_no_part_of_the_front(tmp_path: Path) -
     assert ["measured last, not accepted" in one for one in words] == [False, True]
 
 
+def test_memory_is_told_where_it_counts(tmp_path: Path) -> None:
+    front = [replace(FRONT[0], memory_ratio=1.5), FRONT[1]]
+    svg = drawn(tmp_path, replace(PICTURE, front=front))["image/svg+xml"].decode()
+    assert "static int8: 0.8 ms, 1.5 times as little memory, drop 0.002" in svg
+    assert svg.count("memory") == 1
+
+
 @pytest.mark.parametrize("apart", [0.0, 0.001, 0.01, 0.1])
 def test_numbers_of_points_that_lie_close_can_all_be_read(apart: float, tmp_path: Path) -> None:
     front = [replace(FRONT[0], name=f"{n}", latency_ms=0.8 + n * apart) for n in range(7)]

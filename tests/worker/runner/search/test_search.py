@@ -68,6 +68,8 @@ def test_the_front_is_delivered_with_its_reasons(objective: str | dict[str, floa
     assert report.search.front == [one.name for one in report.candidates]
     assert {one.outcome for one in report.search.trials if one.name == winner.name} <= {"winner"}
     assert all(one.explanation for one in report.search.trials)
+    built = [one for one in report.search.trials if one.outcome != "failed"]
+    assert {one.memory_ratio is not None for one in built} == {"memory" in objective}
     assert any(winner.name in line for line in report.search.explanation)
     files = {one.file_name: tmp_path / one.path for one in result.artifacts if one.kind == "model"}
     assert [one.file_name for one in report.candidates] == list(files)

@@ -1,6 +1,7 @@
-"""How long a trial may take, without building one."""
+"""How long a trial may take and how it is told, without building one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -9,12 +10,12 @@ import pytest
 
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import OptimizeRequest
-from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY
-from worker.engine.search.proposals import Proposal, Trial
+from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, trial
+from worker.engine.search.proposals import Proposal, Ratios, Trial
 from worker.runner.events import Events
 from worker.runner.pacing import Pacing
 from worker.runner.search.best import BestSoFar
-from worker.runner.search.searching import Searcher
+from worker.runner.search.searching import Searcher, report_of
 from worker.runner.search.trying import Bench, Tried
 
 BUDGET = 7200.0
@@ -69,3 +70,15 @@ def test_recipes_that_are_given_have_equal_shares_and_what_those_before_them_lef
 def test_however_many_are_given_none_is_built_in_haste(tmp_path: Path) -> None:
     """A share of 5 s would leave no time for what is chosen by timing."""
     assert min(seconds_of([DISTILLED] * 20, 100.0, tmp_path)) >= Stopwatch.most_measuring_seconds + 20.0
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        pytest.param(ObjectiveWeights(latency=1.0, memory=0.5), 1.5, id="measured"),
+        pytest.param(LATENCY, None, id="not measured"),
+    ],
+)
+def test_a_trial_tells_its_memory_where_that_was_measured(weights: ObjectiveWeights, told: float | None) -> None:
+    one = replace(trial("float16"), ratios=Ratios(memory=told or 1.0))
+    assert report_of(one, "tried", "", weights).memory_ratio == told
