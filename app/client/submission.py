@@ -33,7 +33,7 @@ def recipe_document(recipe: RecipeLike) -> list[dict[str, Any]] | Literal["auto"
 
 
 def metric_document(metric: str | Document) -> dict[str, Any]:
-    """A metric by its name alone is measured on the first output."""
+    """A metric by its name alone is measured on the first output that holds numbers."""
     return {"name": metric} if isinstance(metric, str) else document(metric)
 
 

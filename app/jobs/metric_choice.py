@@ -10,8 +10,10 @@ from app.models.inspection import ModelInspection, TensorSpec
 from app.recipes.request import LABEL_FREE, Metric
 
 ERRORS = frozenset({"mse", "mae"})
-# `f` of numpy's kinds, and `iub`.
-SCORES, NUMBERS = ("float",), ("int", "uint", "bool")
+# By how their names begin: `f` of numpy's kinds, and `iub`; and what ONNX Runtime takes and returns as objects.
+SCORES, NUMBERS, TEXT = ("float",), ("int", "uint", "bool"), "string"
+NAME_ONE = "Name an output of numbers as `metric.output`"
+EXPORT = "export the model with an output that is a tensor of them: skl2onnx does with `options={'zipmap': False}`"
 
 
 def choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[ArraySpec] | None) -> Metric:
@@ -21,19 +23,43 @@ def choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[Ar
     """
     inputs = {spec.name for spec in facts.inputs}
     labels = {array.name: array for array in arrays or [] if array.name not in inputs}
-    chosen = metric or _default(facts.outputs[0], labels)
-    outputs = {spec.name: spec for spec in facts.outputs}
-    output = chosen.output or facts.outputs[0].name
-    if output not in outputs:
+    output = _find_output(metric, facts.outputs)
+    chosen = metric or _default(output, labels)
+    if output.dtype == TEXT and chosen.name != "agreement":
         raise MetricMismatch(
-            f"`metric.output` is `{output}`; the model's outputs are {named(list(outputs))}.",
-            remedy="Name one of them, or leave it out for the first.",
+            f"`{chosen.name}` is of numbers, and the output `{output.name}` holds text.",
+            remedy=f"{NAME_ONE}, use `agreement`, or {EXPORT}.",
         )
     if chosen.name in LABEL_FREE:
-        return chosen.model_copy(update={"output": output, "labels": None})
+        return chosen.model_copy(update={"output": output.name, "labels": None})
     name = _find_labels(chosen, labels, arrays is not None)
-    _check_shapes(str(chosen.name), outputs[output], labels[name], _row(outputs[output], facts, arrays or []))
-    return chosen.model_copy(update={"output": output, "labels": name})
+    _check_shapes(str(chosen.name), output, labels[name], _row(output, facts, arrays or []))
+    return chosen.model_copy(update={"output": output.name, "labels": name})
+
+
+def _find_output(metric: Metric | None, specs: list[TensorSpec]) -> TensorSpec:
+    """The output that is named; else the first of numbers, or where there is none the first of text.
+
+    Raises:
+        MetricMismatch: it is no output of the model, or what it holds cannot be compared.
+
+    """
+    wanted = [spec for spec in specs if metric is None or metric.output in (None, spec.name)]
+    if not wanted:
+        raise MetricMismatch(
+            f"`metric.output` is `{metric and metric.output}`; the model's outputs are "
+            f"{named([spec.name for spec in specs])}.",
+            remedy="Name one of them, or leave it out for the first that holds numbers.",
+        )
+    for kinds in (SCORES + NUMBERS, TEXT):
+        for spec in wanted:
+            if spec.dtype.startswith(kinds):
+                return spec
+    held = ", ".join(f"`{spec.name}` {spec.dtype}" for spec in wanted)
+    raise MetricMismatch(
+        f"Quality is measured on tensors of numbers or text, and here is none: {held}.",
+        remedy=f"{NAME_ONE}, or {EXPORT}.",
+    )
 
 
 def _default(output: TensorSpec, labels: dict[str, ArraySpec]) -> Metric:

@@ -43,7 +43,9 @@ class Metric(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: MetricName = Field(description="The metric; `agreement`, `cosine` and `sqnr_db` need no labels.")
-    output: Name | None = Field(default=None, description="The model output; by default the first.")
+    output: Name | None = Field(
+        default=None, description="The model output; by default the first that holds numbers, or else text."
+    )
     labels: Name | None = Field(default=None, description="The label array; by default the one that is no input.")
 
 

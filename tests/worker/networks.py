@@ -1,6 +1,6 @@
 """Small networks that tests share: one function a kind, weights from a seed, batch axis `N`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,17 @@ def _normal(generator: np.random.Generator, *shape: int) -> np.ndarray:
     fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else shape[0]
     values: np.ndarray = (generator.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
     return values
+
+
+def named_classes(scale: Sequence[float]) -> ModelProto:
+    """`x` (N, C) -> `name` (N,) text: of the class whose number is the largest, once each column is scaled."""
+    text = f"""g (float[N,{len(scale)}] x) => (string[N] name) {{
+        s = Mul(x, scale)
+        k = ArgMax<axis = 1, keepdims = 0>(s)
+        name = Gather(names, k)
+    }}"""
+    names = np.array([f"class {number}" for number in range(len(scale))], object)
+    return holding(text, scale=np.array(scale, np.float32), names=names)
 
 
 def convnet(seed: int = 0, opset: int = OPSET, classes: int = 10) -> ModelProto:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from worker.engine.evaluation.metrics import agreement, looks_like_scores
+from worker.engine.evaluation.metrics import EXACT, agreement, looks_like_scores
 from worker.engine.extent import Extent
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
@@ -16,8 +16,6 @@ from worker.engine.sessions import open_session, run_session
 
 # More than this stands for no noise at all.
 LARGEST_DB = 200.0
-# Kinds of arrays: of numbers of classes, say, or of a mask.
-WHOLE = "iub"
 # A sample that comes out otherwise is wrong now about as often as it was wrong before: drops are a third of changes.
 CHANGES_A_DROP = 3.0
 # Of answers that are held at once: 16 of a language model to 128 tokens each.
@@ -103,9 +101,10 @@ class Floor:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Each that of the worst output. `sqnr_db` is, as `typical_db` has it, that of floats; of whole numbers where there
-    are no floats: those that changed are the noise. `agreement` is the share of samples with the same top class, or of
-    whole numbers that are the same; None where outputs hold neither.
+    """Each that of the worst output. `sqnr_db` is, as `typical_db` has it, that of floats; of whole numbers and text
+    where there are no floats: those that changed are the noise; and `-LARGEST_DB`, which holds no floor, where nothing
+    could be compared. `agreement` is the share of samples with the same top class, or of whole numbers and texts that
+    are the same; None where outputs hold none of these.
     """
 
     sqnr_db: float
@@ -162,7 +161,7 @@ class _Compared:
     """By the output's number, of each call, where that holds floats."""
     same: dict[int, list[float]] = field(default_factory=dict)
     """By the output's number, of each sample where that holds scores of classes; of each call the share of whole
-    numbers.
+    numbers, or of texts.
     """
 
     def add(self, exact: list[Any], made: list[Any]) -> None:
@@ -175,14 +174,14 @@ class _Compared:
                 self.powers.setdefault(index, []).append(power)
                 if looks_like_scores(left):
                     self.same.setdefault(index, []).extend(_same_classes(left, right))
-            elif left.dtype.kind in WHOLE:
+            elif left.dtype.kind in EXACT:
                 self.same.setdefault(index, []).append(_share_of_same(left, right))
 
     def fidelity(self) -> Fidelity:
         powers = self.powers or {
             index: [Power(1.0, 1.0 - share) for share in shares] for index, shares in self.same.items()
         }
-        worst = min(map(typical_db, powers.values()), default=LARGEST_DB)
+        worst = min(map(typical_db, powers.values()), default=-LARGEST_DB)
         agreement = min((sum(shares) / len(shares) for shares in self.same.values() if shares), default=None)
         return Fidelity(worst, agreement)
 

@@ -9,6 +9,10 @@ from app.config import Settings
 from app.errors import DataRequired, MetricMismatch
 from tests.app.jobs.refusals import GRAPH, IMAGES, LABELS, MODEL, Refusal, check
 
+TEXT = {"name": "name", "dtype": "string", "shape": ["N"]}
+SHARES = {"name": "share", "dtype": "seq(map(string,float32))", "shape": None}
+SCORES = {"name": "score", "dtype": "float32", "shape": ["N", 3]}
+
 REFUSALS = [
     Refusal("labels-without-data", DataRequired, "`top1`", body={"metric": {"name": "top1"}}),
     Refusal(
@@ -53,6 +57,29 @@ REFUSALS = [
         body={"metric": {"name": "mse"}},
     ),
     Refusal("no-such-output", MetricMismatch, "`scores`", body={"metric": {"name": "cosine", "output": "scores"}}),
+    Refusal("nothing-to-compare", MetricMismatch, "`share` seq(map(", model=MODEL | {"outputs": [SHARES]}),
+    Refusal(
+        "a-map-where-scores-are",
+        MetricMismatch,
+        "`share` seq(map(",
+        body={"metric": {"name": "agreement", "output": "share"}},
+        model=MODEL | {"outputs": [SCORES, SHARES]},
+    ),
+    Refusal(
+        "classes-of-text",
+        MetricMismatch,
+        "`top1` is of numbers, and the output `name` holds text",
+        arrays={"evaluation": [IMAGES, LABELS]},
+        body={"metric": {"name": "top1", "output": "name"}},
+        model=MODEL | {"outputs": [TEXT, SCORES]},
+    ),
+    Refusal(
+        "direction-of-text",
+        MetricMismatch,
+        "`cosine`",
+        body={"metric": {"name": "cosine"}},
+        model=MODEL | {"outputs": [TEXT, SHARES]},
+    ),
 ]
 
 
@@ -127,6 +154,16 @@ CHOICES = [
         ("top1", "boxes", "label"),
         [{"name": "boxes", "dtype": "float32", "shape": ["boxes", 10]}],
     ),
+    Choice("scores-behind-text", {}, None, ("agreement", "score", None), [TEXT, SHARES, SCORES]),
+    Choice(
+        "labels-for-scores-behind-text",
+        {"evaluation": [IMAGES, LABELS]},
+        None,
+        ("top1", "score", "label"),
+        [TEXT, SCORES],
+    ),
+    Choice("text-alone", {"evaluation": [IMAGES, LABELS]}, None, ("agreement", "name", None), [TEXT, SHARES]),
+    Choice("text-by-name", {}, {"name": "agreement", "output": "name"}, ("agreement", "name", None), [SCORES, TEXT]),
     Choice(
         "the-only-labels-are-found", {"evaluation": [IMAGES, LABELS]}, {"name": "top5"}, ("top5", "logits", "label")
     ),

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from tests.worker.engine.conftest import SamplesContext
-from tests.worker.networks import normal, prepared
+from tests.worker.networks import named_classes, normal, parse, prepared
 from worker.engine import fidelity
 from worker.engine.fidelity import LARGEST_DB, Answers, Fidelity, Floor, Power, measure_fidelity, typical_db
 from worker.engine.model_file import ModelFile
@@ -161,3 +161,20 @@ def test_a_row_that_comes_out_broken_has_another_class(
     ]
     given = context(prepared(text, w=np.ones(2, np.float32)), x=normal(6, 2))
     assert measure_fidelity(files[0], files[1], given, np.arange(6)).agreement == 0.0
+
+
+def test_text_is_judged_by_how_much_of_it_is_the_same(saved: Callable[..., ModelFile], context: SamplesContext) -> None:
+    exact, made = named_classes([1, 1, 1]), named_classes([1, 1, -1])
+    x = np.array([[2, 1, 0], [1, 2, 0], [0, 1, 2], [2, 0, 1]], np.float32)
+    found = measure_fidelity(saved(exact), saved(made, "made"), context(exact, x=x), np.arange(4))
+    assert found.agreement == 0.75
+    assert found.sqnr_db == pytest.approx(10 * np.log10(4))
+
+
+def test_answers_that_cannot_be_compared_hold_no_floor(
+    saved: Callable[..., ModelFile], context: SamplesContext
+) -> None:
+    exact = parse("g (float[N,3] x) => (seq(float[N,3]) y) { y = SequenceConstruct(x) }")
+    found = measure_fidelity(saved(exact), saved(exact, "made"), context(exact, x=normal(4, 3)), np.arange(4))
+    assert found.agreement is None
+    assert not found.holds(Floor(-100))

@@ -136,8 +136,8 @@ def _affordable(examination: Examination, batch: int, seconds: float) -> np.ndar
 
 
 def _cut(output: Any, call: Call, feeds: Feeds) -> np.ndarray | None:
-    """`(samples of the call, ...)`, padding cut off; None for what is no numeric tensor."""
-    if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiub":
+    """`(samples of the call, ...)`, padding cut off; None for what is no tensor of numbers or text."""
+    if not isinstance(output, np.ndarray) or output.dtype.kind not in "f" + metrics.EXACT:
         return None
     count = len(call.samples)
     rows = feeds.fixed_batch or count
@@ -161,6 +161,8 @@ def _score(
         )
     columns = scores.outputs[name]
     columns["agreement"].append(metrics.agreement(original, candidate))
+    if original.dtype.kind == metrics.TEXT:  # no direction, no power, and no label: those are numbers
+        return
     columns["cosine"].append(metrics.cosine(original, candidate))
     signal, noise = metrics.signal_and_noise(original, candidate)
     columns["signal"].append(signal)
@@ -340,7 +342,9 @@ def _perfect(name: str) -> Statistic:
 
 
 def _warnings(scores: Scores) -> list[str]:
-    found = [f"Output {name!r} is no tensor of numbers; it was not compared." for name in sorted(scores.skipped)]
+    found = [
+        f"Output {name!r} is no tensor of numbers or text; it was not compared." for name in sorted(scores.skipped)
+    ]
     for name, count in scores.not_finite.items():
         if count:
             found.append(f"Output {name!r} of the original is NaN or infinite in {count} of {scores.count} samples.")

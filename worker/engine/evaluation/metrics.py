@@ -13,6 +13,9 @@ from worker.engine.faults import UserFault
 # What counts as the same element where an output is no row of class scores: a share of the row's root mean square.
 TOLERANCE = 0.05
 SCORES_RANK, IMAGE_RANK = 2, 4
+# Kinds of arrays: text as ONNX Runtime returns it; and what is the same or is not, numbers of classes, say, or a mask.
+TEXT = "O"
+EXACT = "iub" + TEXT
 SMALLER_IS_BETTER = frozenset({"mse", "mae"})
 CLASSIFICATION = frozenset({"top1", "top5", "accuracy", "f1"})
 

@@ -186,17 +186,20 @@ def _left_out(one: Delivered, warnings: list[str]) -> Iterator[None]:
 
 
 def original_as_finalist(
-    laboratory: Laboratory, original: Subject, delivered: Delivered, turn: Turn, bound: Bound
+    laboratory: Laboratory, original: Subject, delivered: Delivered, turn: Turn, bound: Bound, warnings: list[str]
 ) -> Finalist:
     """The original in the place of a winner: what it was measured at beside the others, and beside itself."""
     both_ms = 2 * original.footprint.call_ms
+    compared = laboratory.compare(original.model, original.model, bound.metric, both_ms)
+    # Where there was no finalist nothing else tells of the data, and of outputs that are not compared.
+    warnings.extend(warning for warning in compared.warnings if warning not in warnings)
     return Finalist(
         delivered=delivered,
         subject=original,
         latency=turn.latency,
         ratio=Interval(value=1.0),
         calls_per_second=turn.calls_per_second,
-        compared=laboratory.compare(original.model, original.model, bound.metric, both_ms),
+        compared=compared,
         decision=Decision("met"),
     )
 

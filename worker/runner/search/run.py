@@ -91,7 +91,7 @@ def _concluded(
     first = winner = choice.winner
     if first is None:
         untouched = _written(ORIGINAL, Outcome(opened.model), opened)
-        first = original_as_finalist(judging, original, untouched, turn, bound)
+        first = original_as_finalist(judging, original, untouched, turn, bound, warnings)
     better = [one.final for one in final if not as_good(ORIGINAL, one.final)]
     front = {one.name for one in pareto_front(better)}
     # Who gave the recipes wants to see what became of them, whatever is better.

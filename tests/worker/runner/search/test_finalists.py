@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from app.jobs.report import Latency
 from app.recipes.request import Metric
 from tests.conftest import TIMING_ROUNDS
 from tests.worker import networks
@@ -23,7 +24,7 @@ from worker.runner.events import Events
 from worker.runner.job_data import JobData
 from worker.runner.measuring import Laboratory, Share
 from worker.runner.pacing import Pacing
-from worker.runner.search.accepting import Bound, Delivered, measure_finalists
+from worker.runner.search.accepting import Bound, Delivered, Turn, measure_finalists, original_as_finalist
 
 BOUND = Bound(Metric(name="agreement", output="logits"), 0.5, 0.95)
 # More than the probes take; timing takes its share of it.
@@ -45,9 +46,11 @@ def original(tmp_path: Path) -> ModelFile:
     return ModelFile(networks.save(networks.convnet(), tmp_path / "original"))
 
 
-def laboratory(original: ModelFile, kind: type[Laboratory], folder: Path) -> Laboratory:
+def laboratory(original: ModelFile, kind: type[Laboratory], folder: Path, first: float = 0.0) -> Laboratory:
+    """Its data are noise, but for the first number of all."""
     inputs = inputs_of(original.structure())
     images = np.random.default_rng(0).standard_normal((40, 3, 16, 16)).astype(np.float32)
+    images[0, 0, 0, 0] = first
     feeds = match_arrays(inputs, {"image": images}, "my data")
     one = match_arrays(inputs, {"image": images[:1]}, "my data")
     data = JobData(feeds, feeds, one, batch=1, labels={}, words={})
@@ -111,3 +114,14 @@ def test_each_is_compared_in_an_equal_share_of_what_is_not_kept_for_later(
     (first, before), (last, left) = shares
     assert first == pytest.approx((before - 2) / 2, abs=0.1)
     assert last == pytest.approx(left - 2, abs=0.1)
+
+
+def test_what_is_to_be_said_of_the_data_is_said_where_there_are_no_finalists(
+    original: ModelFile, tmp_path: Path
+) -> None:
+    found = laboratory(original, Laboratory, tmp_path / "measuring", first=np.nan)
+    latency = Latency(p50_ms=1, p90_ms=1, p99_ms=1, mean_ms=1, call_count=1, round_medians_ms=[1])
+    warnings: list[str] = []
+    untouched = delivered("original", networks.convnet(), tmp_path)
+    original_as_finalist(found, found.examine(original), untouched, Turn(latency, 1.0), BOUND, warnings)
+    assert any("'logits' of the original is NaN or infinite in 1 of 40 samples" in line for line in warnings)
