@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import onnx
 
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
@@ -36,7 +37,8 @@ def search(
     datasets = {role: _dataset(Path(folder), workdir / f"{role}.npz") for role, folder in roles.items()}
     target = {"threads": one.threads, "batch": one.batch}
     request = {"model_id": NOBODY, "recipe": "auto", "data": dict.fromkeys(roles, NOBODY), "target": target, **body}
-    request |= {"search": {"training": train}, "deployment_check": True}
+    first = onnx.load(model, load_external_data=False).graph.output[0].name
+    request |= {"search": {"training": train}, "deployment_check": True, "metric": {"output": first, **body["metric"]}}
     job = RunnerJob(
         kind=JobKind.OPTIMIZE,
         model=_input(model, "application/octet-stream"),

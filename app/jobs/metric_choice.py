@@ -24,7 +24,8 @@ def choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[Ar
     inputs = {spec.name for spec in facts.inputs}
     labels = {array.name: array for array in arrays or [] if array.name not in inputs}
     output = _find_output(metric, facts.outputs)
-    chosen = metric or _default(output, labels)
+    row = _row(output, facts, arrays or [])
+    chosen = metric or _default(output, row, labels)
     if output.dtype == TEXT and chosen.name != "agreement":
         raise MetricMismatch(
             f"`{chosen.name}` is of numbers, and the output `{output.name}` holds text.",
@@ -33,7 +34,7 @@ def choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[Ar
     if chosen.name in LABEL_FREE:
         return chosen.model_copy(update={"output": output.name, "labels": None})
     name = _find_labels(chosen, labels, arrays is not None)
-    _check_shapes(str(chosen.name), output, labels[name], _row(output, facts, arrays or []))
+    _check_shapes(str(chosen.name), output, labels[name], row)
     return chosen.model_copy(update={"output": output.name, "labels": name})
 
 
@@ -62,15 +63,24 @@ def _find_output(metric: Metric | None, specs: list[TensorSpec]) -> TensorSpec:
     )
 
 
-def _default(output: TensorSpec, labels: dict[str, ArraySpec]) -> Metric:
+def _default(output: TensorSpec, row: Axes | None, labels: dict[str, ArraySpec]) -> Metric:
     flat = all(len(array.shape) == 1 and array.dtype.startswith(("int", "uint")) for array in labels.values())
-    return Metric(name="top1" if len(labels) == 1 and flat and _is_class_scores(output) else "agreement")
+    classes = _is_class_scores(output) or _is_class_numbers(output, row)
+    return Metric(name="top1" if len(labels) == 1 and flat and classes else "agreement")
 
 
 def _is_class_scores(output: TensorSpec) -> bool:
     """Whether an output looks like (N, classes): a regression's (N, 1) is no classifier's."""
     shape = output.shape
     return shape is not None and len(shape) == 2 and shape[1] != 1 and output.dtype.startswith(SCORES)
+
+
+def _is_class_numbers(output: TensorSpec, row: Axes | None) -> bool:
+    """Whether an output holds one whole number or truth value a sample; `row` as `_row` has it."""
+    shape = output.shape or []
+    if row is None and shape and not isinstance(shape[0], int):
+        row = shape[1:]  # an open axis counts samples as far as is known
+    return output.dtype.startswith(NUMBERS) and row is not None and _size(row) == 1
 
 
 def _find_labels(metric: Metric, labels: dict[str, ArraySpec], has_data: bool) -> str:

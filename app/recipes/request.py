@@ -135,7 +135,8 @@ class OptimizeRequest(BaseModel):
     data: Data = Field(default_factory=Data, description="Datasets by role; all optional.")
     metric: Metric | None = Field(
         default=None,
-        description="By default `top1` where the evaluation data has one integer label array, else `agreement`.",
+        description="By default `top1` where the evaluation data has one integer label array, a label each sample, and "
+        "the output holds scores or numbers of classes; else `agreement`. The report names labels that it did not use.",
     )
     contract: Contract | None = Field(
         default=None,

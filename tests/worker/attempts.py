@@ -24,10 +24,11 @@ def read_model(database: Database, model: UUID) -> ModelRow:
 def add_optimization(
     database: Database, model: UUID, *, threads: int = 1, budget_seconds: float = 10.0, **columns: Any
 ) -> UUID:
-    """A short job on random input; `columns` override."""
+    """A short job on random input, of a model with the output `logits`; `columns` override."""
     request = {
         "model_id": str(model),
         "recipe": [{"pass": "optimize_graph"}],
+        "metric": {"name": "agreement", "output": "logits"},
         "target": {"device": "cpu", "threads": threads},
     }
     return add_job(database, model_id=model, request=request, budget_seconds=budget_seconds, **columns)

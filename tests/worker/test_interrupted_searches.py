@@ -157,6 +157,7 @@ def test_what_a_search_had_found_when_it_was_cancelled_is_a_model_that_runs(
         "recipe": "auto",
         "objective": "size",  # what is smaller is so on a busy machine as well
         "contract": {"max_drop": 0.5},
+        "metric": {"name": "agreement", "output": "logits"},
         "search": {"passes": ["quantize_weights", "quantize_dynamic", "quantize_static", "convert_float16"]},
         "data": {"evaluation": str(dataset)},
         "target": {"device": "cpu", "threads": 1},
@@ -193,6 +194,7 @@ def test_the_next_search_goes_on_from_what_a_cancelled_one_had_finished(
             "recipe": "auto",
             "objective": "size",  # what is smaller is so on a busy machine as well
             "contract": {"max_drop": 0.5},
+            "metric": {"name": "agreement", "output": "logits"},
             "search": {"passes": ["quantize_weights", "convert_float16"], "max_trials": max_trials},
             "data": {"evaluation": str(dataset)},
             "target": {"device": "cpu", "threads": 1},

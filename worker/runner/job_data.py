@@ -10,7 +10,7 @@ from app.recipes.catalogue import CATALOGUE
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
 from worker.engine.arrays import open_arrays, samples_not_finite
 from worker.engine.evaluation.class_labels import check_labels, class_count
-from worker.engine.evaluation.metrics import CLASSIFICATION, MetricMismatch
+from worker.engine.evaluation.metrics import CLASSIFICATION
 from worker.engine.evaluation.requests import OutputFace
 from worker.engine.feeds import DataMismatch, Feeds, match_arrays
 from worker.engine.graph import TensorFace, inputs_of
@@ -121,60 +121,23 @@ def random_calls(model: ModelFile, shapes: dict[str, tuple[int, ...]], calls: in
     return random_feeds(inputs, integer_bounds(model.structure(), inputs), shapes, calls, seed)
 
 
-def choose_metric(
-    request: OptimizeRequest, data: JobData, outputs: dict[str, OutputFace], warnings: list[str]
-) -> Metric:
-    """The job's metric with output and labels filled in.
+def check_metric(metric: Metric, data: JobData, outputs: dict[str, OutputFace]) -> list[str]:
+    """In words, label arrays that the job's metric does not use: a list of no or one sentence.
 
     Raises:
-        MetricMismatch: an output or label array that does not exist, none to choose from, or labels of other classes.
+        MetricMismatch: the labels are of other classes than the output scores.
 
     """
-    metric = _named_metric(request, data, outputs, warnings)
-    if metric.labels is not None and metric.name in CLASSIFICATION:
-        _check_labels(metric.labels, data, str(metric.output), outputs[str(metric.output)])
-    return metric
-
-
-def _named_metric(
-    request: OptimizeRequest, data: JobData, outputs: dict[str, OutputFace], warnings: list[str]
-) -> Metric:
-    asked = request.metric
-    output = (asked and asked.output) or next(iter(outputs), None)
-    if output is None or output not in outputs:
-        raise MetricMismatch(
-            f"The model has no tensor output {output!r}; it returns {', '.join(outputs) or 'no tensors'}.",
-            "Name one of these as `metric.output`.",
-        )
-    if asked is None:
-        return _default_metric(data, output, outputs[output], warnings)
-    if asked.name in LABEL_FREE:
-        return Metric(name=asked.name, output=output)
-    labels = asked.labels or _only_label(asked.name, data)
-    if labels not in data.labels:
-        raise MetricMismatch(
-            f"The evaluation data has no label array {labels!r}; beside the inputs it has "
-            f"{', '.join(sorted(data.labels)) or 'none'}.",
-            "Give evaluation data with labels, or choose agreement, cosine or sqnr_db.",
-        )
-    return Metric(name=asked.name, output=output, labels=labels)
-
-
-def _default_metric(data: JobData, output: str, face: OutputFace, warnings: list[str]) -> Metric:
-    whole_numbers = [name for name, array in data.labels.items() if array.dtype.kind in "iu"]
-    if len(data.labels) == 1 and whole_numbers:
-        label = data.labels[whole_numbers[0]]
-        scores = face.dtype.startswith("float") and len(face.shape) == label.ndim + 1 and face.shape[-1] > 1
-        numbers = not face.dtype.startswith("float") and len(face.shape) == label.ndim
-        if scores or numbers:
-            return Metric(name="top1", output=output, labels=whole_numbers[0])
-        warnings.append(
-            f"Output {output!r} ({face.dtype} {face.shape}) holds no class scores for labels {whole_numbers[0]!r} "
-            f"{list(label.shape)}; the metric of this job is agreement. Set `metric` to use the labels."
-        )
-    elif data.labels:
-        warnings.append(f"Label arrays {', '.join(sorted(data.labels))} were not used: `metric` names none.")
-    return Metric(name="agreement", output=output)
+    if metric.name in CLASSIFICATION:
+        _check_labels(str(metric.labels), data, str(metric.output), outputs[str(metric.output)])
+    # Outputs of numbers are measured against labels of their own name, whatever the metric is.
+    unused = sorted(data.labels.keys() - {name for name, face in outputs.items() if face.dtype != "object"})
+    if metric.name not in LABEL_FREE or not unused:
+        return []
+    return [
+        f"Quality was not measured against the label arrays {', '.join(unused)}: the metric of this job is "
+        f"{metric.name} of the output {metric.output}, which needs none. Set `metric` to use them."
+    ]
 
 
 def _check_labels(name: str, data: JobData, output: str, face: OutputFace) -> None:
@@ -183,17 +146,6 @@ def _check_labels(name: str, data: JobData, output: str, face: OutputFace) -> No
     batched = not data.evaluation.whole and face.shape[:1] == [data.batch]
     rows = face.shape[1:] if batched else face.shape
     check_labels(name, labels, output, class_count([len(labels), *rows], labels.shape, face.dtype))
-
-
-def _only_label(metric: str, data: JobData) -> str:
-    fitting = [name for name, array in data.labels.items() if metric not in CLASSIFICATION or array.dtype.kind in "iub"]
-    if len(fitting) != 1:
-        raise MetricMismatch(
-            f"`{metric}` needs one label array in the evaluation data; there are {len(fitting)} that could serve"
-            f"{': ' + ', '.join(sorted(fitting)) if fitting else ''}.",
-            "Name one as `metric.labels`, or choose agreement, cosine or sqnr_db.",
-        )
-    return fitting[0]
 
 
 def open_roles(job: RunnerJob, workdir: Path, scratch: Path) -> dict[str, dict[str, np.ndarray]]:

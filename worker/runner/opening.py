@@ -24,7 +24,7 @@ class UnsupportedInput(UserFault):
 
 
 class IncompleteJob(UserFault):
-    code, title = "incomplete_job", "The job lacks a model or a request"
+    code, title = "incomplete_job", "The job lacks a model, a request or its metric"
 
 
 class TooManyThreads(UserFault):
@@ -54,6 +54,13 @@ class OpenJob:
     @property
     def device(self) -> Device:
         return self.request.target.device
+
+    @property
+    def metric(self) -> Metric:
+        """As the submission settled it. Raises IncompleteJob."""
+        if self.request.metric is None:
+            raise IncompleteJob("The request of the job names no metric.", None)
+        return self.request.metric
 
     def circumstances(self, data: JobData, metric: Metric) -> Circumstances:
         """Opens the other models that the recipe names."""

@@ -12,7 +12,7 @@ from worker.runner.chain import Outcome, run_chain
 from worker.runner.contract import RunnerJob, RunnerResult
 from worker.runner.deployment import checked
 from worker.runner.events import Events
-from worker.runner.job_data import JobData, choose_metric, load_data
+from worker.runner.job_data import JobData, check_metric, load_data
 from worker.runner.manifest import Account, build_manifest
 from worker.runner.measuring import Laboratory, Subject, noise_warnings
 from worker.runner.opening import open_job
@@ -58,8 +58,8 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     pacing.span(PREPARED, BASELINE)
     pacing.phase("baseline")
     baseline = laboratory.examine(model)
-    warnings = list(data.warnings)
-    metric = choose_metric(request, data, baseline.footprint.outputs, warnings)
+    metric = opened.metric
+    warnings = [*data.warnings, *check_metric(metric, data, baseline.footprint.outputs)]
 
     outcome = run_chain(model, request.passes, opened.circumstances(data, metric), (BASELINE, OPTIMIZED))
     stem = artifact_stem(opened.name, [step.pass_ for step in outcome.steps])

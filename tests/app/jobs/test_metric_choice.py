@@ -10,6 +10,7 @@ from app.errors import DataRequired, MetricMismatch
 from tests.app.jobs.refusals import GRAPH, IMAGES, LABELS, MODEL, Refusal, check
 
 TEXT = {"name": "name", "dtype": "string", "shape": ["N"]}
+CLASS = {"name": "class", "dtype": "int64", "shape": ["N"]}
 SHARES = {"name": "share", "dtype": "seq(map(string,float32))", "shape": None}
 SCORES = {"name": "score", "dtype": "float32", "shape": ["N", 3]}
 
@@ -139,6 +140,23 @@ CHOICES = [
         {"name": "accuracy"},
         ("accuracy", "class", "label"),
         [{"name": "class", "dtype": "int64", "shape": ["N", 1]}],
+    ),
+    *(
+        Choice(f"class-numbers-{name}", {"evaluation": [IMAGES, LABELS]}, None, expected, [CLASS | {"shape": shape}])
+        for name, shape, expected in (
+            ("are-what-labels-are", ["N"], ("top1", "class", "label")),
+            ("of-an-axis-without-a-name", [None], ("top1", "class", "label")),
+            ("in-rows-of-one", ["N", 1], ("top1", "class", "label")),
+            ("of-pixels", ["N", 8, 8], ("agreement", "class", None)),
+            ("that-count-no-samples", [3], ("agreement", "class", None)),
+        )
+    ),
+    Choice(
+        "class-numbers-of-whole-feeds",
+        {"evaluation": [IMAGES | {"shape": [100, 1, 1, 8, 8]}, LABELS]},
+        None,
+        ("agreement", "class", None),
+        [CLASS],
     ),
     Choice(
         "numbers-that-are-flat",

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import onnx
 
+from app.datasets.inspection import ArraySpec
+from app.jobs.metric_choice import choose_metric
+from app.jobs.search_fitness import judging_arrays
 from app.jobs.states import JobKind
+from app.models.inspection import ModelInspection
 from app.recipes.request import OptimizeRequest
 from tests.conftest import TIMING_ROUNDS
+from worker.engine.inspection import session, specs
 from worker.runner.contract import PIECE_FOLDER, InputFile, Piece, RunnerJob, RunnerResult
 from worker.runner.events import Events
 from worker.runner.optimize import run
@@ -80,7 +85,7 @@ def prepare_job(
         kind=JobKind.OPTIMIZE,
         model=input_file(workdir / "upload", "my model.onnx", "application/octet-stream"),
         datasets=datasets,
-        request=OptimizeRequest.model_validate(body),
+        request=settled(OptimizeRequest.model_validate(body), workdir / "upload", model, data),
         threads=1,
         timing_rounds=timing_rounds,
         budget_seconds=budget,
@@ -88,3 +93,18 @@ def prepare_job(
         pieces=pieces or {},
         piece_bytes=1 << 30,
     )
+
+
+def settled(
+    request: OptimizeRequest, path: Path, model: onnx.ModelProto, data: dict[str, dict[str, np.ndarray]]
+) -> OptimizeRequest:
+    """With the metric that its submission settles."""
+    facts = ModelInspection.model_construct(
+        inputs=specs.input_specs(model), outputs=specs.output_specs(model, session.load(path))
+    )
+    arrays = {
+        role: [ArraySpec(name=name, dtype=one.dtype.name, shape=list(one.shape)) for name, one in found.items()]
+        for role, found in data.items()
+    }
+    metric = choose_metric(request.metric, facts, judging_arrays(request, arrays))
+    return request.model_copy(update={"metric": metric})

@@ -10,12 +10,13 @@ import pytest
 from onnx import ModelProto
 
 from app.jobs.states import JobKind
-from app.recipes.request import OptimizeRequest
+from app.recipes.request import Metric, OptimizeRequest
 from tests.worker import networks
+from worker.engine.evaluation.requests import OutputFace
 from worker.engine.feeds import DataMismatch
 from worker.engine.model_file import ModelFile
 from worker.runner.contract import InputFile, RunnerJob
-from worker.runner.job_data import JobData, load_data
+from worker.runner.job_data import JobData, check_metric, load_data
 
 IMAGES = np.zeros((5, 3, 16, 16), np.float32)
 GRAPH = [{"pass": "optimize_graph"}]
@@ -116,3 +117,23 @@ def test_a_shape_that_does_not_fit_into_memory_is_the_users_fault(
 ) -> None:
     with pytest.raises(DataMismatch, match="values, and the job has 1,073,741,824 bytes"):
         load(tmp_path, data, target={"shapes": {"image": shape}})
+
+
+@pytest.mark.parametrize(
+    ("metric", "label", "told"),
+    [
+        ({"name": "agreement"}, "price", True),
+        ({"name": "sqnr_db"}, "price", True),
+        ({"name": "mae", "labels": "price"}, "price", False),
+        ({"name": "agreement"}, "logits", False),
+    ],
+    ids=["agreement", "noise", "error", "named-as-the-output"],
+)
+def test_labels_that_nothing_is_measured_against_are_named(
+    metric: dict[str, str], label: str, told: bool, tmp_path: Path
+) -> None:
+    data = load(tmp_path, {"evaluation": {"image": IMAGES, label: np.ones((5, 10), np.float32)}})
+    outputs = {"logits": OutputFace(dtype="float32", shape=[1, 10])}
+    words = check_metric(Metric.model_validate({"output": "logits", **metric}), data, outputs)
+    assert len(words) == told
+    assert all(f"the label arrays {label}:" in one and metric["name"] in one for one in words)

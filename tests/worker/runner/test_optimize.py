@@ -169,11 +169,9 @@ def test_a_model_beyond_one_file_is_delivered_as_a_tar(
     ("data", "request_", "fault"),
     [
         ({"evaluation": {"image": np.zeros((4, 3, 16, 16), np.int64)}}, {}, DataMismatch),
-        ({}, {"metric": {"name": "top1"}}, MetricMismatch),
-        ({}, {"metric": {"name": "agreement", "output": "nothing"}}, MetricMismatch),
         ({}, {"target": {"shapes": {"picture": [1]}}}, DataMismatch),
     ],
-    ids=["dtype", "no-labels", "no-such-output", "no-such-input"],
+    ids=["dtype", "no-such-input"],
 )
 def test_what_cannot_be_served_is_refused(
     data: dict[str, Any], request_: dict[str, Any], fault: type[UserFault], tmp_path: Path

@@ -18,7 +18,7 @@ from worker.runner.chain import Outcome
 from worker.runner.contract import RunnerJob, RunnerResult
 from worker.runner.deployment import checked
 from worker.runner.events import Events
-from worker.runner.job_data import JobData, choose_metric
+from worker.runner.job_data import JobData, check_metric
 from worker.runner.measuring import Laboratory, Subject
 from worker.runner.opening import OpenJob, open_job
 from worker.runner.search.accepting import Bound, Delivered, choose_winner, measure_finalists, original_as_finalist
@@ -55,8 +55,8 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     opened.pacing.phase("baseline")
     choosing = _laboratory(opened, data.selecting, "choosing")
     original = choosing.examine(opened.model)
-    warnings = list(data.accepting.warnings)
-    metric = choose_metric(opened.request, data.accepting, original.footprint.outputs, warnings)
+    metric = opened.metric
+    warnings = [*data.accepting.warnings, *check_metric(metric, data.accepting, original.footprint.outputs)]
     bound = _bound(opened.request, metric)
     circumstances = opened.circumstances(data.accepting, metric)
     stock = _stock(opened, circumstances.max_drop)
