@@ -9,6 +9,7 @@ from app.errors import DataMismatch
 from app.jobs.naming import named
 
 Axes = Sequence[int | str | None]
+TEXT = "string"
 WIDEST = frozenset({"float64", "complex128"})
 WIDE = WIDEST | {"float32", "complex64"}
 FLOATING = WIDE | {"float16", "bfloat16"}
@@ -62,8 +63,8 @@ def match(inputs: Sequence[Input], arrays: Sequence[ArraySpec], source: str) -> 
     """Bind arrays to inputs by name; `source` says in words whose arrays they are. Other arrays are left alone.
 
     Raises:
-        DataMismatch: an input has no array; the dtype, the rank or the axes of one do not fit its input; or the inputs
-            want different numbers of samples a call.
+        DataMismatch: an input takes text, or has no array; the dtype, the rank or the axes of one do not fit its input;
+            or the inputs want different numbers of samples a call.
 
     """
     by_name = {array.name: array for array in arrays}
@@ -71,6 +72,11 @@ def match(inputs: Sequence[Input], arrays: Sequence[ArraySpec], source: str) -> 
     batches: dict[str, int] = {}
     casts: list[str] = []
     for spec in inputs:
+        if spec.dtype == TEXT:
+            raise DataMismatch(
+                f"The input `{spec.name}` is {_words(spec)}, and datasets hold no text: {source} cannot feed it.",
+                remedy="Export the part of the model behind what turns text into numbers, or submit without data.",
+            )
         if spec.name not in by_name:
             raise DataMismatch(
                 f"There is no array of {source} for the input `{spec.name}` ({_words(spec)}); its arrays are "

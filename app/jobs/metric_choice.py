@@ -3,15 +3,15 @@
 import math
 
 from app.datasets.inspection import ArraySpec
-from app.datasets.matching import Axes, fits
+from app.datasets.matching import TEXT, Axes, fits
 from app.errors import DataRequired, MetricMismatch
 from app.jobs.naming import named
 from app.models.inspection import ModelInspection, TensorSpec
 from app.recipes.request import LABEL_FREE, Metric
 
 ERRORS = frozenset({"mse", "mae"})
-# By how their names begin: `f` of numpy's kinds, and `iub`; and what ONNX Runtime takes and returns as objects.
-SCORES, NUMBERS, TEXT = ("float",), ("int", "uint", "bool"), "string"
+# `f` of numpy's kinds, and `iub`.
+SCORES, NUMBERS = ("float",), ("int", "uint", "bool")
 NAME_ONE = "Name an output of numbers as `metric.output`"
 EXPORT = "export the model with an output that is a tensor of them: skl2onnx does with `options={'zipmap': False}`"
 

@@ -54,6 +54,8 @@ CASES = [
     Case("rounded", IMAGE, {"image": ("float64", [100, 1, 8, 8])}),
     Case("without-loss", {"x": ("int64", ["N", 3])}, {"x": ("int32", [100, 3])}),
     Case("floats-for-integers", {"x": ("int64", ["N", 3])}, {"x": ("float64", [100, 3])}, "not every float64 is"),
+    Case("text", {"name": ("string", ["N"])}, {"name": ("int64", [100])}, "datasets hold no text"),
+    Case("text-without-an-array", {"name": ("string", ["N"])}, {"x": ("int64", [100])}, "datasets hold no text"),
     Case("truth-for-floats", {"x": ("float32", ["N", 3])}, {"x": ("bool", [100, 3])}, "not every bool is a float32"),
     Case(
         "different-batches",
