@@ -52,7 +52,7 @@ def _find_output(metric: Metric | None, specs: list[TensorSpec]) -> TensorSpec:
             f"{named([spec.name for spec in specs])}.",
             remedy="Name one of them, or leave it out for the first that holds numbers.",
         )
-    for kinds in (SCORES + NUMBERS, TEXT):
+    for kinds in (SCORES + NUMBERS, (TEXT,)):
         for spec in wanted:
             if spec.dtype.startswith(kinds):
                 return spec
