@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+import onnx
+
 from app.config import RunnerSettings
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
@@ -93,7 +95,8 @@ def optimize_all(models: Sequence[bytes], folder: Path) -> list[Outcome]:
             (own / name).mkdir()
         (own / INPUT).write_bytes(content)
         file = InputFile(path=INPUT, media_type=OCTETS, sha256="0" * 64, size_bytes=len(content), name="bomb")
-        body = {"model_id": str(uuid4()), "recipe": [{"pass": "optimize_graph"}]}
+        metric = {"name": "agreement", "output": onnx.load_model_from_string(content).graph.output[0].name}
+        body = {"model_id": str(uuid4()), "recipe": [{"pass": "optimize_graph"}], "metric": metric}
         job = RunnerJob(
             kind=JobKind.OPTIMIZE,
             model=file,
