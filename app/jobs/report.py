@@ -180,7 +180,7 @@ class Verdict(BaseModel):
 
     outcome: Literal["met", "unmet", "undecidable", "no_contract"] = Field(
         description="The answer; `undecidable` where a confidence was asked for and there are too few samples, or "
-        "none but those that the file was chosen by."
+        "none but those that the file was made or chosen by."
     )
     reason: str = Field(description="The answer in words, with its numbers.")
     causes: list[str] = Field(default_factory=list, description="What lies behind the numbers, most important first.")

@@ -110,6 +110,7 @@ CATALOGUE: dict[str, PassEntry] = {
         PassEntry(
             "convert_float16",
             ConvertFloat16,
+            uses_calibration=True,
             lowers_precision=True,
             not_after=("quantize_static", "quantize_aware_training", "quantize_dynamic"),
             takes_fused=True,

@@ -25,7 +25,9 @@ def _kind_of_recipe(recipe: object) -> str:
 
 
 class Data(BaseModel):
-    """Datasets by role. Roles may name the same dataset; the report then says that nothing was held out."""
+    """Datasets by role. Roles may name the same dataset; the report then says that nothing was held out, and no
+    contract with a confidence is `met` on what a pass read.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

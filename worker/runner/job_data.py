@@ -41,7 +41,7 @@ class JobData:
     random_evaluation: bool = False
     random_calibration: bool = False
     held_out: bool = True
-    """False where a search chose by the same samples that it accepts by."""
+    """False where what passes read, or a search chose by, is what the file is judged by."""
     training: TrainingData | None = None
     """None where the job has none."""
 
@@ -64,8 +64,8 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
     random_calibration = "calibration" not in feeds and "training" not in feeds
     calibration = feeds.get("calibration") or feeds.get("training")
     calibration = calibration or random_calls(model, shapes, RANDOM_CALLS, request.seed)
-    evaluation, held_out = _evaluation(feeds, calibration)
-    warnings.extend(held_out)
+    evaluation, seen = _evaluation(feeds, calibration)
+    warnings.extend(seen)
     if "evaluation" not in feeds and random_calibration:
         warnings.append(RANDOM)
     words = _words(job, request, feeds, {"calibration": calibration, "evaluation": evaluation})
@@ -86,6 +86,7 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
         warnings=warnings,
         random_evaluation="evaluation" not in feeds and random_calibration,
         random_calibration=random_calibration,
+        held_out=_held_out(job, request),
         training=TrainingData(feeds["training"], labels["training"]) if "training" in feeds else None,
     )
 
@@ -164,7 +165,7 @@ def _words(job: RunnerJob, request: OptimizeRequest, feeds: dict[str, Feeds], us
     if not feeds.keys() & {"calibration", "training"}:
         made_up = [role for role in used if role not in feeds]
         words |= {role: f"random input: {used[role].sample_count} calls" for role in made_up}
-    if not any(CATALOGUE[config.pass_].reads_calibration for config in request.passes) and "evaluation" in words:
+    if not _calibrates(request) and "evaluation" in words:
         words.pop("calibration", None)
     return words
 
@@ -185,10 +186,24 @@ def without_inputs(arrays: dict[str, np.ndarray], inputs: list[TensorFace]) -> d
     return {name: array for name, array in arrays.items() if name not in fed}
 
 
+def _calibrates(request: OptimizeRequest) -> bool:
+    return any(CATALOGUE[config.pass_].reads_calibration for config in request.passes)
+
+
+def _held_out(job: RunnerJob, request: OptimizeRequest) -> bool:
+    """Whether no pass reads the samples that quality is measured on; the same bytes uploaded twice are the same."""
+    files = {role: file.sha256 for role, file in job.datasets.items()}
+    made_up = ""
+    calibrating = files.get("calibration") or files.get("training") or made_up
+    read = {calibrating} if _calibrates(request) else set()
+    if request.learns:
+        read.add(files.get("training", made_up))
+    return files.get("evaluation", calibrating) not in read
+
+
 def _about_training(job: RunnerJob, request: OptimizeRequest) -> list[str]:
     """In words, training data that nothing learns from: a list of no or one sentence."""
-    trains = any("training_data" in CATALOGUE[config.pass_].needs(config) for config in request.passes)
-    if trains or "training" not in job.datasets:
+    if request.learns or "training" not in job.datasets:
         return []
     return [f"No pass of the recipe trains: nothing learned from {source_of(job, 'training')}."]
 

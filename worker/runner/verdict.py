@@ -7,6 +7,10 @@ from worker.engine.evaluation.metrics import SMALLER_IS_BETTER
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.runner.job_data import JobData
 
+# Why samples that are not held out decide nothing, and what would: of a search, and of a recipe.
+CHOSEN_BY = "The file was chosen by the same ones, as there are too few to hold some out: give more."
+MADE_BY = "Passes of the recipe read the same ones: upload others, and name them as `data.evaluation`."
+
 
 def judge(
     request: OptimizeRequest, metric: Metric, compared: ComparisonAnswer, data: JobData, causes: list[str]
@@ -26,9 +30,12 @@ def judge(
     if request.contract.confidence is not None:
         confidence = request.contract.confidence
         decision = decide(compared, str(metric.name), allowed, confidence, held_out=data.held_out)
-        what = "samples to accept by" if request.recipe == "auto" else "samples of evaluation data"
+        auto = request.recipe == "auto"
+        what = "samples to accept by" if auto else "samples of evaluation data"
         words = [_figures(metric, compared), _decided(decision, allowed, confidence, what, held_out=data.held_out)]
-        if decision.outcome == "undecidable" and request.recipe == "auto" and not data.random_evaluation:
+        if decision.outcome == "undecidable" and not data.held_out:
+            words.append(CHOSEN_BY if auto else MADE_BY)
+        if decision.outcome == "undecidable" and auto and not data.random_evaluation:
             words.append(f"To accept by there were {data.words['evaluation']}.")
         words += ["The input was random."] if data.random_evaluation else []
         return Verdict(outcome=decision.outcome, reason=" ".join(words), causes=causes)
@@ -58,7 +65,7 @@ def _decided(decision: Decision, allowed: float, confidence: float, what: str, *
         return f"{sure} so few samples show nothing: at least {_number(wanted, whole=True)} {what} would."
     not_here = f"{may_be}, and {_number(allowed)} is allowed: these samples do not decide it."
     if not held_out:
-        return f"{not_here} The file was chosen by the same ones, as there are too few to hold some out."
+        return not_here
     enough = "many more" if wanted is None else f"about {_number(wanted, whole=True)}"
     return f"{not_here} With the same answers {enough} {what} would."
 

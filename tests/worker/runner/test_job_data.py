@@ -69,7 +69,8 @@ def test_a_dataset_of_two_roles_is_warned_of_once(tmp_path: Path) -> None:
 
 
 GIVEN = {"image": IMAGES}
-STATIC = [{"pass": "quantize_static"}]
+OTHER = {"image": IMAGES + 1}
+STATIC, TRAINED, HALVED = ([{"pass": name}] for name in ("quantize_static", "distill", "convert_float16"))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,29 @@ def test_calibration_data_is_told_of_where_it_was_used(
     assert data.words == told
     unused = [warning for warning in data.warnings if "No pass of the recipe calibrates" in warning]
     assert len(unused) == ("calibration" in roles and "calibration" not in told)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "held_out"),
+    [
+        pytest.param(STATIC, {"calibration": GIVEN, "evaluation": OTHER}, True, id="calibrated on others"),
+        pytest.param(STATIC, {"calibration": GIVEN, "evaluation": GIVEN}, False, id="calibrated on the same"),
+        pytest.param(STATIC, {"calibration": GIVEN, "evaluation": dict(GIVEN)}, False, id="uploaded twice"),
+        pytest.param(STATIC, {"calibration": GIVEN}, False, id="calibration data alone"),
+        pytest.param(HALVED, {"calibration": GIVEN}, False, id="looked at for what float16 does not hold"),
+        pytest.param(STATIC, {"training": GIVEN}, False, id="calibrated on training data"),
+        pytest.param(STATIC, {}, False, id="calibrated on what was made up"),
+        pytest.param(STATIC, {"evaluation": GIVEN}, True, id="calibrated on what was made up beside"),
+        pytest.param(TRAINED, {"training": GIVEN, "evaluation": GIVEN}, False, id="trained on the same"),
+        pytest.param(TRAINED, {"training": GIVEN, "evaluation": OTHER}, True, id="trained on others"),
+        pytest.param(TRAINED, {"training": GIVEN, "calibration": OTHER}, True, id="not calibrated"),
+        pytest.param(GRAPH, {"calibration": GIVEN}, True, id="no pass reads any"),
+    ],
+)
+def test_samples_that_a_pass_reads_are_not_held_out(
+    recipe: list[dict[str, str]], data: dict[str, dict[str, np.ndarray]], held_out: bool, tmp_path: Path
+) -> None:
+    assert load(tmp_path, data, recipe=recipe).held_out is held_out
 
 
 @pytest.mark.parametrize("rows", ["N", "0"])

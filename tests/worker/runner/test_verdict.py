@@ -1,4 +1,4 @@
-"""What a verdict at a confidence says where samples decide nothing."""
+"""What a verdict says of its figures, and at a confidence where samples decide nothing."""
 
 import uuid
 from typing import Any
@@ -13,8 +13,8 @@ from worker.runner.job_data import JobData
 from worker.runner.verdict import judge
 
 
-def judged(samples: int, *, held_out: bool = True) -> Verdict:
-    """Of a search by `mse`, whose candidate is exactly as its original."""
+def judged(samples: int, *, held_out: bool = True, recipe: Any = "auto") -> Verdict:
+    """By `mse`, of a candidate that is exactly as its original."""
     figures: dict[str, Any] = dict.fromkeys(("drop", "drop_low", "drop_high", "drop_above", "drop_below"), 0.0)
     compared = ComparisonAnswer(
         original=[],
@@ -28,7 +28,7 @@ def judged(samples: int, *, held_out: bool = True) -> Verdict:
         **figures,
     )
     request = OptimizeRequest.model_validate(
-        {"model_id": uuid.uuid4(), "recipe": "auto", "contract": {"max_drop": 0.01, "confidence": 0.95}}
+        {"model_id": uuid.uuid4(), "recipe": recipe, "contract": {"max_drop": 0.01, "confidence": 0.95}}
     )
     feeds, words = Feeds({}, {}, frozenset(), 1), {"evaluation": f"dataset 'a': {samples} samples"}
     data = JobData(feeds, feeds, feeds, batch=1, labels={}, words=words, held_out=held_out)
@@ -51,3 +51,9 @@ def test_what_is_missing_is_said(samples: int, outcome: str, words: str, *, held
     verdict = judged(samples, held_out=held_out)
     assert verdict.outcome == outcome
     assert words in verdict.reason
+
+
+def test_samples_that_a_pass_of_a_recipe_read_decide_nothing() -> None:
+    verdict = judged(100, held_out=False, recipe=[{"pass": "quantize_static"}])
+    assert verdict.outcome == "undecidable"
+    assert "Passes of the recipe read the same ones" in verdict.reason and "`data.evaluation`" in verdict.reason
