@@ -1,9 +1,9 @@
 """Whether a bound on the drop of a metric holds beyond the samples that it was measured on.
 
 One-sided bounds at a confidence, by the paired bootstrap. For metrics that count samples the bootstrap says too little
-where few changed (of none it makes none), so there the exact binomial bound is taken where it is larger (C. Clopper, E.
-Pearson, Biometrika 26, 1934); for none of n it is the rule of three. For other metrics it is corrected for skewness,
-and fewer samples than that rule asks for show nothing.
+where most are alike (none lost is taken to be impossible, all lost to be certain), so there the exact binomial bounds
+are taken where they are wider (C. Clopper, E. Pearson, Biometrika 26, 1934); for none of n the upper one is the rule of
+three. For other metrics it is corrected for skewness, and fewer samples than that rule asks for show nothing.
 """
 
 import math
@@ -44,15 +44,18 @@ def decide(
 ) -> Decision:
     """`met` where the drop is within `allowed` at this confidence, `unmet` where it is beyond it, else undecidable.
 
-    So is what is not unmet on samples that were not `held_out`, by which the candidate was chosen.
+    So is what is not unmet on samples that were not `held_out`: the candidate was made or chosen by them.
     """
     drop, below, above = compared.drop, compared.drop_below, compared.drop_above
     if drop is None or below is None or above is None:
         return Decision("unmet")
     samples, least = compared.scored_samples, 0
     if metric in COUNTING:
-        # What was gained is not set against what may be lost.
-        below = max(below, _binomial_bound(max(0, round(drop * samples)), samples, confidence))
+        # What was gained is not set against what may be lost; where answers changed both ways the bootstrap's bounds,
+        # which know of it, are the wider ones.
+        lost = max(0.0, drop * samples)
+        below = max(below, _binomial_bound(round(lost), samples, confidence))
+        above = min(above, 1 - _binomial_bound(samples - math.floor(lost + ROUNDING), samples, confidence))
     else:
         least = least_samples(metric, allowed, confidence) if drop <= allowed else LEAST_RESAMPLED
     shown = metric in COUNTING or samples >= LEAST_RESAMPLED

@@ -121,6 +121,35 @@ def test_where_no_such_drop_is_known_all_that_is_allowed_will_do(metric: str, co
     assert likely_drop(metric, 0.01, 0.95, count) == 0.01
 
 
+@pytest.mark.parametrize(
+    ("count", "lost", "allowed", "outcome"),
+    [
+        pytest.param(1, 1, 0.2, "undecidable", id="one of one"),
+        # Of files that lose 3 in 10, 1 in 11 loses both of two.
+        pytest.param(2, 2, 0.3, "undecidable", id="two of two"),
+        pytest.param(5, 5, 0.3, "unmet", id="five of five"),
+    ],
+)
+def test_of_few_samples_all_of_which_are_lost_no_more_is_shown_than_chance_leaves(
+    count: int, lost: int, allowed: float, outcome: str
+) -> None:
+    decision = decide(compared(*scores(count, lost)), "top1", allowed, 0.95)
+    assert decision.outcome == outcome
+    # A file that loses this share loses all of them one time in twenty.
+    assert decision.above == pytest.approx(0.05 ** (1 / count))
+    if decision.samples_needed is not None:
+        more = compared(*scores(decision.samples_needed, decision.samples_needed))
+        assert decide(more, "top1", allowed, 0.95).outcome == "unmet"
+
+
+def test_where_answers_changed_both_ways_the_drop_is_as_uncertain_as_both_make_it() -> None:
+    both_ways = compared(*scores(100, 40, gained=10))
+    decision, one_way = (decide(one, "top1", 0.01, 0.95) for one in (both_ways, compared(*scores(100, 30))))
+    assert decision.above is not None and one_way.above is not None
+    assert decision.above == both_ways.drop_above
+    assert decision.above < one_way.above
+
+
 def test_a_higher_confidence_needs_more_samples() -> None:
     assert least_samples("top1", 0.01, 0.95) == 299
     assert least_samples("top1", 0.01, 0.99) == 459
