@@ -22,7 +22,7 @@ class Quality(BaseModel):
     value: float | None = Field(description="The estimate; null where it is not finite (an exact copy has no SQNR).")
     low: float | None = Field(default=None, description="Lower end of the 95 % bootstrap interval.")
     high: float | None = Field(default=None, description="Upper end of the 95 % bootstrap interval.")
-    sample_count: int = Field(description="Samples measured on.")
+    sample_count: int = Field(description="Samples that it scores: not those without a known label.")
 
 
 class Latency(BaseModel):

@@ -86,9 +86,11 @@ def with_speed(verdict: Verdict, ratio: Interval) -> Verdict:
 def _figures(metric: Metric, compared: ComparisonAnswer) -> str:
     name = metric.name
     of = f" of {metric.output!r}" if name in LABEL_FREE else f" of {metric.output!r} against {metric.labels!r}"
-    samples = f"{compared.sample_count:,} samples"
+    samples = _samples(compared)
     if name in LABEL_FREE:
-        value = "not finite" if compared.metric_candidate is None else _number(compared.metric_candidate)
+        # Without noise there is no ratio to it.
+        no_number = "exact" if name == "sqnr_db" and compared.drop == 0 else "not finite"
+        value = no_number if compared.metric_candidate is None else _number(compared.metric_candidate)
         unit = " dB" if name == "sqnr_db" and compared.metric_candidate is not None else ""
         text = f"{name}{of} with the original is {value}{unit} over {samples}"
         text += ": agreement with the original, not accuracy"
@@ -102,6 +104,14 @@ def _figures(metric: Metric, compared: ComparisonAnswer) -> str:
         what = "growth, as a share of the original's," if name in SMALLER_IS_BETTER else "drop"
         text += f": a {what} of {_number(compared.drop)}{_interval(compared)}"
     return f"{text}."
+
+
+def _samples(compared: ComparisonAnswer) -> str:
+    """How many the figures are of: where some have no known label, those that have. A metric that is not given scores
+    none.
+    """
+    count, scored = compared.sample_count, compared.scored_samples
+    return f"{count:,} samples" if scored in (0, count) else f"{scored:,} scored of {count:,} samples"
 
 
 def _interval(compared: ComparisonAnswer) -> str:
@@ -118,12 +128,12 @@ def _doubts(metric: Metric, compared: ComparisonAnswer, allowed: float, met: boo
     low, high = compared.drop_low, compared.drop_high
     if met and high is not None and high > allowed + 1e-9:
         found.append(
-            f"The interval reaches beyond the contract: {compared.sample_count:,} samples do not settle it; more "
+            f"The interval reaches beyond the contract: {compared.scored_samples:,} samples do not settle it; more "
             "evaluation data would."
         )
     if not met and low is not None and low <= allowed:
         found.append(
-            f"The interval reaches back within the contract: {compared.sample_count:,} samples do not settle it."
+            f"The interval reaches back within the contract: {compared.scored_samples:,} samples do not settle it."
         )
     counted = metric.name in COUNTING
     # The rule of three (J. Hanley, A. Lippman-Hand, JAMA 1983): none in n is compatible with up to 3 in n.

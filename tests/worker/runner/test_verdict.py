@@ -13,6 +13,48 @@ from worker.runner.job_data import JobData
 from worker.runner.verdict import judge
 
 
+def figures_in_words(metric: Metric, **figures: Any) -> str:
+    """What is said without a contract, of 1,000 samples that all count, and no drop, but for these figures."""
+    answer: dict[str, Any] = {
+        "original": [],
+        "candidate": [],
+        "sample_count": 1000,
+        "scored_samples": 1000,
+        "changed_samples": 0,
+        "warnings": [],
+        "metric_original": 0.5,
+        "metric_candidate": 0.5,
+        "drop": 0.0,
+        "drop_low": None,
+        "drop_high": None,
+    }
+    request = OptimizeRequest.model_validate({"model_id": uuid.uuid4(), "recipe": [{"pass": "optimize_graph"}]})
+    feeds = Feeds({}, {}, frozenset(), 1)
+    data = JobData(feeds, feeds, feeds, batch=1, labels={}, words={})
+    return judge(request, metric, ComparisonAnswer.model_validate(answer | figures), data, []).reason
+
+
+@pytest.mark.parametrize(
+    ("drop", "candidate", "words"),
+    [
+        pytest.param(0.0, None, "is exact over 1,000 samples", id="no noise"),
+        pytest.param(None, None, "is not finite over 1,000 samples", id="no number"),
+        pytest.param(0.01, 20.0, "is 20 dB over 1,000 samples", id="some noise"),
+    ],
+)
+def test_answers_without_noise_are_exact(drop: float | None, candidate: float | None, words: str) -> None:
+    said = figures_in_words(Metric(name="sqnr_db", output="y"), drop=drop, metric_candidate=candidate)
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("scored", "words"), [(1000, "over 1,000 samples"), (20, "over 20 scored of 1,000 samples")], ids=["all", "few"]
+)
+def test_samples_without_a_label_are_not_counted(scored: int, words: str) -> None:
+    said = figures_in_words(Metric(name="top1", output="y", labels="label"), scored_samples=scored)
+    assert words in said
+
+
 def judged(samples: int, *, held_out: bool = True, recipe: Any = "auto") -> Verdict:
     """By `mse`, of a candidate that is exactly as its original."""
     figures: dict[str, Any] = dict.fromkeys(("drop", "drop_low", "drop_high", "drop_above", "drop_below"), 0.0)

@@ -275,7 +275,13 @@ def _quality(
     estimates = estimate(list(statistics.values()), samples, seed)
     return [
         Quality(
-            name=name, output=output, labels=labels, value=one.value, low=one.low, high=one.high, sample_count=samples
+            name=name,
+            output=output,
+            labels=labels,
+            value=one.value,
+            low=one.low,
+            high=one.high,
+            sample_count=_scored(statistics[name], samples),
         )
         for name, one in zip(statistics, estimates, strict=True)
     ]

@@ -81,6 +81,8 @@ def test_samples_without_a_label_stay_without_a_score(tmp_path: Path) -> None:
     for metric, truth in labels.items():
         found = _compared(tmp_path / metric, metric, x, truth)
         assert found.scored_samples == COUNT - BROKEN
+        assert {one.sample_count for one in found.candidate if one.labels} == {COUNT - BROKEN}
+        assert {one.sample_count for one in found.candidate if not one.labels} == {COUNT}
         # But for the rounding of a square root and its square.
         assert found.drop == pytest.approx(0.0, abs=1e-4)
 
