@@ -45,7 +45,10 @@ FloorOption = Annotated[
     ),
 ]
 ConfidenceOption = Annotated[
-    float | None, typer.Option(help="How sure the contract must hold beyond these samples; with --auto 0.95.")
+    float | None,
+    typer.Option(
+        help="How sure the contract must hold beyond these samples, above 0.5 and at most 0.999; with --auto 0.95."
+    ),
 ]
 ObjectiveOption = Annotated[
     str | None,

@@ -74,9 +74,10 @@ class Contract(BaseModel):
     confidence: float | None = Field(
         default=None,
         gt=0.5,
-        lt=1,
+        le=0.999,
         description="How sure it must be that the contract holds beyond these samples: the verdict is `undecidable` "
-        "where there are too few to say. By default 0.95 with `auto`; else the estimate itself is judged.",
+        "where there are too few to say, or none but those that a pass read. By default 0.95 with `auto`; else the "
+        "estimate itself is judged. Beyond 0.999 resampling shows nothing.",
     )
 
     @model_validator(mode="after")
@@ -187,10 +188,15 @@ class OptimizeRequest(BaseModel):
         return named or bool(self.search and self.search.training)
 
     @property
+    def confidence(self) -> float:
+        """Of the bounds on the drop: as the contract asks, or the usual."""
+        return (self.contract and self.contract.confidence) or USUAL_CONFIDENCE
+
+    @property
     def searched_contract(self) -> Contract:
         """What a search holds to: the contract, with what `auto` takes where the request does not say."""
         contract = self.contract or Contract(max_drop=USUAL_DROP)
-        return contract.model_copy(update={"confidence": contract.confidence or USUAL_CONFIDENCE})
+        return contract.model_copy(update={"confidence": self.confidence})
 
     @property
     def weights(self) -> ObjectiveWeights:

@@ -51,9 +51,8 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     opened = open_job(job, workdir, events)
     request, model, pacing, scratch = opened.request, opened.model, opened.pacing, opened.scratch
     data = load_data(job, request, model, workdir, scratch)
-    laboratory = Laboratory(
-        scratch / "measuring", data, opened.threads, opened.device, request.seed, pacing, job.timing_rounds
-    )
+    folder, rounds, sure = scratch / "measuring", job.timing_rounds, request.confidence
+    laboratory = Laboratory(folder, data, opened.threads, opened.device, request.seed, pacing, rounds, sure)
 
     pacing.span(PREPARED, BASELINE)
     pacing.phase("baseline")

@@ -51,7 +51,7 @@ def judge(
 
 def _decided(decision: Decision, allowed: float, confidence: float, what: str, *, held_out: bool) -> str:
     """`what` the samples are that would decide it: a search accepts by a part of the evaluation data."""
-    sure = f"At {confidence:.4g} confidence"
+    sure = f"At {confidence:g} confidence"
     if decision.outcome == "met":
         return f"{sure} the drop is at most {_number(decision.below or 0.0)}: within the {_number(allowed)} allowed."
     if decision.outcome == "unmet":

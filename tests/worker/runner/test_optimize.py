@@ -20,7 +20,7 @@ from tests.worker import networks
 from tests.worker.runner.optimizing import optimize
 from worker.engine import model_file, preparation
 from worker.engine.evaluation.metrics import MetricMismatch
-from worker.engine.evaluation.requests import ComparisonAnswer
+from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
 from worker.engine.faults import UserFault
 from worker.engine.feeds import DataMismatch, Feeds
 from worker.engine.pass_contract import BudgetExhausted
@@ -109,6 +109,13 @@ def test_without_data_the_report_says_what_that_is_worth(tmp_path: Path) -> None
     assert not any(quality.labels for quality in result.report.candidates[0].measurement.quality)
     # What a single pass left is the candidate, and is not reported twice.
     assert [step.file for step in result.report.steps] == [None]
+
+
+def test_a_contract_is_judged_by_bounds_at_its_own_confidence(tmp_path: Path) -> None:
+    contract = {"max_drop": 0.05, "confidence": 0.99}
+    optimize(tmp_path / "w", networks.convnet(), {}, recipe=[{"pass": "optimize_graph"}], contract=contract)
+    (asked,) = (tmp_path / "w" / "scratch" / "measuring").glob("*-comparison/request.json")
+    assert Comparison.model_validate_json(asked.read_text()).confidence == 0.99
 
 
 def test_calibration_data_alone_is_said_to_have_been_seen(tmp_path: Path) -> None:

@@ -2,19 +2,22 @@
 one-sided bounds that are corrected for bias and skewness (BCa, chapter 14).
 
 A statistic is a function of weights: weights of one give the estimate, counts of a resample a replicate. The same
-resamples serve every statistic, so differences are paired.
+resamples serve every statistic, so differences are paired. All are functions of sums over samples, so that of very many
+samples groups can be drawn in their place, put together by chance.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
 
 REPLICATES = 1000
-FEWER_REPLICATES = 200
-MANY_SAMPLES = 100_000
+# Of the replicates so many lie beyond a bound, at whatever confidence.
+BEYOND = 10
+# Samples, or groups of them, that are drawn for all replicates together: a few seconds.
+DRAWS = 100_000_000
 CHUNK_WEIGHTS = 4 << 20
 # The prediction of what answers no class.
 NO_CLASS = -1
@@ -27,6 +30,25 @@ class Statistic(Protocol):
         """Values `(B,)` for weights `(B, N)` float64."""
         ...
 
+    def pooled(self, groups: np.ndarray, /) -> "Statistic":
+        """The same of groups of samples, `groups` `(N,)` saying whose each is: a function of weights of those."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Sum of `parts` `(N,)` over sum of `wholes` `(N,)`; NaN where that is 0."""
+
+    parts: np.ndarray
+    wholes: np.ndarray
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        total = weights @ self.wholes
+        return np.where(total > 0, weights @ self.parts / np.maximum(total, 1e-300), np.nan)
+
+    def pooled(self, groups: np.ndarray) -> "Ratio":
+        return Ratio(np.bincount(groups, self.parts), np.bincount(groups, self.wholes))
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -35,9 +57,14 @@ class Mean:
     scores: np.ndarray
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return self._ratio()(weights)
+
+    def pooled(self, groups: np.ndarray) -> Ratio:
+        return self._ratio().pooled(groups)
+
+    def _ratio(self) -> Ratio:
         known = ~np.isnan(self.scores)
-        total = weights[:, known].sum(axis=1)
-        return np.where(total > 0, weights[:, known] @ self.scores[known] / np.maximum(total, 1e-300), np.nan)
+        return Ratio(np.where(known, self.scores, 0.0), known.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -51,6 +78,9 @@ class SqnrDb:
         with np.errstate(divide="ignore", invalid="ignore"):
             decibels: np.ndarray = 10 * np.log10((weights @ self.signal) / (weights @ self.noise))
         return decibels
+
+    def pooled(self, groups: np.ndarray) -> "SqnrDb":
+        return SqnrDb(np.bincount(groups, self.signal), np.bincount(groups, self.noise))
 
 
 @dataclass(frozen=True)
@@ -69,6 +99,9 @@ class MacroF1:
         names, codes = np.unique(np.concatenate([self.labels, self.predictions]), return_inverse=True)
         truth, guess = np.split(codes, 2)
         return np.array([self._one(row[self.owners], truth, guess, names >= 0) for row in weights])
+
+    def pooled(self, groups: np.ndarray) -> "MacroF1":
+        return replace(self, owners=groups[self.owners])
 
     @staticmethod
     def _one(weights: np.ndarray, truth: np.ndarray, guess: np.ndarray, is_class: np.ndarray) -> float:
@@ -109,32 +142,35 @@ class Estimate:
         return normal.cdf(bias + moved / left) if left > 0 else float(moved > 0)
 
 
-def estimate(functions: list[Callable[[np.ndarray], np.ndarray]], samples: int, seed: int) -> list[Estimate]:
-    """The estimate and interval of every function of the same resamples."""
+def estimate(statistics: Sequence[Statistic], samples: int, seed: int, confidence: float = 0.95) -> list[Estimate]:
+    """The estimate and interval of every statistic of the same resamples, as many as the confidence takes."""
     whole = np.ones((1, samples))
-    points = [float(function(whole)[0]) for function in functions]
+    points = [float(statistic(whole)[0]) for statistic in statistics]
+    count = max(REPLICATES, round(BEYOND / (1 - confidence)))
+    groups = min(samples, DRAWS // count)
     # What is not finite has no interval either.
-    finite = [number for number, point in enumerate(points) if np.isfinite(point)]
-    replicates: list[list[np.ndarray]] = [[] for _ in functions]
-    for weights in _resamples(samples, seed) if finite else ():
-        for number in finite:
-            replicates[number].append(functions[number](weights))
+    finite = {
+        number: _in_groups(statistics[number], samples, groups)
+        for number, point in enumerate(points)
+        if np.isfinite(point)
+    }
+    replicates: list[list[np.ndarray]] = [[] for _ in statistics]
+    for weights in _resamples(groups, count, seed) if finite else ():
+        for number, statistic in finite.items():
+            replicates[number].append(statistic(weights))
     return [
         _interval(point, np.concatenate(values)) if values else Estimate(None, None, None)
         for point, values in zip(points, replicates, strict=True)
     ]
 
 
-def skewness_of(function: Callable[[np.ndarray], np.ndarray], samples: int) -> float:
+def skewness_of(statistic: Statistic, samples: int) -> float:
     """Of an estimate, by the jackknife: what it comes to without each sample, or each group where there are many.
 
     0 where no sample makes a difference, or there are too few to say.
     """
-    groups = min(samples, REPLICATES if samples <= MANY_SAMPLES else FEWER_REPLICATES)
-    member = np.arange(samples) % groups
-    rows = max(1, CHUNK_WEIGHTS // samples)
-    parts = (np.arange(start, min(start + rows, groups)) for start in range(0, groups, rows))
-    without = np.concatenate([function((member != part[:, None]).astype(np.float64)) for part in parts])
+    groups = min(samples, REPLICATES)
+    without = _in_groups(statistic, samples, groups)(1 - np.eye(groups))
     if not np.isfinite(without).all():
         return 0.0
     away = without.mean() - without
@@ -145,9 +181,16 @@ def skewness_of(function: Callable[[np.ndarray], np.ndarray], samples: int) -> f
     return float(np.sum(away**3) / np.sum(away**2) ** 1.5)
 
 
-def _resamples(samples: int, seed: int) -> Iterator[np.ndarray]:
+def _in_groups(statistic: Statistic, samples: int, groups: int) -> Statistic:
+    """Of so many groups, as large as each other but for one sample; as it is where that many samples there are."""
+    if groups >= samples:
+        return statistic
+    return statistic.pooled(np.random.default_rng(0).permutation(samples) % groups)
+
+
+def _resamples(samples: int, left: int, seed: int) -> Iterator[np.ndarray]:
+    """Weights `(B, N)`, until there were `left`."""
     generator = np.random.default_rng(seed)
-    left = REPLICATES if samples <= MANY_SAMPLES else FEWER_REPLICATES
     while left:
         rows = min(left, max(1, CHUNK_WEIGHTS // samples))
         drawn = generator.integers(samples, size=(rows, samples))

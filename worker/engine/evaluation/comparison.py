@@ -304,12 +304,10 @@ def _contract_figures(
     if before is None or after is None:
         return figures | {"changed_samples": 0, "scored_samples": 0}
 
-    def difference(weights: np.ndarray) -> np.ndarray:
-        return metrics.drop(name, before(weights), after(weights))
-
-    original, candidate, drop = estimate([before, after, difference], scores.count, request.seed)
+    lost = Drop(name, before, after)
+    original, candidate, drop = estimate([before, after, lost], scores.count, request.seed, request.confidence)
     # What is counted has a bound of its own, which says more where little changed: see `acceptance`.
-    skewness = None if name in COUNTING or drop.value is None else skewness_of(difference, scores.count)
+    skewness = None if name in COUNTING or drop.value is None else skewness_of(lost, scores.count)
     changed = 0
     if isinstance(after, Mean):
         reference = before.scores if isinstance(before, Mean) else np.ones_like(after.scores)
@@ -334,6 +332,21 @@ def _scored(statistic: Statistic, samples: int) -> int:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """From one file to another in a metric, as a contract bounds it."""
+
+    metric: str
+    before: Statistic
+    after: Statistic
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return metrics.drop(self.metric, self.before(weights), self.after(weights))
+
+    def pooled(self, groups: np.ndarray) -> "Drop":
+        return Drop(self.metric, self.before.pooled(groups), self.after.pooled(groups))
+
+
+@dataclass(frozen=True)
 class _Perfect:
     """The original against itself."""
 
@@ -341,6 +354,9 @@ class _Perfect:
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         return np.full(len(weights), self.value)
+
+    def pooled(self, _groups: np.ndarray) -> "_Perfect":
+        return self
 
 
 def _perfect(name: str) -> Statistic:

@@ -7,20 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.engine.evaluation import metrics
 from worker.engine.evaluation.acceptance import COUNTING, decide, least_samples, likely_drop
 from worker.engine.evaluation.bootstrap import Mean, estimate, skewness_of
+from worker.engine.evaluation.comparison import Drop
 from worker.engine.evaluation.requests import ComparisonAnswer
 
 
 def compared(before: np.ndarray, after: np.ndarray, confidence: float = 0.95, metric: str = "top1") -> ComparisonAnswer:
     """As the probe answers for scores `(N,)` of both files."""
-
-    def difference(weights: np.ndarray) -> np.ndarray:
-        return metrics.drop(metric, Mean(before)(weights), Mean(after)(weights))
-
-    (drop,) = estimate([difference], len(before), seed=0)
-    skewness = None if metric in COUNTING else skewness_of(difference, len(before))
+    lost = Drop(metric, Mean(before), Mean(after))
+    (drop,) = estimate([lost], len(before), seed=0, confidence=confidence)
+    skewness = None if metric in COUNTING else skewness_of(lost, len(before))
     figures: dict[str, Any] = {"original": [], "candidate": [], "metric_original": None, "metric_candidate": None}
     return ComparisonAnswer(
         **figures,

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, top_k_accuracy_score
 
-from worker.engine.evaluation import metrics
-from worker.engine.evaluation.bootstrap import MacroF1, Mean, SqnrDb, estimate
+from worker.engine.evaluation import bootstrap, metrics
+from worker.engine.evaluation.bootstrap import MacroF1, Mean, SqnrDb, Statistic, estimate
+from worker.engine.evaluation.comparison import Drop
 from worker.engine.evaluation.latency import median_interval
 
 GENERATOR = np.random.default_rng(0)
@@ -81,6 +82,41 @@ def test_the_bootstrap_interval_of_a_mean_is_that_of_the_normal_theory() -> None
     assert found.low == pytest.approx(hits.mean() - half, abs=0.2 * half)
     assert found.high == pytest.approx(hits.mean() + half, abs=0.2 * half)
     assert estimate([Mean(hits)], 1000, seed=0)[0] == found
+
+
+@pytest.mark.parametrize(("confidence", "replicates"), [(0.6, 1000), (0.95, 1000), (0.99, 1000), (0.999, 10_000)])
+def test_beyond_a_bound_lie_ten_replicates_at_least(confidence: float, replicates: int) -> None:
+    (found,) = estimate([Mean(np.arange(50.0))], 50, 0, confidence)
+    bound = found.bound(confidence)
+    assert len(found.replicates) == replicates
+    assert bound is not None and np.sum(found.replicates > bound) >= 10
+
+
+SAMPLES, GROUPS, DRAWN = 200, np.arange(200) % 30, np.random.default_rng(1)
+POOLED: dict[str, Statistic] = {
+    "mean": Mean(np.where(np.arange(SAMPLES) % 7, DRAWN.random(SAMPLES), np.nan)),
+    "sqnr": SqnrDb(DRAWN.random(SAMPLES), DRAWN.random(SAMPLES)),
+    "f1": MacroF1(LABELS, metrics.classes(SCORES, LABELS), np.arange(SAMPLES)),
+    "drop": Drop("mse", Mean(DRAWN.random(SAMPLES)), Mean(DRAWN.random(SAMPLES))),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_a_statistic_of_groups_is_that_of_their_samples(name: str) -> None:
+    weights = DRAWN.integers(0, 3, (5, 30)).astype(np.float64)
+    found, expected = POOLED[name].pooled(GROUPS)(weights), POOLED[name](weights[:, GROUPS])
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_more_samples_than_can_be_drawn_are_drawn_by_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 groups of 200 samples: the interval is as wide as that of normal theory, give or take what 50 show of it."""
+    monkeypatch.setattr(bootstrap, "DRAWS", 50 * bootstrap.REPLICATES)
+    # Groups that followed the order of samples would be of one kind each, or of none.
+    values = (np.arange(10_000) % 50 < 25).astype(np.float64)
+    (found,) = estimate([Mean(values)], len(values), seed=0)
+    assert found.low is not None and found.high is not None
+    assert found.value == 0.5
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5 / 100, rel=0.35)
 
 
 def test_what_is_not_finite_becomes_null() -> None:
