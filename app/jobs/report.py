@@ -20,7 +20,10 @@ class Quality(BaseModel):
     output: str | None = Field(default=None, description="The model output it was measured on; null over all outputs.")
     labels: str | None = Field(default=None, description="The label array; null where the original was the reference.")
     value: float | None = Field(description="The estimate; null where it is not finite (an exact copy has no SQNR).")
-    low: float | None = Field(default=None, description="Lower end of the 95 % bootstrap interval.")
+    low: float | None = Field(
+        default=None,
+        description="Lower end of the 95 % bootstrap interval; null of `f1` where that is not the job's metric.",
+    )
     high: float | None = Field(default=None, description="Upper end of the 95 % bootstrap interval.")
     sample_count: int = Field(description="Samples that it scores: not those without a known label.")
 

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from worker.engine.evaluation.metrics import drop
+
 REPLICATES = 1000
 # Of the replicates so many lie beyond a bound, at whatever confidence.
 BEYOND = 10
@@ -87,29 +89,58 @@ class SqnrDb:
 class MacroF1:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), over classes that occur in labels or predictions.
 
-    `labels` and `predictions` are `(M,)`, what is below 0 among predictions no class; `owners` `(M,)` names the sample
-    each belongs to.
+    Columns are `(M,)`, as `count_classes` has them; what is below 0 among predictions is no class.
     """
 
-    labels: np.ndarray
-    predictions: np.ndarray
     owners: np.ndarray
+    classes: np.ndarray
+    hits: np.ndarray
+    seen: np.ndarray
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
-        names, codes = np.unique(np.concatenate([self.labels, self.predictions]), return_inverse=True)
-        truth, guess = np.split(codes, 2)
-        return np.array([self._one(row[self.owners], truth, guess, names >= 0) for row in weights])
+        names, codes = np.unique(self.classes, return_inverse=True)
+        return np.array([self._one(row[self.owners], codes, names >= 0) for row in weights])
 
     def pooled(self, groups: np.ndarray) -> "MacroF1":
         return replace(self, owners=groups[self.owners])
 
-    @staticmethod
-    def _one(weights: np.ndarray, truth: np.ndarray, guess: np.ndarray, is_class: np.ndarray) -> float:
-        count = len(is_class)
-        hits = np.bincount(truth, weights * (truth == guess), count)
-        seen = np.bincount(truth, weights, count) + np.bincount(guess, weights, count)
+    def _one(self, weights: np.ndarray, codes: np.ndarray, is_class: np.ndarray) -> float:
+        hits, seen = (np.bincount(codes, weights * counts, len(is_class)) for counts in (self.hits, self.seen))
         present = is_class & (seen > 0)
         return float(np.mean(2 * hits[present] / seen[present])) if present.any() else float("nan")
+
+
+def count_classes(labels: np.ndarray, predictions: np.ndarray, owners: np.ndarray) -> dict[str, np.ndarray]:
+    """What `MacroF1` needs of elements `(N,)`, whose samples are `owners`: a row for each class in each sample.
+
+    `owners` and `classes` say which; `hits` `(M,)` int32 is how many elements of the sample are of the class and
+    predicted to be, `seen` `(M,)` int32 how many labels and predictions of it are that class: 2 TP + FP + FN.
+    """
+    names, codes = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
+    keys = np.tile(owners, 2) * len(names) + codes
+    rows, seen = np.unique(keys, return_counts=True)
+    truth, guess = np.split(keys, 2)
+    right, counts = np.unique(truth[truth == guess], return_counts=True)
+    hits = np.zeros(len(rows), np.int32)
+    hits[np.searchsorted(rows, right)] = counts
+    # Of no elements there is no class to divide by.
+    sample, name = np.divmod(rows, max(1, len(names)))
+    return {"owners": sample, "classes": names[name], "hits": hits, "seen": seen.astype(np.int32)}
+
+
+@dataclass(frozen=True)
+class Drop:
+    """From one file to another in a metric, as a contract bounds it."""
+
+    metric: str
+    before: Statistic
+    after: Statistic
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return drop(self.metric, self.before(weights), self.after(weights))
+
+    def pooled(self, groups: np.ndarray) -> "Drop":
+        return Drop(self.metric, self.before.pooled(groups), self.after.pooled(groups))
 
 
 @dataclass(frozen=True)
@@ -162,6 +193,12 @@ def estimate(statistics: Sequence[Statistic], samples: int, seed: int, confidenc
         _interval(point, np.concatenate(values)) if values else Estimate(None, None, None)
         for point, values in zip(points, replicates, strict=True)
     ]
+
+
+def without_interval(statistic: Statistic, samples: int) -> Estimate:
+    """The estimate alone."""
+    value = float(statistic(np.ones((1, samples)))[0])
+    return Estimate(value if np.isfinite(value) else None, None, None)
 
 
 def skewness_of(statistic: Statistic, samples: int) -> float:

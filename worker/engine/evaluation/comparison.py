@@ -1,7 +1,7 @@
 """Probe: quality of a candidate beside its original, on data.
 
-Both run on the same calls, one batch at a time; what is kept of a sample is a few numbers, so memory does not grow with
-the size of the data.
+Both run on the same calls, one batch at a time; what is kept of a sample is a few numbers, and for F1 as many of each
+class in it, so memory does not grow with the size of samples.
 """
 
 import time
@@ -16,7 +16,18 @@ import onnxruntime as ort
 from app.jobs.report import Quality
 from worker.engine.evaluation import metrics
 from worker.engine.evaluation.acceptance import COUNTING
-from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1, Mean, SqnrDb, Statistic, estimate, skewness_of
+from worker.engine.evaluation.bootstrap import (
+    NO_CLASS,
+    Drop,
+    MacroF1,
+    Mean,
+    SqnrDb,
+    Statistic,
+    count_classes,
+    estimate,
+    skewness_of,
+    without_interval,
+)
 from worker.engine.evaluation.child import serve_probe
 from worker.engine.evaluation.class_labels import check_labels, class_count, guessing
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
@@ -220,9 +231,8 @@ def _score_labels(
     predicted = metrics.classes(output, truth)
     if lost.any():  # in floats alone, whose classes are places on an axis
         predicted = np.where(lost.reshape((-1,) + (1,) * (truth.ndim - 1)), NO_CLASS, predicted)
-    columns["labels"].append(truth[known])
-    columns["predictions"].append(predicted[known])
-    columns["owners"].append(owners[known])
+    for name, column in count_classes(truth[known], predicted[known], owners[known]).items():
+        columns[name].append(column)
 
 
 def _hits(output: np.ndarray, truth: np.ndarray, k: int, lost: np.ndarray) -> np.ndarray:
@@ -238,8 +248,8 @@ def _statistics(columns: Columns) -> dict[str, Statistic]:
         for name in ("top1", "accuracy", "top5", "mse", "mae", "agreement", "cosine")
         if name in joined
     }
-    if "labels" in joined:
-        found["f1"] = MacroF1(joined["labels"], joined["predictions"], joined["owners"])
+    if "seen" in joined:
+        found["f1"] = MacroF1(joined["owners"], joined["classes"], joined["hits"], joined["seen"])
     if "signal" in joined:
         found["sqnr_db"] = SqnrDb(joined["signal"], joined["noise"])
     return found
@@ -257,9 +267,9 @@ def _answer(examination: Examination) -> ComparisonAnswer:
     for key, statistics in labelled.items():
         label, which = key.rsplit("|", 1)
         output = str(request.metric.output) if label == request.metric.labels else label
-        quality[which].extend(_quality(statistics, output, label, scores.count, request.seed))
+        quality[which].extend(_quality(statistics, output, label, scores.count, request))
     for name in names:
-        quality["candidate"].extend(_quality(fidelity.get(name, {}), name, None, scores.count, request.seed))
+        quality["candidate"].extend(_quality(fidelity.get(name, {}), name, None, scores.count, request))
     return ComparisonAnswer(
         original=quality["original"],
         candidate=quality["candidate"],
@@ -270,20 +280,24 @@ def _answer(examination: Examination) -> ComparisonAnswer:
 
 
 def _quality(
-    statistics: dict[str, Statistic], output: str, labels: str | None, samples: int, seed: int
+    statistics: dict[str, Statistic], output: str, labels: str | None, samples: int, request: Comparison
 ) -> list[Quality]:
-    estimates = estimate(list(statistics.values()), samples, seed)
+    # Classes are counted anew in each resample, which only who asks for F1 waits for.
+    asked = (request.metric.name, request.metric.labels) == ("f1", labels)
+    drawn = {name: one for name, one in statistics.items() if asked or name != "f1"}
+    estimates = {name: without_interval(one, samples) for name, one in statistics.items() if name not in drawn}
+    estimates |= zip(drawn, estimate(list(drawn.values()), samples, request.seed), strict=True)
     return [
         Quality(
             name=name,
             output=output,
             labels=labels,
-            value=one.value,
-            low=one.low,
-            high=one.high,
-            sample_count=_scored(statistics[name], samples),
+            value=estimates[name].value,
+            low=estimates[name].low,
+            high=estimates[name].high,
+            sample_count=_scored(one, samples),
         )
-        for name, one in zip(statistics, estimates, strict=True)
+        for name, one in statistics.items()
     ]
 
 
@@ -329,21 +343,6 @@ def _scored(statistic: Statistic, samples: int) -> int:
     if isinstance(statistic, Mean):
         return int(np.sum(~np.isnan(statistic.scores)))
     return len(np.unique(statistic.owners)) if isinstance(statistic, MacroF1) else samples
-
-
-@dataclass(frozen=True)
-class Drop:
-    """From one file to another in a metric, as a contract bounds it."""
-
-    metric: str
-    before: Statistic
-    after: Statistic
-
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        return metrics.drop(self.metric, self.before(weights), self.after(weights))
-
-    def pooled(self, groups: np.ndarray) -> "Drop":
-        return Drop(self.metric, self.before.pooled(groups), self.after.pooled(groups))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from worker.engine.evaluation.acceptance import COUNTING, decide, least_samples, likely_drop
-from worker.engine.evaluation.bootstrap import Mean, estimate, skewness_of
-from worker.engine.evaluation.comparison import Drop
+from worker.engine.evaluation.bootstrap import Drop, Mean, estimate, skewness_of
 from worker.engine.evaluation.requests import ComparisonAnswer
 
 

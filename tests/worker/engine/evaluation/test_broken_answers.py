@@ -8,7 +8,6 @@ import pytest
 from app.recipes.request import Metric
 from tests.worker import networks
 from worker.engine.evaluation.acceptance import decide
-from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1
 from worker.engine.evaluation.comparison import compare
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
 from worker.engine.feeds import match_arrays
@@ -85,10 +84,3 @@ def test_samples_without_a_label_stay_without_a_score(tmp_path: Path) -> None:
         assert {one.sample_count for one in found.candidate if not one.labels} == {COUNT}
         # But for the rounding of a square root and its square.
         assert found.drop == pytest.approx(0.0, abs=1e-4)
-
-
-def test_no_class_is_none_that_f1_is_the_mean_over() -> None:
-    labels = np.array([0, 0, 1, 1])
-    predicted = np.array([0, NO_CLASS, 1, 1])
-    # 2 * 1 / (2 * 1 + 1) of class 0, 1 of class 1.
-    assert MacroF1(labels, predicted, np.arange(4))(np.ones((1, 4)))[0] == pytest.approx((2 / 3 + 1) / 2)

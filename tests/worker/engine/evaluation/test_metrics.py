@@ -5,8 +5,7 @@ import pytest
 from sklearn.metrics import f1_score, top_k_accuracy_score
 
 from worker.engine.evaluation import bootstrap, metrics
-from worker.engine.evaluation.bootstrap import MacroF1, Mean, SqnrDb, Statistic, estimate
-from worker.engine.evaluation.comparison import Drop
+from worker.engine.evaluation.bootstrap import Drop, MacroF1, Mean, SqnrDb, Statistic, count_classes, estimate
 from worker.engine.evaluation.latency import median_interval
 
 GENERATOR = np.random.default_rng(0)
@@ -22,7 +21,7 @@ def test_top_k_is_scikit_learns(k: int) -> None:
 
 def test_macro_f1_is_scikit_learns() -> None:
     predicted = metrics.classes(SCORES, LABELS)
-    statistic = MacroF1(LABELS, predicted, np.arange(200))
+    statistic = MacroF1(**count_classes(LABELS, predicted, np.arange(200)))
     assert statistic(np.ones((1, 200)))[0] == pytest.approx(f1_score(LABELS, predicted, average="macro"))
 
 
@@ -96,7 +95,7 @@ SAMPLES, GROUPS, DRAWN = 200, np.arange(200) % 30, np.random.default_rng(1)
 POOLED: dict[str, Statistic] = {
     "mean": Mean(np.where(np.arange(SAMPLES) % 7, DRAWN.random(SAMPLES), np.nan)),
     "sqnr": SqnrDb(DRAWN.random(SAMPLES), DRAWN.random(SAMPLES)),
-    "f1": MacroF1(LABELS, metrics.classes(SCORES, LABELS), np.arange(SAMPLES)),
+    "f1": MacroF1(**count_classes(LABELS, metrics.classes(SCORES, LABELS), np.arange(SAMPLES))),
     "drop": Drop("mse", Mean(DRAWN.random(SAMPLES)), Mean(DRAWN.random(SAMPLES))),
 }
 

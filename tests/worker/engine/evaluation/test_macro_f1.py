@@ -1,0 +1,84 @@
+"""Macro-F1 of what is kept of samples: classes and how often each was met, not elements."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.jobs.report import Quality
+from app.recipes.request import Metric
+from tests.worker import networks
+from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1, count_classes
+from worker.engine.evaluation.comparison import compare
+from worker.engine.evaluation.requests import Comparison
+from worker.engine.feeds import match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.stored_arrays import ArrayStore
+
+SAMPLES, ELEMENTS = 12, 40
+CHOSEN = np.random.default_rng(0)
+
+
+def plain(labels: np.ndarray, predictions: np.ndarray, owners: np.ndarray, weights: np.ndarray) -> float:
+    """By its definition, element by element; NaN where no class occurs."""
+    each, found = weights[owners], []
+    for name in np.unique(np.concatenate([labels, predictions])):
+        truth, guess = labels == name, predictions == name
+        seen = np.sum(each[truth]) + np.sum(each[guess])
+        if name >= 0 and seen > 0:
+            found.append(2 * np.sum(each[truth & guess]) / seen)
+    return float(np.mean(found)) if found else float("nan")
+
+
+@pytest.mark.parametrize("names", [np.arange(5), np.array([0, 7, 2**62])], ids=["few", "far apart"])
+def test_it_is_that_of_all_elements(names: np.ndarray) -> None:
+    labels = CHOSEN.choice(names, SAMPLES * ELEMENTS)
+    predictions = np.where(CHOSEN.random(len(labels)) < 0.6, labels, CHOSEN.choice([NO_CLASS, *names], len(labels)))
+    owners = np.repeat(np.arange(SAMPLES), ELEMENTS)
+    weights = CHOSEN.integers(0, 4, (6, SAMPLES)).astype(np.float64)
+    weights[0] = 0
+    found = MacroF1(**count_classes(labels, predictions, owners))(weights)
+    np.testing.assert_array_equal(found, [plain(labels, predictions, owners, row) for row in weights])
+
+
+def test_no_class_is_none_that_it_is_the_mean_over() -> None:
+    labels = np.array([0, 0, 1, 1])
+    predicted = np.array([0, NO_CLASS, 1, 1])
+    # 2 * 1 / (2 * 1 + 1) of class 0, 1 of class 1.
+    found = MacroF1(**count_classes(labels, predicted, np.arange(4)))(np.ones((1, 4)))
+    assert found[0] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_of_an_image_classes_are_kept_and_not_pixels() -> None:
+    labels, predictions = CHOSEN.integers(0, 3, (2, 4 * 64 * 64))
+    kept = count_classes(labels, predictions, np.repeat(np.arange(4), 64 * 64))
+    assert {name: len(column) for name, column in kept.items()} == dict.fromkeys(kept, 4 * 3)
+
+
+def test_of_no_known_labels_nothing_is_kept() -> None:
+    nothing = np.zeros(0, np.int64)
+    kept = count_classes(nothing, nothing, nothing)
+    assert not any(len(column) for column in kept.values())
+    assert np.isnan(MacroF1(**kept)(np.ones((1, 4)))[0])
+
+
+@pytest.mark.parametrize("metric", ["f1", "top1"])
+def test_its_interval_is_drawn_where_it_is_asked_for(tmp_path: Path, metric: str) -> None:
+    text = "agraph (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) { y = Identity (x) }"
+    model = ModelFile(networks.save(networks.parse(text), tmp_path / "model"))
+    x, store = networks.normal(20, 3, 8, 8), ArrayStore(tmp_path / "store")
+    request = Comparison(
+        original=str(model.path),
+        candidate=str(model.path),
+        feed=match_arrays(inputs_of(model.structure()), {"x": x}, "data").describe(store),
+        labels={"label": store.keep(np.where(networks.normal(20, 8, 8, seed=1) > 0, np.argmax(x, axis=1), 0))},
+        metric=Metric.model_validate({"name": metric, "output": "y", "labels": "label"}),
+        threads=1,
+        batch=4,
+        seconds=30,
+        seed=0,
+    )
+    found: dict[str, Quality] = {one.name: one for one in compare(request).candidate}
+    assert found["f1"].value is not None and found["top1"].low is not None
+    assert (found["f1"].low is not None) == (metric == "f1")
