@@ -7,12 +7,15 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import set_external_data, uses_external_data
 
-from worker.engine.graph import nodes_of, replace_field, subgraphs_of
+from worker.engine.graph import initializer_names, nodes_of, replace_field, subgraphs_of
 from worker.engine.model_file import ModelFile
 
 
 def drop_unread(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
-    """Take out nodes and constants that something read in the graph `before`, and nothing reads now."""
+    """Take out nodes and constants that something read in the graph `before`, and nothing reads now.
+
+    A constant that is listed as an input as well leaves both lists: a call would have to feed it otherwise.
+    """
     read_before = _read(before)
     while unread := read_before - _read(graph):
         stay = [node for node in graph.node if not node.output or any(name not in unread for name in node.output)]
@@ -21,6 +24,8 @@ def drop_unread(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
             break
         _shorten(graph.node, stay)
         _shorten(graph.initializer, constants)
+    lost = initializer_names(before) - initializer_names(graph)
+    _shorten(graph.input, [value for value in graph.input if value.name not in lost])
     gone = _made(before) - _made(graph)
     _shorten(graph.value_info, [value for value in graph.value_info if value.name not in gone])
 

@@ -184,6 +184,18 @@ def test_external_data_stays_beside_the_file(tmp_path: Path) -> None:
     assert made.files()[1].stat().st_size < model.files()[1].stat().st_size
 
 
+def test_weights_that_are_listed_as_inputs_leave_that_list_with_their_block(tmp_path: Path) -> None:
+    case = CASES[0]
+    proto = networks.with_initializers_as_inputs(prepared(case.text, **case.constants))
+    model = saved(proto, tmp_path / "model")
+    made = bypass(model, _blocks(model, tmp_path).found, tmp_path / "made")
+    graph = made.structure().graph
+    assert {value.name for value in graph.input} == {"x"} | {tensor.name for tensor in graph.initializer}
+    assert len(graph.input) < len(proto.graph.input)
+    # The runtime would ask for each that is no constant any more.
+    assert answers(made, feed_of(model))
+
+
 def test_what_control_flow_reads_is_read_past_the_block(tmp_path: Path) -> None:
     text = (
         "g (float[N,8] x, bool c) => (float[N,8] y) { r = MatMul(x, first) d = MatMul(r, second) s = Add(r, d) "

@@ -70,6 +70,18 @@ CASES = [
         [("uw ur", "ur c", HIDDEN)],
     ),
     Case(
+        "zeros-to-begin-with-that-are-listed-as-an-input",
+        networks.with_initializers_as_inputs(
+            _net(
+                f"g (float[T,2,{IN}] x) => (float[2,{OUT}] y)"
+                f" {{ a, h, cell = LSTM<hidden_size=8>(x, uw, ur, ub, , zero, zero) {HEAD} }}",
+                zero=np.zeros((1, 2, HIDDEN), np.float32),
+                **_layer("u", 4),
+            )
+        ),
+        [("uw ur", "ur c", HIDDEN)],
+    ),
+    Case(
         "gru-in-both-directions",
         networks.prepared(
             f'g ({SERIES}) => (float[T,N,{OUT}] y) {{ a = GRU<hidden_size=8, direction="bidirectional">(x, uw, ur, ub)'
