@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from worker.engine.model_file import ModelFile
-from worker.engine.sessions import Feed, ModelFails, open_session, run_session
+from worker.engine.sessions import Feed, ModelFails, as_taken_by, open_session, run_session
 
 # Folding BatchNorm or fusing a Gelu reorders float32 sums: 60 dB is a hundred times worse than what that costs.
 LEAST_SQNR_DB = 60.0
@@ -17,7 +17,7 @@ NOT_COMPARABLE = "outputs differ from call to call: nothing can be compared"
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model answers to one call: its outputs by name."""
+    """What a model answers to one call, `feed` in the dtypes that it takes: its outputs by name."""
 
     model: ModelFile
     feed: Feed
@@ -26,7 +26,7 @@ class Reference:
 
     @classmethod
     def of(cls, model: ModelFile, feed: Feed, threads: int) -> "Reference":
-        """What `model` answers to `feed`, in one call.
+        """What `model` answers to `feed`, in one call. A job's float32 is cast where a pass made the input float16.
 
         Raises:
             ModelFails: `model` does not run.
@@ -35,7 +35,8 @@ class Reference:
         """
         session = open_session(model.path, threads)
         names = [output.name for output in session.get_outputs()]
-        return cls(model, feed, threads, dict(zip(names, run_session(session, feed), strict=True)))
+        taken = as_taken_by(session, feed)
+        return cls(model, taken, threads, dict(zip(names, run_session(session, taken), strict=True)))
 
     @cached_property
     def repeated(self) -> frozenset[str]:

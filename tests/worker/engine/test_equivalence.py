@@ -79,6 +79,15 @@ def test_what_chance_has_a_part_in_is_not_compared(
     assert _difference(_model(before, outputs), _model(after, outputs), tmp_path) == expected
 
 
+def test_a_model_whose_inputs_became_float16_takes_the_float32_of_its_job(tmp_path: Path) -> None:
+    noise = "r = RandomNormalLike<dtype = 1>(x) h = Cast<to = 10>(r) y = Add(x, h)"
+    first, second = (
+        prepared(f"network (float16[2,4] x) => (float16[2,4] y, float16[2,4] z) {{ {body} }}")
+        for body in (f"{noise} z = Neg(x)", f"n = Neg(x) {noise} z = Identity(n)")
+    )
+    assert _difference(first, second, tmp_path) is None
+
+
 def test_a_model_that_does_not_load_is_a_difference(tmp_path: Path) -> None:
     found = _difference(_model("y = Identity(x)"), _model("y = Conv(x, one)"), tmp_path)
     assert found is not None
