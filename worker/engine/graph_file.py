@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from worker.engine.graph import STANDARD_DOMAINS
 from worker.engine.inspection import walk
 from worker.engine.model_file import ModelFile, save_model
 
@@ -27,8 +28,19 @@ def graph_of(model: onnx.ModelProto) -> ir.Model:
         for value in (*part.output, *part.value_info):
             if _holds_map(value.type):
                 value.ClearField("type")
-    graph: ir.Model = ir.from_proto(model)
-    return graph
+    return with_plain_domain(ir.from_proto(model))
+
+
+def with_plain_domain(model: ir.Model) -> ir.Model:
+    """`model` itself, the version of its standard operators under `""`, where readers look it up.
+
+    A file may call that domain `ai.onnx`, and onnx-ir gives the plain name to nodes alone.
+    """
+    for opsets in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
+        versions = [opsets.pop(domain) for domain in STANDARD_DOMAINS & opsets.keys()]
+        if versions:
+            opsets[""] = max(versions)
+    return model
 
 
 def _holds_map(kind: onnx.TypeProto) -> bool:

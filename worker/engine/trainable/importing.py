@@ -8,6 +8,7 @@ import torch
 from onnx_ir.passes.common import InlinePass
 
 from worker.engine.graph import qualified
+from worker.engine.graph_file import with_plain_domain
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import constant_tensor, held_by
 from worker.engine.trainable.arrays import NotTrainable, tensor_from
@@ -25,7 +26,7 @@ COUNTING = frozenset({"Shape", "Size"})
 
 def plain_graph(model: ModelFile) -> ir.Model:
     """The graph with functions inlined; weights stay in the files until they are read."""
-    loaded = ir.load(model.path)
+    loaded = with_plain_domain(ir.load(model.path))
     if loaded.functions:
         loaded = InlinePass()(loaded).model
     return loaded

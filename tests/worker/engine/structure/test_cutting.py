@@ -73,6 +73,27 @@ def test_a_slice_by_attributes_keeps_them_along_axes_that_stay(tmp_path: Path) -
     _checked(model, tmp_path)
 
 
+def test_a_split_keeps_its_form_where_a_file_spells_the_standard_domain_out(tmp_path: Path) -> None:
+    """Taken for opset 0, it would be given its sizes as an attribute, which no runtime takes any more."""
+    model = prepared(
+        "g (float[N,5] x) => (float[N,4] y) { h = MatMul(x, a) p, q = Split<axis=-1, num_outputs=2>(h) s = Sigmoid(p)"
+        " m = Mul(s, q) y = MatMul(m, c) }",
+        opset=18,
+        a=normal(5, 16, seed=1),
+        c=normal(8, 4, seed=2),
+    )
+    model.opset_import[0].domain = "ai.onnx"
+    file, feed = saved(model, tmp_path / "model"), {"x": normal(2, 5)}
+    structure = structure_of(file, feed, tmp_path / "sizes")
+    gone = some_units(structure)
+    assert len(gone) == 4
+    (right,), (made,) = (
+        answers(one, feed)
+        for one in (masked(file, structure, gone, tmp_path / "masked"), cut(file, structure, gone, tmp_path / "cut"))
+    )
+    np.testing.assert_allclose(made, right, rtol=1e-4, atol=1e-5)
+
+
 def test_bounds_that_another_node_reads_as_well_are_given_anew_in_their_dtype(tmp_path: Path) -> None:
     """Starts, ends and axes of a Slice must be of one."""
     model = prepared(
