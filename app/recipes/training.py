@@ -66,7 +66,8 @@ class TrainingOptions(Arguments):
     )
     keep_zeros: bool = Field(
         default=True,
-        description="Keep what is zero in weight tensors of which 5 % and more are, as pruning leaves them.",
+        description="Keep what is zero in weight tensors of which 5 % and more are, as pruning leaves them, and what "
+        "is zero and was not in the model as it was uploaded.",
     )
     labels: dict[Name, Name] = Field(
         default={},

@@ -4,19 +4,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-import numpy as np
-
 from app.recipes.training import TeachingOptions, TrainingOptions
 from worker.engine.faults import UserFault
-from worker.engine.graph_file import read_graph
 from worker.engine.model_file import ModelFile
-from worker.engine.nodes import constant
 from worker.engine.pass_contract import PassContext, TrainingData
 from worker.engine.trainable.importing import plain_graph
 from worker.engine.training.batches import Batches, Split, split
 from worker.engine.training.hooks import Hooks
 from worker.engine.training.judging import Judge
-from worker.engine.training.masks import Masks, zeros_of
+from worker.engine.training.masks import Masks, weights_as_uploaded, zeros_of
 from worker.engine.training.objective import Hard, Lessons, Weights
 from worker.engine.training.readings import find_readings, squashed_by
 from worker.engine.training.scoring import score_of
@@ -81,15 +77,6 @@ class Lesson:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _uploaded(context: PassContext, student: Student) -> dict[str, np.ndarray]:
-    """The weights that the student has from the model as it was uploaded, by name."""
-    if context.original is None or context.original == student.file:
-        return {}
-    initializers = read_graph(context.original).graph.initializers
-    arrays = {name: constant(initializers.get(name)) for name in student.tensors}
-    return {name: array for name, array in arrays.items() if array is not None}
-
-
 def plan_lesson(
     student: Student, options: TrainingOptions, context: PassContext, teacher: ModelFile | None = None
 ) -> Lesson:
@@ -129,7 +116,7 @@ def plan_lesson(
         Batches(student.feeds, samples, options.batch_size, context.seed, device, targets, asked)
         for samples in (parts.training, parts.held_out)
     )
-    zeros = zeros_of(student.tensors, _uploaded(context, student)) if options.keep_zeros else {}
+    zeros = zeros_of(student.tensors, weights_as_uploaded(student.tensors, context)) if options.keep_zeros else {}
     return Lesson(
         student=student,
         options=options,

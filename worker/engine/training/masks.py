@@ -1,10 +1,15 @@
 """What stays zero while the rest is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 import torch
+from onnx import numpy_helper
 
+from worker.engine.model_file import ModelFile
+from worker.engine.overwriting import constants_of
+from worker.engine.pass_contract import PassContext
+from worker.engine.preparation import prepared
 from worker.engine.trainable.arrays import array_from
 from worker.engine.training.hooks import Hooks
 from worker.engine.training.optimizers import is_matrix
@@ -36,17 +41,39 @@ def zeros_of(
     tensors: Mapping[str, torch.Tensor], before: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, torch.Tensor]:
     """Masks of the matrices and filters that were pruned: something is zero that was not `before`, or `LEAST_ZEROS` of
-    them and more are; not all, as of those that have yet to learn anything.
+    them and more are; not all, as of those that have yet to learn anything, unless they were something `before`.
     """
     found = {}
     for name, tensor in tensors.items():
-        kept = tensor.detach() != 0
+        if not is_matrix(tensor):
+            continue
+        kept, was = tensor.detach() != 0, (before or {}).get(name)
         share = float((~kept).float().mean())
-        if is_matrix(tensor) and 0.0 < share < 1.0:
-            was = (before or {}).get(name)
-            if share >= LEAST_ZEROS or (was is not None and _are_fewer(array_from(kept), was != 0)):
-                found[name] = kept
+        if LEAST_ZEROS <= share < 1.0 or (was is not None and _are_fewer(array_from(kept), was != 0)):
+            found[name] = kept
     return found
+
+
+def weights_as_uploaded(tensors: Mapping[str, torch.Tensor], context: PassContext) -> dict[str, np.ndarray]:
+    """By name what the job's model held under it before any pass, of each of `tensors` that is known there.
+
+    Preparing renames a weight that BatchNormalization is folded into. Those are looked for only where all of one is
+    zero: single zeros of them may be what quantization rounded to.
+
+    Raises:
+        ModelFails, OutOfMemory: as `prepared`.
+
+    """
+    if context.original is None:
+        return {}
+    known = _constants(context.original, tensors)
+    empty = {name for name, one in tensors.items() if name not in known and is_matrix(one) and not bool(one.any())}
+    return known | (_constants(prepared(context.original, context).model, empty) if empty else {})
+
+
+def _constants(model: ModelFile, names: Container[str]) -> dict[str, np.ndarray]:
+    tensors = constants_of(model.load().graph)
+    return {name: numpy_helper.to_array(tensor) for name, tensor in tensors if name in names}
 
 
 def _are_fewer(kept: np.ndarray, were: np.ndarray) -> bool:
