@@ -180,8 +180,9 @@ class Distill(TeachingPass):
     )
     student: UUID | None = Field(
         default=None,
-        description="An uploaded model to be trained and delivered, of any architecture; by default the job's, as the "
-        "passes before leave it.",
+        description="An uploaded model to be trained and delivered, of any architecture, that takes the calls of the "
+        "job's: inputs of the same names and types, and as many samples. By default the job's, as the passes before "
+        "leave it.",
     )
 
     def other_models(self) -> dict[str, UUID]:
