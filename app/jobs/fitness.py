@@ -16,8 +16,11 @@ from app.models.tables import ModelRow
 from app.recipes.aware import QuantizeAwareTraining
 from app.recipes.base import PassConfig
 from app.recipes.catalogue import CATALOGUE, AnyPass, PassEntry, Recipe
+from app.recipes.quantization import QuantizeStatic
 from app.recipes.request import OptimizeRequest
 from app.recipes.structure import PruneStructured
+
+INT8_BITS = 8
 
 
 class BudgetTooLarge(Unprocessable):
@@ -80,7 +83,8 @@ def _check_order(recipe: Recipe) -> None:
             )
         if earlier.name == "prune_unstructured":
             _check_zeros_stay(config)
-        if earlier.lowers_precision and earlier.name in {*entry.not_after, entry.name}:
+        useless = {entry.name} if _leaves_arithmetic(before) else {entry.name, *entry.not_after}
+        if earlier.lowers_precision and earlier.name in useless:
             raise PassMisplaced(
                 f"The pass `{config.pass_}` finds nothing to do behind `{before.pass_}`.",
                 remedy="Leave one of the two out.",
@@ -93,6 +97,11 @@ def _check_order(recipe: Recipe) -> None:
                 if entry.lowers_precision
                 else f"Put `{config.pass_}` before `{before.pass_}`.",
             )
+
+
+def _leaves_arithmetic(config: AnyPass) -> bool:
+    """Whether a pass that runs models in int8 is asked to store weights in fewer bits, and no more than that."""
+    return isinstance(config, QuantizeStatic) and config.bits != INT8_BITS
 
 
 def _check_zeros_stay(config: AnyPass) -> None:

@@ -32,7 +32,8 @@ class PassDescription(BaseModel):
     comes_last: bool = Field(default=False, description="Whether no pass may follow it in a recipe.")
     not_after: list[str] = Field(
         default=[],
-        description="Further passes, beside itself, that may not come before it: it would find nothing to do.",
+        description="Further passes, beside itself, that may not come before it: it would find nothing to do. "
+        "`quantize_static` may with `bits` 16, which leaves arithmetic and all else in float.",
     )
     devices: list[str] = Field(default=["cpu", "cuda"], description="What it works for: values of `target.device`.")
     json_schema: dict[str, Any] = Field(description="JSON Schema of its arguments, with their defaults.")
