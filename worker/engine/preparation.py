@@ -215,7 +215,7 @@ def _fold(preparation: Preparation, threads: int, keep_halves: bool) -> None:
     if computes_in_half(structure):
         against = "on a CPU ONNX Runtime would turn all that computes in half precision into float32"
     elif unpacks_when_loaded(structure, keep_halves):
-        against = "that would turn weights in fewer bits back into float32"
+        against = "that would take weights in fewer bits apart into what kernels read, float32 or int8"
     if against is not None:
         preparation.notes.append(f"Constants were not folded: {against}.")
         return

@@ -122,7 +122,10 @@ def _limits(before: onnx.ModelProto, compiled: onnx.ModelProto) -> list[str]:
             "may be wrong without an error."
         )
     if unpacks_when_loaded(before, halves=True):
-        notes.append("Weights in fewer bits became float32 again, as at every load: the file is larger for it.")
+        notes.append(
+            "Weights in fewer bits were taken apart into what kernels read, float32 or int8, as at every load: the "
+            "file is larger for it."
+        )
     elif half_elements(compiled) < half_elements(before):
         notes.append(
             "Weights in half precision, which has no kernels here, became float32, as at every load: the file is "

@@ -8,6 +8,7 @@ import onnx
 from app.jobs.report import Deployment, DeploymentCheck, Interval, Step
 from app.recipes.request import OptimizeRequest
 from worker.engine.evaluation.requests import KernelReport
+from worker.engine.float16.halves import half_elements
 from worker.engine.graph import nodes_of
 from worker.engine.model_file import ModelFile
 from worker.engine.processor import needs_reduced_range
@@ -23,6 +24,7 @@ TABLE_SHARE = 0.5
 SMALL_CALL_MS = 0.1
 INT8_BITS = 8
 STATIC = frozenset({"quantize_static"})
+QUANTIZING = STATIC | {"quantize_aware_training", "quantize_dynamic", "quantize_weights"}
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,17 @@ def _about_speed(evidence: Evidence) -> list[str]:
         found.extend(_float_nodes(kernels))
         if needs_reduced_range():
             found.append("This processor has no VNNI: 8-bit products gain little here.")
-    if evidence.request.target.device == "cpu" and "convert_float16" in evidence.passes_that_worked():
+    if evidence.request.target.device == "cpu" and _is_in_half_by_a_pass(evidence):
         found.append("float16 is computed in float32 on a CPU: it halves the size and makes no arithmetic faster.")
     if "prune_unstructured" in evidence.passes_that_worked():
         found.append("Zeros among weights make nothing faster: ONNX Runtime multiplies by them as by any number.")
     return found
+
+
+def _is_in_half_by_a_pass(evidence: Evidence) -> bool:
+    """And delivered so: `compile` makes float32 of it."""
+    converted = "convert_float16" in evidence.passes_that_worked()
+    return converted and half_elements(evidence.candidate.model.structure()) > 0
 
 
 def _about_placement(steps: list[Step]) -> list[str]:
@@ -150,15 +158,23 @@ def _float_nodes(kernels: KernelReport) -> list[str]:
 def _about_size(evidence: Evidence) -> list[str]:
     found = []
     if evidence.candidate.size_bytes > evidence.baseline.size_bytes:
-        found.append(
-            "The file grew: names, scales and zero points of the new nodes take more than the smaller weights saved."
-        )
+        found.append(_why_larger(evidence))
     share = table_share(evidence.candidate.model)
     if share > TABLE_SHARE:
         found.append(
             f"{share:.0%} of the weights are one table that a Gather reads: only what shrinks it shrinks the file."
         )
     return found
+
+
+def _why_larger(evidence: Evidence) -> str:
+    worked = evidence.passes_that_worked()
+    compiled = "compile" in worked
+    if evidence.candidate.kernels.quantized or (not compiled and not QUANTIZING.isdisjoint(worked)):
+        return "The file grew: names, scales and zero points of the new nodes take more than the smaller weights saved."
+    if compiled:
+        return "The file grew: `compile` writes weights as this machine's kernels read them, few bits as float32."
+    return "The file grew."
 
 
 def table_share(model: ModelFile) -> float:

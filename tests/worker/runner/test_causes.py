@@ -127,6 +127,13 @@ class Case:
 
 INT8 = kernel("QLinearConv", "int8", 0.9)
 SLOWER = Interval(value=0.8, low=0.7, high=0.9)
+IN_HALF = networks.holding(
+    "network (float[N,8] x) => (float[N,8] y) { c = Cast<to = 1>(w) y = MatMul(x, c) }",
+    w=normal(8, 8).astype("float16"),
+)
+LARGER_BY_SCALES = (
+    "The file grew: names, scales and zero points of the new nodes take more than the smaller weights saved."
+)
 CASES = [
     Case("nothing-to-say", Found(), []),
     Case(
@@ -209,20 +216,32 @@ CASES = [
     ),
     Case(
         "float16-on-a-cpu",
-        Found([step("convert_float16")]),
+        Found([step("convert_float16")], candidate=IN_HALF),
         ["float16 is computed in float32 on a CPU: it halves the size and makes no arithmetic faster."],
     ),
-    Case("float16-on-a-gpu", Found([step("convert_float16")], device="cuda"), []),
+    Case("float16-on-a-gpu", Found([step("convert_float16")], device="cuda", candidate=IN_HALF), []),
+    Case("float16-that-is-float32-again", Found([step("convert_float16"), step("compile")]), []),
     Case(
         "zeros",
         Found([step("prune_unstructured")]),
         ["Zeros among weights make nothing faster: ONNX Runtime multiplies by them as by any number."],
     ),
     Case(
-        "file-grew",
-        Found(candidate_bytes=MEGABYTE + 1),
-        ["The file grew: names, scales and zero points of the new nodes take more than the smaller weights saved."],
+        "file-grew-in-int8",
+        Found([step("quantize_static"), step("compile")], ran=kernels(INT8), candidate_bytes=MEGABYTE + 1),
+        ["90% of kernel time is 8-bit arithmetic.", LARGER_BY_SCALES],
     ),
+    Case(
+        "file-grew-with-weights-in-few-bits",
+        Found([step("quantize_weights")], candidate_bytes=MEGABYTE + 1),
+        [LARGER_BY_SCALES],
+    ),
+    Case(
+        "file-grew-as-it-was-compiled",
+        Found([step("quantize_weights"), step("compile")], candidate_bytes=MEGABYTE + 1),
+        ["The file grew: `compile` writes weights as this machine's kernels read them, few bits as float32."],
+    ),
+    Case("file-grew", Found(candidate_bytes=MEGABYTE + 1), ["The file grew."]),
     Case(
         "one-large-table",
         Found(candidate=with_table(rows=72)),
