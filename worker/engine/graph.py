@@ -16,6 +16,8 @@ from worker.engine.inspection import walk
 Dimension = int | str | None
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 RUNTIME_DOMAIN = "com.microsoft"
+# The version of the file format from which on an initializer that is an input as well is no more than its default.
+OVERRIDABLE_SINCE = 4
 
 
 @dataclass(frozen=True)
@@ -248,14 +250,22 @@ def names_read(node: onnx.NodeProto) -> set[str]:
 def constants_to_initializers(model: onnx.ModelProto) -> int:
     """Take initializers off the list of inputs, where old files (IR below 4) keep them. Returns how many there were.
 
-    An initializer that is an input as well may be overridden by a caller, so nothing may fold it; no exporter means it.
+    From IR 4 on a caller may override such an initializer, so nothing may fold it. PyTorch's older exporter lists every
+    weight so where it is told to keep initializers as inputs, and a file does not say which of them anybody means to
+    feed: left as they are, weights would never be optimized. `inputs_with_default` names what a caller loses.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     kept = [value for value in model.graph.input if value.name not in constants]
     listed = len(model.graph.input) - len(kept)
     replace_field(model.graph.input, kept)
-    model.ir_version = max(model.ir_version, 4)
+    model.ir_version = max(model.ir_version, OVERRIDABLE_SINCE)
     return listed
+
+
+def inputs_with_default(model: onnx.ModelProto) -> list[str]:
+    """Names of the inputs that a call may leave out, as an initializer holds their value: none before IR 4."""
+    constants = initializer_names(model.graph) if model.ir_version >= OVERRIDABLE_SINCE else set()
+    return [value.name for value in model.graph.input if value.name in constants]
 
 
 def make_dense(model: onnx.ModelProto, folder: Path) -> None:

@@ -21,6 +21,7 @@ from worker.engine.float16.halves import computes_in_half, half_elements
 from worker.engine.graph import (
     STANDARD_DOMAINS,
     constants_to_initializers,
+    inputs_with_default,
     make_dense,
     name_nodes,
     nodes_of,
@@ -42,6 +43,7 @@ from worker.engine.weight_only.stored import unpacks_when_loaded
 
 # What the rewrites and the runtime's fusions are written for.
 LEAST_OPSET, LATEST_OPSET = 17, 21
+NAMED_INPUTS = 5
 
 
 @dataclass
@@ -64,6 +66,7 @@ class Preparation:
         """The first step, exact by construction: it needs no comparison, which chance in a model would prevent."""
         self.model = normalise(self.model, self._folder(), inline=True)
         self.applied.append("giving every node a name")
+        self.notes.extend(defaults_in_words(self.original))
         sparse = sum(1 for _ in walk.sparse_tensors(self.original))
         if sparse:
             self.notes.append(f"Made {sparse} sparse constants dense, as ONNX Runtime does at every load.")
@@ -236,6 +239,18 @@ def normalise(model: ModelFile, folder: Path, *, inline: bool = False) -> ModelF
     constants_to_initializers(loaded)
     name_nodes(loaded)
     return save_model(loaded, folder / "done")
+
+
+def defaults_in_words(model: onnx.ModelProto) -> list[str]:
+    """What `normalise` takes from a caller: a list of no or one sentence."""
+    names = inputs_with_default(model)
+    if not names:
+        return []
+    some = ", ".join(names[:NAMED_INPUTS]) + (", ..." if len(names) > NAMED_INPUTS else "")
+    return [
+        f"Inputs with a default value, {len(names)} of them ({some}), are constants in what this pass makes: a call "
+        "can give them no longer."
+    ]
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:

@@ -22,6 +22,7 @@ GROWING = networks.parse(
     "network (float[1,1] x) => (float[1,1] y) <int64[1] flat = {-1}, float[1] one = {1}>"
     "{ n = Reshape(x, flat) size = Cast<to=7>(n) big = Expand(one, size) sum = ReduceSum(big) y = Mul(x, sum) }"
 )
+GATED = "network (float[N,8] x) => (float[N,8] y) { s = Mul(x, scale) y = Add(s, shift) }"
 BEYOND_ANY_MEMORY = 1e15
 X = {"x": np.ones((2, 8), np.float32)}
 
@@ -113,6 +114,19 @@ def test_a_name_that_the_user_gave_is_taken_by_no_other_node(tmp_path: Path) -> 
     prepared = prepare(ModelFile(networks.save(model, tmp_path / "model")), X, tmp_path / "scratch", threads=1)
     made = {node.name: node.output[0] for node in prepared.model.structure().graph.node}
     assert made["Sin_0"] == "b"
+
+
+@pytest.mark.parametrize(("version", "named"), [(3, False), (8, True)], ids=["ir-3", "ir-8"])
+def test_inputs_with_a_default_that_become_constants_are_named(version: int, named: bool, tmp_path: Path) -> None:
+    """Before IR 4 they are listed because they have to be, and no call can give them."""
+    model = networks.with_initializers_as_inputs(networks.holding(GATED, scale=np.float32(2), shift=np.float32(1)))
+    model.ir_version = version
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    preparation = Preparation.start(file, X, tmp_path / "scratch", threads=1)
+    preparation.normalise()
+    assert [value.name for value in preparation.model.structure().graph.input] == ["x"]
+    said = "Inputs with a default value, 2 of them (scale, shift), are constants in what this pass makes"
+    assert [note.startswith(said) for note in preparation.notes] == [True] * named
 
 
 def test_sparse_constants_become_dense_wherever_they_stand(tmp_path: Path) -> None:
