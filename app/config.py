@@ -102,7 +102,10 @@ class JobSettings(BaseSettings):
 
 
 class LimitSettings(BaseSettings):
-    """What a workspace may take where nothing else was set for it (`lathe workspaces limit`); 0: no limit."""
+    """What a workspace may take where nothing else was set for it (`lathe workspaces limit`); 0: no limit.
+
+    The last two are the same for every workspace.
+    """
 
     model_config = SettingsConfigDict(env_prefix="LATHE_LIMITS_")
 
@@ -112,6 +115,12 @@ class LimitSettings(BaseSettings):
     )
     queued_jobs: Count = Field(default=10_000, ge=0, description="Jobs that wait; beyond it submissions answer 429.")
     running_jobs: Count = Field(default=0, ge=0, description="Jobs that run at once; the others wait.")
+    queued_inspections: Count = Field(
+        default=1000, ge=0, description="Uploads that wait for their inspection; beyond it uploads answer 429."
+    )
+    resumable_uploads: Count = Field(
+        default=1000, ge=0, description="Resumable uploads that are not whole; beyond it none is begun, with 429."
+    )
 
 
 class RetentionSettings(BaseSettings):

@@ -203,6 +203,20 @@ class TooManyQueuedJobs(LatheError):
     sends = ("Retry-After",)
 
 
+class TooManyQueuedInspections(LatheError):
+    status, code, title = 429, "too_many_queued_inspections", "As many uploads wait for inspection as may"
+    sends = ("Retry-After",)
+
+
+class TooManyResumableUploads(LatheError):
+    status, code, title = (
+        429,
+        "too_many_resumable_uploads",
+        "The workspace has as many unfinished uploads as it may",
+    )
+    sends = ("Retry-After",)
+
+
 class StorageQuotaExceeded(LatheError):
     status, code, title = 507, "storage_quota_exceeded", "The workspace has stored as much as it may"
 

@@ -33,6 +33,8 @@ SENT_CHUNK_BYTES = 256 << 10
 PART_BYTES = 8 << 20  # of a multipart upload: S3 takes 10,000, so 80 GiB
 PARTS_AT_ONCE = 2  # what bounds the memory of one upload
 RETRY: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}  # of one request to a bucket
+# Of the files that a local file system has room for, so many are left to others; not all file systems count them.
+MIN_FREE_FILES = 1000
 NO_ROOM = re.compile(r"os error (28|122)\b|No space left|Disk quota exceeded|XMinioStorageFull|QuotaExceeded")
 
 
@@ -120,9 +122,18 @@ class Storage:
         return "the bucket answers"
 
     def ensure_room(self, size_bytes: int) -> None:
-        """Raises StorageFull where so many bytes more would eat into the reserve; a bucket knows no such thing."""
+        """Raises StorageFull where so many bytes more, or one file, would eat into the reserve.
+
+        A bucket knows no such thing.
+        """
         if self._root is None:
             return
+        files = os.statvfs(self._root)
+        if files.f_files and files.f_favail <= MIN_FREE_FILES:
+            raise StorageFull(
+                f"The file system has room for {files.f_favail} more files, {MIN_FREE_FILES} of them a reserve.",
+                remedy="Delete files that are not needed, then try again.",
+            )
         free = shutil.disk_usage(self._root).free
         if free < self._min_free_bytes + size_bytes:
             raise StorageFull(

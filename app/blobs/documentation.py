@@ -5,7 +5,15 @@ from typing import Any
 from app import links
 from app.blobs.open_uploads import TooManyUploads
 from app.blobs.receiving import DigestMismatch, EmptyUpload, IncompleteUpload
-from app.errors import LatheError, StorageFull, StorageQuotaExceeded, TooLarge, TooSlow, UnsupportedMediaType
+from app.errors import (
+    LatheError,
+    StorageFull,
+    StorageQuotaExceeded,
+    TooLarge,
+    TooManyQueuedInspections,
+    TooSlow,
+    UnsupportedMediaType,
+)
 from app.headers import described
 
 UPLOAD_ERRORS: tuple[type[LatheError], ...] = (
@@ -18,6 +26,7 @@ UPLOAD_ERRORS: tuple[type[LatheError], ...] = (
     StorageFull,
     StorageQuotaExceeded,
     TooManyUploads,
+    TooManyQueuedInspections,
 )
 
 

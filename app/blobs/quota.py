@@ -1,4 +1,4 @@
-"""How many bytes a workspace may store, parts of resumable uploads among them.
+"""How many bytes a workspace may store, parts of resumable uploads among them, and how many of those may be unfinished.
 
 Files that jobs deliver count, and are never refused: their work is done.
 """
@@ -6,15 +6,19 @@ Files that jobs deliver count, and are never refused: their work is done.
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.access.limits import limits_of
 from app.blobs.tables import BlobRow
 from app.config import LimitSettings
-from app.errors import StorageQuotaExceeded
+from app.errors import StorageQuotaExceeded, TooManyResumableUploads
 from app.uploads.tables import ResumableUploadRow, UploadPartRow
 
+# What a file takes of a disk at least: else a million files of one byte would be a megabyte.
+LEAST_FILE_BYTES = 4096
+RETRY_SECONDS = 15
 MAKE_ROOM = (
     "Delete models and datasets that are not needed any more; their bytes are let go within the hour. "
     "`lathe workspaces limit` allows more."
@@ -29,7 +33,9 @@ async def refuse_hopeless(
     Unless something of that size is stored: the same bytes again need no room. Raises StorageQuotaExceeded.
     """
     most = (await limits_of(session, workspace_id, defaults)).stored_bytes
-    if not most or not size_bytes or await _stored(session, workspace_id) + size_bytes <= most:
+    if not most or not size_bytes:
+        return
+    if await _stored(session, workspace_id) + max(size_bytes, LEAST_FILE_BYTES) <= most:
         return
     alike = exists().where(BlobRow.workspace_id == workspace_id, BlobRow.size_bytes == size_bytes)
     if not (await session.execute(select(alike))).scalar_one():
@@ -70,14 +76,35 @@ async def refuse_excess(session: AsyncSession, workspace_id: UUID, defaults: Lim
         raise _exceeded(most)
 
 
+async def refuse_another_resumable(session: AsyncSession, workspace_id: UUID, defaults: LimitSettings) -> None:
+    """Before a resumable upload is begun. Raises TooManyResumableUploads."""
+    most = defaults.resumable_uploads
+    if not most:
+        return
+    await limits_of(session, workspace_id, defaults, hold=True)
+    unfinished = select(func.count()).where(
+        ResumableUploadRow.workspace_id == workspace_id, ResumableUploadRow.accepted_id.is_(None)
+    )
+    if (await session.execute(unfinished)).scalar_one() >= most:
+        raise TooManyResumableUploads(
+            f"{most} resumable uploads of this workspace are unfinished, and no more may be.",
+            remedy="Finish or delete some: DELETE /v1/uploads/<id>. LATHE_LIMITS_RESUMABLE_UPLOADS sets the most.",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        )
+
+
 async def _stored(session: AsyncSession, workspace_id: UUID) -> int:
-    kept = select(func.coalesce(func.sum(BlobRow.size_bytes), 0)).where(BlobRow.workspace_id == workspace_id)
+    kept = select(_taken(BlobRow.size_bytes)).where(BlobRow.workspace_id == workspace_id)
     arriving = (
-        select(func.coalesce(func.sum(UploadPartRow.size_bytes), 0))
+        select(_taken(UploadPartRow.size_bytes))
         .join(ResumableUploadRow, ResumableUploadRow.id == UploadPartRow.upload_id)
         .where(ResumableUploadRow.workspace_id == workspace_id)
     )
     return int((await session.execute(select(kept.scalar_subquery() + arriving.scalar_subquery()))).scalar_one())
+
+
+def _taken(size_bytes: InstrumentedAttribute[int]) -> ColumnElement[int]:
+    return func.coalesce(func.sum(func.greatest(size_bytes, LEAST_FILE_BYTES)), 0)
 
 
 def _exceeded(most: int) -> StorageQuotaExceeded:

@@ -23,6 +23,7 @@ from app.config import Settings
 from app.database import WorkspaceDatabase
 from app.datasets.tables import DatasetRow
 from app.errors import OUR_FAULTS, InUse, LatheError, NotFound, OurFault, UnsupportedMediaType
+from app.jobs.quota import refuse_excess_inspections
 from app.jobs.states import JobKind, JobState
 from app.jobs.submission import queue_inspection
 from app.jobs.tables import JobRow
@@ -102,7 +103,8 @@ async def upload(
 ) -> Accepted[Row]:
     """Store the body and queue its inspection. The same bytes again are the same upload, and repair its stored copy.
 
-    Raises UnsupportedMediaType, StorageQuotaExceeded, TooManyUploads, and what `receive` raises.
+    Raises UnsupportedMediaType, StorageQuotaExceeded, TooManyUploads, TooManyQueuedInspections, and what `receive`
+    raises.
     """
     # Without a Content-Type it is a stream of octets (RFC 9110, 8.3).
     media_type = media_type_of(kind, request.headers.get("content-type", OCTET_STREAM))
@@ -131,7 +133,7 @@ async def accept(
     """Let stored bytes be an upload, and queue its inspection.
 
     `along` is done in the same transaction, and is told the upload's id; where it refuses, nothing has happened.
-    Raises StorageQuotaExceeded, and what `along` raises.
+    Raises StorageQuotaExceeded, TooManyQueuedInspections, and what `along` raises.
     """
     received = arrival.received
     lost = await _lost_copy(database, storage, received)
@@ -142,6 +144,8 @@ async def accept(
             accepted = await _accept(session, kind, arrival, blob_id, settings)
             if along is not None:
                 await along(session, accepted.row.id)
+            if accepted.job is not None:
+                await refuse_excess_inspections(session, caller.workspace_id, settings.limits)
             if accepted.created:
                 audit.record(session, caller, kind.created, accepted.row.id, name=arrival.name)
                 await quota.refuse_excess(session, caller.workspace_id, settings.limits)

@@ -11,7 +11,7 @@ from app.access.dependencies import Writer
 from app.blobs.documentation import UPLOAD_ERRORS
 from app.blobs.receiving import DigestMismatch
 from app.dependencies import DatabaseDep, OpenUploadsDep, QueueDep, SettingsDep, StorageDep
-from app.errors import LatheError, NotFound, UnsupportedMediaType
+from app.errors import LatheError, NotFound, TooManyResumableUploads, UnsupportedMediaType
 from app.headers import described
 from app.problems import responses
 from app.queue import Queue
@@ -127,7 +127,7 @@ async def get_upload_options(_: Writer, settings: SettingsDep) -> Response:
     responses=_success(
         201, "The upload can be sent to `Location`.", "Location", "Upload-Offset", "Upload-Expires", "Upload-Result"
     )
-    | responses(*APPENDING, InvalidUploadMetadata, UploadOverrun, TooManyParts),
+    | responses(*APPENDING, InvalidUploadMetadata, UploadOverrun, TooManyParts, TooManyResumableUploads),
     openapi_extra=_body(required=False),
 )
 async def create_upload(

@@ -87,7 +87,8 @@ class ResumableUploads:
     async def create(self, size_bytes: int, metadata_text: str) -> ResumableUploadRow:
         """An upload of so many bytes, none of which have come.
 
-        Raises InvalidUploadMetadata, UnsupportedMediaType, EmptyUpload, TooLarge, StorageFull, StorageQuotaExceeded.
+        Raises InvalidUploadMetadata, UnsupportedMediaType, EmptyUpload, TooLarge, StorageFull, StorageQuotaExceeded,
+        TooManyResumableUploads.
         """
         metadata = read_metadata(metadata_text)
         kind, name = _kind(metadata), _name(metadata)
@@ -98,6 +99,7 @@ class ResumableUploads:
         self._ensure_room(size_bytes, size_bytes)
         async with self.database.session_scope() as session:
             await quota.refuse_hopeless(session, self.caller.workspace_id, size_bytes, self.settings.limits)
+            await quota.refuse_another_resumable(session, self.caller.workspace_id, self.settings.limits)
             row = ResumableUploadRow(
                 id=uuid7(),
                 workspace_id=self.caller.workspace_id,
@@ -126,7 +128,8 @@ class ResumableUploads:
 
         Whatever ends it early, what came before is kept, unless there is a checksum: then it is all or nothing. Raises
         OffsetConflict, UploadBeingFinished, UploadOverrun, TooManyParts, ChecksumMismatch, IncompleteUpload, TooSlow,
-        UnsupportedMediaType, StorageFull, StorageQuotaExceeded, TooManyUploads, NotFound, UploadExpired, Unavailable.
+        UnsupportedMediaType, StorageFull, StorageQuotaExceeded, TooManyUploads, TooManyQueuedInspections, NotFound,
+        UploadExpired, Unavailable.
         """
         self.open_uploads.refuse_excess(self.caller.workspace_id)
         with self.open_uploads.counted(self.caller.workspace_id):

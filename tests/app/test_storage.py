@@ -120,18 +120,47 @@ anyio.run(main)
 """
 
 
-def test_a_disk_that_fills_up_is_reported_as_that_and_left_clean(tmp_path: Path) -> None:
-    """On a real file system of 8 MiB, in a mount namespace of its own."""
-    disk = tmp_path / "disk"
+ASK_FOR_ROOM = """
+import sys
+from app.config import Settings
+from app.errors import StorageFull
+from app.storage import Storage
+
+storage = Storage(Settings(
+    database_url="postgresql://", redis_url="redis://", storage_url=sys.argv[1], embedded=True,
+    api={"min_free_bytes": 0},
+))
+try:
+    storage.ensure_room(0)
+    print("room")
+except StorageFull as error:
+    print(error.detail)
+"""
+
+
+def on_a_disk(folder: Path, options: str, program: str) -> str:
+    """What a program prints whose storage is a file system made with `options`, in a mount namespace of its own."""
+    disk = folder / "disk"
     disk.mkdir()
     unshare = shutil.which("unshare")
     namespace = [unshare or "unshare", "--user", "--map-root-user", "--mount"]
     if unshare is None or subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine gives out no mount namespaces")
-    mount = 'mount -t tmpfs -o size=8m tmpfs "$1" && shift && exec "$@"'
-    command = ["sh", "-c", mount, "sh", str(disk), sys.executable, "-c", FILL_A_DISK, disk.as_uri()]
+    mount = 'mount -t tmpfs -o "$1" tmpfs "$2" && shift 2 && exec "$@"'
+    command = ["sh", "-c", mount, "sh", options, str(disk), sys.executable, "-c", program, disk.as_uri()]
     result = subprocess.run([*namespace, *command], capture_output=True, text=True, check=False)
-    assert result.stdout.split() == ["storage_full", "0"], result.stderr
+    assert result.stdout, result.stderr
+    return result.stdout
+
+
+def test_a_disk_that_fills_up_is_reported_as_that_and_left_clean(tmp_path: Path) -> None:
+    assert on_a_disk(tmp_path, "size=8m", FILL_A_DISK).split() == ["storage_full", "0"]
+
+
+@pytest.mark.parametrize(("options", "said"), [("nr_inodes=900", "more files"), ("nr_inodes=0", "room")])
+def test_where_only_few_more_files_fit_there_is_no_room(tmp_path: Path, options: str, said: str) -> None:
+    """A file system without a number of files, as `nr_inodes=0` makes, has room for any."""
+    assert said in on_a_disk(tmp_path, f"size=8m,{options}", ASK_FOR_ROOM)
 
 
 def test_the_reserve_is_kept_free(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""What a workspace may take: requests, stored bytes, waiting jobs."""
+"""What a workspace may take: requests, stored bytes, waiting jobs and inspections, unfinished uploads."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ from app.database import Database
 from app.jobs.states import JobKind
 from app.main import lifespan_of
 from tests.app.jobs.factories import add_job
-from tests.app.uploads import OCTETS, settle, upload
+from tests.app.uploads import OCTETS, end_jobs, metadata, settle, upload
 
 Headers = dict[str, str]
 
@@ -151,25 +151,35 @@ async def test_an_upload_beyond_what_a_workspace_may_store_is_refused_and_leaves
     database: Database,
     settings: Settings,
 ) -> None:
-    kept = await upload(client, writer, "models", b"x" * 600)
-    quotas(stored_bytes=1000)
+    kept = await upload(client, writer, "models", b"x" * 6000)
+    quotas(stored_bytes=11_000)
 
     async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(5):
-            yield b"y" * 100
+        for _ in range(6):
+            yield b"y" * 1000
 
     before = stored_files(settings)
-    for content in (b"y" * 500, pieces()):  # one that says how many they are, and one that does not
+    for content in (b"y" * 6000, pieces()):  # one that says how many they are, and one that does not
         answer = await client.post("/v1/models?name=y", content=content, headers=writer | OCTETS)
         assert (answer.status_code, answer.json()["code"]) == (507, "storage_quota_exceeded")
-        assert "1000 bytes" in answer.json()["detail"]
+        assert "11000 bytes" in answer.json()["detail"]
     assert stored_files(settings) == before
     with database.session_scope() as session:
-        assert session.scalar(select(func.sum(BlobRow.size_bytes))) == 600
+        assert session.scalar(select(func.sum(BlobRow.size_bytes))) == 6000
     # What is stored already, what fits and what is another workspace's goes on.
-    assert (await upload(client, writer, "models", b"x" * 600))["id"] == kept["id"]
-    await upload(client, writer, "datasets", b"z" * 400)
-    await upload(client, stranger, "models", b"y" * 500)
+    assert (await upload(client, writer, "models", b"x" * 6000))["id"] == kept["id"]
+    await upload(client, writer, "datasets", b"z" * 5000)
+    await upload(client, stranger, "models", b"y" * 6000)
+
+
+async def test_a_small_file_counts_what_it_takes_of_a_disk(
+    client: httpx.AsyncClient, writer: Headers, quotas: Callable[..., None]
+) -> None:
+    quotas(stored_bytes=10_000)
+    for content in (b"a", b"b"):
+        await upload(client, writer, "models", content)
+    answer = await client.post("/v1/models?name=c", content=b"c", headers=writer | OCTETS)
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage_quota_exceeded")
 
 
 async def test_an_upload_that_does_not_say_its_size_is_cut_off_where_room_ends(
@@ -194,16 +204,16 @@ async def test_an_upload_that_does_not_say_its_size_is_cut_off_where_room_ends(
 async def test_uploads_at_once_do_not_pass_together_what_each_alone_would_fit_into(
     client: httpx.AsyncClient, writer: Headers, quotas: Callable[..., None], database: Database
 ) -> None:
-    quotas(stored_bytes=1000)
+    quotas(stored_bytes=16_000)
 
     async def send(number: int) -> int:
-        content = str(number).encode() * 300
+        content = str(number).encode() * 5000
         return (await client.post(f"/v1/models?name={number}", content=content, headers=writer | OCTETS)).status_code
 
     statuses = await asyncio.gather(*(send(number) for number in range(9)))
     assert sorted(statuses) == [201] * 3 + [507] * 6
     with database.session_scope() as session:
-        assert session.scalar(select(func.sum(BlobRow.size_bytes))) == 900
+        assert session.scalar(select(func.sum(BlobRow.size_bytes))) == 15_000
 
 
 async def test_a_workspace_has_no_more_jobs_waiting_than_it_may(
@@ -228,6 +238,49 @@ async def test_a_workspace_has_no_more_jobs_waiting_than_it_may(
     await client.post(f"/v1/jobs/{again.json()['id']}/cancel", headers=writer)
     assert (await client.post("/v1/jobs", json=body, headers=writer)).status_code == 202
     assert (await client.post("/v1/jobs", json=body, headers=writer)).status_code == 429
+
+
+async def test_a_workspace_has_no_more_uploads_waiting_for_inspection_than_it_may(
+    limited: Callable[..., Any], writer: Headers, stranger: Headers, database: Database, settings: Settings
+) -> None:
+    async with limited(queued_inspections=2) as client:
+
+        async def send(content: str, headers: Headers = writer) -> httpx.Response:
+            answer: httpx.Response = await client.post("/v1/datasets?name=d", content=content, headers=headers | OCTETS)
+            return answer
+
+        answers = await asyncio.gather(*(send(content) for content in "abcde"))
+        taken = [content for content, answer in zip("abcde", answers, strict=True) if answer.status_code == 201]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert (len(taken), len(refused)) == (2, 3)
+        assert {answer.json()["code"] for answer in refused} == {"too_many_queued_inspections"}
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+        assert len(stored_files(settings)) == 2
+        # What is there already needs no inspection, another workspace has its own, and what was inspected makes room.
+        assert (await send(taken[0])).status_code == 200
+        assert (await send("a", stranger)).status_code == 201
+        end_jobs(database)
+        assert (await send("f")).status_code == 201
+
+
+async def test_a_workspace_has_no_more_unfinished_uploads_than_it_may(
+    limited: Callable[..., Any], writer: Headers, stranger: Headers
+) -> None:
+    sent = {"Tus-Resumable": "1.0.0", "Upload-Length": "9", "Upload-Metadata": metadata(kind="model", name="net.onnx")}
+    async with limited(resumable_uploads=2) as client:
+
+        async def begin(headers: Headers = writer) -> httpx.Response:
+            answer: httpx.Response = await client.post("/v1/uploads", headers=headers | sent)
+            return answer
+
+        answers = await asyncio.gather(*(begin() for _ in range(5)))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert (len(refused), {answer.json()["code"] for answer in refused}) == (3, {"too_many_resumable_uploads"})
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+        assert (await begin(stranger)).status_code == 201
+        taken = next(answer.headers["location"] for answer in answers if answer.status_code == 201)
+        await client.delete(taken, headers=writer | {"Tus-Resumable": "1.0.0"})
+        assert (await begin()).status_code == 201
 
 
 def stored_files(settings: Settings) -> list[Path]:

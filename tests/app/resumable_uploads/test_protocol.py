@@ -358,11 +358,11 @@ async def test_the_collector_takes_parts_without_a_row_and_no_others(
 async def test_parts_count_as_stored_bytes(
     client: httpx.AsyncClient, writer: Headers, database: Database, storage: Storage
 ) -> None:
-    addresses = [await begin(client, writer, size=1000) for _ in range(2)]
+    addresses = [await begin(client, writer, size=10_000) for _ in range(2)]
     with database.session_scope() as session:
-        session.execute(update(WorkspaceRow).values(stored_bytes=1500))
-    assert (await patch(client, writer, addresses[0], 0, bytes(900))).status_code == 204
-    problem(await patch(client, writer, addresses[1], 0, bytes(900)), 507, "storage_quota_exceeded")
+        session.execute(update(WorkspaceRow).values(stored_bytes=15_000))
+    assert (await patch(client, writer, addresses[0], 0, bytes(9000))).status_code == 204
+    problem(await patch(client, writer, addresses[1], 0, bytes(9000)), 507, "storage_quota_exceeded")
     assert len(files(storage)) == 1
-    answer = await patch(client, writer, addresses[0], 900, b"x" * 100)
-    assert (await client.get(answer.headers["upload-result"], headers=writer)).json()["size_bytes"] == 1000
+    answer = await patch(client, writer, addresses[0], 9000, b"x" * 1000)
+    assert (await client.get(answer.headers["upload-result"], headers=writer)).json()["size_bytes"] == 10_000
