@@ -138,6 +138,15 @@ async def _expiry(session: AsyncSession, settings: Settings) -> object:
     return (await session.execute(select(func.now() + wait))).scalar_one()
 
 
+def fingerprint_of(request: OptimizeRequest) -> bytes:
+    """Which request came under an Idempotency-Key: the SHA-256, 32 bytes, of what it asks for beside the defaults.
+
+    Without those, for keys outlive upgrades: a later release has other fields, and other defaults.
+    """
+    body = json.dumps(request.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=True)
+    return hashlib.sha256(body.encode()).digest()
+
+
 async def _remember(
     session: AsyncSession, workspace_id: UUID, key: str, request: OptimizeRequest, job_id: UUID
 ) -> JobRow | None:
@@ -145,8 +154,7 @@ async def _remember(
 
     A request that runs at the same time under the same key waits here for the other's commit.
     """
-    body = json.dumps(request.model_dump(mode="json", by_alias=True), sort_keys=True)
-    fingerprint = hashlib.sha256(body.encode()).digest()
+    fingerprint = fingerprint_of(request)
     inserted = await session.execute(
         insert(IdempotencyRow)
         .values(workspace_id=workspace_id, key=key, fingerprint=fingerprint, job_id=job_id)
