@@ -1,10 +1,11 @@
 """Reading jobs."""
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Integer, Select, Text, bindparam, case, cast, func, literal_column, select, tuple_
+from sqlalchemy import JSON, Integer, Row, Select, Text, Uuid, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,22 +19,7 @@ from app.paging import MAX_PAGE_BYTES, short_page_of
 
 
 def _jobs() -> Select[Any]:
-    """Jobs as the API shows them, each with the queued jobs before it and what it delivered, in one statement."""
-    other = WAITING.c
-    # Who can train takes from both queues of a device, so those that wait in one are before those in the other.
-    device_queue = func.replace(JobRow.queue, TRAINING, "")
-    mine = other.workspace_id == JobRow.workspace_id
-    before = func.count().filter(mine, tuple_(other.priority, other.id) < tuple_(JobRow.priority, JobRow.id))
-    waiting = (
-        select(mine.label("mine"), func.count().label("jobs"), func.max(before).over().label("before"))
-        .where(other.queue.in_([device_queue, device_queue + TRAINING]))
-        .group_by(other.workspace_id)
-        .correlate(JobRow)
-        .subquery()
-    )
-    # Workspaces take turns: of each other one as many come before it as of its own do.
-    turns = case((waiting.c.mine, waiting.c.before), else_=func.least(waiting.c.jobs, waiting.c.before))
-    queue_position = select(cast(func.sum(turns), Integer)).correlate(JobRow).scalar_subquery()
+    """Jobs as the API shows them, each with what it delivered, in one statement; `PLACES` has where they wait."""
     facts = {name: getattr(ArtifactRow, name) for name in ("id", "kind", "file_name", "media_type", "size_bytes")}
     facts["sha256"] = func.encode(ArtifactRow.sha256, "hex")
     facts |= {"provisional": ArtifactRow.trial.is_not(None), "trial": ArtifactRow.trial}
@@ -59,14 +45,52 @@ def _jobs() -> Select[Any]:
     return select(
         *(getattr(JobRow, name) for name in Job.model_fields if hasattr(JobRow, name)),
         JobRow.version,
-        case((JobRow.state == JobState.QUEUED, queue_position)).label("queue_position"),
+        JobRow.queue,
         func.coalesce(artifacts, literal_column("'[]'::json")).label("artifacts"),
         promotion,
         promoted,
     )
 
 
+def _places() -> Select[Any]:
+    """How many queued jobs come before each of `job_ids`.
+
+    What waits in `queues` is read once, however many are asked about: once for each would be millions of rows a page.
+    """
+    workspace_id = bindparam("workspace_id", type_=Uuid())
+    # Who can train takes from both queues of a device, so those that wait in one are before those in the other.
+    device = func.replace(WAITING.c.queue, TRAINING, "").label("device")
+    waiting = (
+        select(WAITING.c.id, WAITING.c.workspace_id, WAITING.c.priority, device)
+        .where(WAITING.c.queue.in_(bindparam("queues", expanding=True)))
+        .cte("waiting")
+    )
+    order = (waiting.c.priority, waiting.c.id)
+    number = func.row_number().over(partition_by=waiting.c.device, order_by=order)
+    own = (
+        select(waiting.c.id, waiting.c.device, (number - 1).label("before"))
+        .where(waiting.c.workspace_id == workspace_id)
+        .subquery()
+    )
+    others = (
+        select(waiting.c.device, func.count().label("jobs"))
+        .where(waiting.c.workspace_id != workspace_id)
+        .group_by(waiting.c.device, waiting.c.workspace_id)
+        .subquery()
+    )
+    # Workspaces take turns: of each other one as many come before it as of its own do.
+    turns = func.sum(func.least(func.coalesce(others.c.jobs, 0), own.c.before))
+    return (
+        select(own.c.id, cast(own.c.before + turns, Integer).label("place"))
+        .select_from(own)
+        .outerjoin(others, others.c.device == own.c.device)
+        .where(own.c.id.in_(bindparam("job_ids", expanding=True)))
+        .group_by(own.c.id, own.c.before)
+    )
+
+
 JOBS = _jobs()
+PLACES = _places()
 TRIED = (
     " What was tried until then is told by the events of types `attempt` and `best`; the best of it, where one kept "
     "the contract, is among the job's artifacts."
@@ -79,9 +103,9 @@ async def get_job(session: AsyncSession, workspace_id: UUID, job_id: UUID) -> tu
     row = (await session.execute(ONE_JOB, {"job_id": job_id, "workspace_id": workspace_id})).one_or_none()
     if row is None:
         raise NotFound(f"There is no job {job_id}.")
-    job = Job.model_validate(row._asdict())
+    [job] = await _with_places(session, workspace_id, [row])
     # What expires changes no row of the job, but what it lists.
-    return job, f'"{row.version}.{row.queue_position or 0}.{row.promotion or 0}.{len(job.artifacts)}"'
+    return job, f'"{row.version}.{job.queue_position or 0}.{row.promotion or 0}.{len(job.artifacts)}"'
 
 
 async def list_jobs(
@@ -101,7 +125,18 @@ async def list_jobs(
         statement = statement.where(JobRow.model_id == model_id)
     large = JobRow.request, JobRow.error, JobRow.verdict, JobRow.summary
     page, next_cursor = await short_page_of(session, statement, JobRow.id, limit, cursor, *large)
-    return [Job.model_validate(row._asdict()) for row in await session.execute(page)], next_cursor
+    return await _with_places(session, workspace_id, (await session.execute(page)).all()), next_cursor
+
+
+async def _with_places(session: AsyncSession, workspace_id: UUID, rows: Sequence[Row[Any]]) -> list[Job]:
+    """Jobs of rows of `JOBS`, each with its place in the queue, where it waits."""
+    queued = {row.id: row.queue.removesuffix(TRAINING) for row in rows if row.state == JobState.QUEUED}
+    places = dict.fromkeys(queued, 0)  # which stays so where somebody took it since its row was read: it was the next
+    if queued:
+        queues = [name for device in set(queued.values()) for name in (device, device + TRAINING)]
+        asked = {"job_ids": list(queued), "queues": queues, "workspace_id": workspace_id}
+        places |= {row.id: row.place for row in await session.execute(PLACES, asked)}
+    return [Job.model_validate(row._asdict() | {"queue_position": places.get(row.id)}) for row in rows]
 
 
 async def get_report(session: AsyncSession, workspace_id: UUID, job_id: UUID) -> dict[str, Any]:

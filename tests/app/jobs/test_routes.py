@@ -194,12 +194,19 @@ async def test_polling_is_cheap_with_an_etag(
     }
 
 
+async def places_in_list(client: httpx.AsyncClient, headers: Headers) -> list[int | None]:
+    """The places of all queued jobs as a list has them, the oldest job first."""
+    page = (await client.get("/v1/jobs", params={"state": "queued"}, headers=headers)).json()
+    return [job["queue_position"] for job in reversed(page["items"])]
+
+
 async def test_the_queue_position_counts_those_before(
     client: httpx.AsyncClient, body: dict[str, Any], writer: Headers
 ) -> None:
     jobs = [await submit(client, body | {"priority": priority}, writer) for priority in ("low", "normal", "high")]
     answers = [await client.get(f"/v1/jobs/{job['id']}", headers=writer) for job in jobs]
     assert [answer.json()["queue_position"] for answer in answers] == [2, 1, 0]
+    assert await places_in_list(client, writer) == [2, 1, 0]
 
 
 async def test_the_queue_position_counts_as_many_of_each_other_workspace_as_of_ones_own(
@@ -212,6 +219,7 @@ async def test_the_queue_position_counts_as_many_of_each_other_workspace_as_of_o
     mine = [add_job(database) for _ in range(5)]
     answers = [await client.get(f"/v1/jobs/{job_id}", headers=writer) for job_id in mine]
     assert [answer.json()["queue_position"] for answer in answers] == [0, 2, 4, 6, 7]
+    assert await places_in_list(client, writer) == [0, 2, 4, 6, 7]
 
 
 async def test_the_queue_position_counts_those_that_train_for_the_same_device(
@@ -222,6 +230,7 @@ async def test_the_queue_position_counts_those_that_train_for_the_same_device(
     jobs = [add_job(database, queue=queue) for queue in queues]
     answers = [await client.get(f"/v1/jobs/{job_id}", headers=writer) for job_id in jobs]
     assert [answer.json()["queue_position"] for answer in answers] == [0, 1, 0, 2, 0, 3, 1]
+    assert await places_in_list(client, writer) == [0, 1, 0, 2, 0, 3, 1]
 
 
 async def test_lists_are_paged_newest_first_and_filtered(

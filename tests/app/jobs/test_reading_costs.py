@@ -1,0 +1,59 @@
+"""What reading jobs costs Postgres, by the plans that it carries out."""
+
+from typing import Any
+from uuid import UUID
+
+from fastapi import FastAPI
+from sqlalchemy import event
+
+from app.access.service import ensure_workspace
+from app.database import Database
+from app.jobs.service import list_jobs
+from app.jobs.states import JobKind, JobState
+from tests.app.jobs.factories import add_job
+
+
+def rows_read(plan: dict[str, Any], table: str) -> float:
+    """Rows of a table that the plan went through, those that it passed over among them."""
+    own = 0.0
+    if plan.get("Relation Name") == table:
+        own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    return own + sum(rows_read(part, table) for part in plan.get("Plans", []))
+
+
+async def test_a_page_of_queued_jobs_reads_what_waits_once(
+    app: FastAPI, database: Database, workspace_id: UUID
+) -> None:
+    with database.session_scope() as session:
+        elsewhere = ensure_workspace(session, "elsewhere")
+    for _ in range(40):
+        add_job(database)
+        add_job(database, workspace_id=elsewhere)
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        asked.append((statement, parameters))
+
+    engine = app.state.database.engine.sync_engine
+    async with app.state.database.session_scope() as session:
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            page, _ = await list_jobs(
+                session,
+                workspace_id,
+                state=JobState.QUEUED,
+                model_id=None,
+                kind=JobKind.OPTIMIZE,
+                limit=40,
+                cursor=None,
+            )
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+        assert [job.queue_position for job in page] == [2 * place for place in reversed(range(40))]
+        connection = await session.connection()
+        read = 0.0
+        for statement, parameters in asked:
+            explained = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+            read += rows_read(explained.scalar_one()[0]["Plan"], "jobs")
+    # Sizes, page and places: each reads its rows, and a plan may read those of the other workspace beside them.
+    assert read <= 4 * 80
