@@ -33,7 +33,11 @@ class JobFailed(Exception):
 
 
 class NotFetched(Exception):
-    """The database was away, as the cause says, while what a job needs was brought: nothing has run."""
+    """What a job needs could not be brought, as the cause says, and may be elsewhere or later: nothing has run."""
+
+
+class NewerRequest(Exception):
+    """A newer API than this worker accepted the job, and its request cannot be read here."""
 
 
 class ResultNotStored(Exception):

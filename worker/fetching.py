@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import select
 
 from app.blobs.tables import storage_key
@@ -24,6 +25,7 @@ from app.storage import ContentMissing, Storage
 from worker.bringing import fetch_verified
 from worker.checkpoints import bring_checkpoints
 from worker.cores import threads_for_models
+from worker.failures import NewerRequest
 from worker.memory import affordable_bytes
 from worker.runner.contract import (
     BEST_FOLDER,
@@ -82,9 +84,10 @@ def fetch(
 ) -> RunnerJob:
     """Everything the runner needs, in `folder`. `going_on` is asked again and again while files are copied.
 
-    Raises CorruptInput and MissingInput, WorkFolderTooSmall, StorageFull where there is no room now for them or for
-    what the runner makes, and whatever `going_on` raises.
+    Raises NewerRequest before anything is copied; CorruptInput and MissingInput, WorkFolderTooSmall, StorageFull where
+    there is no room now for them or for what the runner makes, and whatever `going_on` raises.
     """
+    request = _read_request(claim)
     needed = _needed(database, claim)
     uploads, model = needed.uploads, needed.model
     ensure_work_room(folder, sum(upload.size_bytes for upload in uploads.values()))
@@ -99,7 +102,7 @@ def fetch(
         model=files[model.id] if model else None,
         others={str(row.id): files[row.id] for row in needed.others},
         datasets={role: files[row.id] for role, row in needed.datasets.items()},
-        request=OptimizeRequest.model_validate(claim.request) if claim.request else None,
+        request=request,
         threads=threads_for_models(settings),
         timing_rounds=settings.runner.timing_rounds,
         budget_seconds=claim.budget_seconds,
@@ -111,6 +114,17 @@ def fetch(
     )
     (folder / JOB_FILE).write_text(job.model_dump_json(by_alias=True))
     return job
+
+
+def _read_request(claim: Claim) -> OptimizeRequest | None:
+    """What was asked for, with every default that held then; an inspection has none. Raises NewerRequest."""
+    if not claim.request:
+        return None
+    try:
+        return OptimizeRequest.model_validate(claim.request)
+    except ValidationError as error:
+        places = sorted({".".join(map(str, entry["loc"])) for entry in error.errors(include_input=False)})
+        raise NewerRequest(f"this worker cannot read {', '.join(places)}") from error
 
 
 def _needed(database: Database, claim: Claim) -> Needed:

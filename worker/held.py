@@ -16,7 +16,7 @@ from app.errors import Fault
 from app.jobs import lease
 from app.jobs.lease import Claim
 from app.jobs.states import JobState
-from worker.failures import JobFailed
+from worker.failures import JobFailed, NewerRequest
 
 LONGEST_SHORTAGE_SECONDS = 60.0
 # How often a job is run anew for nothing before that costs an attempt.
@@ -80,8 +80,7 @@ class Held:
 
         It has not run, and expires when it would have: what this worker lacks may be lacking for ever.
         """
-        lacked = "the database" if isinstance(error, DATABASE_AWAY) else "storage"
-        reason = f"The worker lacked {lacked} ({type(error).__name__})."
+        reason = f"The worker lacked {_lacked(error)} ({type(error).__name__})."
 
         def put_off(session: Session) -> bool:
             wait = self._wait(lease.count_requeues(session, self.claim, reason))
@@ -119,3 +118,9 @@ class Held:
     def _wait(self, earlier: int) -> float:
         """Seconds, of a job that met the same shortage so often before."""
         return min(LONGEST_SHORTAGE_SECONDS, lease.backoff(self.jobs.backoff_seconds, earlier + 1))
+
+
+def _lacked(error: BaseException | None) -> str:
+    if isinstance(error, NewerRequest):
+        return "a newer version, which reads the request"
+    return "the database" if isinstance(error, DATABASE_AWAY) else "storage"

@@ -43,6 +43,7 @@ from worker.failures import (
     MORE_DISK,
     UPLOAD_AGAIN,
     JobFailed,
+    NewerRequest,
     NotFetched,
     ResultNotStored,
     death,
@@ -228,8 +229,8 @@ class Supervisor:
         except WorkFolderTooSmall as small:
             fault = ours(OurFault.DISK_FULL, f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
             raise JobFailed(fault, retryable=True) from small  # another worker may have a larger disk
-        except DATABASE_AWAY as away:
-            raise NotFetched from away
+        except (*DATABASE_AWAY, NewerRequest) as lacking:
+            raise NotFetched from lacking
 
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> End:
         """Run the child to its end."""

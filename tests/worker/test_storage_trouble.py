@@ -3,7 +3,9 @@
 import shutil
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -99,6 +101,26 @@ def test_a_job_waits_longer_each_time_that_it_meets_the_same_shortage(
             left = session.scalars(select(JobRow.due_at - func.clock_timestamp()).where(JobRow.id == job_id)).one()
         waits.append(left.total_seconds())
     assert waits == pytest.approx([10, 20, 40, LONGEST_SHORTAGE_SECONDS], abs=5)
+
+
+@pytest.mark.parametrize("newer", [{"hurry": None}, {"recipe": [{"pass": "melt"}]}], ids=["field", "pass"])
+def test_a_request_of_a_newer_api_waits_for_a_newer_worker_and_spends_no_attempt(
+    supervisor: Supervisor, database: Database, model: UUID, newer: dict[str, Any]
+) -> None:
+    """What it waits is its own time: should no such worker come, it expires."""
+    job_id = add_optimization(database, model, max_attempts=1, expires_at=datetime.now(UTC) + timedelta(hours=1))
+    before = read_job(database, job_id)
+    with database.session_scope() as session:
+        session.execute(update(JobRow).values(request=(before.request or {}) | newer))
+    supervisor.settings.jobs.backoff_seconds = 10.0
+    supervisor.run(job_id)
+    job = read_job(database, job_id)
+    assert (job.state, job.attempt, job.error) == (JobState.QUEUED, 0, None)
+    assert job.due_at >= before.due_at + timedelta(seconds=10)
+    assert job.expires_at == before.expires_at
+    with database.session_scope() as session:
+        reasons = session.scalars(select(JobEventRow.data["reason"].astext).where(JobEventRow.job_id == job_id))
+        assert "The worker lacked a newer version, which reads the request (NewerRequest)." in set(reasons)
 
 
 def events_of(database: Database, job_id: UUID) -> set[str]:
