@@ -35,6 +35,8 @@ PARTS_AT_ONCE = 2  # what bounds the memory of one upload
 RETRY: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}  # of one request to a bucket
 # Of the files that a local file system has room for, so many are left to others; not all file systems count them.
 MIN_FREE_FILES = 1000
+# Of a bucket. It begins anew with each read of an answer; a part that is sent has as long, its answer included.
+SILENCE = timedelta(seconds=120)
 NO_ROOM = re.compile(r"os error (28|122)\b|No space left|Disk quota exceeded|XMinioStorageFull|QuotaExceeded")
 
 
@@ -76,7 +78,7 @@ def open_store(url: str) -> tuple[ObjectStore, Path | None]:
         return LocalStore(root), root
     if parts.scheme == "s3" and parts.netloc:
         # Credentials, region and endpoint come from AWS_*. A large file takes longer than the client's usual 30 s.
-        client: ClientConfig = {"timeout": "1h", "connect_timeout": "5s"}
+        client: ClientConfig = {"timeout": "1h", "connect_timeout": "5s", "read_timeout": SILENCE}
         if os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://"):
             client["allow_http"] = True
         prefix = parts.path.strip("/")

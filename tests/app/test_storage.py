@@ -1,16 +1,18 @@
-"""Storage in a local folder: nothing partial, nothing lost, errors that say what is wrong."""
+"""Storage: nothing partial, nothing lost, nobody held, errors that say what is wrong."""
 
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 
 from app.config import Settings
-from app.errors import StorageFull
+from app.errors import StorageFull, Unavailable
 from app.storage import ContentMissing, Storage, open_store
 
 MEBIBYTE = 1 << 20
@@ -94,6 +96,24 @@ async def test_deleting_twice_is_deleting_once(storage: Storage) -> None:
 def test_a_store_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="STORAGE_URL"):
         open_store(url)
+
+
+@pytest.fixture
+def silent_bucket(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """A bucket behind a server that takes connections and says nothing."""
+    monkeypatch.setattr("app.storage.SILENCE", timedelta(seconds=0.2))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "x")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield Storage(settings.model_copy(update={"storage_url": "s3://bucket"}))
+
+
+async def test_a_bucket_that_goes_silent_holds_nobody(silent_bucket: Storage) -> None:
+    with anyio.fail_after(30), pytest.raises(Unavailable):
+        await silent_bucket.read("blobs/w/b", 0, 1)
+    with anyio.fail_after(30), pytest.raises(Unavailable):
+        await silent_bucket.write("blobs/w/b", chunks(1))
 
 
 FILL_A_DISK = """
