@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import MetaData, create_engine
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -33,6 +35,8 @@ CONNECT_ARGS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
+    # Of a standby nothing can be had that is not then refused; and whatever DATABASE_URL says of it, readers pass this.
+    "target_session_attrs": "primary",
     "options": "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
 }
 
@@ -55,6 +59,7 @@ class AsyncDatabase:
 
     def __init__(self, settings: Settings) -> None:
         self.engine = self._make_engine(settings, CONNECT_ARGS)
+        _leave_what_takes_no_writes(self.engine.sync_engine)
         # Connections that are never anything but the role of requests, and never write.
         options = f"{CONNECT_ARGS['options']} -c role={REQUEST_ROLE} -c default_transaction_read_only=on"
         self._reading_engine = self._make_engine(settings, CONNECT_ARGS | {"options": options})
@@ -138,6 +143,7 @@ class Database:
             connect_args=CONNECT_ARGS,
             hide_parameters=True,
         )
+        _leave_what_takes_no_writes(self.engine)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager
@@ -148,3 +154,18 @@ class Database:
 
     def dispose(self) -> None:
         self.engine.dispose()
+
+
+def _leave_what_takes_no_writes(engine: Engine) -> None:
+    """Have a refused write count as a database that is away: its connection is closed, those beside it begun anew.
+
+    A server that takes no more writes keeps its connections, and would be asked again and again.
+    """
+
+    def leave(context: ExceptionContext) -> None:
+        refusal = context.original_exception
+        if isinstance(refusal, ReadOnlySqlTransaction):
+            context.is_disconnect = True
+            raise OperationalError(context.statement, None, refusal, hide_parameters=True)
+
+    event.listen(engine, "handle_error", leave)

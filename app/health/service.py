@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import AsyncDatabase
-from app.errors import LatheError
+from app.errors import LatheError, Unavailable
 from app.health.schemas import Component, Readiness, WorkerStatus
 from app.health.tables import WorkerRow
 from app.jobs.routing import DEVICE_QUEUES, INSPECTION_QUEUE
@@ -41,7 +41,8 @@ async def readiness(database: AsyncDatabase, queue: Queue, storage: Storage) -> 
 
     async def ask_postgres() -> str:
         async with database.session_scope() as session:
-            await session.execute(text("SELECT 1"))
+            if (await session.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
+                raise Unavailable("takes no writes")
             workers.extend(await live_workers(session))
         return "answers"
 
