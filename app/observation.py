@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import structlog
@@ -17,6 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TooLarge, TooSlow
+from app.field_errors import clip
 from app.health.metrics import RECEIVED_BYTES, REQUEST_COUNT, REQUEST_SECONDS, SENT_BYTES
 from app.problems import internal_problem, problem_response
 from app.surface import surface_of
@@ -69,7 +71,7 @@ class Observation:
             try:
                 await self._app(scope, exchange.receive, exchange.send)
             except Exception:
-                log.exception("request_failed", method=scope["method"], path=scope["path"])
+                log.exception("request_failed", method=scope["method"], path=_printable(scope["path"]))
                 if exchange.status is not None:
                     raise  # the answer has begun: only a broken connection can tell the client
                 await internal_problem()(scope, receive, exchange.send)
@@ -96,7 +98,7 @@ class Observation:
                     span.fail(str(status))
 
     def _note(self, scope: Scope, route: str, exchange: "_Exchange") -> None:
-        method, path, status = scope["method"], scope["path"], exchange.status or 499
+        method, status = scope["method"], exchange.status or 499
         REQUEST_COUNT.labels(method, route, str(status)).inc()
         REQUEST_SECONDS.labels(method, route).observe(exchange.began_after_seconds)
         RECEIVED_BYTES.labels(method, route).inc(exchange.received_bytes)
@@ -106,11 +108,16 @@ class Observation:
             log.info(
                 "request",
                 method=method,
-                path=path,
+                path=_printable(scope["path"]),
                 status=status,
                 ms=round(seconds * 1000, 1),
                 sent_bytes=exchange.sent_bytes,
             )
+
+
+def _printable(path: str) -> str:
+    """As the log has it: a stranger's, so neither of any length nor with what a terminal would obey."""
+    return clip(quote(path))
 
 
 class _Exchange:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from app.errors import Problem
 from app.recipes.catalogue import CATALOGUE
@@ -25,6 +26,16 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 async def test_an_unknown_address_is_named(client: httpx.AsyncClient) -> None:
     assert "/v1/nothing" in problem(await client.get("/v1/nothing"), 404, "unknown_route")["detail"]
+
+
+async def test_the_log_has_of_an_unknown_address_what_no_terminal_obeys(client: httpx.AsyncClient) -> None:
+    with capture_logs() as said:
+        for path in ("/%1b%5b2J%1b%5d0;x%07", "/" + "a" * 60_000, "/v1/models/x"):
+            await client.get(path)
+    paths = [entry["path"] for entry in said if entry["event"] == "request"]
+    assert paths[0] == "/%1B%5B2J%1B%5D0%3Bx%07"
+    assert len(paths[1]) < 400
+    assert paths[2] == "/v1/models/x"
 
 
 @pytest.mark.parametrize(
