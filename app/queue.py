@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from anyio import CapacityLimiter, move_on_after, to_thread
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -11,6 +12,9 @@ from app.config import Settings
 
 RUN_JOB = "jobs.run"
 PRIORITY_STEPS = [0, 1, 2]
+# Threads of a process that wake, fewer than Celery has connections to send by; and how long a wake-up waits for one.
+WAKERS = 8
+WAKER_SECONDS = 1.0
 log = structlog.get_logger()
 
 
@@ -62,6 +66,7 @@ class Queue:
         self._celery = make_celery(settings)
         # Who sends does not wait for a broker that is down: kombu would try for six seconds.
         self._celery.conf.broker_transport_options |= {"max_retries": 0, "interval_start": 0, "interval_step": 0}
+        self._wakers = CapacityLimiter(WAKERS)
 
     def wake(self, job_id: UUID, queue: str, priority: int) -> bool:
         """Tell a worker of a queued job. False where the broker does not answer: housekeeping will tell it again."""
@@ -72,6 +77,16 @@ class Queue:
             log.warning("wake_failed", job_id=str(job_id), error=str(error))
             return False
         return True
+
+    async def wake_soon(self, job_id: UUID, queue: str, priority: int) -> None:
+        """As `wake`, in one of a few threads of its own: a broker that says nothing takes none from what others do.
+
+        Where all of them wait for it, housekeeping wakes in place of this.
+        """
+        with move_on_after(WAKER_SECONDS) as waiting:
+            await to_thread.run_sync(self.wake, job_id, queue, priority, limiter=self._wakers)
+        if waiting.cancelled_caught:
+            log.warning("wake_failed", job_id=str(job_id), error="the broker keeps all threads waiting")
 
     def depth(self, queue: str) -> int:
         """Messages that wait in a queue. Raises OperationalError where the broker does not answer."""

@@ -57,7 +57,7 @@ async def upload_dataset(
         open_uploads=open_uploads,
     )
     if accepted.job is not None:
-        background.add_task(queue.wake, accepted.job.id, accepted.job.queue, accepted.job.priority)
+        background.add_task(queue.wake_soon, accepted.job.id, accepted.job.queue, accepted.job.priority)
     response.status_code = 201 if accepted.created else 200
     response.headers["Location"] = f"/v1/datasets/{accepted.row.id}"
     return show(accepted.row)

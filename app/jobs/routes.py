@@ -121,7 +121,7 @@ async def submit_job(
             audit.record(session, caller, Action.JOB_SUBMITTED, row.id)
         job, etag = await service.get_job(session, caller.workspace_id, row.id)
     if new:
-        background.add_task(queue.wake, row.id, row.queue, row.priority)
+        background.add_task(queue.wake_soon, row.id, row.queue, row.priority)
     response.headers["Location"] = f"/v1/jobs/{row.id}"
     _add_polling_headers(response, job, etag)
     return job

@@ -240,4 +240,4 @@ async def delete_upload(upload_id: UploadId, uploads: UploadsDep, _: Annotated[N
 
 def _wake(queue: Queue, background: BackgroundTasks, appended: Appended) -> None:
     if appended.job is not None:
-        background.add_task(queue.wake, appended.job.id, appended.job.queue, appended.job.priority)
+        background.add_task(queue.wake_soon, appended.job.id, appended.job.queue, appended.job.priority)

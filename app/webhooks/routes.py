@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path, Query, Response
 
 from app import links
@@ -20,6 +20,8 @@ from app.webhooks.signing import secret_of
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
+# So many names are asked for at once: a name server that says nothing takes no thread from storage.
+RESOLVING = CapacityLimiter(4)
 WebhookId = Annotated[UUID, Path(description="The webhook.")]
 StateFilter = Annotated[
     Literal["waiting", "delivered", "given_up"] | None, Query(description="Only messages in this state.")
@@ -52,7 +54,9 @@ async def create_webhook(
     the same `webhook-id`, and in another order than the jobs ended. The answer shows the secret, this once.
     """
     url = read_url(body.url, settings.webhooks)
-    await to_thread.run_sync(checked_addresses, url, settings.webhooks)
+    async with database.reading_scope() as session:  # before anybody is asked for a name in vain
+        await session.run_sync(service.refuse_excess, caller.workspace_id)
+    await to_thread.run_sync(checked_addresses, url, settings.webhooks, limiter=RESOLVING)
     async with database.session_scope() as session:
         row = await session.run_sync(service.create, caller.workspace_id, str(url), caller)
     response.headers["Location"] = f"/v1/webhooks/{row.id}"

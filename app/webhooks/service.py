@@ -21,15 +21,20 @@ MOST = 20
 def create(session: Session, workspace_id: UUID, url: str, caller: Caller | None = None) -> WebhookRow:
     """A webhook at an address that was looked at before. Raises TooManyWebhooks."""
     session.execute(select(WorkspaceRow.id).where(WorkspaceRow.id == workspace_id).with_for_update(key_share=True))
-    count = select(func.count()).select_from(WebhookRow).where(WebhookRow.workspace_id == workspace_id)
-    if session.execute(count).scalar_one() >= MOST:
-        raise TooManyWebhooks(f"The workspace has {MOST} webhooks.", remedy="Delete one that is not needed any more.")
+    refuse_excess(session, workspace_id)
     row = WebhookRow(workspace_id=workspace_id, url=url)
     session.add(row)
     session.flush()
     session.refresh(row)
     _tell(session, row, Action.WEBHOOK_CREATED, caller)
     return row
+
+
+def refuse_excess(session: Session, workspace_id: UUID) -> None:
+    """Raises TooManyWebhooks where the workspace has as many as it may have."""
+    count = select(func.count()).select_from(WebhookRow).where(WebhookRow.workspace_id == workspace_id)
+    if session.execute(count).scalar_one() >= MOST:
+        raise TooManyWebhooks(f"The workspace has {MOST} webhooks.", remedy="Delete one that is not needed any more.")
 
 
 def find(session: Session, workspace_id: UUID, webhook_id: UUID) -> WebhookRow:

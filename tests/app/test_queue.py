@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import anyio
 import pytest
+from anyio import to_thread
 
 from app.config import Settings
-from app.queue import Queue
+from app.queue import WAKERS, Queue
 
 Start = Callable[[], "subprocess.Popen[bytes]"]
 
@@ -69,4 +72,43 @@ def test_a_busy_worker_leaves_the_next_job_to_an_idle_one(
     for path in tmp_path.iterdir():
         if path.is_file():
             path.unlink()
+    queue.close()
+
+
+class SilentQueue(Queue):
+    """A queue whose broker answers nobody for as long as a test wants."""
+
+    answers: threading.Event
+    asked: list[UUID]
+
+    def wake(self, job_id: UUID, queue: str, priority: int) -> bool:
+        self.asked.append(job_id)
+        self.answers.wait(30)
+        return super().wake(job_id, queue, priority)
+
+
+async def test_a_broker_that_says_nothing_holds_a_few_threads_and_no_others(
+    settings: Settings, queue_name: str
+) -> None:
+    queue = SilentQueue(settings)
+    queue.answers, queue.asked = threading.Event(), []
+    woken: list[UUID] = []
+
+    async def wake(job_id: UUID) -> None:
+        await queue.wake_soon(job_id, queue_name, 1)
+        woken.append(job_id)
+
+    try:
+        async with anyio.create_task_group() as group:
+            for _ in range(2 * WAKERS):
+                group.start_soon(wake, uuid4())
+            with anyio.fail_after(10):
+                while len(woken) < WAKERS:  # noqa: ASYNC110 - those that give up tell nobody
+                    await anyio.sleep(0.02)
+            assert len(queue.asked) == WAKERS
+            assert to_thread.current_default_thread_limiter().borrowed_tokens == 0
+            queue.answers.set()
+    finally:
+        queue.answers.set()
+    assert queue.depth(queue_name) == WAKERS
     queue.close()

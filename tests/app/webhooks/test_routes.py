@@ -1,9 +1,14 @@
 """`/v1/webhooks`, and what the end of a job writes into the outbox."""
 
+import socket
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import anyio
+import anyio.to_thread
 import httpx
 import pytest
 from sqlalchemy import func, select, text
@@ -15,6 +20,7 @@ from app.errors import Fault
 from app.jobs import lease
 from app.jobs.states import JobKind, JobState
 from app.webhooks import outbox, service
+from app.webhooks.routes import RESOLVING
 from app.webhooks.tables import DeliveryRow, WebhookRow
 from tests.app.jobs.factories import add_job
 from tests.conftest import MakeKey, bearer
@@ -63,6 +69,54 @@ async def test_a_workspace_has_so_many_and_no_more(client: httpx.AsyncClient, ad
     assert (answer.status_code, answer.json()["code"]) == (409, "too_many_webhooks")
     assert (await client.delete(f"/v1/webhooks/{made[0]['id']}", headers=administrator)).status_code == 204
     await create(client, administrator)
+
+
+@pytest.fixture
+def silent_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], threading.Event]]:
+    """What names under `.test` were asked for, of a name server that answers when the event is set."""
+    asked, answers, real = list[str](), threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: Any, **options: Any) -> Any:
+        if not str(host).endswith(".test"):
+            return real(host, *rest, **options)
+        asked.append(host)
+        answers.wait(30)
+        return real("93.184.215.14", *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("app.webhooks.addresses.RESOLVING_SECONDS", 30.0)
+    yield asked, answers
+    answers.set()
+
+
+async def test_a_name_server_that_says_nothing_holds_a_few_threads_and_no_others(
+    client: httpx.AsyncClient, administrator: Headers, silent_names: tuple[list[str], threading.Event]
+) -> None:
+    asked, answers = silent_names
+    most = int(RESOLVING.total_tokens)
+    await client.get("/healthz")  # whose answer is the first that is held against the document, which is made for it
+    async with anyio.create_task_group() as group:
+        for number in range(2 * most):
+            group.start_soon(create, client, administrator, f"https://{number}.test/hook")
+        with anyio.fail_after(10):
+            while min(len(asked), RESOLVING.statistics().tasks_waiting) < most:  # noqa: ASYNC110 - neither tells anybody
+                await anyio.sleep(0.01)
+        assert len(asked) == most
+        assert anyio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        answers.set()
+    assert len(asked) == 2 * most
+
+
+async def test_a_workspace_that_may_have_no_more_is_refused_before_a_name_is_asked_for(
+    client: httpx.AsyncClient,
+    administrator: Headers,
+    silent_names: tuple[list[str], threading.Event],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "MOST", 0)
+    answer = await client.post("/v1/webhooks", json={"url": "https://one.test/hook"}, headers=administrator)
+    assert (answer.status_code, answer.json()["code"]) == (409, "too_many_webhooks")
+    assert silent_names[0] == []
 
 
 async def test_a_test_waits_in_the_outbox_and_goes_with_its_webhook(
