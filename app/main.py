@@ -1,5 +1,6 @@
 """The application: what it holds, and which routes it answers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from app.access.rates import RateLimiter
 from app.access.routes import router as audit
 from app.answers import JsonLine
 from app.artifacts.routes import router as artifacts
+from app.blobs.mark import keep_settling
 from app.blobs.open_uploads import OpenUploads
 from app.config import ApiSettings, Settings, get_settings
 from app.database import AsyncDatabase
@@ -32,6 +34,8 @@ from app.tracing import tracing_of
 from app.uploads.routes import router as uploads
 from app.webhooks.routes import router as webhooks
 
+# How long a start waits until storage is known to be this database's; that is found out, and it answers, all the same.
+SETTLING_SECONDS = 2.0
 DESCRIPTION = """Makes trained models smaller and faster, and proves what it did.
 
 Upload an ONNX model and, if you have them, datasets; submit a job; poll it; read its report; download the artifact.
@@ -54,7 +58,11 @@ def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
         app.state.open_streams = OpenStreams(settings.api.event_streams)
         app.state.open_uploads = OpenUploads(settings.api.open_uploads)
         app.state.tracing = tracing_of(settings, "lathe-api")
+        settling = asyncio.create_task(keep_settling(app.state.database, app.state.storage))
+        await asyncio.wait([settling], timeout=SETTLING_SECONDS)
         yield {"api": settings.api}  # what a connection knows of them: see `heads`
+        settling.cancel()
+        await asyncio.wait([settling])
         await to_thread.run_sync(app.state.tracing.close)
         await app.state.rate_limiter.close()
         app.state.queue.close()

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import anyio.to_thread
 import obstore
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from app.config import Settings
@@ -115,6 +115,19 @@ class Storage:
     async def delete(self, key: str) -> None:
         await anyio.to_thread.run_sync(self.delete_sync, key)
 
+    async def note(self, key: str) -> bytes | None:
+        """A few bytes as a whole; None where there are none."""
+        with suppress(ContentMissing), translated(key):
+            return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+        return None
+
+    async def add_note(self, key: str, content: bytes) -> None:
+        """Store a few bytes, where nothing is under the key."""
+        with translated(key), suppress(AlreadyExistsError):
+            await obstore.put_async(self._store, key, content, mode="create", use_multipart=False)
+            if self._root is not None:
+                await anyio.to_thread.run_sync(_make_durable, self._root, key)
+
     async def ping(self) -> str:
         """What is there to say of a store that answers. Raises Unavailable or StorageFull where it is of no use."""
         if self._root is not None:
@@ -157,6 +170,19 @@ class Storage:
         self.ensure_room(path.stat().st_size)
         with translated(key):
             obstore.put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+            if self._root is not None:
+                _make_durable(self._root, key)
+
+    def note_sync(self, key: str) -> bytes | None:
+        """As `note`."""
+        with suppress(ContentMissing), translated(key):
+            return bytes(obstore.get(self._store, key).bytes())
+        return None
+
+    def put_note_sync(self, key: str, content: bytes) -> None:
+        """Store a few bytes, whatever is under the key."""
+        with translated(key):
+            obstore.put(self._store, key, content, use_multipart=False)
             if self._root is not None:
                 _make_durable(self._root, key)
 

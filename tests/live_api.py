@@ -18,6 +18,8 @@ import httpx
 import psutil
 import uvicorn
 
+from app.blobs import mark
+
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["app.main", "app.heads", "uvicorn", "uvicorn.main"])
 
@@ -67,7 +69,7 @@ class LiveApi:
         return sorted(
             path.relative_to(self.storage_folder).as_posix()
             for path in self.storage_folder.rglob("*")
-            if path.is_file()
+            if path.is_file() and path.name != mark.KEY
         )
 
 

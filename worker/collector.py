@@ -17,6 +17,7 @@ from app.jobs import search_cache
 from app.storage import Storage
 from app.uploads.expiry import delete_expired
 from app.webhooks import outbox
+from worker.storage_mark import StorageMark
 
 COLLECT_SECONDS = 300.0
 log = structlog.get_logger()
@@ -27,6 +28,7 @@ class Collector:
 
     def __init__(self, settings: Settings, database: Database, storage: Storage) -> None:
         self._settings, self._database, self._storage = settings, database, storage
+        self._mark = StorageMark(database, storage)
         self._garbage = GarbageCollector(database, storage, settings.jobs.garbage_grace_seconds)
 
     def run(self, stop: threading.Event) -> None:
@@ -35,7 +37,9 @@ class Collector:
             self.collect()
 
     def collect(self) -> None:
-        """One round."""
+        """One round; none where storage is not known to be this database's: each step ends with bytes that go."""
+        if not self._mark.is_ours():
+            return
         for step in (
             self._forget,
             self._end_uploads,

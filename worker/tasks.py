@@ -17,6 +17,7 @@ from app.tracing import tracing_of
 from worker.abilities import can_train
 from worker.presence import Presence
 from worker.sandbox import AS_GOOD_AS_IT_GETS, confinement, unmet
+from worker.storage_mark import StorageMark
 from worker.supervisor import Supervisor
 
 LOOK_SECONDS = 0.1
@@ -46,6 +47,7 @@ def register(celery: Celery) -> None:
     celery.task(run_job, name=RUN_JOB, ignore_result=True)
 
     signals.celeryd_init.connect(_demand_sandbox, weak=False)
+    signals.celeryd_init.connect(_await_own_storage, weak=False)
     signals.celeryd_after_setup.connect(_take_training, weak=False)
     signals.worker_ready.connect(_announce, weak=False)
     signals.worker_ready.connect(_look_often, weak=False)
@@ -57,6 +59,12 @@ def _demand_sandbox(**_: object) -> None:
     demand = get_settings().runner.sandbox
     if demand != AS_GOOD_AS_IT_GETS and (reason := unmet(demand, confinement())):
         raise SystemExit(reason)
+
+
+def _await_own_storage(**_: object) -> None:
+    """A worker with another's storage, or an empty folder in its place, would fail every job that it takes."""
+    own = supervisor()
+    StorageMark(own.database, own.storage).wait()
 
 
 def _take_training(instance: Any, **_: object) -> None:

@@ -4,7 +4,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, LargeBinary, Text, UniqueConstraint, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    func,
+    true,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 from sqlalchemy.schema import SchemaItem
@@ -34,6 +44,17 @@ class BlobRow(Base):
     @property
     def storage_key(self) -> str:
         return storage_key(self.workspace_id, self.id)
+
+
+class StorageMarkRow(Base):
+    """What the storage of this database bears as well, and since when it does: the one row of its table."""
+
+    __tablename__ = "storage_mark"
+    __table_args__ = (CheckConstraint("single", name="single_row"),)
+
+    single: Mapped[bool] = mapped_column(primary_key=True, server_default=true())
+    id: Mapped[UUID]
+    marked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 def storage_key(workspace_id: UUID, blob_id: UUID) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.exits import ExitCode, fail
-from app.cli.local import DataOption
+from app.cli.local import DataOption, database_settings
 from app.cli.output import note
 from app.extras import install_command
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(serve)
     app.command()(migrate)
+    app.command()(mark_storage)
 
 
 def serve(
@@ -54,3 +55,26 @@ def migrate() -> None:
     except (SQLAlchemyError, CommandError) as error:
         fail(f"the database cannot be migrated: {error}", ExitCode.FAILED)
     note("the schema is up to date")
+
+
+def mark_storage(data: DataOption = None) -> None:
+    """Make the storage that STORAGE_URL names that of the database that DATABASE_URL names, whatever it was before.
+
+    Workers and housekeeping go to work on it then, and remove files there that the database does not know.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.blobs.mark import mark
+    from app.database import Database
+    from app.errors import LatheError
+    from app.storage import Storage
+
+    with database_settings(data) as settings:
+        database = Database(settings)
+        try:
+            mark(database, Storage(settings))
+        except (SQLAlchemyError, LatheError, OSError, ValueError) as error:
+            fail(f"the storage cannot be marked: {error}", ExitCode.FAILED)
+        finally:
+            database.dispose()
+    note("the storage is this database's")

@@ -19,6 +19,7 @@ def installation(settings: Settings) -> list[Finding]:
         if all(finding.level != "problem" for finding in found):
             for look in (parts.row_security, work.workers, work.jobs):
                 found += _asked(database, look)
+            found += parts.storage_mark(database, settings)
     finally:
         database.dispose()
     return found + parts.broker(settings) + parts.storage(settings)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from app.blobs import mark
 from app.blobs.collection import PREFIX
 from app.config import Settings
 from app.database import REQUEST_ROLE, Database
@@ -134,6 +135,19 @@ def storage(settings: Settings) -> list[Finding]:
         remedy = "STORAGE_URL must name one place that keeps what is written to it."
         return [problem("storage", f"What was just stored is not there ({scheme}).", remedy)]
     return [ok("storage", f"A file was stored, found and deleted ({scheme}).")]
+
+
+def storage_mark(database: Database, settings: Settings) -> list[Finding]:
+    """Whether storage is that of this database; nothing where it does not answer, which `storage` tells."""
+    try:
+        reason = mark.mismatch(database, Storage(settings))
+    except (LatheError, OSError, ValueError):
+        return []
+    except SQLAlchemyError as error:
+        return [silent_postgres(error)]
+    if reason is None or reason == mark.UNMARKED:
+        return [ok("storage mark", reason or "Storage is that of this database.")]
+    return [problem("storage mark", reason, mark.REMEDY)]
 
 
 def _first_line(error: Exception) -> str:

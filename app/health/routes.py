@@ -61,7 +61,8 @@ async def get_readiness(
 ) -> Readiness:
     """Postgres, Redis, storage and live workers, each asked for two seconds at most; and how workers are confined.
 
-    What they said is kept for a moment (`LATHE_API_HEALTH_CACHE_SECONDS`).
+    `storage_mark` tells whether storage is that of this database. What they said is kept for a moment
+    (`LATHE_API_HEALTH_CACHE_SECONDS`).
     """
     found = await health.readiness.get(lambda: service.readiness(database, queue, storage))
     response.status_code = 200 if found.ready else 503

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import Select, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.blobs import mark
 from app.database import AsyncDatabase
 from app.errors import LatheError, Unavailable
 from app.health.schemas import Component, Readiness, WorkerStatus
@@ -50,13 +51,19 @@ async def readiness(database: AsyncDatabase, queue: Queue, storage: Storage) -> 
         await anyio.to_thread.run_sync(queue.ping, abandon_on_cancel=True)
         return "answers"
 
+    async def ask_mark() -> str:
+        if reason := await mark.settle(database, storage):
+            raise Unavailable(reason)
+        return "that of this database"
+
     components: dict[str, Component] = {}
+    parts = {"postgres": ask_postgres, "redis": ask_redis, "storage": storage.ping, "storage_mark": ask_mark}
 
     async def check(name: str, ask: Callable[[], Awaitable[str]]) -> None:
         components[name] = await _ask(name, ask)
 
     async with anyio.create_task_group() as group:
-        for name, ask in (("postgres", ask_postgres), ("redis", ask_redis), ("storage", storage.ping)):
+        for name, ask in parts.items():
             group.start_soon(check, name, ask)
     for name in NEEDED_QUEUES:
         components[f"worker_{name}"] = _count(name, workers)

@@ -20,6 +20,7 @@ from sqlalchemy import create_engine, make_url, select, text, update
 from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
+from app.blobs.mark import FOREIGN, KEY, mark
 from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
 from app.database import Database
@@ -53,6 +54,13 @@ def quick(settings: Settings) -> Settings:
         "republish_seconds": 3600.0,
     }
     return settings.model_copy(update={"jobs": settings.jobs.model_copy(update=jobs)})
+
+
+@pytest.fixture
+def storage(storage: Storage, database: Database) -> Storage:
+    """The database's own, as a collector wants it to be."""
+    mark(database, storage)
+    return storage
 
 
 def housekeeper(settings: Settings, database: Database) -> Housekeeper:
@@ -197,6 +205,23 @@ def test_a_file_without_a_row_is_collected_and_one_with_a_row_stays(
     storage.store(tmp_path / "stray", storage_key(workspace_id, UUID(int=7)))
     Collector(quick, database, storage).collect()
     assert stored(storage) == kept
+
+
+def test_nothing_is_collected_in_the_storage_of_another_database(
+    database: Database, quick: Settings, storage: Storage, workspace_id: UUID, tmp_path: Path
+) -> None:
+    (tmp_path / "stray").write_bytes(b"stray")
+    storage.store(tmp_path / "stray", storage_key(workspace_id, UUID(int=7)))
+    storage.put_note_sync(KEY, b"another database's")
+    collector = Collector(quick, database, storage)
+    with capture_logs() as said:
+        for _ in range(2):
+            collector.collect()
+    assert len(stored(storage)) == 1
+    assert [(entry["event"], entry["reason"]) for entry in said] == [("storage_not_ours", FOREIGN)]
+    mark(database, storage)
+    collector.collect()
+    assert stored(storage) == set()
 
 
 def test_models_that_cannot_be_let_go_of_keep_no_dataset_and_no_garbage(

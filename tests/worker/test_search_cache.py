@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text, update
 
 from app.access.service import ensure_workspace
+from app.blobs.mark import mark
 from app.config import Settings
 from app.database import Database
 from app.datasets.tables import DatasetRow
@@ -310,6 +311,7 @@ def test_it_goes_with_the_model_or_the_data(
     table: type[ModelRow] | type[DatasetRow], start: Start, database: Database, settings: Settings, tmp_path: Path
 ) -> None:
     storage = Storage(settings)
+    mark(database, storage)
     data = store_upload(database, storage, DatasetRow, b"data", tmp_path)
     search = start(datasets={"evaluation": data})
     search.finish(0)

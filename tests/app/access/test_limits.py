@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 
 from app.access import rates
 from app.access.service import set_limits
+from app.blobs.mark import KEY
 from app.blobs.tables import BlobRow
 from app.config import Settings
 from app.database import Database
@@ -284,4 +285,6 @@ async def test_a_workspace_has_no_more_unfinished_uploads_than_it_may(
 
 
 def stored_files(settings: Settings) -> list[Path]:
-    return sorted(path for path in Path(urlsplit(settings.storage_url).path).rglob("*") if path.is_file())
+    """All but what marks the folder."""
+    folder = Path(urlsplit(settings.storage_url).path)
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != KEY)

@@ -7,12 +7,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url, text
 
+from app.blobs.mark import FOREIGN, KEY, MISSING, mark
 from app.config import Settings
 from app.database import Database
 from app.diagnosis.finding import Finding
 from app.diagnosis.installation import installation
 from app.diagnosis.surroundings import unknown_variables
 from app.errors import Fault, LatheError
+from app.storage import Storage
 from tests.app.health.factories import add_worker
 from tests.app.jobs.factories import add_job
 
@@ -98,6 +100,15 @@ def test_what_does_not_answer_is_a_problem_and_the_rest_is_looked_at(
     assert {name for name, level in levels(found).items() if level == "problem"} == {broken}
     assert {"postgres", "redis", "storage"} <= set(levels(found))
     assert "hidden-word" not in str(found)
+
+
+def test_storage_of_another_database_is_a_problem(settings: Settings, database: Database, storage: Storage) -> None:
+    mark(database, storage)
+    assert only(installation(settings), "storage mark").level == "ok"
+    storage.delete_sync(KEY)
+    assert only(installation(settings), "storage mark").detail == MISSING
+    storage.put_note_sync(KEY, b"another database's")
+    assert only(installation(settings), "storage mark").detail == FOREIGN
 
 
 def test_a_database_without_a_schema_is_told_to_be_migrated(settings: Settings, database: Database) -> None:

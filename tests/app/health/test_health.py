@@ -13,11 +13,13 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from app.blobs import mark
 from app.config import Settings
 from app.database import AsyncDatabase, Database
 from app.health import metrics, service
 from app.health.recent import Health
 from app.queue import Queue
+from app.storage import Storage
 from tests.app.health.factories import add_worker
 from tests.app.jobs.factories import add_job
 
@@ -29,7 +31,7 @@ async def readiness(client: httpx.AsyncClient) -> tuple[int, dict[str, bool]]:
     return answer.status_code, {name: part["ok"] for name, part in answer.json()["components"].items()}
 
 
-READY = dict.fromkeys(["postgres", "redis", "storage", "worker_cpu", "worker_inspect"], True)
+READY = dict.fromkeys(["postgres", "redis", "storage", "storage_mark", "worker_cpu", "worker_inspect"], True)
 
 
 async def test_a_service_with_everything_is_ready(client: httpx.AsyncClient, database: Database) -> None:
@@ -86,7 +88,16 @@ async def test_without_redis_it_is_not_ready(client: httpx.AsyncClient, app: Fas
 async def test_without_storage_it_is_not_ready(client: httpx.AsyncClient, database: Database, tmp_path: Path) -> None:
     add_worker(database)
     shutil.rmtree(tmp_path / "storage")
-    assert await readiness(client) == (503, READY | {"storage": False})
+    assert await readiness(client) == (503, READY | {"storage": False, "storage_mark": False})
+
+
+async def test_with_the_storage_of_another_database_it_is_not_ready(
+    client: httpx.AsyncClient, database: Database, storage: Storage
+) -> None:
+    add_worker(database)
+    assert await readiness(client) == (200, READY)
+    storage.put_note_sync(mark.KEY, b"another database's")
+    assert await readiness(client) == (503, READY | {"storage_mark": False})
 
 
 async def test_without_postgres_it_lives_and_is_not_ready(

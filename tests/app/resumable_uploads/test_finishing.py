@@ -33,7 +33,7 @@ async def test_of_two_who_send_the_last_bytes_one_makes_the_upload_whole(
     assert sorted(answer.status_code for answer in answers) == [204, 409, 409, 409]
     result = (await head(client, writer, address)).headers["upload-result"]
     assert (await client.get(result, headers=writer)).json()["sha256"] == SHA256
-    assert len(list(storage.list_sync(""))) == 1
+    assert (len(list(storage.list_sync("blobs"))), files(storage)) == (1, [])
 
 
 async def test_of_many_who_send_the_last_bytes_one_copies_the_others(

@@ -130,7 +130,7 @@ async def test_an_upload_in_parts_and_one_in_one_piece_are_the_same(
     whole = (await client.post("/v1/models?name=x", content=CONTENT, headers=writer)).json()
     answer = await patch(client, writer, await begin(client, writer), 0, CONTENT)
     assert answer.headers["upload-result"] == f"/v1/models/{whole['id']}"
-    assert len(list(storage.list_sync(""))) == 1
+    assert (len(list(storage.list_sync("blobs"))), files(storage)) == (1, [])
 
 
 async def test_the_first_bytes_may_come_with_the_beginning(client: httpx.AsyncClient, writer: Headers) -> None:

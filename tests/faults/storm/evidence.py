@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from app.blobs.mark import KEY as MARK_KEY
 from app.database import Database
 from tests.faults.storm.installation import Installation
 from tests.faults.storm.journal import Told
@@ -126,10 +127,10 @@ def gather(installation: Installation, watch: Watch, told: Told, marks: dict[str
 
 
 def files_in(folder: Path, marks: dict[str, str]) -> dict[str, FileFact]:
-    """Every file below `folder`, by its path."""
+    """Every file below `folder` but the one that marks it, by its path."""
     found = {}
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != MARK_KEY:
             content = path.read_bytes()
             inside = frozenset(workspace for workspace, mark in marks.items() if mark.encode() in content)
             found[path.relative_to(folder).as_posix()] = FileFact(hashlib.sha256(content).hexdigest(), inside)
