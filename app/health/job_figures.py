@@ -1,13 +1,19 @@
 """Figures of jobs as the database has them: how many, of which passes, how old, how long they waited and ran, and what
 memory that took.
+
+A job that is over never changes and is never deleted, which a trigger sees to. So each process adds it up once: a look
+costs what has happened since the one before, and not the whole history.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import case, column, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, and_, case, column, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,6 +23,81 @@ from app.jobs.tables import JobRow
 BOUNDS_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 BOUNDS_BYTES = tuple((128 << 20) << doubled for doubled in range(10))  # 128 MiB to 64 GiB
 SEARCH = "auto"
+# An end may be written down and be seen only later, with its commit: so long nothing is added for good.
+LATE_COMMIT = timedelta(minutes=10)
+# Added up by one statement, which has 30 s: of a long history, in a process that has just begun, one after another.
+PIECE_JOBS = 50_000
+JOBS, PASSES = "lathe_jobs", "lathe_job_passes"
+SUM, ALL = "sum", "+Inf"
+
+Totals = defaultdict[tuple[str, ...], float]
+"""By metric, labels, and of histograms what it is: a bound, `+Inf` or `sum`."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What becomes a histogram by kind, of jobs that have the value."""
+
+    name: str
+    words: str
+    value: Any
+    bounds: tuple[float, ...]
+
+    @property
+    def parts(self) -> dict[str, ColumnElement[Any]]:
+        """What is asked of the database."""
+        within = {f"{float(bound)}": func.count().filter(self.value <= bound) for bound in self.bounds}
+        return within | {ALL: func.count(self.value), SUM: func.sum(self.value)}
+
+
+DISTRIBUTIONS = (
+    Distribution(
+        "lathe_job_waiting_seconds",
+        "From a job's submission until its first attempt began, in seconds.",
+        func.extract("epoch", JobRow.started_at - JobRow.created_at),
+        BOUNDS_SECONDS,
+    ),
+    Distribution(
+        "lathe_job_running_seconds",
+        "Of jobs that are over, from the beginning of their first attempt to the end of the last, in seconds.",
+        func.extract("epoch", JobRow.finished_at - JobRow.started_at),
+        BOUNDS_SECONDS,
+    ),
+    Distribution(
+        "lathe_runner_peak_memory_bytes",
+        "Of jobs that are over, the peak resident memory of the largest process that their runner was or had.",
+        JobRow.peak_memory_bytes,
+        BOUNDS_BYTES,
+    ),
+)
+
+
+class JobTotals:
+    """Sums over all jobs, of which those that ended some minutes ago are remembered. For one reader at a time."""
+
+    def __init__(self) -> None:
+        self._settled: Totals = defaultdict(float)
+        self._settled_until = datetime.min.replace(tzinfo=UTC)
+
+    async def read(self, session: AsyncSession) -> Totals:
+        """What there is now. Where this is interrupted, the next one goes on."""
+        await self._settle(session)
+        totals = self._settled.copy()
+        unsettled = or_(JobRow.finished_at >= self._settled_until, JobRow.finished_at.is_(None))
+        _add(totals, await _sum_up(session, unsettled))
+        return totals
+
+    async def _settle(self, session: AsyncSession) -> None:
+        """Remember what has ended since the last look, as far as no late commit can add to it."""
+        until = (await session.execute(select(func.now() - LATE_COMMIT))).scalar_one()
+        while self._settled_until < until:
+            since = JobRow.finished_at >= self._settled_until
+            following = select(JobRow.finished_at).where(since).order_by(JobRow.finished_at).offset(PIECE_JOBS).limit(1)
+            end = (await session.execute(following)).scalar_one_or_none()
+            if end is None or not self._settled_until < end < until:  # also where so many ended at one moment
+                end = until
+            _add(self._settled, await _sum_up(session, and_(since, JobRow.finished_at < end)))
+            self._settled_until = end
 
 
 class JobFigures(Collector):
@@ -29,64 +110,58 @@ class JobFigures(Collector):
         return self._families
 
 
-async def read_job_figures(session: AsyncSession) -> JobFigures:
+async def read_job_figures(session: AsyncSession, job_totals: JobTotals) -> JobFigures:
     """Everything at once."""
-    return JobFigures(
-        [
-            await _by_state(session),
-            await _by_pass(session),
-            await _oldest_queued(session),
-            await _past_lease(session),
-            await _histogram(
-                session,
-                "lathe_job_waiting_seconds",
-                "From a job's submission until its first attempt began, in seconds.",
-                func.extract("epoch", JobRow.started_at - JobRow.created_at),
-                BOUNDS_SECONDS,
-            ),
-            await _histogram(
-                session,
-                "lathe_job_running_seconds",
-                "Of jobs that are over, from the beginning of their first attempt to the end of the last, in seconds.",
-                func.extract("epoch", JobRow.finished_at - JobRow.started_at),
-                BOUNDS_SECONDS,
-            ),
-            await _histogram(
-                session,
-                "lathe_runner_peak_memory_bytes",
-                "Of jobs that are over, the peak resident memory of the largest process that their runner was or had.",
-                JobRow.peak_memory_bytes,
-                BOUNDS_BYTES,
-            ),
-        ]
-    )
+    totals = await job_totals.read(session)
+    gauges = [
+        _gauge(totals, JOBS, "Jobs by state.", ("state", "queue", "kind")),
+        _gauge(totals, PASSES, "Jobs by the passes of their recipes.", ("pass", "state")),
+    ]
+    histograms = [_histogram(totals, distribution) for distribution in DISTRIBUTIONS]
+    return JobFigures([*gauges, await _oldest_queued(session), await _past_lease(session), *histograms])
 
 
-async def _by_state(session: AsyncSession) -> Metric:
-    jobs = GaugeMetricFamily("lathe_jobs", "Jobs by state.", labels=("state", "queue", "kind"))
-    columns = JobRow.state, JobRow.queue, JobRow.kind
-    for *labels, count in await session.execute(select(*columns, func.count()).group_by(*columns)):
-        jobs.add_metric(labels, count)
-    return jobs
+def _add(totals: Totals, more: Totals) -> None:
+    for key, value in more.items():
+        totals[key] += value
 
 
-async def _by_pass(session: AsyncSession) -> Metric:
+async def _sum_up(session: AsyncSession, which: ColumnElement[bool]) -> Totals:
+    """Of the jobs that fulfil the condition."""
+    totals: Totals = defaultdict(float)
+    labels = JobRow.state, JobRow.queue, JobRow.kind
+    parts = {(known.name, name): part for known in DISTRIBUTIONS for name, part in known.parts.items()}
+    counts = select(*labels, func.count(), *parts.values()).where(which).group_by(*labels)
+    for state, queue, kind, count, *values in await session.execute(counts):
+        totals[JOBS, state, queue, kind] = count
+        for (metric, name), value in zip(parts, values, strict=True):
+            totals[metric, kind, name] += float(value or 0)
+    for found, state, count in await session.execute(_by_pass().where(which)):
+        totals[PASSES, found, state] = count
+    return totals
+
+
+def _by_pass() -> Select[Any]:
     """A chain counts for each of its passes, and a search as `auto`."""
     recipe = JobRow.request["recipe"]
     steps = case((func.jsonb_typeof(recipe) == "array", recipe), else_=func.jsonb_build_array(recipe))
     step = func.jsonb_array_elements(steps).table_valued(column("value", JSONB), name="step")
     name = func.coalesce(step.c.value["pass"].astext, literal_column(f"'{SEARCH}'"))
-    counts = (
+    return (
         select(name, JobRow.state, func.count())
         .select_from(JobRow)
         .join(step, JobRow.request.is_not(None))
         .where(JobRow.kind == JobKind.OPTIMIZE)
         .group_by(name, JobRow.state)
     )
-    passes = GaugeMetricFamily("lathe_job_passes", "Jobs by the passes of their recipes.", labels=("pass", "state"))
-    for found, state, count in await session.execute(counts):
-        passes.add_metric((found, state), count)
-    return passes
+
+
+def _gauge(totals: Totals, name: str, words: str, labels: tuple[str, ...]) -> Metric:
+    gauge = GaugeMetricFamily(name, words, labels=labels)
+    for (metric, *values), count in totals.items():
+        if metric == name:
+            gauge.add_metric(values, count)
+    return gauge
 
 
 async def _oldest_queued(session: AsyncSession) -> Metric:
@@ -110,19 +185,15 @@ async def _past_lease(session: AsyncSession) -> Metric:
     return GaugeMetricFamily("lathe_jobs_past_lease", words, value=count)
 
 
-async def _histogram(session: AsyncSession, name: str, words: str, value: Any, bounds: Sequence[float]) -> Metric:
-    """By kind, of jobs that have the value. Jobs that were deleted count no more."""
-    within = [func.count().filter(value <= bound) for bound in bounds]
-    figures = (
-        select(JobRow.kind, func.count(), func.sum(value), *within).where(value.is_not(None)).group_by(JobRow.kind)
-    )
-    histogram = HistogramMetricFamily(name, words, labels=("kind",))
-    for kind, count, total, *counts in await session.execute(figures):
-        histogram.add_metric((kind,), list(_buckets(bounds, counts, count)), float(total))
+def _histogram(totals: Totals, distribution: Distribution) -> Metric:
+    histogram = HistogramMetricFamily(distribution.name, distribution.words, labels=("kind",))
+    for kind in JobKind:
+        if totals.get((distribution.name, kind, ALL)):
+            total = totals[distribution.name, kind, SUM]
+            histogram.add_metric((kind,), list(_buckets(totals, distribution, kind)), total)
     return histogram
 
 
-def _buckets(bounds: Sequence[float], counts: Iterable[int], count: int) -> Iterator[tuple[str, float]]:
-    for bound, below in zip(bounds, counts, strict=True):
-        yield f"{float(bound)}", below
-    yield "+Inf", count
+def _buckets(totals: Totals, distribution: Distribution, kind: str) -> Iterator[tuple[str, float]]:
+    for bound in (*(f"{float(bound)}" for bound in distribution.bounds), ALL):
+        yield bound, totals[distribution.name, kind, bound]

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from app.database import AsyncDatabase
-from app.health.job_figures import read_job_figures
+from app.health.job_figures import JobTotals, read_job_figures
 from app.health.service import live_workers
 from app.jobs.routing import DEVICE_QUEUES, INSPECTION_QUEUE, TRAINING_QUEUES
 
@@ -27,6 +27,11 @@ RECEIVED_BYTES = Counter(
     registry=REQUESTS,
 )
 SENT_BYTES = Counter("lathe_http_sent_bytes_total", "Bytes of answers' bodies.", ("method", "route"), registry=REQUESTS)
+JOB_FIGURES_KNOWN = Gauge(
+    "lathe_job_figures_known",
+    "1 where figures of jobs and workers are among these; 0 where the database did not give them in time.",
+    registry=REQUESTS,
+)
 
 
 def of_requests() -> bytes:
@@ -34,11 +39,11 @@ def of_requests() -> bytes:
     return generate_latest(REQUESTS)
 
 
-async def of_jobs_and_workers(database: AsyncDatabase) -> bytes:
-    """What the database has, in the same format."""
+async def of_jobs_and_workers(database: AsyncDatabase, job_totals: JobTotals) -> bytes:
+    """What the database has, in the same format. Raises what `DATABASE_AWAY` lists."""
     registry = CollectorRegistry()
     async with database.session_scope() as session:
-        registry.register(await read_job_figures(session))
+        registry.register(await read_job_figures(session, job_totals))
         workers = await live_workers(session)
     live = Gauge(
         "lathe_live_workers",

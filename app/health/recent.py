@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from app.health.job_figures import JobTotals
 from app.health.schemas import Readiness
 
 Found = TypeVar("Found")
@@ -42,3 +43,4 @@ class Health:
     def __init__(self, seconds: float) -> None:
         self.readiness: Recent[Readiness] = Recent(seconds)
         self.figures: Recent[bytes] = Recent(seconds)
+        self.job_totals = JobTotals()

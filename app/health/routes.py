@@ -1,11 +1,14 @@
 """Alive, ready, measured: for whoever runs the service, without a key."""
 
+import asyncio
 from importlib.metadata import version
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from app.database import DATABASE_AWAY
 from app.dependencies import QueueDep, StorageDep, WholeDatabaseDep
 from app.health import metrics, service
 from app.health.recent import Health
@@ -14,6 +17,9 @@ from app.problems import responses
 
 router = APIRouter(tags=["health"])
 VERSION = version("lathe")
+# Prometheus waits 10 s by default; the figures of requests must not be lost with those of jobs.
+PATIENCE_SECONDS = 5.0
+log = structlog.get_logger()
 
 
 async def _health(request: Request) -> Health:
@@ -87,9 +93,16 @@ async def get_metrics(database: WholeDatabaseDep, health: HealthDep) -> Response
     """Requests and bytes of this process; jobs and live workers of the whole service.
 
     Of jobs: how many by state and by pass, how long they wait and run and what memory their runners take, the oldest
-    queued one's age, those past their lease; these are kept for a moment (`LATHE_API_HEALTH_CACHE_SECONDS`).
+    queued one's age, those past their lease; these are kept for a moment (`LATHE_API_HEALTH_CACHE_SECONDS`). Where
+    Postgres does not give them within 5 seconds they are left out, and `lathe_job_figures_known` is 0.
     """
-    figures = await health.figures.get(lambda: metrics.of_jobs_and_workers(database))
+    figures = b""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            figures = await health.figures.get(lambda: metrics.of_jobs_and_workers(database, health.job_totals))
+    except (TimeoutError, *DATABASE_AWAY) as error:
+        log.warning("job_figures_missing", error=str(error) or type(error).__name__)
+    metrics.JOB_FIGURES_KNOWN.set(bool(figures))
     return Response(
         metrics.of_requests() + figures, headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
     )

@@ -46,6 +46,7 @@ class JobRow(Base):
         Index("ix_jobs_waiting", "workspace_id", "queue", "priority", "id", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_running", "lease_expires_at", postgresql_where=text("state = 'running'")),
         Index("ix_jobs_listing", "workspace_id", "kind", "id"),
+        Index("ix_jobs_finished", "finished_at"),
         Index("ix_jobs_served", "workspace_id", "queue", "started_at", postgresql_where=text("started_at IS NOT NULL")),
     )
 
@@ -192,4 +193,4 @@ class IdempotencyRow(Base):
     key: Mapped[str] = mapped_column(Text, primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id, deferrable=True, initially="DEFERRED"))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now(), index=True)

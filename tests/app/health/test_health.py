@@ -245,9 +245,17 @@ async def test_what_could_not_be_found_is_looked_for_again(
     working = app.state.database
     nowhere = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://l:x@127.0.0.1:1/l")})
     app.state.database = AsyncDatabase(nowhere)
-    assert (await client.get("/metrics")).status_code == 503
+    await client.get("/healthz")
+    without = await samples(client)
     app.state.database = working
-    assert (await client.get("/metrics")).status_code == 200
+    found = await samples(client)
+    known = ("lathe_job_figures_known", frozenset[tuple[str, str]]())
+    assert (without[known], found[known]) == (0, 1)
+    # What this process saw itself is there in either case.
+    names, told = ({name for name, _ in some} for some in (without, found))
+    assert "lathe_http_requests_total" in names
+    assert "lathe_live_workers" not in names
+    assert names | {"lathe_live_workers"} <= told
     assert computed == ["of_jobs_and_workers"] * 2
 
 

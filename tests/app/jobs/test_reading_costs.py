@@ -1,13 +1,16 @@
 """What reading jobs costs Postgres, by the plans that it carries out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from fastapi import FastAPI
-from sqlalchemy import event
+from sqlalchemy import Engine, event, text
 
 from app.access.service import ensure_workspace
 from app.database import Database
+from app.jobs import lease
 from app.jobs.service import list_jobs
 from app.jobs.states import JobKind, JobState
 from tests.app.jobs.factories import add_job
@@ -21,6 +24,32 @@ def rows_read(plan: dict[str, Any], table: str) -> float:
     return own + sum(rows_read(part, table) for part in plan.get("Plans", []))
 
 
+@contextmanager
+def statements(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
+    """Those that are carried out within, with their parameters."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def test_old_idempotency_keys_are_found_without_reading_the_others(database: Database) -> None:
+    """Every second, in each housekeeper."""
+    with database.session_scope() as session:
+        session.execute(text("SET LOCAL enable_seqscan = off"))  # which a table as small as this one would be read by
+        with statements(database.engine) as asked:
+            lease.forget_idempotency_keys(session, 60.0)
+        [(statement, parameters)] = asked
+        plan = session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+        assert "ix_idempotency_keys_created_at" in " ".join(plan)
+
+
 async def test_a_page_of_queued_jobs_reads_what_waits_once(
     app: FastAPI, database: Database, workspace_id: UUID
 ) -> None:
@@ -29,15 +58,8 @@ async def test_a_page_of_queued_jobs_reads_what_waits_once(
     for _ in range(40):
         add_job(database)
         add_job(database, workspace_id=elsewhere)
-    asked: list[tuple[str, Any]] = []
-
-    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-        asked.append((statement, parameters))
-
-    engine = app.state.database.engine.sync_engine
     async with app.state.database.session_scope() as session:
-        event.listen(engine, "before_cursor_execute", note)
-        try:
+        with statements(app.state.database.engine.sync_engine) as asked:
             page, _ = await list_jobs(
                 session,
                 workspace_id,
@@ -47,8 +69,6 @@ async def test_a_page_of_queued_jobs_reads_what_waits_once(
                 limit=40,
                 cursor=None,
             )
-        finally:
-            event.remove(engine, "before_cursor_execute", note)
         assert [job.queue_position for job in page] == [2 * place for place in reversed(range(40))]
         connection = await session.connection()
         read = 0.0
