@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "20261130_ended_jobs"
-down_revision = "20261130_upload_finishing"
+down_revision = "20261130_storage_mark"
 branch_labels = None
 depends_on = None
 

@@ -1,7 +1,8 @@
-"""What lies in a queue and is no message."""
+"""What lies in a queue and is no message, and answers to messages that are lost."""
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import kombu
 import pytest
@@ -51,3 +52,41 @@ def test_what_is_no_message_is_thrown_away_and_the_next_one_read(settings: Setti
                 connection.drain_events(timeout=5)
         assert read == [{"is": "a message"}]
         assert server.llen(QUEUE) == 0
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("refuses", [False, True], ids=["acknowledged", "rejected"])
+def test_an_answer_to_a_message_that_is_lost_costs_no_place(settings: Settings, refuses: bool) -> None:
+    """Who takes one message at a time, as a worker does, gets the next one all the same."""
+    url = settings.redis_url.get_secret_value()
+    read: list[object] = []
+    with redis.Redis.from_url(plain_url(url)) as server, kombu.Connection(broker_url(url)) as connection:
+        queue = kombu.Queue(QUEUE)
+        producer = kombu.Producer(connection)
+        for number in range(2):
+            producer.publish(number, routing_key=QUEUE, declare=[queue])
+
+        def take(body: object, message: kombu.Message) -> None:
+            read.append(body)
+            answer = message.reject if refuses else message.ack
+            if len(read) == 1:
+                with out_of_reach(server), pytest.raises(redis.ConnectionError):
+                    answer()
+            else:
+                answer()
+
+        with kombu.Consumer(connection, [queue], callbacks=[take], prefetch_count=1):
+            while len(read) < 2:
+                with suppress(redis.ConnectionError):  # the connection that is waited on, which is then made anew
+                    connection.drain_events(timeout=5)
+    assert read == [0, 1]
+
+
+@contextmanager
+def out_of_reach(server: "redis.Redis[bytes]") -> Iterator[None]:
+    """Within, the server takes no connections but this one, and has closed all others."""
+    most = server.config_get("maxclients")["maxclients"]
+    server.config_set("maxclients", 1)
+    server.client_kill_filter(_type="normal", skipme=True)
+    yield
+    server.config_set("maxclients", most)
