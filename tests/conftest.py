@@ -88,6 +88,19 @@ def services(servers: Services) -> Iterator[Services]:
     server.dispose()
 
 
+@pytest.fixture
+def own_database(servers: Services) -> Iterator[str]:
+    """The URL of an empty database."""
+    url, name = make_url(servers.database_url), f"lathe_test_{uuid4().hex}"
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stack"]:
     """The whole service, as `lathe serve` runs it, for tests that do it no harm."""

@@ -36,8 +36,8 @@ class NotFetched(Exception):
     """What a job needs could not be brought, as the cause says, and may be elsewhere or later: nothing has run."""
 
 
-class NewerRequest(Exception):
-    """A newer API than this worker accepted the job, and its request cannot be read here."""
+class UnreadableRequest(Exception):
+    """An API of another version than this worker accepted the job, and its request cannot be read here."""
 
 
 class ResultNotStored(Exception):

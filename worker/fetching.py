@@ -25,7 +25,7 @@ from app.storage import ContentMissing, Storage
 from worker.bringing import fetch_verified
 from worker.checkpoints import bring_checkpoints
 from worker.cores import threads_for_models
-from worker.failures import NewerRequest
+from worker.failures import UnreadableRequest
 from worker.memory import affordable_bytes
 from worker.runner.contract import (
     BEST_FOLDER,
@@ -84,8 +84,8 @@ def fetch(
 ) -> RunnerJob:
     """Everything the runner needs, in `folder`. `going_on` is asked again and again while files are copied.
 
-    Raises NewerRequest before anything is copied; CorruptInput and MissingInput, WorkFolderTooSmall, StorageFull where
-    there is no room now for them or for what the runner makes, and whatever `going_on` raises.
+    Raises UnreadableRequest before anything is copied; CorruptInput and MissingInput, WorkFolderTooSmall, StorageFull
+    where there is no room now for them or for what the runner makes, and whatever `going_on` raises.
     """
     request = _read_request(claim)
     needed = _needed(database, claim)
@@ -117,14 +117,14 @@ def fetch(
 
 
 def _read_request(claim: Claim) -> OptimizeRequest | None:
-    """What was asked for, with every default that held then; an inspection has none. Raises NewerRequest."""
+    """What was asked for, with every default that held then; an inspection has none. Raises UnreadableRequest."""
     if not claim.request:
         return None
     try:
         return OptimizeRequest.model_validate(claim.request)
     except ValidationError as error:
         places = sorted({".".join(map(str, entry["loc"])) for entry in error.errors(include_input=False)})
-        raise NewerRequest(f"this worker cannot read {', '.join(places)}") from error
+        raise UnreadableRequest(f"this worker cannot read {', '.join(filter(None, places)) or 'it'}") from error
 
 
 def _needed(database: Database, claim: Claim) -> Needed:

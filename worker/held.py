@@ -16,7 +16,7 @@ from app.errors import Fault
 from app.jobs import lease
 from app.jobs.lease import Claim
 from app.jobs.states import JobState
-from worker.failures import JobFailed, NewerRequest
+from worker.failures import JobFailed, UnreadableRequest
 
 LONGEST_SHORTAGE_SECONDS = 60.0
 # How often a job is run anew for nothing before that costs an attempt.
@@ -121,6 +121,6 @@ class Held:
 
 
 def _lacked(error: BaseException | None) -> str:
-    if isinstance(error, NewerRequest):
-        return "a newer version, which reads the request"
+    if isinstance(error, UnreadableRequest):
+        return "the version that reads the request"
     return "the database" if isinstance(error, DATABASE_AWAY) else "storage"

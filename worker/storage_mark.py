@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.blobs.mark import REMEDY, mismatch
+from app.blobs.mark import REMEDY, UNMARKED, mismatch
 from app.database import Database
 from app.errors import LatheError
 from app.storage import Storage
@@ -27,7 +27,10 @@ class StorageMark:
         try:
             reason = mismatch(self._database, self._storage)
         except (SQLAlchemyError, LatheError) as error:
-            self._tell("storage_mark_unread", error=str(error))
+            self._tell("storage_mark_unread", cause=str(error.__cause__ or ""), error=str(error))
+            return False
+        if reason == UNMARKED:  # before the first API has started
+            self._tell("storage_not_marked", reason=reason)
             return False
         if reason is not None:
             self._tell("storage_not_ours", reason=reason, remedy=REMEDY)
@@ -40,7 +43,8 @@ class StorageMark:
         while not self.is_ours():
             sleep(LOOK_AGAIN_SECONDS)
 
-    def _tell(self, what: str, **words: str) -> None:
+    def _tell(self, what: str, cause: str = "", **words: str) -> None:
+        """`cause` may hold times that differ each time: it makes no news."""
         if words != self._told:
-            log.error(what, **words)
+            log.warning(what, cause=cause, **words)
         self._told = words

@@ -43,9 +43,9 @@ from worker.failures import (
     MORE_DISK,
     UPLOAD_AGAIN,
     JobFailed,
-    NewerRequest,
     NotFetched,
     ResultNotStored,
+    UnreadableRequest,
     death,
     is_shortage,
     not_stored,
@@ -229,7 +229,7 @@ class Supervisor:
         except WorkFolderTooSmall as small:
             fault = ours(OurFault.DISK_FULL, f"The work folder cannot hold the job's files: {small}.", MORE_DISK)
             raise JobFailed(fault, retryable=True) from small  # another worker may have a larger disk
-        except (*DATABASE_AWAY, NewerRequest) as lacking:
+        except (*DATABASE_AWAY, UnreadableRequest) as lacking:
             raise NotFetched from lacking
 
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> End:

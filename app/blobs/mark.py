@@ -64,20 +64,19 @@ async def settle(database: AsyncDatabase, storage: Storage) -> str | None:
 
 async def keep_settling(database: AsyncDatabase, storage: Storage) -> None:
     """`settle`, again and again until storage is this database's; what keeps it from that is logged once."""
-    told: dict[str, str] = {}
-    while lacking := await _lacking(database, storage):
+    told: str | None = None
+    while True:
+        cause = ""
+        try:
+            lacking = await settle(database, storage)
+        except (SQLAlchemyError, LatheError) as error:
+            lacking, cause = str(error), str(error.__cause__ or "")
+        if lacking is None:
+            return
         if lacking != told:
-            log.error("storage_not_settled", **lacking)
+            log.error("storage_not_settled", reason=lacking, cause=cause, remedy=REMEDY)
         told = lacking
         await anyio.sleep(LOOK_AGAIN_SECONDS)
-
-
-async def _lacking(database: AsyncDatabase, storage: Storage) -> dict[str, str]:
-    try:
-        reason = await settle(database, storage)
-    except (SQLAlchemyError, LatheError) as error:
-        return {"error": str(error)}
-    return {} if reason is None else {"reason": reason, "remedy": REMEDY}
 
 
 def _known(session: Session) -> StorageMarkRow | None:

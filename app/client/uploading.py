@@ -25,7 +25,8 @@ SLOWEST_STORAGE_BYTES_PER_SECOND = 20e6
 """How fast the service puts an upload together at the end: until then the last answer is waited for."""
 GIVING_UP_SECONDS = 5.0
 """How long an upload that is given up is tried to be deleted, where the service does not answer."""
-BEING_FINISHED = "upload_being_finished"
+# Another request makes it whole, or the last bytes wait until some of what came before has been inspected.
+WAITED_FOR = ("upload_being_finished", "too_many_queued_inspections")
 TUS = {"Tus-Resumable": "1.0.0"}
 # Other bytes arrived meanwhile, or these came too slowly or not as they were sent: how it stands is asked again.
 ASKED_AGAIN = frozenset({408, 409, 460})
@@ -124,9 +125,9 @@ class _Resumable:
                 timeout_seconds=self._transport.timeout_seconds + self._seconds_behind(end),
             )
         except LatheApiError as error:
-            if error.code != BEING_FINISHED:
+            if error.code not in WAITED_FOR:
                 raise
-            # An earlier attempt, whose answer was lost, goes on. That takes as long as it takes, and is no stall.
+            # It takes as long as it takes, and is no stall.
             time.sleep(error.retry_after_seconds or 1.0)
             self._ask()
         else:

@@ -43,6 +43,7 @@ async def readiness(database: AsyncDatabase, queue: Queue, storage: Storage) -> 
     async def ask_postgres() -> str:
         async with database.session_scope() as session:
             if (await session.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
+                await (await session.connection()).invalidate()  # the next look is at another one
                 raise Unavailable("takes no writes")
             workers.extend(await live_workers(session))
         return "answers"

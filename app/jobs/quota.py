@@ -34,8 +34,12 @@ async def refuse_another(session: AsyncSession, workspace_id: UUID, defaults: Li
         )
 
 
-async def refuse_excess_inspections(session: AsyncSession, workspace_id: UUID, defaults: LimitSettings) -> None:
-    """Last in the transaction that queued an inspection. Raises TooManyQueuedInspections."""
+async def refuse_excess_inspections(
+    session: AsyncSession, workspace_id: UUID, defaults: LimitSettings, *, more: int = 0
+) -> None:
+    """Last in the transaction that queued an inspection, or before so many `more` are. Raises
+    TooManyQueuedInspections.
+    """
     most = defaults.queued_inspections
     if not most:
         return
@@ -43,7 +47,7 @@ async def refuse_excess_inspections(session: AsyncSession, workspace_id: UUID, d
     waiting = select(func.count()).where(
         JobRow.workspace_id == workspace_id, JobRow.state == JobState.QUEUED, JobRow.queue == INSPECTION_QUEUE
     )
-    if (await session.execute(waiting)).scalar_one() > most:
+    if (await session.execute(waiting)).scalar_one() + more > most:
         raise TooManyQueuedInspections(
             f"{most} uploads of this workspace wait for their inspection already, and no more may.",
             remedy="Send it again when some have been inspected. LATHE_LIMITS_QUEUED_INSPECTIONS sets the most.",

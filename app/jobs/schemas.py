@@ -71,7 +71,7 @@ class JobEvent(BaseModel):
     id: int = Field(description="Rises with time; `Last-Event-ID` resumes after it.")
     type: str = Field(
         description="`state`, `phase`, `progress`, `log`; of training `epoch` (one that ended: losses, metric); of a "
-        "search `attempt` (one that was tried) and `best`."
+        "search `trial` (one that was tried) and `best`."
     )
     at: datetime = Field(description="When.")
     data: dict[str, Any] = Field(description="What; its fields depend on `type`.")

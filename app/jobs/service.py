@@ -92,7 +92,7 @@ def _places() -> Select[Any]:
 JOBS = _jobs()
 PLACES = _places()
 TRIED = (
-    " What was tried until then is told by the events of types `attempt` and `best`; the best of it, where one kept "
+    " What was tried until then is told by the events of types `trial` and `best`; the best of it, where one kept "
     "the contract, is among the job's artifacts."
 )
 ONE_JOB = JOBS.where(JobRow.id == bindparam("job_id"), JobRow.workspace_id == bindparam("workspace_id"))

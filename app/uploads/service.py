@@ -29,6 +29,7 @@ from app.config import Settings
 from app.database import DATABASE_AWAY, WorkspaceDatabase
 from app.datasets.service import DATASETS
 from app.errors import Conflict, LatheError, NotFound, StorageFull, TooLarge, Unprocessable
+from app.jobs.quota import refuse_excess_inspections
 from app.jobs.tables import JobRow
 from app.models.service import MODELS
 from app.storage import ContentMissing, Storage
@@ -206,6 +207,8 @@ class ResumableUploads:
         """Let the bytes be what they were sent for, by the way of every upload. Raises as `append`."""
         try:
             async with self._right_to_finish(row, last):
+                async with self.database.session_scope() as session:  # before gigabytes are copied for nothing
+                    await refuse_excess_inspections(session, self.caller.workspace_id, self.settings.limits, more=1)
                 parts = [*await self._parts(row), last]
                 appended = await self._put_together(row, parts)
         except LatheError as error:

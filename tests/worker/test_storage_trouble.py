@@ -104,7 +104,7 @@ def test_a_job_waits_longer_each_time_that_it_meets_the_same_shortage(
 
 
 @pytest.mark.parametrize("newer", [{"hurry": None}, {"recipe": [{"pass": "melt"}]}], ids=["field", "pass"])
-def test_a_request_of_a_newer_api_waits_for_a_newer_worker_and_spends_no_attempt(
+def test_a_request_of_another_version_waits_for_its_worker_and_spends_no_attempt(
     supervisor: Supervisor, database: Database, model: UUID, newer: dict[str, Any]
 ) -> None:
     """What it waits is its own time: should no such worker come, it expires."""
@@ -120,7 +120,7 @@ def test_a_request_of_a_newer_api_waits_for_a_newer_worker_and_spends_no_attempt
     assert job.expires_at == before.expires_at
     with database.session_scope() as session:
         reasons = session.scalars(select(JobEventRow.data["reason"].astext).where(JobEventRow.job_id == job_id))
-        assert "The worker lacked a newer version, which reads the request (NewerRequest)." in set(reasons)
+        assert "The worker lacked the version that reads the request (UnreadableRequest)." in set(reasons)
 
 
 def events_of(database: Database, job_id: UUID) -> set[str]:

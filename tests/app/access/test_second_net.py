@@ -4,7 +4,7 @@ The tables are those of the metadata: one that is new has to have a policy, or t
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from sqlalchemy import (
     create_engine,
     delete,
     insert,
-    make_url,
     select,
     text,
     update,
@@ -49,7 +48,6 @@ from app.jobs.service import get_job
 from app.jobs.tables import JobRow
 from app.schema import METADATA, migrate
 from tests.app.jobs.factories import add_job
-from tests.conftest import Services
 
 OF_NOBODY = {"workers", "storage_mark"}
 TABLES = [table for table in METADATA.sorted_tables if table.name not in OF_NOBODY]
@@ -251,19 +249,6 @@ async def test_jobs_of_others_count_for_the_place_in_the_queue(app: FastAPI, dat
     async with app.state.database.of_workspace(here).reading_scope() as session:
         places = [(await get_job(session, here, job_id))[0].queue_position for job_id in (first, second)]
     assert places == [0, 2]
-
-
-@pytest.fixture
-def own_database(servers: Services) -> Iterator[str]:
-    """The URL of an empty database."""
-    url, name = make_url(servers.database_url), f"lathe_test_{uuid7().hex}"
-    server = create_engine(url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield url.set(database=name).render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
 
 
 def protected(engine: Engine) -> set[str]:

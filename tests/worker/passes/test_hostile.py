@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,23 +65,30 @@ class Sitting:
 
     outcomes: dict[str, dict[str, str]]
     folder: Path
+    status: int | None
+    """None where it did not end in its time."""
     errors: str
 
 
 @pytest.fixture(scope="module")
 def sitting(tmp_path_factory: pytest.TempPathFactory) -> Sitting:
     folder = tmp_path_factory.mktemp("hostile")
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(ARGUMENTS), str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
+    command = [sys.executable, "-c", CHILD, json.dumps(ARGUMENTS), str(folder)]
+    with (folder / "told").open("w+b") as told, (folder / "errors").open("w+b") as errors:
+        child = subprocess.Popen(command, stdout=told, stderr=errors)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=170)
+        status = child.poll()
+        child.kill()
+        child.wait()
     outcomes: dict[str, dict[str, str]] = {name: {} for name in ARGUMENTS}
-    for name, program, outcome in map(json.loads, done.stdout.splitlines()):
+    for name, program, outcome in map(json.loads, (folder / "told").read_text().splitlines()):
         outcomes[name][program] = outcome
-    return Sitting(outcomes, folder, done.stderr[-4000:])
+    return Sitting(outcomes, folder, status, (folder / "errors").read_text()[-4000:])
+
+
+def test_hostile_models_end_nobody_who_opens_them(sitting: Sitting) -> None:
+    assert sitting.status == 0, sitting.errors
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

@@ -3,6 +3,7 @@
 `python -m benchmarks.hostile` does the same with thousands, and with every other hostile file.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.worker.runner.hostile.confined import RESULT, Upload, canary, inspect
 from tests.worker.runner.hostile.good import GOOD
 from tests.worker.runner.hostile.mutations import KINDS, fields_of, mutated
 
-MUTATIONS, SEED = 60, 20
+MUTATIONS, SEED = int(os.environ.get("LATHE_TEST_MUTATIONS", "60")), 20
 
 
 @pytest.mark.parametrize("name", GOOD)

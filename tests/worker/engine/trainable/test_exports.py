@@ -35,9 +35,7 @@ def _loss(module: TrainableGraph, feed: dict[str, torch.Tensor], target: torch.T
 @pytest.mark.parametrize(
     ("network", "exporter"),
     [
-        pytest.param(
-            one, exporter, id=f"{one}-{exporter}", marks=[pytest.mark.long] if (one.name, exporter) in LONG else []
-        )
+        pytest.param(one, exporter, id=f"{one}-{exporter}", marks=LONG.get((one.name, exporter), []))
         for one, exporter in EXPORTS
     ],
 )

@@ -1,0 +1,34 @@
+"""What a search tries is called a trial in what was stored before: in jobs that wait, reports and events."""
+
+from alembic import op
+
+revision = "20261130_trials"
+down_revision = "20261130_ended_jobs"
+branch_labels = None
+depends_on = None
+
+# Column, path of what holds the key, rows. Jobs that are over keep what they were asked, and nobody reads it again.
+PLACES = (
+    ("jobs", "request", "{search}", "state IN ('queued', 'running')", "max_candidates", "max_trials"),
+    ("reports", "body", "{search}", "true", "attempts", "trials"),
+    ("job_events", "data", "{}", "type IN ('attempt', 'trial', 'best')", "attempt", "trial"),
+)
+
+
+def upgrade() -> None:
+    for *place, before, after in PLACES:
+        _rename(*place, before, after)
+    op.execute("UPDATE job_events SET type = 'trial' WHERE type = 'attempt'")
+
+
+def downgrade() -> None:
+    for *place, before, after in PLACES:
+        _rename(*place, after, before)
+    op.execute("UPDATE job_events SET type = 'attempt' WHERE type = 'trial'")
+
+
+def _rename(table: str, column: str, holder: str, rows: str, before: str, after: str) -> None:
+    held = f"{column} #> '{holder}'"
+    renamed = f"({held}) - '{before}' || jsonb_build_object('{after}', {held} -> '{before}')"
+    value = renamed if holder == "{}" else f"jsonb_set({column}, '{holder}', {renamed})"
+    op.execute(f"UPDATE {table} SET {column} = {value} WHERE {rows} AND jsonb_typeof({held} -> '{before}') IS NOT NULL")  # noqa: S608 - names of our own
