@@ -26,7 +26,7 @@ RUN_EXTRAS := worker,embedded,demo
 # Half as many again as cores: tests of whole services wait for a third of their time.
 WORKERS ?= $(shell expr $$(nproc) + $$(nproc) / 2)
 # In groups, in the order that tests/spreading.py gives.
-SPREAD = $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+SPREAD = $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help install demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -27,7 +27,7 @@ from app.schema import METADATA, migrate
 from app.storage import Storage
 from tests.app.documented import undocumented_headers
 from tests.live_api import Descriptor, LiveApi, LiveApis, serve
-from tests.spreading import spread
+from tests.spreading import Spread, put_in_order
 
 if TYPE_CHECKING:
     from app.embedded import Stack
@@ -50,9 +50,13 @@ class Services:
     redis_url: str
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    spread(items)
+    put_in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:
+    return Spread(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
 """How tests are spread over processes: by groups, each of which one process runs, the costly ones first.
 
-By default xdist begins with the files of most tests, and ends alone with those of one test that takes a minute.
+By default xdist begins with the files of most tests, and ends alone with those of one test that takes a minute. Its own
+way to name groups is lost on present versions of pytest, whose tests compute their ids.
 """
 
 from collections import Counter
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+# What lies in these folders talks to one service, which takes 15 s to start.
+ON_STACK = ("tests/app/cli/", "tests/journeys/")
 STACK = "stack"
 # Files whose tests share nothing that is costly to make: each test is a group of its own.
 DIVIDED = (
@@ -48,20 +52,28 @@ COSTLY = (
 )
 
 
-def spread(items: list[pytest.Item]) -> None:
-    """Mark every test with its group, and put groups in the order in which they are to begin."""
-    on_stack = {_file(item) for item in items if STACK in getattr(item, "fixturenames", ())}
-    groups = {item: STACK if _file(item) in on_stack else TOGETHER.get(_file(item), _file(item)) for item in items}
-    sizes = Counter(groups.values())
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if group in DIVIDED else group))
-    # Behind the costly ones those of few tests come first: many cheap ones even out the end.
-    items.sort(key=lambda item: (_place(groups[item]), sizes[groups[item]], groups[item]))
+class Spread(LoadScopeScheduling):
+    """Hands out groups in the order of the first test of each."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if _file(nodeid) in DIVIDED else _group(nodeid)
 
 
-def _file(item: pytest.Item) -> str:
-    return item.nodeid.partition("::")[0]
+def put_in_order(items: list[pytest.Item]) -> None:
+    """Behind the costly groups those of few tests come first: many cheap ones even out the end."""
+    sizes = Counter(_group(item.nodeid) for item in items)
+
+    def place(item: pytest.Item) -> tuple[int, int, str]:
+        group = _group(item.nodeid)
+        return COSTLY.index(group) if group in COSTLY else len(COSTLY), sizes[group], group
+
+    items.sort(key=place)
 
 
-def _place(group: str) -> int:
-    return COSTLY.index(group) if group in COSTLY else len(COSTLY)
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def _group(nodeid: str) -> str:
+    file = _file(nodeid)
+    return STACK if file.startswith(ON_STACK) else TOGETHER.get(file, file)
