@@ -7,6 +7,7 @@ and gets its weights back as in `fine_tune`.
 """
 
 import shutil
+from dataclasses import replace
 
 from app.recipes.training import Distill
 from worker.engine.faults import UserFault
@@ -25,6 +26,9 @@ def apply(model: ModelFile, config: Distill, context: PassContext) -> PassResult
     teacher = _other(config, "teacher", context) or context.original or model
     chosen = _other(config, "student", context)
     student = chosen or model
+    if chosen is not None:
+        # What the job's model held under the same names was pruned nowhere in an upload of its own.
+        context = replace(context, original=None)
     learned = learn(student, teacher, config, context, context.scratch / "result")
     manifest = learned.manifest | {"teacher_sha256": teacher.sha256(), "student_sha256": student.sha256()}
     if learned.model is not None:

@@ -181,6 +181,20 @@ def test_a_student_that_learned_nothing_is_delivered_all_the_same(tmp_path: Path
     assert result.model.path.is_relative_to(tmp_path / "run")
 
 
+def test_a_weight_of_zeros_is_learned_where_the_student_was_uploaded_so(tmp_path: Path) -> None:
+    """Nothing pruned it, though the job's model holds other numbers under the same name."""
+    truth, labels = _truth(tmp_path)
+    proto = ModelProto()
+    proto.CopyFrom(TRUTH)
+    head = next(tensor for tensor in proto.graph.initializer if tensor.name == "head.weight")
+    head.CopyFrom(onnx.numpy_helper.from_array(np.zeros(tuple(head.dims), np.float32), head.name))
+    student = save(proto, tmp_path / "student")
+    job = Job(tmp_path / "run", original=truth, others={str(OTHER): student})
+    result = job.run("distill", truth, student=str(OTHER), **LEARNING)
+    assert top1(student, labels) < 0.5
+    assert top1(result.model, labels) > 0.85
+
+
 def test_a_teacher_need_not_be_trainable(tmp_path: Path) -> None:
     """One in 8 bits has no gradient, and none is asked for."""
     teacher = save(networks.quantized_product(), tmp_path / "teacher")

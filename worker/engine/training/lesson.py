@@ -116,7 +116,9 @@ def plan_lesson(
         Batches(student.feeds, samples, options.batch_size, context.seed, device, targets, asked)
         for samples in (parts.training, parts.held_out)
     )
-    zeros = zeros_of(student.tensors, weights_as_uploaded(student.tensors, context)) if options.keep_zeros else {}
+    zeros = {}
+    if options.keep_zeros:
+        zeros = zeros_of(student.tensors, weights_as_uploaded(student.tensors, student.file, context))
     return Lesson(
         student=student,
         options=options,

@@ -54,8 +54,11 @@ def zeros_of(
     return found
 
 
-def weights_as_uploaded(tensors: Mapping[str, torch.Tensor], context: PassContext) -> dict[str, np.ndarray]:
-    """By name what the job's model held under it before any pass, of each of `tensors` that is known there.
+def weights_as_uploaded(
+    tensors: Mapping[str, torch.Tensor], file: ModelFile, context: PassContext
+) -> dict[str, np.ndarray]:
+    """By name what the job's model held under it before any pass, of each of `tensors` that is known there; none where
+    the `file` that they are of is still that model.
 
     Preparing renames a weight that BatchNormalization is folded into. Those are looked for only where all of one is
     zero: single zeros of them may be what quantization rounded to.
@@ -64,7 +67,7 @@ def weights_as_uploaded(tensors: Mapping[str, torch.Tensor], context: PassContex
         ModelFails, OutOfMemory: as `prepared`.
 
     """
-    if context.original is None:
+    if context.original is None or context.original == file:
         return {}
     known = _constants(context.original, tensors)
     empty = {name for name, one in tensors.items() if name not in known and is_matrix(one) and not bool(one.any())}

@@ -74,9 +74,12 @@ def _in_a_node() -> ModelProto:
 def test_a_weight_is_known_as_it_was_uploaded(model: ModelProto, tmp_path: Path, context: SamplesContext) -> None:
     original = ModelFile(networks.save(model, tmp_path / "original"))
     tensors = {"w": torch.ones(4, 4), "v": torch.ones(4, 4)}
-    found = weights_as_uploaded(tensors, replace(context(model, x=normal(3, 4)), original=original))
+    job = replace(context(model, x=normal(3, 4)), original=original)
+    found = weights_as_uploaded(tensors, ModelFile(tmp_path / "pruned" / "model.onnx"), job)
     assert found.keys() == {"w"}
     np.testing.assert_array_equal(found["w"], normal(4, 4))
+    # A first pass would read the whole model once more to learn nothing.
+    assert weights_as_uploaded(tensors, original, job) == {}
 
 
 def test_a_weight_that_preparing_renames_is_known_where_nothing_is_left_of_it(
@@ -94,10 +97,11 @@ def test_a_weight_that_preparing_renames_is_known_where_nothing_is_left_of_it(
         name for name, tensor in constants_of(prepared(original, job).model.load().graph) if len(tensor.dims) > 2
     )
     assert name != "w"
+    pruned = ModelFile(tmp_path / "pruned" / "model.onnx")
     emptied, rounded = torch.zeros(4, 3, 3, 3), torch.ones(4, 3, 3, 3)
     rounded[0, 0, 0, 0] = 0.0
-    assert zeros_of({name: emptied}, weights_as_uploaded({name: emptied}, job)).keys() == {name}
-    assert zeros_of({name: rounded}, weights_as_uploaded({name: rounded}, job)) == {}
+    assert zeros_of({name: emptied}, weights_as_uploaded({name: emptied}, pruned, job)).keys() == {name}
+    assert zeros_of({name: rounded}, weights_as_uploaded({name: rounded}, pruned, job)) == {}
 
 
 def test_offsets_are_no_weights() -> None:
