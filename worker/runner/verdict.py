@@ -33,7 +33,7 @@ def judge(
         auto = request.recipe == "auto"
         what = "samples to accept by" if auto else "samples of evaluation data"
         words = [_figures(metric, compared), _decided(decision, allowed, confidence, what, held_out=data.held_out)]
-        if decision.outcome == "undecidable" and not data.held_out:
+        if decision.outcome == "undecidable" and not data.held_out and not _is_beyond_proof(decision, allowed):
             words.append(CHOSEN_BY if auto else MADE_BY)
         if decision.outcome == "undecidable" and auto and not data.random_evaluation:
             words.append(f"To accept by there were {data.words['evaluation']}.")
@@ -49,6 +49,11 @@ def judge(
     )
 
 
+def _is_beyond_proof(decision: Decision, allowed: float) -> bool:
+    """Whether nothing may be lost, and no samples, held out or not, could show that nothing is."""
+    return allowed <= 0 and (decision.below or 0.0) > allowed + ROUNDING
+
+
 def _decided(decision: Decision, allowed: float, confidence: float, what: str, *, held_out: bool) -> str:
     """`what` the samples are that would decide it: a search accepts by a part of the evaluation data."""
     sure = f"At {confidence:g} confidence"
@@ -58,7 +63,7 @@ def _decided(decision: Decision, allowed: float, confidence: float, what: str, *
         above = "beyond" if decision.above is None else f"at least {_number(decision.above)}: beyond"
         return f"{sure} the drop is {above} the {_number(allowed)} allowed."
     may_be = f"{sure} the drop may be as much as {_number(decision.below or 0.0)}"
-    if allowed <= 0:
+    if _is_beyond_proof(decision, allowed):
         return f"{may_be}, and none is allowed: no number of samples shows that nothing is lost at all."
     wanted = decision.samples_needed
     if held_out and decision.at_least and wanted is not None:

@@ -55,8 +55,10 @@ def test_samples_without_a_label_are_not_counted(scored: int, words: str) -> Non
     assert words in said
 
 
-def judged(samples: int, *, held_out: bool = True, recipe: Any = "auto") -> Verdict:
-    """By `mse`, of a candidate that is exactly as its original."""
+def judged(
+    samples: int, *, held_out: bool = True, recipe: Any = "auto", name: Any = "mse", max_drop: float = 0.01
+) -> Verdict:
+    """Of a candidate that is exactly as its original."""
     figures: dict[str, Any] = dict.fromkeys(("drop", "drop_low", "drop_high", "drop_above", "drop_below"), 0.0)
     compared = ComparisonAnswer(
         original=[],
@@ -70,11 +72,11 @@ def judged(samples: int, *, held_out: bool = True, recipe: Any = "auto") -> Verd
         **figures,
     )
     request = OptimizeRequest.model_validate(
-        {"model_id": uuid.uuid4(), "recipe": recipe, "contract": {"max_drop": 0.01, "confidence": 0.95}}
+        {"model_id": uuid.uuid4(), "recipe": recipe, "contract": {"max_drop": max_drop, "confidence": 0.95}}
     )
     feeds, words = Feeds({}, {}, frozenset(), 1), {"evaluation": f"dataset 'a': {samples} samples"}
     data = JobData(feeds, feeds, feeds, batch=1, labels={}, words=words, held_out=held_out)
-    return judge(request, Metric(name="mse", output="y", labels="label"), compared, data, [])
+    return judge(request, Metric(name=name, output="y", labels="label"), compared, data, [])
 
 
 FEW = "At 0.95 confidence so few samples show nothing: at least 59 samples to accept by would."
@@ -99,3 +101,17 @@ def test_samples_that_a_pass_of_a_recipe_read_decide_nothing() -> None:
     verdict = judged(100, held_out=False, recipe=[{"pass": "quantize_static"}])
     assert verdict.outcome == "undecidable"
     assert "Passes of the recipe read the same ones" in verdict.reason and "`data.evaluation`" in verdict.reason
+
+
+@pytest.mark.parametrize("recipe", ["auto", [{"pass": "quantize_static"}]], ids=["auto", "recipe"])
+@pytest.mark.parametrize(
+    ("name", "provable"), [pytest.param("top1", False, id="counting"), pytest.param("mse", True, id="exact")]
+)
+def test_samples_are_asked_for_only_where_they_could_show_that_nothing_is_lost(
+    name: str, recipe: Any, *, provable: bool
+) -> None:
+    """Of samples that are counted the next may be a lost one; of an error that is the same in each, none."""
+    assert (judged(1000, recipe=recipe, name=name, max_drop=0).outcome == "met") == provable
+    reason = judged(1000, held_out=False, recipe=recipe, name=name, max_drop=0).reason
+    assert ("no number of samples shows" in reason) != provable
+    assert ("the same ones" in reason) == provable
