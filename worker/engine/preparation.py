@@ -66,7 +66,6 @@ class Preparation:
         """The first step, exact by construction: it needs no comparison, which chance in a model would prevent."""
         self.model = normalise(self.model, self._folder(), inline=True)
         self.applied.append("giving every node a name")
-        self.notes.extend(defaults_in_words(self.original))
         sparse = sum(1 for _ in walk.sparse_tensors(self.original))
         if sparse:
             self.notes.append(f"Made {sparse} sparse constants dense, as ONNX Runtime does at every load.")
@@ -241,15 +240,20 @@ def normalise(model: ModelFile, folder: Path, *, inline: bool = False) -> ModelF
     return save_model(loaded, folder / "done")
 
 
-def defaults_in_words(model: onnx.ModelProto) -> list[str]:
-    """What `normalise` takes from a caller: a list of no or one sentence."""
-    names = inputs_with_default(model)
+def defaults_in_words(before: ModelFile, after: ModelFile) -> list[str]:
+    """Inputs with a default value that `after` has no longer, as `normalise` makes them constants: a list of no or one
+    sentence.
+    """
+    names = inputs_with_default(before.structure())
+    if names:
+        left = {value.name for value in after.structure().graph.input}
+        names = [name for name in names if name not in left]
     if not names:
         return []
     some = ", ".join(names[:NAMED_INPUTS]) + (", ..." if len(names) > NAMED_INPUTS else "")
     return [
-        f"Inputs with a default value, {len(names)} of them ({some}), are constants in what this pass makes: a call "
-        "can give them no longer."
+        f"Inputs with a default value, {len(names)} of them ({some}), are no inputs of what this pass made: a call can "
+        "give them no longer."
     ]
 
 

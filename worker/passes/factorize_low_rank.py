@@ -25,7 +25,7 @@ from worker.engine.low_rank.settling import NO_TIME, Settled, settle
 from worker.engine.low_rank.timing import MEASURING_SECONDS, place_times
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import defaults_in_words, normalise, save_restored, unknown_nodes
+from worker.engine.preparation import normalise, save_restored, unknown_nodes
 from worker.engine.random_input import RANDOM_SOURCE
 from worker.engine.timing import LEAST_MILLISECONDS, profiled, too_short
 
@@ -57,7 +57,6 @@ def apply(model: ModelFile, config: FactorizeLowRank, context: PassContext) -> P
     named = normalise(model, context.scratch / "named")
     found = find_places(read_graph(named), config.operators, config.exclude)
     work = _work(named, found, config)
-    work.notes.extend(defaults_in_words(model.structure()))
     nothing = _nothing_to_do(work, config, context)
     if nothing is not None:
         notes = [*work.notes, *account.left_in_words(work.reasons), nothing]

@@ -12,7 +12,7 @@ from app.recipes.base import PassConfig
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import BudgetExhausted, ExtraKind, PassContext, TrainingData
-from worker.engine.preparation import Preparations
+from worker.engine.preparation import Preparations, defaults_in_words
 from worker.engine.sessions import Device
 from worker.passes.registry import load_pass
 from worker.runner.checkpoints import StepCheckpoints, chosen_before
@@ -161,12 +161,16 @@ def run_pass(
     started = time.monotonic()
     context.check_time(f"`{name}`")
     result = load_pass(name)(outcome.model, settled or config, context)
+    notes = list(result.notes)
+    if result.modified:
+        # Said here and of the files: no pass that makes its model ready knows yet whether it will change anything.
+        notes += defaults_in_words(outcome.model, result.model)
     step = {
         "pass": name,
         "parameters": config.model_dump(by_alias=True, mode="json"),
         "modified": result.modified,
         "seconds": time.monotonic() - started,
-        "notes": result.notes,
+        "notes": notes,
         "layers": result.layers,
     }
     outcome.go_on(result.model, Step.model_validate(step), {"pass": name, **result.manifest}, result.extras)

@@ -14,7 +14,7 @@ from tests.worker.networks import normal
 from worker.engine.faults import OutOfMemory
 from worker.engine.graph import computes_the_same, name_nodes, nodes_of, opset_of
 from worker.engine.model_file import ModelFile
-from worker.engine.preparation import Preparation, Preparations, prepare, prepared
+from worker.engine.preparation import Preparation, Preparations, defaults_in_words, prepare, prepared
 from worker.engine.sessions import ModelFails
 
 # Expands to as many elements as `x` says.
@@ -125,8 +125,11 @@ def test_inputs_with_a_default_that_become_constants_are_named(version: int, nam
     preparation = Preparation.start(file, X, tmp_path / "scratch", threads=1)
     preparation.normalise()
     assert [value.name for value in preparation.model.structure().graph.input] == ["x"]
-    said = "Inputs with a default value, 2 of them (scale, shift), are constants in what this pass makes"
-    assert [note.startswith(said) for note in preparation.notes] == [True] * named
+    assert preparation.notes == []
+    said = "Inputs with a default value, 2 of them (scale, shift), are no inputs of what this pass made"
+    notes = defaults_in_words(file, preparation.model)
+    assert [note.startswith(said) for note in notes] == [True] * named
+    assert defaults_in_words(file, file) == []
 
 
 def test_sparse_constants_become_dense_wherever_they_stand(tmp_path: Path) -> None:

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from app.jobs.report import Report, Step, StepFile
+from app.recipes.catalogue import CATALOGUE
 from tests.worker import networks
 from tests.worker.runner.optimizing import optimize
+from worker.engine.feeds import match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.pass_contract import PassContext
 from worker.runner import optimize as running
 from worker.runner import step_files
-from worker.runner.chain import Outcome, run_chain
+from worker.runner.chain import Outcome, run_chain, run_pass
 from worker.runner.contract import RunnerResult
 
 Recipe = list[dict[str, object]]
@@ -125,3 +130,33 @@ def test_a_step_whose_file_the_runtime_refuses_does_not_fail_the_job(run: Run, m
         assert file.unmeasured == []
         assert file.latency is not None
         assert file.quality
+
+
+@pytest.mark.parametrize(
+    ("name", "modified", "inputs"),
+    [
+        ("optimize_graph", False, ["x", "w"]),
+        ("compile", False, ["x", "w"]),
+        ("factorize_low_rank", False, ["x", "w"]),
+        ("prune_unstructured", True, ["x", "w"]),
+        ("convert_float16", True, ["x"]),
+    ],
+)
+def test_inputs_with_a_default_are_said_to_be_lost_where_they_are(
+    name: str, modified: bool, inputs: list[str], tmp_path: Path
+) -> None:
+    """Not where the file is delivered as it was, nor by a pass that writes into the user's own."""
+    proto = networks.holding("network (float[N,4] x) => (float[N,4] y) { y = MatMul(x, w) }", w=networks.normal(4, 4))
+    proto = networks.with_initializers_as_inputs(proto)
+    proto.ir_version = 8
+    outcome = Outcome(ModelFile(networks.save(proto, tmp_path / "model")))
+    feeds = match_arrays(inputs_of(proto), {"x": networks.normal(SAMPLES, 4)}, "the data")
+    arguments = {"sparsity": 0.5} if name == "prune_unstructured" else {}
+    config = CATALOGUE[name].config.model_validate({"pass": name, **arguments})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    run_pass(name, config, outcome, PassContext(scratch, feeds, seed=0, threads=1))
+    assert outcome.modified == modified
+    assert [value.name for value in outcome.model.structure().graph.input] == inputs
+    said = [note for note in outcome.steps[-1].notes if "Inputs with a default value" in note]
+    assert len(said) == ("w" not in inputs)
