@@ -18,25 +18,27 @@ class StudentMismatch(Unprocessable):
 
 
 def check_other_models(
-    request: OptimizeRequest, model: ModelRow, others: Mapping[UUID, ModelRow], training: DatasetRow | None
+    request: OptimizeRequest, model: ModelRow, others: Mapping[UUID, ModelRow], datasets: Mapping[str, DatasetRow]
 ) -> None:
-    """Raises the first thing that makes it impossible, naming the argument."""
+    """Raises the first thing that makes it impossible, naming the argument; `datasets` are by role."""
     facts = ModelInspection.model_validate(model.inspection)
-    arrays = DatasetInspection.model_validate(training.inspection).arrays if training else []
+    arrays = {role: DatasetInspection.model_validate(row.inspection).arrays for role, row in datasets.items()}
+    training = arrays.get("training", [])
     for config in request.passes:
         for argument, model_id in config.other_models().items():
             other = ModelInspection.model_validate(others[model_id].inspection)
             if argument == "student":
                 _check_student(other, facts)
-            missing = sorted({spec.name for spec in other.inputs} - {array.name for array in arrays})
+            missing = sorted({spec.name for spec in other.inputs} - {array.name for array in training})
             if missing:
                 raise DataMismatch(
                     f"The {argument} has the input `{missing[0]}`, and no array of the training data bears its name.",
                     remedy="Add one array for every input of both models, by name.",
                 )
-            match(other.inputs, arrays, f"the training dataset, as the {argument} is given it,")
+            match(other.inputs, training, f"the training dataset, as the {argument} is given it,")
             if argument == "student":
-                _check_calls(other, facts, arrays, request)
+                for role, found in arrays.items():
+                    _check_calls(other, facts, role, found, request)
 
 
 def _check_student(student: ModelInspection, model: ModelInspection) -> None:
@@ -56,11 +58,16 @@ def _check_student(student: ModelInspection, model: ModelInspection) -> None:
 
 
 def _check_calls(
-    student: ModelInspection, model: ModelInspection, arrays: list[ArraySpec], request: OptimizeRequest
+    student: ModelInspection, model: ModelInspection, role: str, arrays: list[ArraySpec], request: OptimizeRequest
 ) -> None:
-    """Whether it takes the calls that the model is measured by, and that passes behind it calibrate with."""
+    """Whether it takes the calls that the model is measured by, and that passes behind it calibrate with.
+
+    `arrays` are those of one role. Calls are made in the model's dtypes, and cast for a student in halves.
+    """
     theirs = {spec.name: spec for spec in model.inputs}
-    given, taken = (match(one.inputs, arrays, "the training dataset") for one in (model, student))
+    given = match(model.inputs, arrays, f"the {role} dataset")
+    as_called = [spec.model_copy(update={"dtype": theirs[spec.name].dtype}) for spec in student.inputs]
+    taken = match(as_called, arrays, f"the {role} dataset, as the student is given it,")
     for spec in student.inputs:
         wanted = theirs[spec.name]
         becomes_half = (wanted.dtype, spec.dtype) == ("float32", "float16")

@@ -58,7 +58,7 @@ async def submit(
         if datasets[role].status == "rejected":
             raise DatasetRejected(f"Dataset {dataset_id} was rejected: {(datasets[role].problem or {}).get('detail')}")
     request = check_fitness(request, model, datasets, settings)
-    check_other_models(request, model, others, datasets.get("training"))
+    check_other_models(request, model, others, datasets)
     check_capacity(request, await live_workers(session))
     job = JobRow(
         id=job_id,

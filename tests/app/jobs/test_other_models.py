@@ -31,8 +31,11 @@ class Case:
     model: dict[str, Any] = field(default_factory=lambda: MODEL)
     images: dict[str, Any] = field(default_factory=lambda: IMAGES)
     target: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Images of other roles than training."""
 
 
+LARGER = IMAGES | {"shape": [100, 1, 16, 16]}
 FIXED, SINGLE, OPEN = _taking(4, 1, 8, 8), _taking(1, 1, 8, 8), _taking("B", 1, 8, 8)
 CASES = [
     Case("open-as-the-model", OPEN),
@@ -66,16 +69,57 @@ CASES = [
     Case(
         "a-teacher-of-other-axes", _taking("B", 3, 8, 8), DataMismatch, "as the teacher is given it", argument="teacher"
     ),
+    *(
+        Case(
+            f"axes-that-the-{role}-data-lacks",
+            OPEN,
+            DataMismatch,
+            f"of the {role} dataset, as the student is given it, is float32 [100, 1, 16, 16]",
+            model=_taking("N", 1, "H", "W"),
+            others={role: LARGER},
+        )
+        for role in ("calibration", "evaluation")
+    ),
+    Case(
+        "axes-as-open-as-the-model-has-them",
+        _taking("B", 1, "H", "W"),
+        model=_taking("N", 1, "H", "W"),
+        others={"calibration": LARGER, "evaluation": LARGER},
+    ),
+    Case(
+        "a-batch-that-training-data-hide",
+        _taking(1, 8),
+        StudentMismatch,
+        "fixes 1 samples a call",
+        model=_taking("A", 8),
+        images=LATENT | {"shape": [100, 1, 8]},
+        others={"evaluation": LATENT | {"shape": [100, 8]}},
+        target={"batch": 8},
+    ),
+    Case(
+        "halves-that-calls-in-singles-are-cast-to",
+        _taking("B", 1, 8, 8, dtype="float16"),
+        images=IMAGES | {"dtype": "float16"},
+        others={"evaluation": IMAGES},
+    ),
+    Case(
+        "a-teacher-is-asked-about-training-data-alone",
+        OPEN,
+        argument="teacher",
+        model=_taking("N", 1, "H", "W"),
+        others={"evaluation": LARGER},
+    ),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_another_model_has_to_take_the_calls_that_it_is_given(case: Case) -> None:
+    images = {"training": case.images} | case.others
     request = OptimizeRequest.model_validate(
         {
             "model_id": str(ID),
             "recipe": [{"pass": "distill", case.argument: str(OTHER)}],
-            "data": {"training": str(ID)},
+            "data": dict.fromkeys(images, str(ID)),
             "target": case.target,
         }
     )
@@ -83,7 +127,10 @@ def test_another_model_has_to_take_the_calls_that_it_is_given(case: Case) -> Non
         request,
         ModelRow(inspection=case.model, status="ready"),
         {OTHER: ModelRow(inspection=case.other, status="ready")},
-        DatasetRow(inspection={"arrays": [case.images, LABELS], "sample_count": 100}, status="ready"),
+        {
+            role: DatasetRow(inspection={"arrays": [found, LABELS], "sample_count": 100}, status="ready")
+            for role, found in images.items()
+        },
     )
     if case.error is None:
         check_other_models(*arguments)
