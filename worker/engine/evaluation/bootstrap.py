@@ -6,8 +6,10 @@ resamples serve every statistic, so differences are paired. All are functions of
 samples groups can be drawn in their place, put together by chance.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Protocol
 
@@ -20,7 +22,13 @@ REPLICATES = 1000
 BEYOND = 10
 # Samples, or groups of them, that are drawn for all replicates together: a few seconds.
 DRAWS = 100_000_000
+# Rows of F1, which are classes within samples, that are added up for all replicates together: a few seconds too. Where
+# there are more, as few groups are drawn as still tell how samples scatter.
+ROW_SUMS = 1_000_000_000
+FEW_GROUPS = 1000
 CHUNK_WEIGHTS = 4 << 20
+# Replicates whose weights are read class by class: about as many as stay in a cache.
+CLASS_WEIGHTS = 256
 # The prediction of what answers no class.
 NO_CLASS = -1
 
@@ -98,16 +106,36 @@ class MacroF1:
     seen: np.ndarray
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
-        names, codes = np.unique(self.classes, return_inverse=True)
-        return np.array([self._one(row[self.owners], codes, names >= 0) for row in weights])
+        step = min(CLASS_WEIGHTS, max(1, CHUNK_WEIGHTS // max(1, 2 * len(self._by_class))))
+        return np.concatenate([self._some(weights[start : start + step]) for start in range(0, len(weights), step)])
 
     def pooled(self, groups: np.ndarray) -> "MacroF1":
-        return replace(self, owners=groups[self.owners])
+        names, codes = np.unique(self.classes, return_inverse=True)
+        rows, places = np.unique(groups[self.owners] * len(names) + codes, return_inverse=True)
+        hits, seen = (np.bincount(places, counts, len(rows)) for counts in (self.hits, self.seen))
+        owners, codes = np.divmod(rows, max(1, len(names)))
+        return MacroF1(owners, names[codes], hits, seen)
 
-    def _one(self, weights: np.ndarray, codes: np.ndarray, is_class: np.ndarray) -> float:
-        hits, seen = (np.bincount(codes, weights * counts, len(is_class)) for counts in (self.hits, self.seen))
-        present = is_class & (seen > 0)
-        return float(np.mean(2 * hits[present] / seen[present])) if present.any() else float("nan")
+    @cached_property
+    def _by_class(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each class, in order, its rows: owners `(R,)`, and hits and seen `(2, R)` float64."""
+        order = np.argsort(self.classes, kind="stable")
+        names, starts = np.unique(self.classes[order], return_index=True)
+        owners, counts = self.owners[order], np.stack([self.hits, self.seen]).astype(np.float64)[:, order]
+        ends = pairwise([*starts, len(order)])
+        return [(owners[i:j], counts[:, i:j]) for name, (i, j) in zip(names, ends, strict=True) if name >= 0]
+
+    def _some(self, weights: np.ndarray) -> np.ndarray:
+        by_owner = np.ascontiguousarray(weights.T)
+        sums = np.empty((len(self._by_class), 2, len(weights)))
+        for one, (owners, counts) in zip(sums, self._by_class, strict=True):
+            np.matmul(counts, by_owner[owners], out=one)
+        return np.array([_mean_f1(hits, seen) for hits, seen in np.ascontiguousarray(sums.T)])
+
+
+def _mean_f1(hits: np.ndarray, seen: np.ndarray) -> float:
+    present = seen > 0
+    return float(np.mean(2 * hits[present] / seen[present])) if present.any() else float("nan")
 
 
 def count_classes(labels: np.ndarray, predictions: np.ndarray, owners: np.ndarray) -> dict[str, np.ndarray]:
@@ -178,17 +206,16 @@ def estimate(statistics: Sequence[Statistic], samples: int, seed: int, confidenc
     whole = np.ones((1, samples))
     points = [float(statistic(whole)[0]) for statistic in statistics]
     count = max(REPLICATES, round(BEYOND / (1 - confidence)))
-    groups = min(samples, DRAWS // count)
     # What is not finite has no interval either.
-    finite = {
-        number: _in_groups(statistics[number], samples, groups)
-        for number, point in enumerate(points)
-        if np.isfinite(point)
-    }
+    finite = [number for number, point in enumerate(points) if np.isfinite(point)]
+    parts = {id(part): part for number in finite for part in _parts(statistics[number])}
+    groups = _group_count(parts.values(), samples, count)
+    drawn = {key: _in_groups(part, samples, groups) for key, part in parts.items()}
     replicates: list[list[np.ndarray]] = [[] for _ in statistics]
     for weights in _resamples(groups, count, seed) if finite else ():
-        for number, statistic in finite.items():
-            replicates[number].append(statistic(weights))
+        values = {key: part(weights) for key, part in drawn.items()}
+        for number in finite:
+            replicates[number].append(_of_parts(statistics[number], values))
     return [
         _interval(point, np.concatenate(values)) if values else Estimate(None, None, None)
         for point, values in zip(points, replicates, strict=True)
@@ -216,6 +243,22 @@ def skewness_of(statistic: Statistic, samples: int) -> float:
         return 0.0
     away = away / largest  # cubes of what is tiny are 0
     return float(np.sum(away**3) / np.sum(away**2) ** 1.5)
+
+
+def _parts(statistic: Statistic) -> tuple[Statistic, ...]:
+    """What it is computed from: a drop from both files' metrics, which have estimates of their own as well."""
+    return (statistic.before, statistic.after) if isinstance(statistic, Drop) else (statistic,)
+
+
+def _of_parts(statistic: Statistic, values: Mapping[int, np.ndarray]) -> np.ndarray:
+    found = [values[id(part)] for part in _parts(statistic)]
+    return drop(statistic.metric, *found) if isinstance(statistic, Drop) else found[0]
+
+
+def _group_count(parts: Iterable[Statistic], samples: int, count: int) -> int:
+    """Of how many groups so many replicates are drawn in a few seconds; `samples` where each can be one."""
+    rows = max((len(part.owners) for part in parts if isinstance(part, MacroF1)), default=0)
+    return min(samples, DRAWS // count, FEW_GROUPS if rows * count > ROW_SUMS else samples)
 
 
 def _in_groups(statistic: Statistic, samples: int, groups: int) -> Statistic:

@@ -8,7 +8,8 @@ import pytest
 from app.jobs.report import Quality
 from app.recipes.request import Metric
 from tests.worker import networks
-from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1, count_classes
+from worker.engine.evaluation import bootstrap
+from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1, count_classes, estimate
 from worker.engine.evaluation.comparison import compare
 from worker.engine.evaluation.requests import Comparison
 from worker.engine.feeds import match_arrays
@@ -61,6 +62,46 @@ def test_of_no_known_labels_nothing_is_kept() -> None:
     kept = count_classes(nothing, nothing, nothing)
     assert not any(len(column) for column in kept.values())
     assert np.isnan(MacroF1(**kept)(np.ones((1, 4)))[0])
+
+
+def scored(samples: int, elements: int = ELEMENTS, classes: int = 5) -> MacroF1:
+    labels = CHOSEN.integers(0, classes, samples * elements)
+    predictions = np.where(CHOSEN.random(len(labels)) < 0.6, labels, CHOSEN.integers(NO_CLASS, classes, len(labels)))
+    return MacroF1(**count_classes(labels, predictions, np.repeat(np.arange(samples), elements)))
+
+
+def test_of_groups_each_class_is_one_row() -> None:
+    whole, groups = scored(1000), CHOSEN.integers(0, 20, 1000)
+    pooled = whole.pooled(groups)
+    assert len(whole.owners) > 4000
+    assert len(pooled.owners) == 20 * (5 + 1)  # NO_CLASS has rows too
+    weights = CHOSEN.integers(0, 4, (6, 20)).astype(np.float64)
+    np.testing.assert_array_equal(pooled(weights), whole(weights[:, groups]))
+
+
+def test_few_groups_are_drawn_where_there_are_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    statistic = scored(60)
+    (each,) = estimate([statistic], 60, 0)
+    monkeypatch.setattr(bootstrap, "ROW_SUMS", len(statistic.owners) * bootstrap.REPLICATES - 1)
+    monkeypatch.setattr(bootstrap, "FEW_GROUPS", 30)
+    (grouped,) = estimate([statistic], 60, 0)
+    owners = np.random.default_rng(0).permutation(60) % 30
+    weights = np.random.default_rng(0).integers(30, size=(bootstrap.REPLICATES, 30))
+    counts = np.stack([np.bincount(row, minlength=30) for row in weights]).astype(np.float64)
+    np.testing.assert_array_equal(grouped.replicates, statistic(counts[:, owners]))
+    assert grouped.value == each.value
+    assert np.std(grouped.replicates) == pytest.approx(np.std(each.replicates), rel=0.5)
+
+
+def test_replicates_are_those_of_resampled_elements() -> None:
+    statistic = scored(SAMPLES)
+    (found,) = estimate([statistic], SAMPLES, 3)
+    drawn = np.random.default_rng(3).integers(SAMPLES, size=(bootstrap.REPLICATES, SAMPLES))
+    for replicate, owners in zip(found.replicates[:20], drawn, strict=False):
+        counts = np.bincount(owners, minlength=SAMPLES)
+        rows = np.repeat(np.arange(len(statistic.owners)), counts[statistic.owners])
+        hits, seen = (np.bincount(statistic.classes[rows] + 1, of[rows])[1:] for of in (statistic.hits, statistic.seen))
+        assert replicate == np.mean(2 * hits / seen)
 
 
 @pytest.mark.parametrize("metric", ["f1", "top1"])

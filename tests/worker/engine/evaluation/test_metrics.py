@@ -1,5 +1,7 @@
 """Scores of samples, against their definitions."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, top_k_accuracy_score
@@ -105,6 +107,30 @@ def test_a_statistic_of_groups_is_that_of_their_samples(name: str) -> None:
     weights = DRAWN.integers(0, 3, (5, 30)).astype(np.float64)
     found, expected = POOLED[name].pooled(GROUPS)(weights), POOLED[name](weights[:, GROUPS])
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A mean that keeps how many replicates it was asked for."""
+
+    mean: Mean
+    asked: list[int] = field(default_factory=list)
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        self.asked.append(len(weights))
+        return self.mean(weights)
+
+    def pooled(self, groups: np.ndarray) -> Statistic:
+        return self.mean.pooled(groups)
+
+
+def test_a_drop_is_of_the_replicates_that_its_parts_have_anyway() -> None:
+    before, after = (Counted(Mean(DRAWN.random(SAMPLES))) for _ in range(2))
+    lost = Drop("mse", before, after)
+    original, candidate, found = estimate([before, after, lost], SAMPLES, seed=0)
+    assert [sum(count for count in one.asked if count > 1) for one in (before, after)] == [bootstrap.REPLICATES] * 2
+    np.testing.assert_array_equal(found.replicates, metrics.drop("mse", original.replicates, candidate.replicates))
+    assert estimate([lost], SAMPLES, seed=0) == [found]
 
 
 def test_more_samples_than_can_be_drawn_are_drawn_by_groups(monkeypatch: pytest.MonkeyPatch) -> None:
