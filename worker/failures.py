@@ -6,6 +6,8 @@ import signal
 from app.errors import Fault, OurFault, StorageFull, Unavailable
 from app.jobs.states import JobKind
 from worker.engine.faults import FULL, OutOfMemory
+from worker.runner.contract import NO_ROOM
+from worker.runner.disk import disk_full
 
 SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."
 SHORTAGES = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO}
@@ -93,6 +95,8 @@ def death(kind: JobKind, status: int) -> tuple[Fault, bool]:
 
     An inspection does nothing but read the file, and reads it the same each time.
     """
+    if status == NO_ROOM:
+        return disk_full(), True
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     if kind is not JobKind.OPTIMIZE and -status in CRASHES:
         return _crashed(kind, how), False

@@ -7,7 +7,7 @@ down_revision = "20261130_ended_jobs"
 branch_labels = None
 depends_on = None
 
-# Column, path of what holds the key, rows. Jobs that are over keep what they were asked, and nobody reads it again.
+# Table, column, path in it of what holds the key, rows; the name before, and after. Jobs that are over keep what they were asked, and nobody reads it again.
 PLACES = (
     ("jobs", "request", "{search}", "state IN ('queued', 'running')", "max_candidates", "max_trials"),
     ("reports", "body", "{search}", "true", "attempts", "trials"),
@@ -16,14 +16,14 @@ PLACES = (
 
 
 def upgrade() -> None:
-    for *place, before, after in PLACES:
-        _rename(*place, before, after)
+    for table, column, holder, rows, before, after in PLACES:
+        _rename(table, column, holder, rows, before, after)
     op.execute("UPDATE job_events SET type = 'trial' WHERE type = 'attempt'")
 
 
 def downgrade() -> None:
-    for *place, before, after in PLACES:
-        _rename(*place, after, before)
+    for table, column, holder, rows, before, after in PLACES:
+        _rename(table, column, holder, rows, after, before)
     op.execute("UPDATE job_events SET type = 'attempt' WHERE type = 'trial'")
 
 

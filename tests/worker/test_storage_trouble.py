@@ -24,6 +24,7 @@ from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job, read_job
 from tests.worker.attempts import add_optimization, inspect, read_model
 from worker.held import FREE_REPEATS, LONGEST_SHORTAGE_SECONDS
+from worker.runner.contract import NO_ROOM
 from worker.supervisor import Supervisor
 
 DELIVERY = """
@@ -83,6 +84,15 @@ def test_a_worker_without_storage_hands_its_job_on_unrun_and_spends_no_attempt(
     assert (job.state, job.attempt, job.error) == (JobState.QUEUED, 0, None)
     assert job.due_at > job.created_at
     assert "phase" not in events_of(database, job_id)
+
+
+def test_a_runner_that_found_no_room_for_its_result_spends_no_attempt(
+    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
+) -> None:
+    """What others wrote there passes; three runs in the seconds that it lasts would end the job."""
+    runner(f"os._exit({NO_ROOM})")
+    job = read_job(database, inspect(supervisor, database, model, max_attempts=1))
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
 
 
 def test_a_job_waits_longer_each_time_that_it_meets_the_same_shortage(

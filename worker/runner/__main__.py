@@ -16,7 +16,7 @@ from app.jobs.states import JobKind
 from worker.engine.evaluation.nursery import close_nursery
 from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_disk_full, is_out_of_memory
 from worker.engine.model_faults import ExcessiveNesting
-from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, RESULT_FILE, RunnerJob, RunnerResult
+from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, NO_ROOM, RESULT_FILE, RunnerJob, RunnerResult
 from worker.runner.disk import disk_full, is_oversized, make_room, oversized_file
 from worker.runner.events import Events
 
@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
     try:
         write_result(result, workdir)
     except OSError as error:
-        write_result(_broken(error, job, workdir), workdir)
+        if not _is_written(_broken(error, job, workdir), workdir):
+            os._exit(NO_ROOM)  # what is buffered for the same disk must not decide how this ends
     return 0
 
 
@@ -77,6 +78,17 @@ def write_result(result: RunnerResult, workdir: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(workdir / RESULT_FILE)
+
+
+def _is_written(result: RunnerResult, workdir: Path) -> bool:
+    """False where others filled the disk, for all that this job has given up."""
+    try:
+        write_result(result, workdir)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        return False
+    return True
 
 
 def _dispatch(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
