@@ -5,8 +5,7 @@ import signal
 
 from app.errors import Fault, OurFault, StorageFull, Unavailable
 from app.jobs.states import JobKind
-from worker.engine.faults import FULL, OutOfMemory
-from worker.runner.contract import NO_ROOM
+from worker.engine.faults import FULL, NO_ROOM, OutOfMemory
 from worker.runner.disk import disk_full
 
 SUBMIT_AGAIN = "The worker's log says more; submit the job again when the cause is gone."

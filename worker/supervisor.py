@@ -68,7 +68,7 @@ from worker.publishing import (
     store_outputs,
     without_bytes,
 )
-from worker.runner.contract import EVENT_FD_VARIABLE, NO_ROOM, RunnerJob, RunnerResult
+from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
 from worker.search_cache import Pieces
 from worker.work_folders import work_folder
 
@@ -207,7 +207,7 @@ class Supervisor:
             fault, retryable = death(claim.kind, end.status)
             if end.lacked_memory:
                 fault, retryable = out_of_memory(job.memory_bytes), False
-            passing = end.status == NO_ROOM
+            passing = fault.code == OurFault.DISK_FULL
             # It did not live to say what it took.
             raise JobFailed(fault, retryable=retryable, passing=passing, peak_memory_bytes=end.peak_bytes)
         if result.outcome == "failed":

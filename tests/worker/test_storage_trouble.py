@@ -23,8 +23,8 @@ from app.storage import Storage
 from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job, read_job
 from tests.worker.attempts import add_optimization, inspect, read_model
+from worker.engine.faults import NO_ROOM
 from worker.held import FREE_REPEATS, LONGEST_SHORTAGE_SECONDS
-from worker.runner.contract import NO_ROOM
 from worker.supervisor import Supervisor
 
 DELIVERY = """

@@ -13,6 +13,8 @@ from app.errors import Fault, OurFault
 # A hostile file may name its parts with megabytes.
 MAX_DETAIL_CHARACTERS = 2000
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# How a process of ours ends that found no room to write on: it cannot say so in a file.
+NO_ROOM = os.EX_TEMPFAIL
 # What libraries say who raise something else than MemoryError.
 ALLOCATION_FAILURES = (
     "Failed to allocate memory",

@@ -14,9 +14,9 @@ from pathlib import Path
 from app.errors import Fault, OurFault
 from app.jobs.states import JobKind
 from worker.engine.evaluation.nursery import close_nursery
-from worker.engine.faults import OutOfMemory, Retryable, UserFault, is_disk_full, is_out_of_memory
+from worker.engine.faults import NO_ROOM, OutOfMemory, Retryable, UserFault, is_disk_full, is_out_of_memory
 from worker.engine.model_faults import ExcessiveNesting
-from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, NO_ROOM, RESULT_FILE, RunnerJob, RunnerResult
+from worker.runner.contract import JOB_FILE, MAX_RESULT_BYTES, RESULT_FILE, RunnerJob, RunnerResult
 from worker.runner.disk import disk_full, is_oversized, make_room, oversized_file
 from worker.runner.events import Events
 

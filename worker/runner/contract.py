@@ -4,7 +4,6 @@ The runner has opened an untrusted model, so the supervisor reads both ways back
 every message goes through these shapes.
 """
 
-import os
 import re
 from typing import Annotated, Literal, TypeVar
 
@@ -19,8 +18,6 @@ from app.recipes.request import OptimizeRequest
 from worker.engine.inspection import bounds
 
 JOB_FILE = "job.json"
-# A runner that ends with this had no room left even for its result.
-NO_ROOM = os.EX_TEMPFAIL
 RESULT_FILE = "result.json"
 OUTPUT_FOLDER = "outputs"
 CHECKPOINT_FOLDER = "checkpoints"

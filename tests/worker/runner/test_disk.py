@@ -11,7 +11,8 @@ from app.jobs.states import JobKind
 from tests.worker.runner.hostile.archives import pack, plain
 from tests.worker.runner.hostile.case import TAR
 from tests.worker.runner.jobs import INPUT, prepare
-from worker.runner.contract import NO_ROOM, RESULT_FILE, RunnerResult
+from worker.engine.faults import NO_ROOM
+from worker.runner.contract import RESULT_FILE, RunnerResult
 
 MEMBER_BYTES = 600_000
 

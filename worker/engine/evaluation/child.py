@@ -25,15 +25,13 @@ from pydantic import BaseModel
 from app.processes import die_with_parent, tied_command
 from worker.engine.evaluation import nursery
 from worker.engine.evaluation.nursery import the_nursery
-from worker.engine.faults import OutOfMemory, UserFault, is_disk_full, is_out_of_memory
+from worker.engine.faults import NO_ROOM, OutOfMemory, UserFault, is_disk_full, is_out_of_memory
 
 SOURCE_ROOT = Path(__file__).resolve().parents[3]
 SHORTEST_LIMIT_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 # What dies is started once more: its end may have been the machine's doing.
 STARTS = 2
-# How one ends that found no room to write on: it cannot say so in a file.
-NO_ROOM = os.EX_TEMPFAIL
 # With less than this on the disk, any other end is taken for that too: what reads a file that the runtime had no room
 # for, a profile for one, meets half of it.
 LEAST_ROOM_BYTES = 1 << 20
