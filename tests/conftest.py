@@ -7,6 +7,7 @@ tests make a database of their own and drop it in the end.
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,9 +16,11 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import stamina
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from app.access.service import create_key, ensure_workspace
 from app.config import ApiSettings, Settings
@@ -76,33 +79,34 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield Services(embedded.environment["DATABASE_URL"], embedded.environment["REDIS_URL"])
 
 
-@pytest.fixture(scope="session")
-def services(servers: Services) -> Iterator[Services]:
-    """The servers, with a database of this session's own, built by the migrations."""
-    url = make_url(servers.database_url)
-    name = f"lathe_test_{uuid4().hex[:12]}"
-    server = create_engine(url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    own = url.set(database=name).render_as_string(hide_password=False)
-    migrate(own)
-    yield Services(own, servers.redis_url)
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
-
-
-@pytest.fixture
-def own_database(servers: Services) -> Iterator[str]:
-    """The URL of an empty database."""
+@contextmanager
+def database_of_its_own(servers: Services) -> Iterator[str]:
+    """The URL of an empty database, which is there within."""
     url, name = make_url(servers.database_url), f"lathe_test_{uuid4().hex}"
     server = create_engine(url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     yield url.set(database=name).render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    # The server may be about its own work there, which nobody but its owner ends, for a moment.
+    for attempt in stamina.retry_context(on=DBAPIError, attempts=None, timeout=20.0):
+        with attempt, server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     server.dispose()
+
+
+@pytest.fixture(scope="session")
+def services(servers: Services) -> Iterator[Services]:
+    """The servers, with a database of this session's own, built by the migrations."""
+    with database_of_its_own(servers) as url:
+        migrate(url)
+        yield Services(url, servers.redis_url)
+
+
+@pytest.fixture
+def own_database(servers: Services) -> Iterator[str]:
+    """The URL of an empty database."""
+    with database_of_its_own(servers) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
