@@ -182,6 +182,7 @@ def test_what_a_search_had_found_when_it_was_cancelled_is_a_model_that_runs(
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.long
 def test_the_next_search_goes_on_from_what_a_cancelled_one_had_finished(
     supervisor: Supervisor, database: Database, model: UUID, tmp_path: Path
 ) -> None:

@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "quantize_aware_training": {"epochs": 2, "batch_size": 8, "placement": "kernels"},
 }
 TRAINING = frozenset({"distill", "fine_tune"})
+# Of many kinds of operators; in the order of what follows.
+VARIED = ("convnet", "attention")
 # It trains what runs in int8, and leaves alone a model of which nothing does.
 TAUGHT = TRAINING | {"quantize_aware_training"}
 
@@ -197,18 +201,45 @@ def _sqnr_db(before: ModelFile, after: ModelFile) -> float:
     return np.inf if noise == 0 else 10 * np.log10(signal / noise)
 
 
+@dataclass(frozen=True)
+class Run:
+    """A pass on a network: the model's files as they were before, and what came of it."""
+
+    model: ModelFile
+    before: dict[Path, bytes]
+    result: PassResult
+
+    @classmethod
+    def of(cls, name: str, network: Network, folder: Path) -> "Run":
+        model = _save(network, folder / "model")
+        return cls(model, _files_beside(model), _apply(name, model, folder / "scratch"))
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.result.model.path.read_bytes()).hexdigest()
+
+
+def _files_beside(model: ModelFile) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in model.path.parent.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Run]:
+    """`run(pass, network)`, by their names; once each."""
+    by_name = {network.name: network for network in NETWORKS}
+    return cache(lambda name, network: Run.of(name, by_name[network], tmp_path_factory.mktemp("run")))
+
+
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 @pytest.mark.parametrize("name", list(CATALOGUE))
-def test_a_pass_keeps_its_contract(name: str, network: Network, tmp_path: Path) -> None:
-    model = _save(network, tmp_path / "model")
-    before = {path: path.read_bytes() for path in model.path.parent.iterdir()}
+def test_a_pass_keeps_its_contract(name: str, network: Network, run: Callable[[str, str], Run]) -> None:
     if name in network.refused:
         with pytest.raises(UserFault):
-            _apply(name, model, tmp_path / "scratch")
+            run(name, network.name)
         return
-    result = _apply(name, model, tmp_path / "scratch")
+    made = run(name, network.name)
+    model, result = made.model, made.result
 
-    assert {path: path.read_bytes() for path in model.path.parent.iterdir()} == before
+    assert _files_beside(model) == made.before
     assert _face(result.model.path) == _face(model.path)
     assert {entry.key: entry.value for entry in result.model.structure().metadata_props} == {"classes": "cat,dog"}
     assert result.modified == (result.model.sha256() != model.sha256())
@@ -218,8 +249,8 @@ def test_a_pass_keeps_its_contract(name: str, network: Network, tmp_path: Path) 
 
 
 @pytest.fixture(scope="module")
-def digests(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[str]]]:
-    """By pass, hashes of its results, as this process made them and as another that hashes strings otherwise."""
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """By pass, hashes of its results, as another process made them that hashes strings otherwise."""
     script = (
         "import json, sys; from pathlib import Path; from tests.worker.passes import test_contract as contract;"
         "print(json.dumps(contract.digests_in(Path(sys.argv[1]))))"
@@ -231,23 +262,21 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[str
         text=True,
         check=True,
     )
-    return [digests_in(tmp_path_factory.mktemp("this")), json.loads(done.stdout)]
-
-
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_the_same_seed_gives_the_same_bytes_in_another_process(name: str, digests: list[dict[str, list[str]]]) -> None:
-    """An order taken from a set would show."""
-    first, second = digests
-    assert first[name] == second[name]
+    digests: dict[str, list[str]] = json.loads(done.stdout)
+    return digests
 
 
 def digests_in(folder: Path) -> dict[str, list[str]]:
-    """What the fixture above asks of each of its processes."""
-    varied = [network for network in NETWORKS if network.name in ("convnet", "attention")]
-    return {name: [_digest(name, network, folder / name) for network in varied] for name in CATALOGUE}
+    """What the fixture above asks of the other process."""
+    varied = [network for network in NETWORKS if network.name in VARIED]
+    return {
+        name: [Run.of(name, network, folder / name / network.name).digest() for network in varied] for name in CATALOGUE
+    }
 
 
-def _digest(name: str, network: Network, folder: Path) -> str:
-    model = _save(network, folder / network.name / "model")
-    result = _apply(name, model, folder / network.name / "scratch")
-    return hashlib.sha256(result.model.path.read_bytes()).hexdigest()
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_same_seed_gives_the_same_bytes_in_another_process(
+    name: str, run: Callable[[str, str], Run], elsewhere: dict[str, list[str]]
+) -> None:
+    """An order taken from a set would show."""
+    assert elsewhere[name] == [run(name, network).digest() for network in VARIED]

@@ -83,6 +83,7 @@ def test_the_front_is_delivered_with_its_reasons(objective: str | dict[str, floa
     assert "At 0.95 confidence" in result.verdict.reason
 
 
+@pytest.mark.long
 def test_a_candidate_of_the_front_comes_out_the_same_when_it_is_given(tmp_path: Path) -> None:
     model = wide()
     data = {"evaluation": {"x": networks.normal(200, 8)}}
