@@ -15,6 +15,7 @@ from tests.settings_table import defaults_in_readme, defaults_of_settings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
+ELSEWHERE = ROOT / "docker-compose.worker.yml"
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 # Why a service has none; the file says so too.
 NO_HEALTHCHECK = {"migrate": "runs once"}
@@ -22,6 +23,7 @@ ONLY_FOR_SERVE = {
     "LATHE_DATA_FOLDER": "`lathe serve` keeps everything in it; here there are volumes",
     "LATHE_API_HOST": "the image's command says where it listens inside, and LATHE_PUBLISH where outside",
     "LATHE_API_PORT": "as above",
+    "LATHE_EMBEDDED": "`lathe serve` says by it that it is one",
 }
 FIXED = {
     "DATABASE_URL": "made of a password that is the operator's",
@@ -31,18 +33,20 @@ FIXED = {
 SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "LATHE_SECRET_KEY")
 
 
-def load() -> dict[str, Any]:
-    loaded: dict[str, Any] = YAML(typ="safe").load(COMPOSE)
+def load(path: Path = COMPOSE) -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe").load(path)
     return loaded
 
 
 SERVICES: dict[str, dict[str, Any]] = load()["services"]
+WORKERS: dict[str, dict[str, Any]] = load(ELSEWHERE)["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 each_service = pytest.mark.parametrize("name", SERVICES)
 
 
-def test_the_file_fits_the_compose_specification() -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+@pytest.mark.parametrize("path", [COMPOSE, ELSEWHERE], ids=lambda path: path.name)
+def test_the_file_fits_the_compose_specification(path: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
@@ -128,9 +132,10 @@ def test_redis_keeps_what_it_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_what_the_readme_lets_one_set_reaches_every_service_that_reads_settings(name: str) -> None:
+def test_what_can_be_set_reaches_every_service_that_reads_settings(name: str) -> None:
     environment = SERVICES[name]["environment"]
-    assert defaults_in_readme().keys() - ONLY_FOR_SERVE.keys() - environment.keys() == set()
+    settable = defaults_in_readme().keys() | defaults_of_settings().keys()
+    assert settable - ONLY_FOR_SERVE.keys() - environment.keys() == set()
     for variable in environment.keys() & defaults_of_settings().keys() - FIXED.keys():
         # Absent unless set, required, or with a default: in each case it is the operator's.
         assert environment[variable] is None or f"${{{variable}:" in environment[variable], variable
@@ -202,3 +207,21 @@ def test_what_the_images_copy_exists_and_is_let_through() -> None:
     let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert copied == let_through
     assert [name for name in copied if not (ROOT / name).exists()] == []
+
+
+def test_workers_of_another_host_are_those_of_this_one() -> None:
+    assert WORKERS.keys() == {name for name in OURS if name == "inspector" or name.startswith("worker")}
+    another = {"environment", "env_file", "depends_on", "networks", "volumes"}
+    for name, service in WORKERS.items():
+        same = {key: value for key, value in SERVICES[name].items() if key not in another}
+        assert {key: value for key, value in service.items() if key not in another} == same
+        # All that they are told is in a file of the operator's; they wait for nobody, and nobody reaches them.
+        assert service["env_file"] == ["worker.env"]
+        assert not {"depends_on", "ports", "networks"} & service.keys()
+
+
+def test_what_workers_of_another_host_are_told_is_what_they_need() -> None:
+    (told,) = re.findall(r"\n```sh\n(DATABASE_URL=.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {line.partition("=")[0] for line in told.splitlines()}
+    required = {"DATABASE_URL", "REDIS_URL", "STORAGE_URL", "LATHE_SECRET_KEY"}
+    assert required <= names <= SERVICES["worker"]["environment"].keys()

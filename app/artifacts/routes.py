@@ -13,6 +13,7 @@ from app.blobs.content import Content, content_response
 from app.dependencies import DatabaseDep, StorageDep
 from app.errors import NotFound, RangeNotSatisfiable
 from app.problems import responses
+from app.storage import ContentMissing
 
 router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 
@@ -38,7 +39,7 @@ async def get_artifact(artifact_id: ArtifactId, caller: Reader, database: Databa
     response_class=Response,
     summary="Download an artifact",
     operation_id="get_artifact_content",
-    responses=CONTENT_RESPONSES | responses(NotFound, RangeNotSatisfiable),
+    responses=CONTENT_RESPONSES | responses(NotFound, RangeNotSatisfiable, ContentMissing),
 )
 async def get_artifact_content(
     artifact_id: ArtifactId, request: Request, caller: Reader, database: DatabaseDep, storage: StorageDep

@@ -36,11 +36,13 @@ def code_of_error(error: "LatheClientError") -> ExitCode:
     """Whose fault an error of the client is."""
     from app.client import LatheApiError, NotConfigured, ServiceUnreachable
     from app.client.errors import UNEXPECTED_ANSWER
+    from app.errors import StorageQuotaExceeded
 
     if isinstance(error, LatheApiError):
         if error.status in GATEWAY_STATUSES or error.code == UNEXPECTED_ANSWER:
             return ExitCode.UNREACHABLE
-        return ExitCode.REFUSED if error.status < FIRST_SERVER_STATUS else ExitCode.FAILED
+        refused = error.status < FIRST_SERVER_STATUS or error.code == StorageQuotaExceeded.code
+        return ExitCode.REFUSED if refused else ExitCode.FAILED
     if isinstance(error, ServiceUnreachable):
         return ExitCode.UNREACHABLE
     return ExitCode.USAGE if isinstance(error, NotConfigured) else ExitCode.FAILED

@@ -15,7 +15,7 @@ TrainOption = Annotated[
     typer.Option(
         "--train/--no-train",
         help="With --auto: whether candidates may be trained. By default where there is --training data for it, and "
-        "what trains is allowed.",
+        "what trains is allowed; --no-train where no worker can, which refuses the job otherwise.",
     ),
 ]
 AllowOption = Annotated[

@@ -42,6 +42,7 @@ from app.headers import described
 from app.jobs import lease, promotion, service, submission
 from app.jobs.examples import SUBMISSIONS
 from app.jobs.fitness import BudgetTooLarge, DeviceNotServed, PassMisplaced
+from app.jobs.other_models import StudentMismatch
 from app.jobs.report import Report
 from app.jobs.schemas import Job, JobEvent, JobEvents, Promotion
 from app.jobs.search_fitness import NothingToTry, SearchContradictory
@@ -58,7 +59,8 @@ IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=255,
-        description="The same key and body again answer the same job; another body under the key is refused.",
+        description="The same key and body again answer the same job; another body under the key is refused. "
+        "It is known for `LATHE_JOBS_IDEMPOTENCY_SECONDS`, a week by default.",
     ),
 ]
 JobId = Annotated[UUID, Path(description="The job.")]
@@ -81,6 +83,7 @@ JOB_HEADERS = ("ETag", "Retry-After")
         ModelRejected,
         DatasetRejected,
         DataMismatch,
+        StudentMismatch,
         DataRequired,
         MetricMismatch,
         NotTrainable,

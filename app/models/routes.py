@@ -17,6 +17,7 @@ from app.models.schemas import Model, show
 from app.models.service import MODELS, TAR
 from app.paging import Cursor, Limit, Page
 from app.problems import responses
+from app.storage import ContentMissing
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -119,7 +120,7 @@ async def delete_model(model_id: ModelId, caller: Writer, database: DatabaseDep)
     response_class=Response,
     summary="Download a model",
     operation_id="get_model_content",
-    responses=CONTENT_RESPONSES | responses(NotFound, RangeNotSatisfiable),
+    responses=CONTENT_RESPONSES | responses(NotFound, RangeNotSatisfiable, ContentMissing),
 )
 async def get_model_content(
     model_id: ModelId, request: Request, caller: Reader, database: DatabaseDep, storage: StorageDep

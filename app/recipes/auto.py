@@ -49,7 +49,7 @@ class Search(BaseModel):
     training: bool | None = Field(
         default=None,
         description="Whether candidates may be trained. By default where there is training data, the model can be, "
-        "and `passes` allows one that trains.",
+        "and `passes` allows one that trains: false where no worker can train, which refuses the job otherwise.",
     )
     passes: list[Name] | None = Field(
         default=None,

@@ -15,6 +15,7 @@ from app.errors import LatheError, NotFound, TooManyResumableUploads, Unsupporte
 from app.headers import described
 from app.problems import responses
 from app.queue import Queue
+from app.storage import ContentMissing
 from app.uploads.protocol import (
     ALGORITHMS,
     EXTENSIONS,
@@ -196,7 +197,16 @@ async def get_upload(upload_id: UploadId, uploads: UploadsDep, _: Annotated[None
     summary="Go on with a resumable upload",
     operation_id="append_to_upload",
     responses=_success(204, "The bytes are kept, durably.", "Upload-Offset", "Upload-Expires", "Upload-Result")
-    | responses(*APPENDING, NotFound, UploadExpired, OffsetConflict, UploadBeingFinished, UploadOverrun, TooManyParts),
+    | responses(
+        *APPENDING,
+        NotFound,
+        ContentMissing,
+        UploadExpired,
+        OffsetConflict,
+        UploadBeingFinished,
+        UploadOverrun,
+        TooManyParts,
+    ),
     openapi_extra=_body(required=True),
 )
 async def append_to_upload(
