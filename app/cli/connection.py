@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli.local import owner_key
+from app.cli.local import running_service
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stamina.instrumentation import RetryDetails
 
     from app.client import Lathe
@@ -27,18 +29,25 @@ def connect() -> "Lathe":
     stamina.instrumentation.set_on_retry_hooks([say_retry])
     url, key = url_and_key()
     if key is None:
-        raise NotConfigured(f"No API key for {url}: set LATHE_KEY, or start a service here with `lathe serve`.")
+        raise NotConfigured(
+            f"No API key for {url}: set LATHE_KEY, or leave LATHE_URL unset while `lathe serve` runs here."
+        )
     return Lathe(url, key, retry_seconds=RETRY_SECONDS)
 
 
-def url_and_key() -> tuple[str, str | None]:
-    """Of the service that is meant; no key where none is set, and this user is not the owner of one here."""
+def url_and_key(data: "Path | None" = None) -> tuple[str, str | None]:
+    """Of the service that is meant, on that data folder or the user's own; no key where none is set, and this user is
+    not the owner of one that runs here.
+    """
     from app.client import DEFAULT_URL
-    from app.client.transport import is_local
 
-    url = os.environ.get("LATHE_URL") or DEFAULT_URL
-    # The owner's key never goes to a service elsewhere.
-    return url, os.environ.get("LATHE_KEY") or (owner_key() if is_local(url) else None)
+    url, key = os.environ.get("LATHE_URL"), os.environ.get("LATHE_KEY")
+    if url and key:
+        return url, key
+    running_url, owner_key = running_service(data) or (DEFAULT_URL, None)
+    url = url or running_url
+    # The owner's key may do everything: it goes to that service, and to nobody else who listens on this machine.
+    return url, key or (owner_key if url.rstrip("/") == running_url else None)
 
 
 def say_retry(details: "RetryDetails") -> None:

@@ -40,7 +40,7 @@ def doctor(data: DataOption = None, json: JsonOption = False) -> None:
     found += refused
     if settings is not None:
         found += installation(settings)
-    found += surroundings.api(*url_and_key())
+    found += surroundings.api(*url_and_key(data))
     if json:
         print_json(found)
     else:

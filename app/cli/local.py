@@ -23,14 +23,17 @@ DataOption = Annotated[
 SOCKET_LINE = 4  # of postmaster.pid, counted from 0
 
 
-def owner_key() -> str | None:
-    """The key that the embedded service of this user wrote for its owner, if there is one."""
+def running_service(data: Path | None) -> tuple[str, str | None] | None:
+    """Of the embedded service that runs on that folder, by default this user's: its URL, and the key that it wrote for
+    its owner, if that is still there. None where none runs.
+    """
     try:
-        from app.embedded import default_folder
+        from app.embedded import default_folder, running_url
     except ImportError:  # without the extra `embedded` there is no such service here
         return None
-    path = default_folder() / "key"
-    return path.read_text(encoding="ascii").strip() if path.is_file() else None
+    folder = data or default_folder()
+    url, key = running_url(folder), folder / "key"
+    return None if url is None else (url, key.read_text(encoding="ascii").strip() if key.is_file() else None)
 
 
 @contextmanager

@@ -3,7 +3,14 @@
 The same programs as in production; only the URLs differ.
 """
 
-from app.embedded.folder import DataFolderInUse, EmbeddedError, default_folder, holds_service, is_running
+from app.embedded.folder import (
+    DataFolderInUse,
+    EmbeddedError,
+    default_folder,
+    holds_service,
+    is_running,
+    running_url,
+)
 from app.embedded.services import EmbeddedServices
 from app.embedded.stack import Stack
 
@@ -15,4 +22,5 @@ __all__ = [
     "default_folder",
     "holds_service",
     "is_running",
+    "running_url",
 ]

@@ -13,6 +13,7 @@ from platformdirs import user_data_path
 # unix(7) leaves 107 bytes for the path of a socket; the longest name that is put into the runtime folder.
 LONGEST_SOCKET_PATH = 107
 LONGEST_SOCKET_NAME = ".s.PGSQL.5432.lock"
+URL_FILE = "url"
 
 
 class EmbeddedError(RuntimeError):
@@ -42,13 +43,24 @@ def holds_service(folder: Path) -> bool:
 def is_running(folder: Path) -> bool:
     """Whether an embedded service holds the folder now."""
     try:
-        with (folder / "lock").open("rb+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: two who ask at once do not take each other for a service.
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError:
         return True
     return False
+
+
+def running_url(folder: Path) -> str | None:
+    """Where the embedded service answers that runs on the folder now; None where none does."""
+    try:
+        # Read first: where nothing runs there is no such file, and nobody who starts a service meets the lock held.
+        url = (folder / URL_FILE).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    return url if is_running(folder) else None
 
 
 class DataFolder:
@@ -69,6 +81,7 @@ class DataFolder:
             ) from error
         self._take_lock()
         try:
+            self._forget_url()  # that of a service which was killed
             self.logs = self.subfolder("logs")
             self.runtime = self._runtime_folder()
         except BaseException:
@@ -99,6 +112,13 @@ class DataFolder:
             self.write_secret("secret_key", secrets.token_hex(32))
         return file.read_text().strip()
 
+    def record_url(self, url: str) -> None:
+        """Where the service answers, until the folder is released, for the command line to find it."""
+        self.write_secret(URL_FILE, url)
+
+    def _forget_url(self) -> None:
+        (self.path / URL_FILE).unlink(missing_ok=True)
+
     def write_secret(self, name: str, text: str) -> Path:
         """A file that its owner alone may read, whole or not at all."""
         draft = self.path / f"{name}.new"
@@ -122,6 +142,7 @@ class DataFolder:
         return inside
 
     def release(self) -> None:
+        self._forget_url()
         if not self.runtime.is_relative_to(self.path):
             for left in self.runtime.iterdir():
                 left.unlink()

@@ -129,6 +129,7 @@ class Stack:
             self._keep_first_key()
             for name, command in (self._commands or programs(self.host, self.port)).items():
                 self._start_program(name, command)
+            self.services.folder.record_url(self.url)
         except BaseException:
             self._stop_programs()
             self.services.stop()

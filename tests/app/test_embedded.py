@@ -18,7 +18,7 @@ from alembic.util import CommandError
 from kombu import Connection
 from sqlalchemy import create_engine, text
 
-from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices, Stack, default_folder
+from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices, Stack, default_folder, running_url
 from app.schema import migrate
 
 PATIENCE_SECONDS = 30
@@ -281,6 +281,16 @@ def test_the_first_key_is_kept_for_the_owner(kept: Path) -> None:
     stack.start()
     stack.stop()
     assert stack.key == first
+
+
+def test_where_it_answers_is_recorded_while_it_runs(kept: Path) -> None:
+    stack = Stack(kept, port=0, commands={})
+    stack.start()
+    recorded = running_url(kept)
+    mode = stat.S_IMODE((kept / "url").stat().st_mode)
+    stack.stop()
+    assert (recorded, mode) == (stack.url, 0o600)
+    assert not (kept / "url").exists()
 
 
 def test_logs_of_the_run_before_are_kept(kept: Path) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.client import Lathe, LatheApiError
+from app.cli.connection import url_and_key
+from app.client import DEFAULT_URL, Lathe, LatheApiError
 from app.embedded import EmbeddedServices, Stack
+from app.embedded.folder import DataFolder
 from tests.app.cli.conftest import LatheCommand
 from tests.conftest import bearer
 
@@ -33,12 +35,46 @@ def test_a_key_made_beside_a_running_service_opens_it_until_it_is_revoked(
     assert revoked[made["prefix"]] is not None
 
 
-def test_the_owner_needs_no_key_in_the_environment(
+def test_the_owner_needs_neither_url_nor_key_in_the_environment(
     bare_lathe: LatheCommand, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LATHE_URL", stack.url)
     monkeypatch.setenv("LATHE_DATA_FOLDER", str(stack.key_file.parent))
     assert bare_lathe("models", "--json").code == 0
+    monkeypatch.setenv("LATHE_URL", f"{stack.url}/")
+    assert bare_lathe("models", "--json").code == 0
+
+
+@pytest.mark.usefixtures("bare_lathe")
+def test_the_owners_key_goes_to_nobody_who_listens_in_the_services_stead(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LATHE_DATA_FOLDER", str(tmp_path / "data"))
+    url, other = "http://127.0.0.1:9000", "http://127.0.0.1:9001"
+    served = DataFolder(tmp_path / "data")
+    served.write_secret("key", "lth_owner")
+    assert url_and_key() == (DEFAULT_URL, None)  # it starts
+    served.record_url(url)
+    assert url_and_key() == (url, "lth_owner")
+    monkeypatch.setenv("LATHE_URL", other)
+    assert url_and_key() == (other, None)
+    monkeypatch.delenv("LATHE_URL")
+    served.release()
+    assert url_and_key() == (DEFAULT_URL, None)
+
+
+@pytest.mark.usefixtures("bare_lathe")
+def test_where_a_service_answered_before_it_was_killed_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LATHE_DATA_FOLDER", str(tmp_path / "data"))
+    served = DataFolder(tmp_path / "data")
+    served.write_secret("key", "lth_owner")
+    served.release()
+    served.record_url("http://127.0.0.1:9000")
+    assert url_and_key() == (DEFAULT_URL, None)
+    held = DataFolder(tmp_path / "data")
+    assert url_and_key() == (DEFAULT_URL, None)
+    held.release()
 
 
 def test_the_owners_key_stays_on_this_machine(
