@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from app.cli.local import running_service
+from app.cli.output import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,4 +54,4 @@ def url_and_key(data: "Path | None" = None) -> tuple[str, str | None]:
 def say_retry(details: "RetryDetails") -> None:
     """On stderr, where a retry disturbs no script; the first one alone, for the rest say the same."""
     if details.retry_num == 1:
-        typer.secho(f"lathe: {details.caused_by}; trying again", fg="yellow", err=True)
+        typer.secho(f"lathe: {printable(str(details.caused_by))}; trying again", fg="yellow", err=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
+from app.cli.output import words
 from app.jobs.report import Deployment
 
 STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
@@ -21,7 +21,7 @@ def deployment_parts(deployment: Deployment) -> Iterator[RenderableType]:
     table.add_column(ratio=1)
     for check in deployment.checks:
         name = check.name.replace("_", " ")
-        table.add_row(Text(name), Text(check.outcome, style=STYLES[check.outcome]), Text(check.words))
+        table.add_row(words(name), words(check.outcome, style=STYLES[check.outcome]), words(check.words))
     yield table
     if deployment.modules:
-        yield Text(f"modules of the fresh process: {', '.join(deployment.modules)}", style="dim")
+        yield words(f"modules of the fresh process: {', '.join(deployment.modules)}", style="dim")

@@ -8,7 +8,7 @@ import typer
 from app.cli.connection import url_and_key
 from app.cli.exits import ExitCode, fail
 from app.cli.local import DataOption, folder_of_a_service, running_settings
-from app.cli.output import JsonOption, print_json, stdout
+from app.cli.output import JsonOption, print_json, printable, stdout
 from app.extras import install_command
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def _print(found: "list[Finding]") -> None:
     console = stdout()
     width = max(len(finding.name) for finding in found)
     for finding in found:
-        console.print(f"{MARKS[finding.level]:<20} {escape(finding.name):<{width}}  {escape(finding.detail)}")
+        console.print(
+            f"{MARKS[finding.level]:<20} {escape(finding.name):<{width}}  {escape(printable(finding.detail))}"
+        )
         if finding.remedy is not None:
             console.print(f"{'':<8} {'':<{width}}  {escape(finding.remedy)}", style="bold")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from app.cli.output import printable
+
 if TYPE_CHECKING:
     from app.client import Job, LatheClientError
 
@@ -79,5 +81,5 @@ def errors_as_exit_codes() -> Iterator[None]:
 
 def fail(message: str, code: ExitCode) -> NoReturn:
     """Say why on stderr, and leave. Raises typer.Exit."""
-    typer.secho(f"lathe: {message}", fg="red", err=True)
+    typer.secho(f"lathe: {printable(message)}", fg="red", err=True)
     raise typer.Exit(code)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from app.cli.output import note, stdout
+from app.cli.output import note, stdout, words
 from app.cli.tables import Column, print_table
 from app.jobs.report import Layer, Report
 
@@ -32,7 +32,7 @@ def print_layers(report: Report) -> None:
     """
     told = [step for step in report.steps if step.layers]
     for step in told:
-        stdout().print(f"{step.pass_}:", style="bold")
+        stdout().print(words(f"{step.pass_}:", style="bold"))
         _print(sorted(step.layers, key=_most_sensitive_first))
     if not told:
         ran = ", ".join(f"`{step.pass_}`" for step in report.steps)

@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
+    from rich.text import Text
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
@@ -27,9 +28,25 @@ def stderr() -> "Console":
     return Console(stderr=True)
 
 
+def printable(text: str) -> str:
+    """The text on one line, with a space for each control character.
+
+    What a service answers has names out of strangers' models and datasets in it, and those could clear a terminal, or
+    forge lines on it.
+    """
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def words(text: str, style: str = "") -> "Text":
+    """Such a text in a table or a report, where it is not taken for markup either."""
+    from rich.text import Text
+
+    return Text(printable(text), style=style)
+
+
 def note(text: str) -> None:
     """A line for people; never on stdout."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 def print_json(value: "BaseModel | Sequence[BaseModel | dict[str, Any]] | dict[str, Any]") -> None:

@@ -15,9 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
-from rich.text import Text
 
-from app.cli.output import note, stderr
+from app.cli.output import note, printable, stderr, words
 from app.cli.trials_table import LIVE_HEADING, live_row
 from app.jobs.report import TrialReport
 
@@ -56,12 +55,9 @@ def eta_text(seconds: float | None) -> str:
 
 
 def log_text(event: "JobEvent") -> str | None:
-    """The line for people in an event of type `log`, or of a search in `trial` and `best`; None in others.
-
-    It may quote names out of a stranger's model, and those could hold a terminal's control sequences.
-    """
+    """The line for people in an event of type `log`, or of a search in `trial` and `best`; None in others."""
     message = _message(event)
-    return _printable(str(message)) if message else None
+    return printable(str(message)) if message else None
 
 
 def _rows() -> "Callable[[JobEvent], list[str]]":
@@ -74,13 +70,9 @@ def _rows() -> "Callable[[JobEvent], list[str]]":
             return [text] if (text := log_text(event)) else []
         heading = [] if begun else [LIVE_HEADING]
         begun = True
-        return [*heading, _printable(live_row(TrialReport.model_validate(event.data["trial"])))]
+        return [*heading, printable(live_row(TrialReport.model_validate(event.data["trial"])))]
 
     return lines
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _message(event: "JobEvent") -> object:
@@ -116,13 +108,13 @@ def watching() -> Iterator[Watch]:
         def update(job: "Job") -> None:
             done = 1.0 if job.is_over else job.progress
             eta = "" if job.is_over else eta_text(job.eta_seconds)
-            progress.update(task, completed=done, description=f"{phase_text(job):<22}", eta=eta)
+            progress.update(task, completed=done, description=f"{printable(phase_text(job)):<22}", eta=eta)
 
         rows = _rows()
 
         def show(event: "JobEvent") -> None:
             for text in rows(event):
-                progress.console.print(Text(text, style=WARNING_STYLE if is_warning(event) else ""))
+                progress.console.print(words(text, style=WARNING_STYLE if is_warning(event) else ""))
 
         yield Watch(update, show)
 
@@ -150,7 +142,7 @@ def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = stderr()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(what, total=None, visible=False)
+        task = progress.add_task(printable(what), total=None, visible=False)
 
         def update(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total, visible=total >= SMALL_BYTES)

@@ -10,7 +10,7 @@ import typer
 from app.cli.connection import connect
 from app.cli.exits import ExitCode, code_of_job, fail
 from app.cli.following import failure_text, watch_to_end
-from app.cli.output import JsonOption, note, print_json
+from app.cli.output import JsonOption, note, print_json, printable
 from app.cli.uploads import send_dataset, send_model
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _finish(lathe: "Lathe", job: "Job", document: dict[str, Any], *, as_json: bo
     else:
         typer.echo(f"Other bytes: sha256 {then_sha256} in the manifest, {now_sha256} now")
         for line in found or ["Machine, libraries and Lathe's source are the same."]:
-            typer.echo(f"  {line}")
+            typer.echo(f"  {printable(line)}")
     raise typer.Exit(ExitCode.DONE if then_sha256 == now_sha256 else ExitCode.UNMET)
 
 

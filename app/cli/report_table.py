@@ -17,7 +17,7 @@ from app.cli.figures import (
     ratio_interval_text,
     same_metric,
 )
-from app.cli.output import bytes_text
+from app.cli.output import bytes_text, printable, words
 from app.cli.search_table import search_parts
 from app.jobs.report import Candidate, Kernels, Measurement, Quality, Report, StepFile, Verdict
 from app.recipes.request import Metric
@@ -52,26 +52,27 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         yield from deployment_parts(report.deployment)
     yield from _verdict_lines(report.verdict)
     for warning in report.warnings:
-        yield Text(f"warning: {warning}", style="yellow")
+        yield words(f"warning: {warning}", style="yellow")
     for step in report.steps:
         state = "changed the model" if step.modified else "changed nothing"
-        yield Text(f"{step.pass_}: {state} in {step.seconds:.2f} s", style="dim")
-        yield from (Text(f"  {text}", style="dim") for text in step.notes)
+        yield words(f"{step.pass_}: {state} in {step.seconds:.2f} s", style="dim")
+        yield from (words(f"  {text}", style="dim") for text in step.notes)
     for role, text in report.data.items():
-        yield Text(f"{role} data: {text}", style="dim")
-    yield Text(_environment_text(report), style="dim")
+        yield words(f"{role} data: {text}", style="dim")
+    yield words(_environment_text(report), style="dim")
 
 
 def _comparison(baseline: Measurement, candidate: Candidate) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=" + ".join(candidate.recipe), title_justify="left")
+    title = printable(" + ".join(candidate.recipe))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("", no_wrap=True)
     for column in ("original", "optimized", "change"):
         table.add_column(column, justify="right")
     for row in (*_cost_rows(baseline, candidate), *_quality_rows(baseline, candidate.measurement)):
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(words(cell) for cell in row))
     table.add_section()
     for row in _kernel_rows(baseline.kernels, candidate.measurement.kernels):
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(words(cell) for cell in row))
     return table
 
 
@@ -136,7 +137,7 @@ def _kernel_lines(before: Kernels, after: Kernels) -> Iterator[Text]:
             for item in kernels.by_operator[:KERNELS_SHOWN]
         ]
         rest = len(kernels.by_operator) - len(shown)
-        yield Text(f"{name} ran {', '.join(shown)}{f' and {rest} more kinds' if rest else ''}")
+        yield words(f"{name} ran {', '.join(shown)}{f' and {rest} more kinds' if rest else ''}")
 
 
 def _chain(report: Report) -> Iterator[RenderableType]:
@@ -150,17 +151,17 @@ def _chain(report: Report) -> Iterator[RenderableType]:
     )
     table.add_column("after", overflow="fold")  # the one that gives way on a narrow terminal
     for column in ("size", "latency", "change", *(one.name.removesuffix("_db") for one in chosen)):
-        table.add_column(Text(column), justify="right", no_wrap=True)
+        table.add_column(words(column), justify="right", no_wrap=True)
     before = report.baseline
     originals = [same_metric(before.quality, one) for one in chosen]
     start = [bytes_text(before.size_bytes), milliseconds_text(before.latency.p50_ms), ""]
     table.add_row("the original", *start, *(quality_text(one) if one else "" for one in originals))
     for name, file in files:
         for row in _step_rows(name, file, chosen):
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(words(cell) for cell in row))
     yield table
     for name, file in files:
-        yield from (Text(f"{name}: {text}", style="yellow") for text in (*file.unmeasured, *file.notes))
+        yield from (words(f"{name}: {text}", style="yellow") for text in (*file.unmeasured, *file.notes))
 
 
 def _chain_metrics(report: Report) -> list[Quality]:
@@ -190,10 +191,10 @@ def _step_rows(name: str, file: StepFile, chosen: list[Quality]) -> Iterator[tup
 
 def _verdict_lines(verdict: Verdict) -> Iterator[Text]:
     title = Text("\nverdict: ")
-    title.append(verdict.outcome.replace("_", " "), style=VERDICT_STYLES[verdict.outcome])
-    title.append(f". {verdict.reason}")
+    title.append_text(words(verdict.outcome.replace("_", " "), style=VERDICT_STYLES[verdict.outcome]))
+    title.append_text(words(f". {verdict.reason}"))
     yield title
-    yield from (Text(f"  - {cause}") for cause in verdict.causes)
+    yield from (words(f"  - {cause}") for cause in verdict.causes)
 
 
 def _environment_text(report: Report) -> str:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.figures import metric_key, quality_text, ratio_interval_text
-from app.cli.output import bytes_text
+from app.cli.output import bytes_text, words
 from app.jobs.report import Candidate, Measurement, Report, SearchReport, TrialReport
 from app.recipes.request import Metric
 
@@ -21,7 +21,7 @@ def search_parts(report: Report, search: SearchReport) -> Iterator[RenderableTyp
     yield _front(report, with_memory=any(trial.memory_ratio is not None for trial in search.trials))
     yield Text("* is delivered; `lathe promote` picks another one", style="dim")
     yield Text("\nwhy this one", style="bold")
-    yield from (Text(f"  {sentence}") for sentence in search.explanation)
+    yield from (words(f"  {sentence}") for sentence in search.explanation)
     yield _trials(search)
     if any(trial.cached for trial in search.trials):
         yield Text("cached: an earlier search built and measured it; the front was measured in this one", style="dim")
@@ -34,30 +34,31 @@ def _front(report: Report, *, with_memory: bool) -> Table:
     table.add_column("candidate", overflow="fold")  # the one that gives way on a narrow terminal
     memory = ("memory",) if with_memory else ()
     for column in ("faster", "size", *memory, metric.name.removesuffix("_db"), "drop"):
-        table.add_column(Text(column), justify="right", no_wrap=True)
+        table.add_column(words(column), justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     before = report.baseline
     table.add_row(
         "", "the original", "", *_bytes(before, with_memory=with_memory), _metric_text(before, metric), "", ""
     )
     for number, candidate in enumerate(report.candidates):
-        cells = _front_row(candidate, metric, with_memory=with_memory)
         style = STYLES["winner"] if number == 0 else ""
-        table.add_row(Text(WINNER if number == 0 else "", style=style), *(Text(cell, style=style) for cell in cells))
+        cells = _front_row(candidate, metric, style, with_memory=with_memory)
+        table.add_row(Text(WINNER if number == 0 else "", style=style), *cells)
     return table
 
 
-def _front_row(candidate: Candidate, metric: Metric, *, with_memory: bool) -> tuple[str, ...]:
+def _front_row(candidate: Candidate, metric: Metric, style: str, *, with_memory: bool) -> tuple[Text, ...]:
     ratio = candidate.latency_ratio
-    spread = ratio_interval_text(ratio)
-    return (
-        candidate.name,
-        f"{ratio.value:.2f} x" + (f"\n{spread}" if spread else ""),
+    faster = words(f"{ratio.value:.2f} x", style)
+    if spread := ratio_interval_text(ratio):
+        faster.append(f"\n{spread}")
+    rest = (
         *_bytes(candidate.measurement, with_memory=with_memory),
         _metric_text(candidate.measurement, metric),
         "" if candidate.drop is None else f"{candidate.drop:.4g}",
         candidate.verdict.outcome.replace("_", " ") if candidate.verdict else "",
     )
+    return words(candidate.name, style), faster, *(words(cell, style) for cell in rest)
 
 
 def _bytes(measured: Measurement, *, with_memory: bool) -> list[str]:
@@ -83,7 +84,7 @@ def _trials(search: SearchReport) -> Table:
 
 
 def _trial_row(trial: TrialReport) -> tuple[Text, ...]:
-    outcome = Text(trial.outcome, style=STYLES.get(trial.outcome, ""))
+    outcome = words(trial.outcome, style=STYLES.get(trial.outcome, ""))
     if trial.cached:
         outcome.append("\ncached", style="dim")
-    return Text(trial.name), outcome, Text(trial.explanation)
+    return words(trial.name), outcome, words(trial.explanation)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.cli.output import stdout
+from app.cli.output import printable, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +36,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], ids: S
     from rich.console import Console
     from rich.text import Text
 
-    console, lines = stdout(), [tuple(row) for row in rows]
+    console, lines = stdout(), [tuple(map(printable, row)) for row in rows]
     room = console.width if console.is_terminal or os.environ.get("COLUMNS") else sys.maxsize
     if ids:
         columns_with_ids, lines_with_ids = [*columns, ID], [(*line, one) for line, one in zip(lines, ids, strict=True)]

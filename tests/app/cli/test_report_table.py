@@ -41,7 +41,7 @@ def _measurement(size: int, p50_ms: float, *quality: dict[str, Any]) -> dict[str
     }
 
 
-def _step(name: str, file: dict[str, Any] | None, modified: bool = True) -> dict[str, Any]:
+def a_step(name: str, file: dict[str, Any] | None, modified: bool = True) -> dict[str, Any]:
     return {"pass": name, "parameters": {}, "modified": modified, "seconds": 1.0, "file": file}
 
 
@@ -67,7 +67,7 @@ UNMEASURED = {
 }
 
 
-def _report(steps: list[dict[str, Any]], **parts: Any) -> Report:
+def a_report(steps: list[dict[str, Any]], **parts: Any) -> Report:
     """`parts` are those that not every report has: the check of a deployment, the search."""
     report = {
         "baseline": _measurement(4 << 20, 8.0, _quality("top1", 0.92, "label")),
@@ -100,14 +100,14 @@ def _report(steps: list[dict[str, Any]], **parts: Any) -> Report:
 
 
 def _shown(steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], **parts: Any) -> list[str]:
-    print_report(Console(width=TERMINAL), _report(steps, **parts))
+    print_report(Console(width=TERMINAL), a_report(steps, **parts))
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if len(line) > TERMINAL] == []
     return [" ".join(line.split()) for line in lines]
 
 
 def test_every_step_of_a_chain_is_a_row_beside_the_original(capsys: pytest.CaptureFixture[str]) -> None:
-    steps = [_step("prune_structured", PRUNED), _step("quantize_static", QUANTIZED)]
+    steps = [a_step("prune_structured", PRUNED), a_step("quantize_static", QUANTIZED)]
     lines = _shown(steps, capsys)
     start = lines.index("step by step")
     table = [line for line in lines[start:] if line and "─" not in line]
@@ -122,14 +122,14 @@ def test_every_step_of_a_chain_is_a_row_beside_the_original(capsys: pytest.Captu
 
 
 def test_what_was_not_measured_is_said_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = _shown([_step("prune_structured", UNMEASURED), _step("quantize_static", QUANTIZED)], capsys)
+    lines = _shown([a_step("prune_structured", UNMEASURED), a_step("quantize_static", QUANTIZED)], capsys)
     row = lines.index("1 prune_structured 3.00 MiB - - -")
     assert lines[row + 1].startswith("2 quantize_static")  # no interval of what has no figure
     assert "1 prune_structured: Latency was not measured: no time was left for it." in lines
 
 
 def test_a_single_pass_needs_no_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "step by step" not in _shown([_step("quantize_static", None)], capsys)
+    assert "step by step" not in _shown([a_step("quantize_static", None)], capsys)
 
 
 def test_every_check_of_a_deployment_is_a_row_with_its_words(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_every_check_of_a_deployment_is_a_row_with_its_words(capsys: pytest.Capt
         {"name": "extreme_values", "outcome": "failed", "words": "Not finite at zeros, " + "and more words " * 10},
     ]
     deployment = {"checks": checks, "modules": ["numpy", "onnxruntime"], "seconds": 12.0}
-    lines = _shown([_step("quantize_static", QUANTIZED)], capsys, deployment=deployment)
+    lines = _shown([a_step("quantize_static", QUANTIZED)], capsys, deployment=deployment)
     start = lines.index("deployment check (12 s)")
     assert [line for line in lines[start:] if line][1:3] == [
         "loads passed Loaded in 3 ms.",
@@ -148,7 +148,7 @@ def test_every_check_of_a_deployment_is_a_row_with_its_words(capsys: pytest.Capt
 
 
 def test_a_report_without_the_check_shows_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not any("deployment" in line for line in _shown([_step("quantize_static", QUANTIZED)], capsys))
+    assert not any("deployment" in line for line in _shown([a_step("quantize_static", QUANTIZED)], capsys))
 
 
 def _trial(name: str, **figures: Any) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def test_the_front_of_a_search_has_memory_where_that_counts(
     figures: dict[str, Any], heading: str, row: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search = {"explanation": [], "trials": [_trial("a chain", **figures)], "front": ["a chain"], "ended": "It ended."}
-    lines = _shown([_step("quantize_static", None)], capsys, search=search | {"seconds": 1.0})
+    lines = _shown([a_step("quantize_static", None)], capsys, search=search | {"seconds": 1.0})
     assert heading in lines
     assert row in lines
 
@@ -204,8 +204,8 @@ def test_nodes_are_told_one_a_line_those_first_that_lose_most(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    steps = [_step("optimize_graph", None), _step("quantize_static", None) | {"layers": LAYERS}]
-    print_layers(_report(steps))
+    steps = [a_step("optimize_graph", None), a_step("quantize_static", None) | {"layers": LAYERS}]
+    print_layers(a_report(steps))
     title, head, *lines = capsys.readouterr().out.splitlines()
     assert title == "quantize_static:"
     columns = ["node", "operator", "planned", "ran", "ms", "in float", "in int8", "SQNR dB", "alone dB"]
@@ -227,6 +227,6 @@ def test_nodes_are_told_one_a_line_those_first_that_lose_most(
 def test_where_nothing_is_known_of_nodes_that_is_said(
     steps: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_layers(_report([_step(name, None) for name in steps]))
+    print_layers(a_report([a_step(name, None) for name in steps]))
     shown = capsys.readouterr()
     assert (shown.out, words in shown.err) == ("", True)
