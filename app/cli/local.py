@@ -76,16 +76,27 @@ def database_settings(data: Path | None) -> "Iterator[Settings]":
 
 @contextmanager
 def database_session(data: Path | None) -> "Iterator[tuple[Session, Settings]]":
-    """One transaction on that database, and the settings. Raises as `database_settings`."""
-    from app.database import Database
+    """One transaction on that database, and the settings.
 
-    with database_settings(data) as settings:
-        database = Database(settings)
-        try:
-            with database.session_scope() as session:
-                yield session, settings
-        finally:
-            database.dispose()
+    Raises as `database_settings`, and typer.Exit where the database does not answer, or has not the newest schema.
+    """
+    from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+    from app.database import DATABASE_AWAY, Database
+
+    try:
+        with database_settings(data) as settings:
+            database = Database(settings)
+            try:
+                with database.session_scope() as session:
+                    yield session, settings
+            finally:
+                database.dispose()
+    except DATABASE_AWAY as error:
+        why = error.orig if isinstance(error, DBAPIError) else error
+        fail(f"the database does not answer: {why}. Check DATABASE_URL, and that Postgres runs", ExitCode.UNREACHABLE)
+    except ProgrammingError as error:
+        fail(f"{error.orig}: `lathe migrate` brings the database to the newest schema", ExitCode.FAILED)
 
 
 def folder_of_a_service(data: Path | None) -> Path:

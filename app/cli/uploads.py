@@ -35,7 +35,7 @@ DATASET_COLUMNS = (
 )
 FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The file.")]
 NameOption = Annotated[str | None, typer.Option(help="A name for it; by default the file's.")]
-LimitOption = Annotated[int, typer.Option(min=1, help="How many, the newest first.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many, the newest first.")]
 
 
 def register(app: typer.Typer) -> None:

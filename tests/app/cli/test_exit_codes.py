@@ -6,9 +6,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
 from app.cli.exits import ExitCode, code_of_error, code_of_job
 from app.client import Job, WaitTimeout
+from app.config import Settings
 from tests.app.cli.conftest import LatheCommand
 from tests.app.client.conftest import Server, server
 from tests.app.client.test_requests import JOB
@@ -58,9 +60,10 @@ def test_without_a_key_the_remedy_is_named(bare_lathe: LatheCommand) -> None:
         pytest.param(("workspaces", "limit", "default", "--queued-jobs", 2**31), id="count"),
         pytest.param(("workspaces", "limit", "default", "--stored-bytes", 2**63), id="bytes"),
         pytest.param(("keys", "create", "--name", "key", "--days", 10**10), id="days"),
+        pytest.param(("models", "--limit", 2**63), id="limit"),
     ],
 )
-def test_a_number_that_the_database_cannot_hold_is_refused(bare_lathe: LatheCommand, asked: tuple[object, ...]) -> None:
+def test_a_number_that_nothing_can_hold_is_refused(bare_lathe: LatheCommand, asked: tuple[object, ...]) -> None:
     outcome = bare_lathe(*asked)
     assert outcome.code == ExitCode.USAGE
     assert f"Invalid value for '{asked[-2]}'" in outcome.stderr
@@ -77,6 +80,40 @@ def test_a_service_that_does_not_answer(bare_lathe: LatheCommand, monkeypatch: p
     assert said.startswith(f"lathe: {NOBODY} does not answer: ")
     assert "LATHE_URL" in said
     assert len(retries) <= 1
+
+
+def use_database(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(
+        database_url=SecretStr(url),
+        redis_url=SecretStr("redis://127.0.0.1:9/0"),
+        storage_url=folder.as_uri(),
+        secret_key=SecretStr("x" * 32),
+    )
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setattr("app.config.get_settings", lambda: settings)
+
+
+@pytest.mark.parametrize("group", ["keys", "workspaces", "webhooks"])
+def test_a_database_that_does_not_answer(
+    bare_lathe: LatheCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str
+) -> None:
+    use_database("postgresql+psycopg://lathe:hidden-word@127.0.0.1:9/lathe", tmp_path, monkeypatch)
+    outcome = bare_lathe(group, "list")
+    assert outcome.code == ExitCode.UNREACHABLE
+    [line] = outcome.stderr.splitlines()
+    assert "does not answer" in line
+    assert "DATABASE_URL" in line
+    assert "hidden-word" not in line
+
+
+def test_a_database_without_its_schema(
+    bare_lathe: LatheCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_database: str
+) -> None:
+    use_database(own_database, tmp_path, monkeypatch)
+    outcome = bare_lathe("keys", "list")
+    assert outcome.code == ExitCode.FAILED
+    [line] = outcome.stderr.splitlines()
+    assert "lathe migrate" in line
 
 
 def test_a_url_where_something_else_answers(
