@@ -21,7 +21,7 @@ def deployment_parts(deployment: Deployment) -> Iterator[RenderableType]:
     table.add_column(ratio=1)
     for check in deployment.checks:
         name = check.name.replace("_", " ")
-        table.add_row(words(name), words(check.outcome, style=STYLES[check.outcome]), words(check.words))
+        table.add_row(words(name), words(check.outcome, style=STYLES.get(check.outcome, "")), words(check.words))
     yield table
     if deployment.modules:
         yield words(f"modules of the fresh process: {', '.join(deployment.modules)}", style="dim")

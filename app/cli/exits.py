@@ -54,8 +54,8 @@ def code_of_job(job: "Job") -> ExitCode:
     """How a job that is over went."""
     if not job.succeeded:
         return ExitCode.FAILED
-    unmet = job.verdict is not None and job.verdict.outcome in {"unmet", "undecidable"}
-    return ExitCode.UNMET if unmet else ExitCode.DONE
+    kept = job.verdict is None or job.verdict.outcome in {"met", "no_contract"}
+    return ExitCode.DONE if kept else ExitCode.UNMET
 
 
 @contextmanager

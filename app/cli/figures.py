@@ -2,14 +2,23 @@
 
 from collections.abc import Iterable
 
-from app.jobs.report import Interval, Quality
+from app.jobs.report import Interval, Quality, Report
 
 SHARES = frozenset({"top1", "top5", "f1", "accuracy", "agreement"})
 
 
-def metric_key(quality: Quality) -> tuple[str, str | None, str | None]:
+MetricKey = tuple[str, str | None, str | None]
+
+
+def metric_key(quality: Quality) -> MetricKey:
     """By which metrics of two files are told to be the same."""
     return quality.name, quality.output, quality.labels
+
+
+def job_metric_key(report: Report) -> MetricKey:
+    """Of the metric that the job was judged by; not as a request's shape, in which a newer service may say more."""
+    metric = report.manifest["metric"]
+    return metric["name"], metric.get("output"), metric.get("labels")
 
 
 def same_metric(measured: Iterable[Quality], wanted: Quality) -> Quality | None:

@@ -66,9 +66,9 @@ def _point_to_best(job: "Job", *, downloaded: bool) -> None:
 def failure_text(job: "Job") -> str:
     """Why a job that is over did not succeed, with the remedy and the code."""
     if job.error is None:
-        return f"lathe: job {job.id} is {job.state.value}"
+        return f"lathe: job {job.id} is {job.state}"
     remedy = f" {job.error.remedy}" if job.error.remedy else ""
-    return f"lathe: job {job.id} {job.state.value}: {job.error.title}: {job.error.detail}{remedy} ({job.error.code})"
+    return f"lathe: job {job.id} {job.state}: {job.error.title}: {job.error.detail}{remedy} ({job.error.code})"
 
 
 def save(lathe: "Lathe", artifact: "JobArtifact", path: Path, *, as_json: bool, quiet: bool = False) -> None:

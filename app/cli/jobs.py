@@ -79,7 +79,7 @@ def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(job)
     else:
-        note(f"job {job.id}: {job.state.value}" if job.is_over else f"job {job.id} was asked to stop")
+        note(f"job {job.id}: {job.state}" if job.is_over else f"job {job.id} was asked to stop")
 
 
 def report(job_id: JobArgument, layers: LayersOption = False, as_json: JsonOption = False) -> None:
@@ -175,7 +175,7 @@ def _job_row(job: "Job") -> tuple[str, ...]:
     passes = recipe if isinstance(recipe, str) else " + ".join(str(item.get("pass")) for item in recipe)
     ratio = job.summary.ratio if job.summary else {}
     return (
-        job.state.value if job.state != "running" else f"{job.phase or 'running'} {job.progress:.0%}",
+        str(job.state) if job.state != "running" else f"{job.phase or 'running'} {job.progress:.0%}",
         passes,
         job.verdict.outcome.replace("_", " ") if job.verdict else (job.error.code if job.error else ""),
         f"{ratio['latency']:.2f} x" if "latency" in ratio else "",

@@ -18,7 +18,7 @@ from rich.progress import (
 
 from app.cli.output import note, printable, stderr, words
 from app.cli.trials_table import LIVE_HEADING, live_row
-from app.jobs.report import TrialReport
+from app.client.shapes import trial_of
 
 if TYPE_CHECKING:
     from app.client import Job, JobEvent
@@ -43,7 +43,7 @@ def phase_text(job: "Job") -> str:
     if job.state == "running":
         attempt = f" (attempt {job.attempt})" if job.attempt > 1 else ""
         return (job.phase or "starting").replace("_", " ") + attempt
-    return job.state.value
+    return str(job.state)
 
 
 def eta_text(seconds: float | None) -> str:
@@ -66,11 +66,12 @@ def _rows() -> "Callable[[JobEvent], list[str]]":
 
     def lines(event: "JobEvent") -> list[str]:
         nonlocal begun
-        if event.type != "trial":
+        trial = trial_of(event) if event.type == "trial" else None
+        if trial is None:
             return [text] if (text := log_text(event)) else []
         heading = [] if begun else [LIVE_HEADING]
         begun = True
-        return [*heading, printable(live_row(TrialReport.model_validate(event.data["trial"])))]
+        return [*heading, printable(live_row(trial))]
 
     return lines
 

@@ -11,6 +11,7 @@ from app.cli.deployment_table import deployment_parts
 from app.cli.figures import (
     SHARES,
     interval_text,
+    job_metric_key,
     metric_key,
     milliseconds_text,
     quality_text,
@@ -20,7 +21,6 @@ from app.cli.figures import (
 from app.cli.output import bytes_text, printable, words
 from app.cli.search_table import search_parts
 from app.jobs.report import Candidate, Kernels, Measurement, Quality, Report, StepFile, Verdict
-from app.recipes.request import Metric
 
 VERDICT_STYLES = {"met": "bold green", "unmet": "bold yellow", "undecidable": "bold yellow", "no_contract": "bold"}
 KERNELS_SHOWN = 4
@@ -166,10 +166,10 @@ def _chain(report: Report) -> Iterator[RenderableType]:
 
 def _chain_metrics(report: Report) -> list[Quality]:
     """The job's metric and agreement on its output, as the delivered file has them."""
-    metric = Metric.model_validate(report.manifest["metric"])
+    key = job_metric_key(report)
     measured = report.candidates[0].measurement.quality
-    wanted = dict.fromkeys([(metric.name, metric.output, metric.labels), ("agreement", metric.output, None)])
-    return [one for key in wanted for one in measured if metric_key(one) == key]
+    wanted = dict.fromkeys([key, ("agreement", key[1], None)])
+    return [one for sought in wanted for one in measured if metric_key(one) == sought]
 
 
 def _step_rows(name: str, file: StepFile, chosen: list[Quality]) -> Iterator[tuple[str, ...]]:
@@ -191,7 +191,7 @@ def _step_rows(name: str, file: StepFile, chosen: list[Quality]) -> Iterator[tup
 
 def _verdict_lines(verdict: Verdict) -> Iterator[Text]:
     title = Text("\nverdict: ")
-    title.append_text(words(verdict.outcome.replace("_", " "), style=VERDICT_STYLES[verdict.outcome]))
+    title.append_text(words(verdict.outcome.replace("_", " "), style=VERDICT_STYLES.get(verdict.outcome, "bold")))
     title.append_text(words(f". {verdict.reason}"))
     yield title
     yield from (words(f"  - {cause}") for cause in verdict.causes)

@@ -7,10 +7,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.figures import metric_key, quality_text, ratio_interval_text
+from app.cli.figures import MetricKey, job_metric_key, metric_key, quality_text, ratio_interval_text
 from app.cli.output import bytes_text, words
 from app.jobs.report import Candidate, Measurement, Report, SearchReport, TrialReport
-from app.recipes.request import Metric
 
 STYLES = {"winner": "bold green", "front": "green", "failed": "yellow"}
 WINNER = "*"
@@ -28,12 +27,12 @@ def search_parts(report: Report, search: SearchReport) -> Iterator[RenderableTyp
 
 
 def _front(report: Report, *, with_memory: bool) -> Table:
-    metric = Metric.model_validate(report.manifest["metric"])
+    metric = job_metric_key(report)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title="the front", title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("candidate", overflow="fold")  # the one that gives way on a narrow terminal
     memory = ("memory",) if with_memory else ()
-    for column in ("faster", "size", *memory, metric.name.removesuffix("_db"), "drop"):
+    for column in ("faster", "size", *memory, metric[0].removesuffix("_db"), "drop"):
         table.add_column(words(column), justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     before = report.baseline
@@ -47,7 +46,7 @@ def _front(report: Report, *, with_memory: bool) -> Table:
     return table
 
 
-def _front_row(candidate: Candidate, metric: Metric, style: str, *, with_memory: bool) -> tuple[Text, ...]:
+def _front_row(candidate: Candidate, metric: MetricKey, style: str, *, with_memory: bool) -> tuple[Text, ...]:
     ratio = candidate.latency_ratio
     faster = words(f"{ratio.value:.2f} x", style)
     if spread := ratio_interval_text(ratio):
@@ -67,9 +66,8 @@ def _bytes(measured: Measurement, *, with_memory: bool) -> list[str]:
     return [bytes_text(count) for count in counts]
 
 
-def _metric_text(measured: Measurement, metric: Metric) -> str:
-    wanted = (metric.name, metric.output, metric.labels)
-    return next((quality_text(one) for one in measured.quality if metric_key(one) == wanted), "")
+def _metric_text(measured: Measurement, metric: MetricKey) -> str:
+    return next((quality_text(one) for one in measured.quality if metric_key(one) == metric), "")
 
 
 def _trials(search: SearchReport) -> Table:

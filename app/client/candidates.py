@@ -26,7 +26,7 @@ def model_called(name: str, job: Job, read_report: Callable[[], Report]) -> JobA
     if name in models:
         return models[name]
     if not job.is_over:
-        raise NothingDelivered(f"Job {job.id} is {job.state.value}: wait for its end, or cancel it, and promote then.")
+        raise NothingDelivered(f"Job {job.id} is {job.state}: wait for its end, or cancel it, and promote then.")
     candidates = {one.name: one.file_name for one in read_report().candidates} if job.succeeded else {}
     file_name = candidates.get(name)
     if file_name not in models:

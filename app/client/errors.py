@@ -95,16 +95,23 @@ def _location(error: dict[str, Any]) -> list[Any]:
 
 
 def _problem(response: httpx.Response) -> Problem:
+    title = "Something other than Lathe answered"
+    remedy = "Check the URL (LATHE_URL), any proxy on the way, and that client and service are of one version."
     try:
         return Problem.model_validate(response.json())
-    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError):
-        return Problem(
-            title="Something other than Lathe answered",
-            status=response.status_code,
-            code=UNEXPECTED_ANSWER,
-            detail=f"{response.request.url} answered {response.status_code} {response.reason_phrase}.",
-            remedy="Check the URL (LATHE_URL), any proxy on the way, and that client and service are of one version.",
-        )
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        pass
+    except ValidationError:
+        if response.is_success:
+            title = "The service answered what this client cannot read"
+            remedy = "It is newer than this client: let both be of one version. Else check the URL (LATHE_URL)."
+    return Problem(
+        title=title,
+        status=response.status_code,
+        code=UNEXPECTED_ANSWER,
+        detail=f"{response.request.url} answered {response.status_code} {response.reason_phrase}.",
+        remedy=remedy,
+    )
 
 
 def _retry_after_seconds(response: httpx.Response) -> float | None:

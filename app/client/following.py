@@ -8,7 +8,7 @@ import httpx
 from httpx_sse import EventSource
 
 from app.client.calls import FIRST_POLL_SECONDS, POLL_SECONDS, WAIT_SECONDS, Calls, sleep_before
-from app.client.shapes import Job, JobEvent, JobEvents
+from app.client.shapes import Job, JobEvent, JobEvents, trial_of
 from app.client.submission import id_of
 from app.client.transport import OUTAGE_SECONDS, read
 from app.jobs.report import TrialReport
@@ -91,5 +91,5 @@ class FollowingCalls(Calls):
 
     def trials(self, job: Job | UUID | str) -> list[TrialReport]:
         """What a search has tried so far, in that order, also where it did not come to its end and has no report."""
-        tried = (event.data["trial"] for event in self.recorded_events(job) if "trial" in event.data)
-        return list({one["name"]: TrialReport.model_validate(one) for one in tried if isinstance(one, dict)}.values())
+        tried = filter(None, map(trial_of, self.recorded_events(job)))
+        return list({one.name: one for one in tried}.values())

@@ -1,22 +1,25 @@
 """What the API answers. Where the service's own shape can be imported without a database, it is that one.
 
-Unknown fields are ignored, so that a client may be older than its service.
+Unknown fields are ignored, and words that are not on a list are taken as they are (`app.newer`), so that a client may
+be older than its service.
 """
 
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from app.access.schemas import AuditEntry
 from app.client.errors import NothingDelivered
 from app.datasets.inspection import ArraySpec
 from app.errors import Fault
 from app.jobs import schemas
+from app.jobs.report import TrialReport
 from app.jobs.schemas import JobArtifact, JobEvent, JobEvents
 from app.jobs.states import TERMINAL, JobState
 from app.models.inspection import TensorSpec
+from app.newer import NEWER, MayGrow
 from app.recipes.schemas import PassDescription
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "Page",
     "Pass",
     "Upload",
+    "trial_of",
 ]
 
 Pass = PassDescription
@@ -42,8 +46,9 @@ class Upload(BaseModel):
 
     id: UUID
     name: str
-    status: Literal["inspecting", "ready", "rejected"]
+    status: Annotated[Literal["inspecting", "ready", "rejected"], MayGrow()]
     problem: Fault | None = None
+    media_type: str | None = None
     sha256: str
     size_bytes: int
     created_at: datetime
@@ -77,7 +82,8 @@ class Job(schemas.Job):
 
     @property
     def is_over(self) -> bool:
-        return self.state in TERMINAL
+        # The end is known of a state that is not.
+        return self.state in TERMINAL or self.finished_at is not None
 
     @property
     def succeeded(self) -> bool:
@@ -105,15 +111,24 @@ class Job(schemas.Job):
         if found is not None:
             return found
         if not self.is_over:
-            raise NothingDelivered(f"Job {self.id} is {self.state.value}, as far as is known here: wait for it first.")
+            raise NothingDelivered(f"Job {self.id} is {self.state}, as far as is known here: wait for it first.")
         why = f": {self.error.detail} ({self.error.code})" if self.error else "."
-        raise NothingDelivered(f"Job {self.id} is {self.state.value} and has delivered no {kind}{why}")
+        raise NothingDelivered(f"Job {self.id} is {self.state} and has delivered no {kind}{why}")
 
 
 class Artifact(JobArtifact):
     """A file that a job delivered."""
 
     job_id: UUID | None = None
+    created_at: datetime | None = None
+
+
+def trial_of(event: JobEvent) -> TrialReport | None:
+    """What a search tried, as an event tells it; None of other events, and where a newer service tells it otherwise."""
+    try:
+        return TrialReport.model_validate(event.data.get("trial"), context=NEWER)
+    except ValidationError:
+        return None
 
 
 Item = TypeVar("Item", bound=BaseModel)

@@ -17,6 +17,7 @@ import stamina
 from pydantic import BaseModel, ValidationError
 
 from app.client.errors import LatheApiError, LatheClientError, NotConfigured, ServiceUnreachable
+from app.newer import NEWER
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 LONGEST_RETRY_AFTER_SECONDS = 60.0
@@ -36,7 +37,7 @@ ResultT = TypeVar("ResultT")
 def read(shape: type[ShapeT], response: httpx.Response) -> ShapeT:
     """What a response says, in the shape it should have. Raises LatheApiError where it has another."""
     try:
-        return shape.model_validate_json(response.content)
+        return shape.model_validate_json(response.content, context=NEWER)
     except ValidationError as error:
         raise LatheApiError.from_response(response) from error
 

@@ -1,8 +1,10 @@
 """What a job reports: every measurement, on the very files that were delivered."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
+
+from app.newer import MayGrow
 
 
 class Interval(BaseModel):
@@ -43,7 +45,9 @@ class KernelTime(BaseModel):
     """One kind of kernel that ran."""
 
     operator: str = Field(description="Operator type as executed (`QLinearConv`, `FusedConv`).")
-    kind: Literal["int8", "float", "conversion", "other"] = Field(description="What it computes in.")
+    kind: Annotated[Literal["int8", "float", "conversion", "other"], MayGrow()] = Field(
+        description="What it computes in."
+    )
     node_count: int = Field(description="Nodes that ran it.")
     share: float = Field(description="Share of the time spent in kernels, 0 to 1.")
 
@@ -75,7 +79,7 @@ class Measurement(BaseModel):
 class Factors(BaseModel):
     """What stands for a weight of a node that was factored."""
 
-    form: Literal["matrix", "channels", "spatial", "tucker"] = Field(
+    form: Annotated[Literal["matrix", "channels", "spatial", "tucker"], MayGrow()] = Field(
         description="`matrix` K to r to N; of a convolution `channels` k x k to r channels, then 1 x 1; `spatial` k x "
         "1, then 1 x k; `tucker` 1 x 1, k x k, 1 x 1."
     )
@@ -94,7 +98,7 @@ class Layer(BaseModel):
 
     name: str = Field(description="The node, in the graph as the pass prepared it; of a pruned weight, who reads it.")
     operator: str = Field(description="Its operator type.")
-    planned: Literal["int8", "float16", "float"] | None = Field(
+    planned: Annotated[Literal["int8", "float16", "float"], MayGrow()] | None = Field(
         default=None, description="What the pass chose, where it chooses between float32 and another."
     )
     reason: str | None = Field(default=None, description="Why it was left in float, or whole.")
@@ -181,7 +185,7 @@ class Candidate(BaseModel):
 class Verdict(BaseModel):
     """Whether the contract holds."""
 
-    outcome: Literal["met", "unmet", "undecidable", "no_contract"] = Field(
+    outcome: Annotated[Literal["met", "unmet", "undecidable", "no_contract"], MayGrow()] = Field(
         description="The answer; `undecidable` where a confidence was asked for and there are too few samples, or "
         "none but those that the file was made or chosen by."
     )
@@ -189,7 +193,7 @@ class Verdict(BaseModel):
     causes: list[str] = Field(default_factory=list, description="What lies behind the numbers, most important first.")
 
 
-TrialOutcome = Literal["winner", "front", "beaten", "broken", "failed", "tried"]
+TrialOutcome = Annotated[Literal["winner", "front", "beaten", "broken", "failed", "tried"], MayGrow()]
 
 
 class TrialReport(BaseModel):
@@ -258,8 +262,10 @@ class Environment(BaseModel):
     )
 
 
-CheckName = Literal["loads", "same_answers", "extreme_values", "extreme_shapes", "memory", "threads", "without_vnni"]
-CheckOutcome = Literal["passed", "failed", "skipped"]
+CheckName = Annotated[
+    Literal["loads", "same_answers", "extreme_values", "extreme_shapes", "memory", "threads", "without_vnni"], MayGrow()
+]
+CheckOutcome = Annotated[Literal["passed", "failed", "skipped"], MayGrow()]
 
 
 class DeploymentCheck(BaseModel):

@@ -1,7 +1,7 @@
 """Jobs as the API shows them."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import Fault
 from app.jobs.report import Summary, TrialReport, Verdict
 from app.jobs.states import JobKind, JobState
+from app.newer import MayGrow
 
 
 class JobArtifact(BaseModel):
@@ -32,8 +33,8 @@ class Job(BaseModel):
     """A job."""
 
     id: UUID = Field(description="The job.")
-    kind: JobKind = Field(description="`optimize`, or an inspection that an upload queued.")
-    state: JobState = Field(description="Where it is in its life.")
+    kind: Annotated[JobKind, MayGrow()] = Field(description="`optimize`, or an inspection that an upload queued.")
+    state: Annotated[JobState, MayGrow()] = Field(description="Where it is in its life.")
     phase: str | None = Field(description="What a running job is doing, in one word.")
     progress: float = Field(description="0 to 1.")
     eta_seconds: float | None = Field(description="Estimated time left, where it is known.")

@@ -1,9 +1,10 @@
 """The catalogue of passes as the API shows it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from app.newer import MayGrow
 from app.recipes.base import Need
 
 
@@ -18,7 +19,7 @@ class PassNeeds(BaseModel):
         default=False, description="Weights in float32: no pass that stores them in fewer bits may come before it."
     )
     torch: bool = Field(description="A worker that has torch.")
-    with_arguments: dict[str, list[Need]] = Field(
+    with_arguments: dict[str, list[Annotated[Need, MayGrow()]]] = Field(
         default={}, description="By argument: what it needs beside that once the argument is given; what trains, torch."
     )
 

@@ -51,6 +51,16 @@ def test_on_a_terminal_what_a_search_tries_is_a_row_below_one_heading(
     assert any("dynamic 2.00 x 3.90 x 0.1 broken" in line for line in lines)
 
 
+def test_on_a_terminal_a_trial_that_a_newer_service_tells_otherwise_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in BAR_ON.items():
+        monkeypatch.setenv(name, value)
+    data = {"trial": {"name": "static", "explanation": "left alone"}}
+    event = JobEvent.model_validate({"id": 3, "type": "trial", "at": "2026-01-01T00:00:00Z", "data": data})
+    assert "static: left alone" in stderr_of([event], capsys)
+
+
 def test_on_a_terminal_memory_that_counts_ends_the_row() -> None:
     one = {"name": "static", "recipe": ["p"], "outcome": "tried", "explanation": "", "seconds": 1.0, "holds": True}
     trial = TrialReport.model_validate(one | {"latency_ratio": {"value": 2.0}, "size_ratio": 3.9, "drop": 0.1})
