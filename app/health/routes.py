@@ -42,6 +42,7 @@ async def get_links() -> Links:
     )
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get(
     "/healthz",
     response_model=Alive,
@@ -54,6 +55,7 @@ async def get_health() -> Alive:
     return Alive()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     response_model=Readiness,

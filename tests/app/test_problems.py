@@ -57,7 +57,7 @@ async def test_the_log_has_of_an_unknown_address_what_no_terminal_obeys(client: 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("PUT", "/v1/models", "GET, POST"), ("POST", "/healthz", "GET"), ("PATCH", "/v1/models/x", "DELETE, GET")],
+    [("PUT", "/v1/models", "GET, POST"), ("POST", "/healthz", "GET, HEAD"), ("PATCH", "/v1/models/x", "DELETE, GET")],
 )
 async def test_another_method_learns_which_there_are(
     client: httpx.AsyncClient, method: str, path: str, allowed: str

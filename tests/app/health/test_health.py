@@ -42,6 +42,14 @@ async def test_a_service_with_everything_is_ready(client: httpx.AsyncClient, dat
     assert worker["trains"] is False
 
 
+@pytest.mark.parametrize("with_worker", [True, False])
+async def test_monitors_may_ask_by_head(client: httpx.AsyncClient, database: Database, with_worker: bool) -> None:
+    if with_worker:
+        add_worker(database)
+    assert (await client.head("/healthz")).status_code == 200
+    assert (await client.head("/readyz")).status_code == (200 if with_worker else 503)
+
+
 async def test_who_can_train_is_told_and_need_not_be_there(client: httpx.AsyncClient, database: Database) -> None:
     def said(answer: httpx.Response) -> str:
         detail: str = answer.json()["components"]["worker_cpu"]["detail"]
