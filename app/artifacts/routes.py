@@ -8,8 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 from app.access.dependencies import Reader
 from app.artifacts import service
 from app.artifacts.schemas import Artifact
-from app.blobs.content import RESPONSES as CONTENT_RESPONSES
-from app.blobs.content import Content, content_response
+from app.blobs.content import JSON, Content, content_response, content_responses
 from app.dependencies import DatabaseDep, StorageDep
 from app.errors import NotFound, RangeNotSatisfiable
 from app.problems import responses
@@ -17,6 +16,8 @@ from app.storage import ContentMissing
 
 router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 
+# Models, and those with external data; manifests; pictures.
+MEDIA_TYPES = ("application/octet-stream", "application/x-tar", JSON, "image/png", "image/svg+xml")
 ArtifactId = Annotated[UUID, Path(description="The artifact.")]
 
 
@@ -39,7 +40,7 @@ async def get_artifact(artifact_id: ArtifactId, caller: Reader, database: Databa
     response_class=Response,
     summary="Download an artifact",
     operation_id="get_artifact_content",
-    responses=CONTENT_RESPONSES | responses(NotFound, RangeNotSatisfiable, ContentMissing),
+    responses=content_responses(*MEDIA_TYPES) | responses(NotFound, RangeNotSatisfiable, ContentMissing),
 )
 async def get_artifact_content(
     artifact_id: ArtifactId, request: Request, caller: Reader, database: DatabaseDep, storage: StorageDep

@@ -20,25 +20,30 @@ SINGLE_RANGE = re.compile(r"bytes=\s*(\d{0,20})-(\d{0,20})\s*", re.IGNORECASE)
 UNSAFE = re.compile(r"[^A-Za-z0-9._+ -]")
 MAX_NAME = 200
 
-BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+BYTES = {"schema": {"type": "string", "format": "binary"}}
+JSON = "application/json"
 SENT = ("ETag", "Accept-Ranges", "Content-Disposition")
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The bytes. `ETag` is their SHA-256 in quotes; `Content-Digest` has it as RFC 9530 wants it.",
-        "headers": described(*SENT, "Content-Digest"),
-        "content": BYTES,
-    },
-    206: {
-        "description": "The one range that `Range` asked for.",
-        "headers": described(*SENT, "Content-Range", "Repr-Digest"),
-        "content": BYTES,
-    },
-    304: {
-        "description": "The bytes are those that `If-None-Match` names.",
-        "headers": described(*SENT, "Content-Digest"),
-    },
-}
-"""What a route that answers with content documents, beside its errors."""
+
+
+def content_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """What a route documents, beside its errors, that answers with content of these types."""
+    content: dict[str, Any] = {name: {"schema": {}} if name == JSON else BYTES for name in media_types}
+    return {
+        200: {
+            "description": "The bytes. `ETag` is their SHA-256 in quotes; `Content-Digest` has it as RFC 9530 wants.",
+            "headers": described(*SENT, "Content-Digest"),
+            "content": content,
+        },
+        206: {
+            "description": "The one range that `Range` asked for.",
+            "headers": described(*SENT, "Content-Range", "Repr-Digest"),
+            "content": content,
+        },
+        304: {
+            "description": "The bytes are those that `If-None-Match` names.",
+            "headers": described(*SENT, "Content-Digest"),
+        },
+    }
 
 
 @dataclass(frozen=True)

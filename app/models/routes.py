@@ -7,8 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Path, Request, Response
 
 from app.access.dependencies import Reader, Writer
 from app.blobs import uploads
-from app.blobs.content import RESPONSES as CONTENT_RESPONSES
-from app.blobs.content import Content, content_response
+from app.blobs.content import Content, content_response, content_responses
 from app.blobs.documentation import UPLOAD_ERRORS, upload_body, upload_replies
 from app.blobs.uploads import NameFilter, StatusFilter, UploadName
 from app.dependencies import DatabaseDep, OpenUploadsDep, QueueDep, SettingsDep, StorageDep
@@ -120,7 +119,7 @@ async def delete_model(model_id: ModelId, caller: Writer, database: DatabaseDep)
     response_class=Response,
     summary="Download a model",
     operation_id="get_model_content",
-    responses=CONTENT_RESPONSES | responses(NotFound, RangeNotSatisfiable, ContentMissing),
+    responses=content_responses(*MODELS.media_types) | responses(NotFound, RangeNotSatisfiable, ContentMissing),
 )
 async def get_model_content(
     model_id: ModelId, request: Request, caller: Reader, database: DatabaseDep, storage: StorageDep

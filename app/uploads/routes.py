@@ -123,6 +123,7 @@ async def get_upload_options(_: Writer, settings: SettingsDep) -> Response:
 @router.post(
     "",
     status_code=201,
+    response_class=Response,
     summary="Begin a resumable upload",
     operation_id="create_upload",
     responses=_success(
@@ -171,6 +172,7 @@ async def create_upload(
 @router.head(
     "/{upload_id}",
     status_code=200,
+    response_class=Response,
     summary="Ask how a resumable upload stands",
     operation_id="get_upload",
     responses=_success(

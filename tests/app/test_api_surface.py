@@ -230,6 +230,23 @@ def test_uploads_are_documented_as_bytes(document: Json) -> None:
         assert all(content["schema"]["format"] == "binary" for content in body["content"].values())
 
 
+def answered_types(document: Json, address: str, method: str, status: str) -> set[str]:
+    return set(document["paths"][address][method]["responses"][status].get("content", {}))
+
+
+def test_an_answer_without_a_body_is_documented_without_one(document: Json) -> None:
+    assert answered_types(document, "/v1/uploads", "post", "201") == set()
+    assert answered_types(document, "/v1/uploads/{upload_id}", "head", "200") == set()
+
+
+@pytest.mark.parametrize("status", ["200", "206"])
+def test_downloads_are_documented_with_every_type_that_they_have(document: Json, status: str) -> None:
+    models = {"application/octet-stream", "application/x-tar"}
+    assert answered_types(document, "/v1/models/{model_id}/content", "get", status) == models
+    delivered = models | {"application/json", "image/png", "image/svg+xml"}
+    assert answered_types(document, "/v1/artifacts/{artifact_id}/content", "get", status) == delivered
+
+
 def test_everything_that_inspection_finds_is_shown() -> None:
     assert set(ModelInspection.model_fields) < set(Model.model_fields)
     assert set(DatasetInspection.model_fields) < set(Dataset.model_fields)
