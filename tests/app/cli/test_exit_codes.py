@@ -14,6 +14,7 @@ from app.config import Settings
 from tests.app.cli.conftest import LatheCommand
 from tests.app.client.conftest import Server, server
 from tests.app.client.test_requests import JOB
+from tests.conftest import SECRET_KEY
 
 NOBODY = "http://127.0.0.1:9"  # the discard port
 UNKNOWN = UUID(int=404)
@@ -87,7 +88,7 @@ def use_database(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         database_url=SecretStr(url),
         redis_url=SecretStr("redis://127.0.0.1:9/0"),
         storage_url=folder.as_uri(),
-        secret_key=SecretStr("x" * 32),
+        secret_key=SecretStr(SECRET_KEY),
     )
     monkeypatch.setenv("DATABASE_URL", url)
     monkeypatch.setattr("app.config.get_settings", lambda: settings)
