@@ -16,10 +16,9 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
-import stamina.instrumentation
 from rich.console import Console
 
-from app.cli.connection import say_retry
+from app.cli.connection import say_retries
 from app.cli.exits import ExitCode, code_of_job
 from app.cli.output import bytes_text
 from app.cli.progress import watching
@@ -38,7 +37,7 @@ console = Console(highlight=False)
 def main() -> int:
     """Run it; the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    stamina.instrumentation.set_on_retry_hooks([say_retry])
+    say_retries()
     folder = Path(tempfile.mkdtemp(prefix="lathe-demo-"))
     code = ExitCode.FAILED
     try:

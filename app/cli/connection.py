@@ -1,5 +1,6 @@
 """Which service the command line talks to, and with which key."""
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,6 @@ from app.cli.output import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stamina.instrumentation import RetryDetails
-
     from app.client import Lathe
 
 RETRY_SECONDS = 5.0
@@ -23,11 +22,9 @@ def connect() -> "Lathe":
 
     Raises NotConfigured where no key can be found.
     """
-    import stamina.instrumentation
-
     from app.client import Lathe, NotConfigured
 
-    stamina.instrumentation.set_on_retry_hooks([say_retry])
+    say_retries()
     url, key = url_and_key()
     if key is None:
         raise NotConfigured(
@@ -51,7 +48,11 @@ def url_and_key(data: "Path | None" = None) -> tuple[str, str | None]:
     return url, key or (owner_key if url.rstrip("/") == running_url else None)
 
 
-def say_retry(details: "RetryDetails") -> None:
-    """On stderr, where a retry disturbs no script; the first one alone, for the rest say the same."""
-    if details.retry_num == 1:
-        typer.secho(f"lathe: {printable(str(details.caused_by))}; trying again", fg="yellow", err=True)
+def say_retries() -> None:
+    """Have the client's retries said on stderr, where they disturb no script."""
+    logging.getLogger("lathe").handlers = [_Said()]
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.secho(f"lathe: {printable(record.getMessage())}", fg="yellow", err=True)

@@ -5,7 +5,9 @@ same model, job submissions because they carry an idempotency key, and a second 
 of a resumable upload may not, before it was asked how many of them arrived (`uploading.py`).
 """
 
+import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-import stamina
 from pydantic import BaseModel, ValidationError
 
 from app.client.errors import LatheApiError, LatheClientError, NotConfigured, ServiceUnreachable
@@ -26,12 +27,16 @@ CONNECT_SECONDS = 10.0
 OUTAGE_SECONDS = 120.0
 """How long a service that answered before may be away, while something is waited for."""
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_JITTER_SECONDS = 0.1, 5.0, 0.2
+"""Between attempts: the first pause doubles until it is the longest, and each is longer by up to the jitter."""
+DOUBLINGS = 6
 UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 """Faults of the request itself: it would not be sent the next time either."""
 
 
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
+log = logging.getLogger("lathe")
 
 
 def read(shape: type[ShapeT], response: httpx.Response) -> ShapeT:
@@ -171,25 +176,29 @@ class Transport:
         Raises what the last attempt raised, ServiceUnreachable in place of httpx.TransportError; LatheClientError at
         once for a request that cannot be sent.
         """
-        statuses = RETRIED_STATUSES | also
-        patience = _Patience(retry_seconds)
         try:
-            for one in stamina.retry_context(
-                on=lambda error: patience.is_left() and _wait_before_retry(error, statuses),
-                attempts=attempts,
-                timeout=None,
-                wait_initial=0.1,
-                wait_jitter=0.2,
-            ):
-                with one:
-                    return attempt(one.num)
+            return self._repeated(attempt, attempts, _Patience(retry_seconds, RETRIED_STATUSES | also))
         except httpx.UnsupportedProtocol as error:
             raise NotConfigured(f"The URL `{self.url}` cannot be used: {error}") from error
         except httpx.LocalProtocolError as error:
             raise LatheClientError(f"The request to {self.url} cannot be sent: {error}") from error
         except httpx.TransportError as error:
             raise ServiceUnreachable(self.url, error) from error
-        raise ServiceUnreachable(self.url, httpx.PoolTimeout("no attempt was made"))
+
+    def _repeated(self, attempt: Callable[[int], ResultT], attempts: int | None, patience: "_Patience") -> ResultT:
+        number = 1
+        while True:
+            try:
+                return attempt(number)
+            except (LatheApiError, httpx.TransportError) as error:
+                pause = patience.pause_seconds(error, number)
+                if pause is None or number == attempts:
+                    raise
+                # The first one alone is worth a warning, for the rest say the same.
+                level = logging.WARNING if number == 1 else logging.INFO
+                log.log(level, "asking %s again: %s", self.url, str(error) or type(error).__name__)
+            time.sleep(pause)
+            number += 1
 
     def _once(self, request: httpx.Request) -> httpx.Response:
         response = self._client.send(request, stream=True)
@@ -203,26 +212,29 @@ class Transport:
 
 
 class _Patience:
-    """So many seconds, which begin when `is_left` is asked first."""
+    """So many seconds, which begin at the first failure, and the statuses at which an answer is asked for again."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, statuses: frozenset[int]) -> None:
         self._seconds = seconds
+        self._statuses = statuses
         self._end: float | None = None
 
-    def is_left(self) -> bool:
+    def pause_seconds(self, error: LatheApiError | httpx.TransportError, number: int) -> float | None:
+        """How long to wait after the failure of attempt `number`; None where no other may help, or it is too late."""
         now = time.monotonic()
         if self._end is None:
             self._end = now + self._seconds
-        return now < self._end
+        return self._wanted_seconds(error, number) if now < self._end else None
 
-
-def _wait_before_retry(error: Exception, statuses: frozenset[int]) -> bool | float:
-    """Whether to try again, or after how many seconds where the service names them."""
-    if isinstance(error, LatheApiError):
-        if error.status not in statuses:
-            return False
-        wait = error.retry_after_seconds
-        if wait is None:
-            return True
-        return wait <= LONGEST_RETRY_AFTER_SECONDS and max(wait, SHORTEST_RETRY_AFTER_SECONDS)
-    return isinstance(error, httpx.TransportError) and not isinstance(error, UNSENDABLE)
+    def _wanted_seconds(self, error: LatheApiError | httpx.TransportError, number: int) -> float | None:
+        named = None
+        if isinstance(error, LatheApiError):
+            named = error.retry_after_seconds
+            if error.status not in self._statuses or (named is not None and named > LONGEST_RETRY_AFTER_SECONDS):
+                return None
+        elif isinstance(error, UNSENDABLE):
+            return None
+        if named is not None:
+            return max(named, SHORTEST_RETRY_AFTER_SECONDS)
+        jitter = random.uniform(0, PAUSE_JITTER_SECONDS)  # noqa: S311 - a pause is no secret
+        return min(FIRST_PAUSE_SECONDS * 2 ** min(number - 1, DOUBLINGS) + jitter, LONGEST_PAUSE_SECONDS)

@@ -118,6 +118,23 @@ def test_a_passing_failure_is_retried(server: Server, connect: Connect, status: 
     assert connect().model(MODEL["id"]).name == "a.onnx"
 
 
+def test_retries_are_told_to_the_log_once_and_never_to_stdout(
+    server: Server, connect: Connect, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([*(Response("later", 503, {"Retry-After": "0"}) for _ in range(2)), JSONResponse(MODEL)])
+
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        return next(answers)
+
+    lathe = connect()
+    lathe.model(MODEL["id"])
+    told = [record for record in caplog.records if record.name == "lathe"]
+    assert [record.levelname for record in told] == ["WARNING"]
+    assert lathe.url in told[0].getMessage() and "answered 503" in told[0].getMessage()
+    assert capfd.readouterr().out == ""
+
+
 def test_a_refusal_is_not_retried(server: Server, connect: Connect) -> None:
     count = 0
 
