@@ -51,7 +51,7 @@ class UploadRejected(LatheApiError):
 
 
 class ServiceUnreachable(LatheClientError):
-    """No answer came, after every retry."""
+    """No whole answer came, after every retry."""
 
     def __init__(self, url: str, cause: httpx.TransportError) -> None:
         super().__init__(

@@ -108,7 +108,7 @@ def _continue(
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": f'"{sha256}"'}
-    with transport.open("GET", path, headers=headers) as response:
+    with transport.open(path, headers=headers) as response:
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         done = have if resumed else 0
         with partial.open("ab" if resumed else "wb") as file:

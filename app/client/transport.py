@@ -78,7 +78,7 @@ class Transport:
             self._client = httpx.Client(
                 base_url=self.url,
                 headers=headers,
-                timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+                timeout=_timeout(timeout_seconds),
                 trust_env=not is_local(self.url),  # a proxy cannot reach this machine's own addresses
             )
         except (httpx.InvalidURL, ValueError) as error:
@@ -97,44 +97,41 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         content: Callable[[], Iterator[bytes]] | None = None,
         retry_seconds: float | None = None,
+        deadline: float = math.inf,
     ) -> httpx.Response:
         """The whole response; `content` makes the body anew for each attempt.
 
-        Raises LatheApiError, and ServiceUnreachable where no answer comes within `retry_seconds` of the first failure.
+        None begins after the `deadline`, by `time.monotonic()`, and one that the service does not answer ends soon
+        after it. Raises LatheApiError, and ServiceUnreachable where no whole answer comes within `retry_seconds` of the
+        first failure.
         """
-        with self.open(
-            method, path, params=params, json=json, headers=headers, content=content, retry_seconds=retry_seconds
-        ) as response:
-            try:
-                response.read()
-            except httpx.TransportError as error:
-                raise ServiceUnreachable(self.url, error) from error
-            return response
+        return self.repeat(
+            lambda _: self._whole(
+                self._client.build_request(
+                    method,
+                    path,
+                    params=params,
+                    json=json,
+                    headers=headers,
+                    content=content() if content else None,
+                    timeout=_timeout(min(self.timeout_seconds, max(deadline - time.monotonic(), CONNECT_SECONDS))),
+                )
+            ),
+            retry_seconds=self._retry_seconds if retry_seconds is None else retry_seconds,
+            deadline=deadline,
+        )
 
     @contextmanager
     def open(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        headers: Mapping[str, str] | None = None,
-        content: Callable[[], Iterator[bytes]] | None = None,
-        retry_seconds: float | None = None,
+        self, path: str, *, headers: Mapping[str, str], retry_seconds: float | None = None
     ) -> Iterator[httpx.Response]:
-        """The response with its body still to come; only its beginning is retried.
+        """The response to a GET, with its body still to come; only its beginning is retried.
 
         Raises as `send`; httpx.TransportError where the body breaks off in the caller's hands.
         """
-        patience = self._retry_seconds if retry_seconds is None else retry_seconds
         response = self.repeat(
-            lambda _: self._once(
-                self._client.build_request(
-                    method, path, params=params, json=json, headers=headers, content=content() if content else None
-                )
-            ),
-            retry_seconds=patience,
+            lambda _: self._once(self._client.build_request("GET", path, headers=headers)),
+            retry_seconds=self._retry_seconds if retry_seconds is None else retry_seconds,
         )
         try:
             yield response
@@ -151,15 +148,11 @@ class Transport:
         timeout_seconds: float,
     ) -> httpx.Response:
         """The whole response to a request that is sent only once. Raises LatheApiError, httpx.TransportError."""
-        timeout = httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS)
-        response = self._once(
-            self._client.build_request(method, path, headers=headers, content=content, timeout=timeout)
+        return self._whole(
+            self._client.build_request(
+                method, path, headers=headers, content=content, timeout=_timeout(timeout_seconds)
+            )
         )
-        try:
-            response.read()
-        finally:
-            response.close()
-        return response
 
     def repeat(
         self,
@@ -167,17 +160,18 @@ class Transport:
         *,
         attempts: int | None = None,
         retry_seconds: float = math.inf,
+        deadline: float = math.inf,
         also: frozenset[int] = frozenset(),
     ) -> ResultT:
         """What `attempt` returns, which is told its number, from 1 on, and repeated where that may help.
 
         It ends after so many attempts, or seconds since the first failure: a long upload that breaks off has as many
-        left as any other request. `also` are statuses to repeat at, beside those that always are.
-        Raises what the last attempt raised, ServiceUnreachable in place of httpx.TransportError; LatheClientError at
-        once for a request that cannot be sent.
+        left as any other request; and at the `deadline`, by `time.monotonic()`. `also` are statuses to repeat at,
+        beside those that always are. Raises what the last attempt raised, ServiceUnreachable in place of
+        httpx.TransportError; LatheClientError at once for a request that cannot be sent.
         """
         try:
-            return self._repeated(attempt, attempts, _Patience(retry_seconds, RETRIED_STATUSES | also))
+            return self._repeated(attempt, attempts, _Patience(retry_seconds, deadline, RETRIED_STATUSES | also))
         except httpx.UnsupportedProtocol as error:
             raise NotConfigured(f"The URL `{self.url}` cannot be used: {error}") from error
         except httpx.LocalProtocolError as error:
@@ -200,6 +194,14 @@ class Transport:
             time.sleep(pause)
             number += 1
 
+    def _whole(self, request: httpx.Request) -> httpx.Response:
+        response = self._once(request)
+        try:
+            response.read()
+        finally:
+            response.close()
+        return response
+
     def _once(self, request: httpx.Request) -> httpx.Response:
         response = self._client.send(request, stream=True)
         if response.is_error or response.has_redirect_location:
@@ -212,10 +214,11 @@ class Transport:
 
 
 class _Patience:
-    """So many seconds, which begin at the first failure, and the statuses at which an answer is asked for again."""
+    """So many seconds from the first failure on, a deadline, and the statuses at which an answer is asked for again."""
 
-    def __init__(self, seconds: float, statuses: frozenset[int]) -> None:
+    def __init__(self, seconds: float, deadline: float, statuses: frozenset[int]) -> None:
         self._seconds = seconds
+        self._deadline = deadline
         self._statuses = statuses
         self._end: float | None = None
 
@@ -224,17 +227,23 @@ class _Patience:
         now = time.monotonic()
         if self._end is None:
             self._end = now + self._seconds
-        return self._wanted_seconds(error, number) if now < self._end else None
-
-    def _wanted_seconds(self, error: LatheApiError | httpx.TransportError, number: int) -> float | None:
-        named = None
-        if isinstance(error, LatheApiError):
-            named = error.retry_after_seconds
-            if error.status not in self._statuses or (named is not None and named > LONGEST_RETRY_AFTER_SECONDS):
-                return None
-        elif isinstance(error, UNSENDABLE):
+        if now >= min(self._end, self._deadline) or not self._may_pass(error):
             return None
-        if named is not None:
-            return max(named, SHORTEST_RETRY_AFTER_SECONDS)
-        jitter = random.uniform(0, PAUSE_JITTER_SECONDS)  # noqa: S311 - a pause is no secret
-        return min(FIRST_PAUSE_SECONDS * 2 ** min(number - 1, DOUBLINGS) + jitter, LONGEST_PAUSE_SECONDS)
+        return min(_wanted_pause_seconds(error, number), self._deadline - now)
+
+    def _may_pass(self, error: LatheApiError | httpx.TransportError) -> bool:
+        if isinstance(error, LatheApiError):
+            return error.status in self._statuses
+        return not isinstance(error, UNSENDABLE)
+
+
+def _wanted_pause_seconds(error: LatheApiError | httpx.TransportError, number: int) -> float:
+    named = error.retry_after_seconds if isinstance(error, LatheApiError) else None
+    if named is not None:
+        return min(max(named, SHORTEST_RETRY_AFTER_SECONDS), LONGEST_RETRY_AFTER_SECONDS)
+    jitter = random.uniform(0, PAUSE_JITTER_SECONDS)  # noqa: S311 - a pause is no secret
+    return min(FIRST_PAUSE_SECONDS * 2 ** min(number - 1, DOUBLINGS) + jitter, LONGEST_PAUSE_SECONDS)
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=CONNECT_SECONDS)

@@ -14,7 +14,7 @@ from app.client.errors import UploadRejected
 from app.client.shapes import Dataset, Model
 from app.client.submission import DatasetLike, ModelLike, id_of
 from app.client.transfer import Progress
-from app.client.transport import OUTAGE_SECONDS, Transport, read
+from app.client.transport import Transport, read
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -137,14 +137,15 @@ class UploadCalls(Calls):
         self._transport.send("DELETE", f"/v1/datasets/{id_of(dataset)}")
 
     def wait_until_ready(self, upload: UploadedT, *, timeout_seconds: float = WAIT_SECONDS) -> UploadedT:
-        """The upload after inspection. Raises UploadRejected, and WaitTimeout."""
+        """The upload after inspection; the service may be away for two minutes. Raises UploadRejected, WaitTimeout."""
         path = f"/v1/{'models' if isinstance(upload, Model) else 'datasets'}/{upload.id}"
+        what = f"{path} is not known to be inspected"
         deadline = time.monotonic() + timeout_seconds
         pause = FIRST_POLL_SECONDS
         while upload.status == "inspecting":
-            sleep_before(deadline, pause, f"{path} is still being inspected")
+            sleep_before(deadline, pause, what)
             pause = min(2 * pause, POLL_SECONDS)
-            upload = self._get(type(upload), path, retry_seconds=OUTAGE_SECONDS)
+            upload = read(type(upload), self._look(path, what, deadline))
         if upload.status == "rejected" and upload.problem is not None:
             raise UploadRejected(upload.problem)
         return upload

@@ -1,5 +1,6 @@
 """What the client does about answers, and about their absence."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -8,9 +9,9 @@ from uuid import UUID
 
 import pytest
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.client import Lathe, LatheApiError, NotConfigured, NothingDelivered, ServiceUnreachable, WaitTimeout
+from app.client import Lathe, LatheApiError, Model, NotConfigured, NothingDelivered, ServiceUnreachable, WaitTimeout
 from app.client.errors import LatheClientError
 from app.client.following import EVENTS_A_PAGE
 from app.errors import InUse, LatheError, NotFound, Unavailable
@@ -325,6 +326,59 @@ def test_waiting_ends_at_its_timeout(server: Server, connect: Connect) -> None:
 
     with pytest.raises(WaitTimeout, match=str(JOB_ID)):
         connect().wait(JOB_ID, timeout_seconds=0.05)
+
+
+def test_waiting_ends_at_its_timeout_though_the_service_is_away() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with Lathe(url, "lth_test") as lathe, pytest.raises(WaitTimeout, match=str(JOB_ID)):
+            lathe.wait(JOB_ID, timeout_seconds=0.3)
+
+
+def test_waiting_ends_at_its_timeout_though_the_service_names_a_longer_pause(server: Server, connect: Connect) -> None:
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        return Response(status_code=503, headers={"Retry-After": "3600"})
+
+    upload = Model.model_validate({**MODEL, "status": "inspecting"})
+    with pytest.raises(WaitTimeout, match="answered 503"):
+        connect().wait_until_ready(upload, timeout_seconds=0.3)
+
+
+def test_a_service_that_is_away_longer_than_a_minute_is_asked_again_after_one(
+    server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([Response("later", 503, {"Retry-After": "120"}), JSONResponse(JOB | {"state": "failed"})])
+    monkeypatch.setattr("app.client.transport.LONGEST_RETRY_AFTER_SECONDS", 0.1)
+
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID) -> Response:
+        return next(answers)
+
+    assert connect().wait(JOB_ID).is_over
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(server: Server, connect: Connect) -> None:
+    whole = json.dumps(MODEL)
+    bodies = iter([whole[:20], whole])
+
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        headers = {"Content-Length": str(len(whole)), "Content-Type": "application/json"}
+        return StreamingResponse(iter([next(bodies)]), headers=headers)
+
+    assert connect().model(MODEL["id"]).name == "a.onnx"
+
+
+def test_a_page_in_place_of_events_ends_them(server: Server, connect: Connect) -> None:
+    @server.app.get("/v1/jobs/{job_id}/events")
+    def events(job_id: UUID) -> Response:
+        return Response("<html>Welcome to nginx!</html>", media_type="text/html")
+
+    with pytest.raises(LatheApiError, match="Check the URL") as caught:
+        next(connect().events(JOB_ID))
+    assert caught.value.code == "unexpected_answer"
 
 
 def test_importing_the_client_imports_no_server_and_no_model_library() -> None:
