@@ -163,8 +163,9 @@ class Lathe(UploadCalls, FollowingCalls):
         """Fetch a delivered file to `path`, or into it where it is a folder; the path it has in the end.
 
         `source` is a job, for the model that stands for it (of a search that runs the best so far), or an artifact or
-        its id. An interrupted download is continued; the file appears once its sha256 is verified. Raises
-        DownloadCorrupt, and NothingDelivered for a job without a model, or for None, which is what its `optimized` is.
+        its id. An interrupted download is continued; the file appears once its sha256 is verified; a link
+        stays, and what it points to is replaced. Raises DownloadCorrupt, FileExistsError where the path is a device or
+        a pipe, and NothingDelivered for a job without a model, or for None, which is what its `optimized` is.
         """
         delivered = source.delivered() if isinstance(source, Job) else source
         if delivered is None:
@@ -173,7 +174,7 @@ class Lathe(UploadCalls, FollowingCalls):
         destination = Path(path)
         if destination.is_dir():
             destination /= Path(known.file_name).name
-        return transfer.download(
+        transfer.download(
             self._transport,
             f"/v1/artifacts/{known.id}/content",
             destination,
@@ -181,3 +182,4 @@ class Lathe(UploadCalls, FollowingCalls):
             size_bytes=known.size_bytes,
             on_progress=on_progress,
         )
+        return destination

@@ -1,5 +1,6 @@
 """Bytes both ways: uploads that stream, downloads that resume and are verified before they appear."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -21,6 +22,14 @@ Progress = Callable[[int, int], None]
 def is_tar(head: bytes) -> bool:
     """Whether a file that begins so is a POSIX tar archive; 262 bytes tell."""
     return head[TAR_MAGIC_OFFSET : TAR_MAGIC_OFFSET + len(TAR_MAGIC)] == TAR_MAGIC
+
+
+def source_file(path: str | os.PathLike[str]) -> Path:
+    """The path of a file to upload, which is read several times. Raises OSError where it is a pipe or a device."""
+    source = Path(path)
+    if source.exists() and not source.is_file():
+        raise OSError(errno.EINVAL, "is no regular file: save it as one, and upload that", str(source))
+    return source
 
 
 def model_media_type(source: Path | bytes) -> str:
@@ -70,11 +79,15 @@ def download(
     sha256: str,
     size_bytes: int,
     on_progress: Progress | None = None,
-) -> Path:
-    """Fetch `path` into `destination`, which appears whole and verified or not at all.
+) -> None:
+    """Fetch `path` into `destination`, which appears whole and verified or not at all; a link stays one.
 
-    What an earlier call left unfinished is continued. Raises DownloadCorrupt, LatheApiError and ServiceUnreachable.
+    What an earlier call left unfinished is continued. Raises FileExistsError where the destination is a device, a pipe
+    or a folder, DownloadCorrupt, LatheApiError and ServiceUnreachable.
     """
+    if destination.exists() and not destination.is_file():
+        raise FileExistsError(errno.EEXIST, "is no regular file: name a file or a folder", str(destination))
+    destination = destination.resolve()
     destination.parent.mkdir(parents=True, exist_ok=True)
     # The hash in the name: a rest of other bytes is never continued.
     partial = destination.with_name(f".{destination.name}.{sha256[:16]}.part")
@@ -88,7 +101,6 @@ def download(
         if _bytes_in(partial) <= have:
             break
     _put_in_place(partial, destination, sha256)
-    return destination
 
 
 def _bytes_in(path: Path) -> int:

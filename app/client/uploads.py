@@ -39,9 +39,10 @@ class UploadCalls(Calls):
     ) -> Model:
         """Upload an `.onnx` file, or a `.tar` of one with its external data; the same bytes give the same model.
 
-        With `wait`, returns when inspection is over. Raises UploadRejected where it found the model unusable.
+        With `wait`, returns when inspection is over. Raises UploadRejected where it found the model unusable, OSError
+        where the source is a pipe or a device.
         """
-        content = source if isinstance(source, bytes) else Path(source)
+        content = source if isinstance(source, bytes) else transfer.source_file(source)
         name = name or ("model" if isinstance(content, bytes) else content.name)
         model = self._upload(
             Model,
@@ -63,14 +64,15 @@ class UploadCalls(Calls):
     ) -> Dataset:
         """Upload a `.npz` or `.safetensors` file, or arrays by name: one for each model input, and any labels.
 
-        With `wait`, returns when inspection is over. Raises UploadRejected where it found the dataset unusable.
+        With `wait`, returns when inspection is over. Raises UploadRejected where it found the dataset unusable, OSError
+        where the source is a pipe or a device.
         """
         with tempfile.TemporaryDirectory(prefix="lathe-") as folder:
             if isinstance(source, Mapping):
                 content: Path | bytes = Path(folder) / "dataset.npz"
                 conversion.write_npz(Path(folder) / "dataset.npz", source)
             else:
-                content = source if isinstance(source, bytes) else Path(source)
+                content = source if isinstance(source, bytes) else transfer.source_file(source)
             name = name or ("dataset" if isinstance(content, bytes) else content.name)
             dataset = self._upload(
                 Dataset,

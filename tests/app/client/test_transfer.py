@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,6 +90,32 @@ def test_wrong_bytes_never_reach_the_destination(
         connect().download(ARTIFACT, destination)
     assert destination.read_bytes() == b"what was there before"
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_download_over_a_link_leaves_the_link(server: Server, connect: Connect, tmp_path: Path) -> None:
+    serve_content(server, [])
+    target, link = tmp_path / "models" / "v7.onnx", tmp_path / "latest.onnx"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    assert connect().download(ARTIFACT, link) == link
+    assert link.is_symlink()
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_pipe_is_neither_replaced_nor_uploaded(connect: Connect, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    lathe = connect()
+    for refused in (
+        lambda: lathe.download(ARTIFACT, path),
+        lambda: lathe.upload_model(path),
+        lambda: lathe.upload_dataset(path),
+    ):
+        with pytest.raises(OSError, match="is no regular file") as caught:
+            refused()
+        assert caught.value.filename == str(path)
+    assert path.is_fifo()
 
 
 def test_a_job_that_is_over_is_downloaded_as_its_optimized_model(
