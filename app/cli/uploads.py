@@ -100,13 +100,16 @@ def delete(
 
     kind = "model"
     with connect() as lathe:
+        # Asked first: a deletion that was sent twice says nothing of one that is not there.
         try:
-            lathe.delete_model(upload_id)
+            lathe.model(upload_id)
         except LatheApiError as error:
             if error.code != "not_found":
                 raise
             lathe.delete_dataset(upload_id)
             kind = "dataset"
+        else:
+            lathe.delete_model(upload_id)
     if as_json:
         print_json({"id": str(upload_id), "kind": kind, "deleted": True})
     else:

@@ -20,7 +20,8 @@ class LatheClientError(Exception):
 class LatheApiError(LatheClientError):
     """The service refused: its problem document, as attributes.
 
-    `errors` names each refused field where the code is `validation_failed`.
+    `errors` names each refused field where the code is `validation_failed`. `attempt` is the one that was refused, from
+    1 on: an earlier one may have been carried out, and its answer lost.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class LatheApiError(LatheClientError):
         self.status = problem.status
         self.errors = problem.errors or []
         self.retry_after_seconds = retry_after_seconds
+        self.attempt = 1
 
     @classmethod
     def from_response(cls, response: httpx.Response) -> "LatheApiError":

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from app.client import submission, transfer, uploading
 from app.client.candidates import is_id, model_called
-from app.client.errors import NotConfigured, NothingDelivered
+from app.client.errors import LatheApiError, NotConfigured, NothingDelivered
 from app.client.following import FollowingCalls
 from app.client.shapes import Artifact, AuditEntry, Dataset, Job, JobArtifact, JobState, Model, Page, Pass
 from app.client.submission import DatasetLike, Document, ModelLike, RecipeLike, id_of
@@ -131,7 +131,14 @@ class Lathe(UploadCalls, FollowingCalls):
 
     def cancel(self, job: Job | UUID | str) -> Job:
         """Cancel a queued job at once, ask a running one to stop; refused as `job_over` afterwards."""
-        return read(Job, self._transport.send("POST", f"/v1/jobs/{id_of(job)}/cancel"))
+        try:
+            return read(Job, self._transport.send("POST", f"/v1/jobs/{id_of(job)}/cancel"))
+        except LatheApiError as error:
+            if error.code == "job_over" and error.attempt > 1:
+                known = self.job(id_of(job))
+                if known.state is JobState.CANCELLED:
+                    return known
+            raise
 
     def promote(self, job: Job | UUID | str, candidate: JobArtifact | UUID | str) -> Job:
         """Let one of a finished job's models stand for it, so that `download` fetches it: nothing is computed again.

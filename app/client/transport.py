@@ -1,8 +1,9 @@
 """Requests, with retries where they cannot do harm, and problem documents as errors.
 
-Every call of this API may be sent twice: reads and deletes by their nature, uploads because the same bytes give the
-same model, job submissions because they carry an idempotency key, and a second cancel asks for nothing new. The bytes
-of a resumable upload may not, before it was asked how many of them arrived (`uploading.py`).
+Every call of this API may be sent twice: reads by their nature, uploads because the same bytes give the same model, job
+submissions because they carry an idempotency key, deletes and cancels because how the second is refused tells of the
+first (`LatheApiError.attempt`). The bytes of a resumable upload may not, before it was asked how many of them arrived
+(`uploading.py`).
 """
 
 import logging
@@ -185,6 +186,8 @@ class Transport:
             try:
                 return attempt(number)
             except (LatheApiError, httpx.TransportError) as error:
+                if isinstance(error, LatheApiError):
+                    error.attempt = number
                 pause = patience.pause_seconds(error, number)
                 if pause is None or number == attempts:
                     raise

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from app.client import conversion, transfer, uploading
 from app.client.calls import FIRST_POLL_SECONDS, POLL_SECONDS, WAIT_SECONDS, Calls, sleep_before
-from app.client.errors import UploadRejected
+from app.client.errors import LatheApiError, UploadRejected
 from app.client.shapes import Dataset, Model
 from app.client.submission import DatasetLike, ModelLike, id_of
 from app.client.transfer import Progress
@@ -132,11 +132,18 @@ class UploadCalls(Calls):
 
     def delete_model(self, model: ModelLike) -> None:
         """Delete a model; refused as `in_use` while a job needs it."""
-        self._transport.send("DELETE", f"/v1/models/{id_of(model)}")
+        self._delete(f"/v1/models/{id_of(model)}")
 
     def delete_dataset(self, dataset: DatasetLike) -> None:
         """Delete a dataset; refused as `in_use` while a job needs it."""
-        self._transport.send("DELETE", f"/v1/datasets/{id_of(dataset)}")
+        self._delete(f"/v1/datasets/{id_of(dataset)}")
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._transport.send("DELETE", path)
+        except LatheApiError as error:
+            if error.code != "not_found" or error.attempt == 1:
+                raise
 
     def wait_until_ready(self, upload: UploadedT, *, timeout_seconds: float = WAIT_SECONDS) -> UploadedT:
         """The upload after inspection; the service may be away for two minutes. Raises UploadRejected, WaitTimeout."""

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from app.client import Lathe, LatheApiError, Model, NotConfigured, NothingDelivered, ServiceUnreachable, WaitTimeout
 from app.client.errors import LatheClientError
 from app.client.following import EVENTS_A_PAGE
-from app.errors import InUse, LatheError, NotFound, Unavailable
+from app.errors import InUse, JobOver, LatheError, NotFound, Unavailable
 from tests.app.client.conftest import Server
 
 JOB_ID = UUID(int=7)
@@ -148,6 +148,48 @@ def test_a_refusal_is_not_retried(server: Server, connect: Connect) -> None:
     with pytest.raises(LatheApiError):
         connect().model(JOB_ID)
     assert count == 1
+
+
+def lost(path: str, method: str, server: Server, done: list[str], refused: LatheError) -> None:
+    """Carries a call out and answers as a proxy would that lost the answer; the second time it is refused."""
+
+    @server.app.api_route(path, methods=[method])
+    def answer(request: Request) -> Response:
+        if not done:
+            done.append(request.url.path)
+            return Response(status_code=502, headers={"Retry-After": "0"})
+        return refusal(refused)
+
+
+def test_a_deletion_whose_answer_was_lost_is_done(server: Server, connect: Connect) -> None:
+    models: list[str] = []
+    datasets: list[str] = []
+    lost("/v1/models/{id}", "DELETE", server, models, NotFound("There is no such model."))
+    lost("/v1/datasets/{id}", "DELETE", server, datasets, NotFound("There is no such dataset."))
+    lathe = connect()
+    lathe.delete_model(JOB_ID)
+    lathe.delete_dataset(JOB_ID)
+    assert (len(models), len(datasets)) == (1, 1)
+    with pytest.raises(LatheApiError, match="not_found"):
+        lathe.delete_model(JOB_ID)
+
+
+@pytest.mark.parametrize("state", ["cancelled", "succeeded"])
+def test_a_cancel_whose_answer_was_lost_is_done_where_the_job_is_cancelled(
+    server: Server, connect: Connect, state: str
+) -> None:
+    lost("/v1/jobs/{id}/cancel", "POST", server, [], JobOver(f"The job is {state}."))
+
+    @server.app.get("/v1/jobs/{job_id}")
+    def job(job_id: UUID) -> Response:
+        return JSONResponse(JOB | {"state": state})
+
+    lathe = connect()
+    if state == "cancelled":
+        assert lathe.cancel(JOB_ID).state.value == state
+    else:
+        with pytest.raises(LatheApiError, match="job_over"):
+            lathe.cancel(JOB_ID)
 
 
 def test_retries_end(server: Server, connect: Connect) -> None:
