@@ -1,10 +1,14 @@
 """Bytes both ways: uploads that stream, downloads that resume and are verified before they appear."""
 
 import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
 
 import httpx
 
@@ -82,25 +86,70 @@ def download(
 ) -> None:
     """Fetch `path` into `destination`, which appears whole and verified or not at all; a link stays one.
 
-    What an earlier call left unfinished is continued. Raises FileExistsError where the destination is a device, a pipe
-    or a folder, DownloadCorrupt, LatheApiError and ServiceUnreachable.
+    What an earlier call left unfinished is continued; one that still goes on is left alone. Raises FileExistsError
+    where the destination is a device, a pipe or a folder, DownloadCorrupt, LatheApiError and ServiceUnreachable.
     """
     if destination.exists() and not destination.is_file():
         raise FileExistsError(errno.EEXIST, "is no regular file: name a file or a folder", str(destination))
     destination = destination.resolve()
     destination.parent.mkdir(parents=True, exist_ok=True)
-    # The hash in the name: a rest of other bytes is never continued.
-    partial = destination.with_name(f".{destination.name}.{sha256[:16]}.part")
-    while (have := _bytes_in(partial)) < size_bytes:
-        try:
-            _continue(transport, path, partial, sha256=sha256, size_bytes=size_bytes, on_progress=on_progress)
-        except httpx.TransportError as error:
+    with _partial_file(destination, sha256) as partial:
+        while (have := _bytes_in(partial)) < size_bytes:
+            try:
+                _continue(transport, path, partial, sha256=sha256, size_bytes=size_bytes, on_progress=on_progress)
+            except httpx.TransportError as error:
+                if _bytes_in(partial) <= have:
+                    raise ServiceUnreachable(transport.url, error) from error
+                continue
             if _bytes_in(partial) <= have:
-                raise ServiceUnreachable(transport.url, error) from error
-            continue
-        if _bytes_in(partial) <= have:
-            break
-    _put_in_place(partial, destination, sha256)
+                break
+        _put_in_place(partial, destination, sha256)
+
+
+@contextmanager
+def _partial_file(destination: Path, sha256: str) -> Iterator[Path]:
+    """Where the bytes are collected: in what an earlier download left, unless another one has it under its lock."""
+    # The hash in the name: a rest of other bytes is never continued.
+    shared = destination.with_name(f".{destination.name}.{sha256[:16]}.part")
+    with _locked(shared) as lock:
+        if lock is not None:
+            try:
+                yield shared
+            finally:
+                if _bytes_in(shared) == 0 and _is_at(shared, lock):
+                    shared.unlink()
+            return
+    own = destination.with_name(f".{destination.name}.{uuid4().hex}.part")
+    try:
+        yield own
+    finally:
+        own.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO | None]:
+    """The file under its lock; None where another holds that, or the file system has no locks."""
+    while True:
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                break
+            except OSError:  # this file system has no locks
+                path.unlink(missing_ok=True)
+                break
+            # Who held it before may have put it in its place: then another file is to be made.
+            if _is_at(path, file):
+                yield file
+                return
+    yield None
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _bytes_in(path: Path) -> int:

@@ -13,7 +13,7 @@ import pytest
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.client import DownloadCorrupt, Job, JobArtifact, Lathe, NothingDelivered
+from app.client import DownloadCorrupt, Job, JobArtifact, Lathe, LatheApiError, NothingDelivered
 from app.client.transfer import CHUNK_BYTES, model_media_type
 from tests.app.client.conftest import Server
 from tests.app.client.test_requests import JOB, JOB_ID, MODEL
@@ -70,6 +70,31 @@ def test_what_an_earlier_process_left_is_continued(server: Server, connect: Conn
     (tmp_path / f".model.onnx.{ARTIFACT.sha256[:16]}.part").write_bytes(CONTENT[:1000])
     assert connect().download(ARTIFACT, tmp_path / "model.onnx").read_bytes() == CONTENT
     assert asked == ["bytes=1000-"]
+
+
+def test_two_downloads_to_one_path_leave_each_other_alone(server: Server, connect: Connect, tmp_path: Path) -> None:
+    half = len(CONTENT) // 2
+    serve_content(server, [half])
+    lathe = connect()
+    destination = tmp_path / "model.onnx"
+    others: list[Path] = []
+
+    def download_again(done: int, _: int) -> None:
+        if done >= half and not others:
+            others.append(destination)
+            lathe.download(ARTIFACT, destination)
+            assert destination.read_bytes() == CONTENT
+
+    lathe.download(ARTIFACT, destination, on_progress=download_again)
+    assert others == [destination]
+    assert destination.read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_download_that_is_refused_leaves_nothing(server: Server, connect: Connect, tmp_path: Path) -> None:
+    with pytest.raises(LatheApiError, match="answered 404"):
+        connect().download(ARTIFACT, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
