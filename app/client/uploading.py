@@ -3,6 +3,7 @@
 import base64
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -54,7 +55,8 @@ def send(
 ) -> httpx.Response:
     """The answer that shows what the upload has become.
 
-    Raises LatheApiError, ServiceUnreachable; then nothing of it stays with the service, as far as that answers.
+    Raises LatheApiError, ServiceUnreachable, and LatheClientError where a large file is written to meanwhile; then
+    nothing of it stays with the service, as far as that answers.
     """
     size_bytes = transfer.size_of(content)
     if size_bytes and size_bytes >= resumable_from_bytes:
@@ -75,6 +77,7 @@ class _Resumable:
     def __init__(self, transport: Transport, content: Path | bytes, on_progress: Progress | None) -> None:
         self._transport = transport
         self._content = content
+        self._version = _version(content)
         self._size_bytes = transfer.size_of(content)
         self._on_progress = on_progress
         self._address = ""
@@ -121,7 +124,7 @@ class _Resumable:
                 "PATCH",
                 self._address,
                 headers=TUS | headers,
-                content=transfer.chunks(self._content, self._on_progress, start=start, end=end),
+                content=self._chunks(start, end),
                 timeout_seconds=self._transport.timeout_seconds + self._seconds_behind(end),
             )
         except LatheApiError as error:
@@ -132,6 +135,13 @@ class _Resumable:
             self._ask()
         else:
             self._note(answer)
+
+    def _chunks(self, start: int, end: int) -> Iterator[bytes]:
+        for chunk in transfer.chunks(self._content, self._on_progress, start=start, end=end):
+            # After they were read: every request opens the file anew, and a mixture of two would pass for a model.
+            if _version(self._content) != self._version:
+                raise LatheClientError(f"{self._content} was written to while it was uploaded: upload it again.")
+            yield chunk
 
     def _ask(self) -> None:
         """How the upload stands, once the service answers again."""
@@ -151,3 +161,11 @@ class _Resumable:
 
     def _seconds_behind(self, end: int) -> float:
         return self._size_bytes / SLOWEST_STORAGE_BYTES_PER_SECOND if end == self._size_bytes else 0.0
+
+
+def _version(content: Path | bytes) -> tuple[int, ...]:
+    """What changes with the bytes of a file."""
+    if isinstance(content, bytes):
+        return ()
+    found = content.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.access.tables import WorkspaceRow
-from app.client import Lathe, LatheApiError, ServiceUnreachable
+from app.client import Lathe, LatheApiError, LatheClientError, ServiceUnreachable
 from app.database import Database
 from app.models.tables import ModelRow
 from app.uploads.tables import ResumableUploadRow
@@ -160,6 +160,23 @@ def test_another_request_that_makes_the_upload_whole_is_waited_for(lathe: Lathe,
     dataset = lathe.upload_dataset(content, name="cal", wait=False, on_progress=begin_to_finish)
     assert dataset.sha256 == hashlib.sha256(content).hexdigest()
     assert (begun.count(FROM_BYTES), begun[-1]) == (2, 3 * FROM_BYTES)
+
+
+@pytest.mark.parametrize("how", ["in place", "by rename"])
+def test_a_file_that_is_written_again_meanwhile_is_not_uploaded(
+    lathe: Lathe, database: Database, tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"x" * 3 * FROM_BYTES)
+
+    def write_again(_: int, __: int) -> None:
+        written = path if how == "in place" else tmp_path / "net.new"
+        written.write_bytes(b"y" * 3 * FROM_BYTES)
+        written.rename(path)
+
+    with pytest.raises(LatheClientError, match=r"net\.onnx was written to while it was uploaded"):
+        lathe.upload_model(path, wait=False, on_progress=write_again)
+    assert uploads(database) == 0
 
 
 def test_a_refusal_is_told_and_nothing_is_sent(lathe: Lathe, line: BadLine) -> None:
