@@ -55,7 +55,7 @@ class UploadRejected(LatheApiError):
 class ServiceUnreachable(LatheClientError):
     """No whole answer came, after every retry."""
 
-    def __init__(self, url: str, cause: httpx.TransportError) -> None:
+    def __init__(self, url: str, cause: httpx.RequestError) -> None:
         super().__init__(
             f"{url} does not answer: {str(cause) or type(cause).__name__}. "
             "Check the URL (LATHE_URL), and that the service runs there."

@@ -91,7 +91,7 @@ class FollowingCalls(Calls):
                             event = JobEvent.model_validate_json(message.data)
                             after = event.id
                             yield event
-                except httpx.TransportError:
+                except httpx.RequestError:
                     time.sleep(POLL_SECONDS)
                     continue
             # A service that shuts down ends its streams as well.
@@ -107,6 +107,6 @@ class FollowingCalls(Calls):
 def _messages(response: httpx.Response) -> Iterator[ServerSentEvent]:
     try:
         yield from EventSource(response).iter_sse()
-    except SSEError as error:  # a TransportError by its class, and no passing one
+    except SSEError as error:  # a RequestError by its class, and no passing one
         response.read()
         raise LatheApiError.from_response(response) from error

@@ -82,7 +82,7 @@ class Transport:
                 timeout=_timeout(timeout_seconds),
                 trust_env=not is_local(self.url),  # a proxy cannot reach this machine's own addresses
             )
-        except (httpx.InvalidURL, ValueError) as error:
+        except (httpx.InvalidURL, ValueError, ImportError) as error:  # a SOCKS proxy needs a package more
             raise NotConfigured(f"The URL `{url}` cannot be used: {error}") from error
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class Transport:
     ) -> Iterator[httpx.Response]:
         """The response to a GET, with its body still to come; only its beginning is retried.
 
-        Raises as `send`; httpx.TransportError where the body breaks off in the caller's hands.
+        Raises as `send`; httpx.RequestError where the body breaks off in the caller's hands.
         """
         response = self.repeat(
             lambda _: self._once(self._client.build_request("GET", path, headers=headers)),
@@ -148,7 +148,7 @@ class Transport:
         content: Iterator[bytes] | None = None,
         timeout_seconds: float,
     ) -> httpx.Response:
-        """The whole response to a request that is sent only once. Raises LatheApiError, httpx.TransportError."""
+        """The whole response to a request that is sent only once. Raises LatheApiError, httpx.RequestError."""
         return self._whole(
             self._client.build_request(
                 method, path, headers=headers, content=content, timeout=_timeout(timeout_seconds)
@@ -169,7 +169,7 @@ class Transport:
         It ends after so many attempts, or seconds since the first failure: a long upload that breaks off has as many
         left as any other request; and at the `deadline`, by `time.monotonic()`. `also` are statuses to repeat at,
         beside those that always are. Raises what the last attempt raised, ServiceUnreachable in place of
-        httpx.TransportError; LatheClientError at once for a request that cannot be sent.
+        httpx.RequestError; LatheClientError at once for a request that cannot be sent.
         """
         try:
             return self._repeated(attempt, attempts, _Patience(retry_seconds, deadline, RETRIED_STATUSES | also))
@@ -177,7 +177,7 @@ class Transport:
             raise NotConfigured(f"The URL `{self.url}` cannot be used: {error}") from error
         except httpx.LocalProtocolError as error:
             raise LatheClientError(f"The request to {self.url} cannot be sent: {error}") from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ServiceUnreachable(self.url, error) from error
 
     def _repeated(self, attempt: Callable[[int], ResultT], attempts: int | None, patience: "_Patience") -> ResultT:
@@ -185,7 +185,7 @@ class Transport:
         while True:
             try:
                 return attempt(number)
-            except (LatheApiError, httpx.TransportError) as error:
+            except (LatheApiError, httpx.RequestError) as error:
                 if isinstance(error, LatheApiError):
                     error.attempt = number
                 pause = patience.pause_seconds(error, number)
@@ -225,7 +225,7 @@ class _Patience:
         self._statuses = statuses
         self._end: float | None = None
 
-    def pause_seconds(self, error: LatheApiError | httpx.TransportError, number: int) -> float | None:
+    def pause_seconds(self, error: LatheApiError | httpx.RequestError, number: int) -> float | None:
         """How long to wait after the failure of attempt `number`; None where no other may help, or it is too late."""
         now = time.monotonic()
         if self._end is None:
@@ -234,13 +234,13 @@ class _Patience:
             return None
         return min(_wanted_pause_seconds(error, number), self._deadline - now)
 
-    def _may_pass(self, error: LatheApiError | httpx.TransportError) -> bool:
+    def _may_pass(self, error: LatheApiError | httpx.RequestError) -> bool:
         if isinstance(error, LatheApiError):
             return error.status in self._statuses
         return not isinstance(error, UNSENDABLE)
 
 
-def _wanted_pause_seconds(error: LatheApiError | httpx.TransportError, number: int) -> float:
+def _wanted_pause_seconds(error: LatheApiError | httpx.RequestError, number: int) -> float:
     named = error.retry_after_seconds if isinstance(error, LatheApiError) else None
     if named is not None:
         return min(max(named, SHORTEST_RETRY_AFTER_SECONDS), LONGEST_RETRY_AFTER_SECONDS)

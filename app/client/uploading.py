@@ -103,7 +103,7 @@ class _Resumable:
 
     def _give_up(self) -> None:
         """Have the service delete what has arrived, for nobody knows of it any more; where it is away, that expires."""
-        with suppress(LatheClientError, httpx.TransportError):
+        with suppress(LatheClientError, httpx.RequestError):
             self._transport.once("DELETE", self._address, headers=TUS, timeout_seconds=GIVING_UP_SECONDS)
 
     def _advance(self, attempt: int) -> None:

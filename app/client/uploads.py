@@ -173,7 +173,7 @@ class UploadCalls(Calls):
             self._transport,
             kind,
             content,
-            name=name,
+            name=name.encode(errors="replace").decode(),  # a file's may hold what is not UTF-8
             media_type=media_type,
             on_progress=on_progress,
             resumable_from_bytes=self._resumable_from_bytes,

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from uuid import UUID
 
 import pytest
@@ -216,6 +217,13 @@ def test_a_url_that_cannot_be_used_is_said_at_once(url: str) -> None:
         lathe.job(JOB_ID)
 
 
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="says what happens where socksio is not installed")
+def test_a_proxy_that_needs_a_package_more_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(NotConfigured, match="socksio"):
+        Lathe("http://lathe.example", "lth_test")
+
+
 def test_a_line_end_behind_a_key_is_not_sent(server: Server) -> None:
     @server.app.get("/v1/models/{model_id}")
     def model(model_id: UUID, request: Request) -> Response:
@@ -411,6 +419,20 @@ def test_an_answer_that_breaks_off_is_asked_for_again(server: Server, connect: C
         return StreamingResponse(iter([next(bodies)]), headers=headers)
 
     assert connect().model(MODEL["id"]).name == "a.onnx"
+
+
+def test_an_answer_that_cannot_be_unpacked_is_asked_for_again(server: Server, connect: Connect) -> None:
+    broken = Response(b"no gzip", headers={"Content-Encoding": "gzip"})
+    answers = iter([broken, broken, JSONResponse(MODEL)])
+
+    @server.app.get("/v1/models/{model_id}")
+    def model(model_id: UUID) -> Response:
+        return next(answers)
+
+    lathe = connect(retry_seconds=0)
+    with pytest.raises(ServiceUnreachable, match="decompressing"):
+        lathe.model(MODEL["id"])
+    assert lathe.wait_until_ready(Model.model_validate({**MODEL, "status": "inspecting"})).status == "ready"
 
 
 def test_a_page_in_place_of_events_ends_them(server: Server, connect: Connect) -> None:

@@ -223,6 +223,18 @@ def test_an_upload_that_took_longer_than_retries_may_is_sent_again(
     assert bodies == [CONTENT, CONTENT]
 
 
+def test_a_file_name_that_is_not_utf8_is_sent_with_question_marks(
+    server: Server, connect: Connect, tmp_path: Path
+) -> None:
+    @server.app.post("/v1/models")
+    def upload(name: str) -> Response:
+        return JSONResponse({**MODEL, "name": name}, 201)
+
+    path = tmp_path / os.fsdecode(b"m\xff.onnx")
+    path.write_bytes(CONTENT[:10])
+    assert connect().upload_model(path).name == "m?.onnx"
+
+
 def test_a_tar_is_told_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     with tarfile.open(path, "w") as archive:
