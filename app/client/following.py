@@ -9,7 +9,7 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from app.client.calls import FIRST_POLL_SECONDS, POLL_SECONDS, WAIT_SECONDS, Calls, sleep_before
-from app.client.errors import LatheApiError
+from app.client.errors import LatheApiError, ServiceUnreachable
 from app.client.shapes import Job, JobEvent, JobEvents, trial_of
 from app.client.submission import id_of
 from app.client.transport import OUTAGE_SECONDS, read
@@ -79,7 +79,7 @@ class FollowingCalls(Calls):
     def events(self, job: Job | UUID | str, *, after: int = 0) -> Iterator[JobEvent]:
         """What happens to a job, as it happens, until it is over; a broken stream is taken up after the last event.
 
-        Raises LatheApiError where something else answers than a stream of events.
+        Raises LatheApiError where something else answers than a stream of events, and ServiceUnreachable.
         """
         path = f"/v1/jobs/{id_of(job)}"
         while True:
@@ -91,7 +91,9 @@ class FollowingCalls(Calls):
                             event = JobEvent.model_validate_json(message.data)
                             after = event.id
                             yield event
-                except httpx.RequestError:
+                except httpx.DecodingError as error:  # a proxy's, and the same the next time
+                    raise ServiceUnreachable(self._transport.url, error) from error
+                except httpx.TransportError:
                     time.sleep(POLL_SECONDS)
                     continue
             # A service that shuts down ends its streams as well.
@@ -107,6 +109,6 @@ class FollowingCalls(Calls):
 def _messages(response: httpx.Response) -> Iterator[ServerSentEvent]:
     try:
         yield from EventSource(response).iter_sse()
-    except SSEError as error:  # a RequestError by its class, and no passing one
+    except SSEError as error:  # a TransportError by its class, and no passing one
         response.read()
         raise LatheApiError.from_response(response) from error

@@ -32,8 +32,8 @@ class Lathe(UploadCalls, FollowingCalls):
 
     URL and key come from `LATHE_URL` and `LATHE_KEY` where they are not given. Every method raises `LatheApiError`
     where the service refuses, and `ServiceUnreachable` where no answer came within `retry_seconds` of the first
-    failure. An upload of `resumable_from_bytes` or more (`LATHE_RESUMABLE_FROM_BYTES`, else 64 MiB) goes on where the
-    connection broke; a smaller one is sent again.
+    failure; the logger `lathe` is told of retries. An upload of `resumable_from_bytes` or more
+    (`LATHE_RESUMABLE_FROM_BYTES`, else 64 MiB) goes on where the connection broke; a smaller one is sent again.
     """
 
     def __init__(

@@ -97,7 +97,7 @@ def download(
         while (have := _bytes_in(partial)) < size_bytes:
             try:
                 _continue(transport, path, partial, sha256=sha256, size_bytes=size_bytes, on_progress=on_progress)
-            except httpx.RequestError as error:
+            except httpx.TransportError as error:
                 if _bytes_in(partial) <= have:
                     raise ServiceUnreachable(transport.url, error) from error
                 continue

@@ -245,7 +245,7 @@ def _wanted_pause_seconds(error: LatheApiError | httpx.RequestError, number: int
     if named is not None:
         return min(max(named, SHORTEST_RETRY_AFTER_SECONDS), LONGEST_RETRY_AFTER_SECONDS)
     jitter = random.uniform(0, PAUSE_JITTER_SECONDS)  # noqa: S311 - a pause is no secret
-    return min(FIRST_PAUSE_SECONDS * 2 ** min(number - 1, DOUBLINGS) + jitter, LONGEST_PAUSE_SECONDS)
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(number - 1, DOUBLINGS) + jitter, LONGEST_PAUSE_SECONDS)
 
 
 def _timeout(seconds: float) -> httpx.Timeout:
