@@ -173,7 +173,7 @@ class _Compared:
                 power.add(left, right)
                 self.powers.setdefault(index, []).append(power)
                 if looks_like_scores(left):
-                    self.same.setdefault(index, []).extend(_same_classes(left, right))
+                    self.same.setdefault(index, []).extend(agreement(left, right).tolist())
             elif left.dtype.kind in EXACT:
                 self.same.setdefault(index, []).append(_share_of_same(left, right))
 
@@ -202,14 +202,6 @@ def _outputs(model: ModelFile, context: PassContext, samples: np.ndarray) -> Ite
     session = open_session(model.path, context.threads)
     for call in context.feeds.calls(1, samples):
         yield run_session(session, call.feed)
-
-
-def _same_classes(left: np.ndarray, right: np.ndarray) -> list[float]:
-    """Of each sample, of scores."""
-    if left.shape != right.shape:
-        return [0.0] * len(left)
-    same: list[float] = agreement(left, right).tolist()
-    return same
 
 
 def _share_of_same(left: np.ndarray, right: np.ndarray) -> float:

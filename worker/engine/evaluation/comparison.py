@@ -1,11 +1,9 @@
 """Probe: quality of a candidate beside its original, on data.
 
-Both run on the same calls, one batch at a time; what is kept of a sample is a few numbers, and for F1 as many of each
-class in it, so memory does not grow with the size of samples.
+Both run on the same calls, one batch at a time; what is kept of them is in `scoring`.
 """
 
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,40 +15,24 @@ from app.jobs.report import Quality
 from worker.engine.evaluation import metrics
 from worker.engine.evaluation.acceptance import COUNTING
 from worker.engine.evaluation.bootstrap import (
-    NO_CLASS,
     Drop,
     MacroF1,
     Mean,
     SqnrDb,
     Statistic,
-    count_classes,
     estimate,
     skewness_of,
     without_interval,
 )
 from worker.engine.evaluation.child import serve_probe
-from worker.engine.evaluation.class_labels import check_labels, class_count, guessing
+from worker.engine.evaluation.class_labels import guessing
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
+from worker.engine.evaluation.scoring import Columns, Scores
 from worker.engine.feeds import Call, Feeds
 from worker.engine.sessions import ModelFails, as_taken_by, open_session, run_session
 
-Columns = dict[str, list[np.ndarray]]
 LABEL_METRICS = frozenset({"top1", "top5", "f1", "accuracy", "mse", "mae"})
-TOP5_CLASSES = 6
 FIGURES = ("metric_original", "metric_candidate", "drop", "drop_low", "drop_high", "drop_above", "drop_below")
-
-
-@dataclass
-class Scores:
-    """What is kept: by output, by metric, one array a batch."""
-
-    outputs: dict[str, Columns] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
-    labelled: dict[str, Columns] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
-    not_finite: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    broken: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    classes: int | None = None
-    skipped: set[str] = field(default_factory=set)
-    count: int = 0
 
 
 @dataclass
@@ -75,8 +57,7 @@ class Examination:
     request: Comparison
     pair: Pair
     feeds: Feeds
-    labels: dict[str, np.ndarray]
-    scores: Scores = field(default_factory=Scores)
+    scores: Scores
     warnings: list[str] = field(default_factory=list)
 
 
@@ -92,19 +73,15 @@ def compare(request: Comparison) -> ComparisonAnswer:
     originals = open_session(Path(request.original), request.threads, device=request.device)
     pair = Pair(originals, open_session(Path(request.candidate), request.threads, device=request.device))
     labels = {name: stored.open() for name, stored in request.labels.items()}
-    examination = Examination(request, pair, request.feed.open(), labels)
+    examination = Examination(request, pair, request.feed.open(), Scores(request.metric, labels))
     batch = _working_batch(examination)
     samples = _affordable(examination, batch, request.seconds - (time.perf_counter() - started))
-    for call in examination.feeds.calls(batch, samples):
+    feeds, scores = examination.feeds, examination.scores
+    for call in feeds.calls(batch, samples):
         left, right = pair.run(call)
         for name, original, candidate in zip(pair.names(), left, right, strict=True):
-            _score(
-                examination,
-                name,
-                (_cut(original, call, examination.feeds), _cut(candidate, call, examination.feeds)),
-                call,
-            )
-        examination.scores.count += len(call.samples)
+            scores.add(name, _cut(original, call, feeds), _cut(candidate, call, feeds), call.samples)
+        scores.count += len(call.samples)
     return _answer(examination)
 
 
@@ -158,89 +135,6 @@ def _cut(output: Any, call: Call, feeds: Feeds) -> np.ndarray | None:
     return np.broadcast_to(output, (count, *output.shape))
 
 
-def _score(
-    examination: Examination, name: str, outputs: tuple[np.ndarray | None, np.ndarray | None], call: Call
-) -> None:
-    """Keep what one call says about one output."""
-    scores, (original, candidate) = examination.scores, outputs
-    if original is None or candidate is None:
-        scores.skipped.add(name)
-        return
-    if original.shape != candidate.shape:
-        raise ModelFails(
-            f"Output {name!r} has shape {list(candidate.shape)} where the original's has {list(original.shape)}.", None
-        )
-    columns = scores.outputs[name]
-    columns["agreement"].append(metrics.agreement(original, candidate))
-    if original.dtype.kind == metrics.TEXT:  # no direction, no power, and no label: those are numbers
-        return
-    columns["cosine"].append(metrics.cosine(original, candidate))
-    signal, noise = metrics.signal_and_noise(original, candidate)
-    columns["signal"].append(signal)
-    columns["noise"].append(noise)
-    broken = metrics.broken_samples(original, candidate)
-    scores.broken[name] += int(broken.sum())
-    if original.dtype.kind == "f":
-        scores.not_finite[name] += int((~np.isfinite(original.reshape(len(original), -1))).any(axis=1).sum())
-    for label, metric in _labels_of(examination.request, name, examination.labels):
-        truth = np.asarray(examination.labels[label][call.samples])
-        if label == examination.request.metric.labels and metric in metrics.CLASSIFICATION and not scores.count:
-            scores.classes = class_count(original.shape, truth.shape, original.dtype.name)
-            check_labels(label, examination.labels[label], name, scores.classes)
-        _score_labels(scores.labelled[f"{label}|original"], metric, original, truth, scores.count)
-        _score_labels(scores.labelled[f"{label}|candidate"], metric, candidate, truth, scores.count, broken)
-
-
-def _labels_of(request: Comparison, output: str, labels: dict[str, np.ndarray]) -> list[tuple[str, str]]:
-    """Label arrays scored against this output, with the metric asked for: the job's, and those named as the output."""
-    found = []
-    if request.metric.labels in labels and request.metric.output == output:
-        found.append((str(request.metric.labels), str(request.metric.name)))
-    if output in labels and (output, request.metric.output) != (request.metric.labels, output):
-        found.append((output, "top1" if labels[output].dtype.kind in "iu" else "mse"))
-    return found
-
-
-def _score_labels(
-    columns: Columns,
-    metric: str,
-    output: np.ndarray,
-    truth: np.ndarray,
-    offset: int,
-    broken: np.ndarray | None = None,
-) -> None:
-    """The metric asked for, and the others of its family that can be had for nothing.
-
-    Samples that are `broken` `(N,)` are infinitely wrong, or hit no label: left out, they would make a file that
-    answers NaN look better than one that errs.
-    """
-    lost = np.zeros(len(output), bool) if broken is None else broken
-    if metric not in metrics.CLASSIFICATION:
-        wrong = lost & ~np.isnan(truth.reshape(len(truth), -1)).any(axis=1)
-        columns["mse"].append(np.where(wrong, np.inf, metrics.squared_error(output, truth)))
-        columns["mae"].append(np.where(wrong, np.inf, metrics.absolute_error(output, truth)))
-        return
-    columns["accuracy" if metric == "accuracy" else "top1"].append(_hits(output, truth, 1, lost))
-    many = output.ndim == truth.ndim + 1 and output.shape[-1] >= TOP5_CLASSES and output.shape[:-1] == truth.shape
-    if metric == "top5" or many:
-        columns["top5"].append(_hits(output, truth, 5, lost))
-    known = truth >= 0
-    owners = np.broadcast_to(
-        np.arange(offset, offset + len(truth)).reshape((-1,) + (1,) * (truth.ndim - 1)), truth.shape
-    )
-    predicted = metrics.classes(output, truth)
-    if lost.any():  # in floats alone, whose classes are places on an axis
-        predicted = np.where(lost.reshape((-1,) + (1,) * (truth.ndim - 1)), NO_CLASS, predicted)
-    for name, column in count_classes(truth[known], predicted[known], owners[known]).items():
-        columns[name].append(column)
-
-
-def _hits(output: np.ndarray, truth: np.ndarray, k: int, lost: np.ndarray) -> np.ndarray:
-    """`(N,)`: as `metrics.top_k`, none of samples that are `lost`; those without a known label have no score."""
-    hits = metrics.top_k(output, truth, k)
-    return np.where(lost & ~np.isnan(hits), 0.0, hits)
-
-
 def _statistics(columns: Columns) -> dict[str, Statistic]:
     joined = {name: np.concatenate(arrays) for name, arrays in columns.items()}
     found: dict[str, Statistic] = {
@@ -259,7 +153,7 @@ def _answer(examination: Examination) -> ComparisonAnswer:
     scores, request, names = examination.scores, examination.request, examination.pair.names()
     fidelity = {name: _statistics(columns) for name, columns in scores.outputs.items()}
     labelled = {key: _statistics(columns) for key, columns in scores.labelled.items()}
-    # A NaN that the original does not have spoils what is computed over the other elements. Labels: `_score_labels`.
+    # A NaN that the original does not have spoils what is computed over the other elements. Labels: `scoring`.
     for name, count in scores.broken.items():
         if count:
             fidelity[name] = {"agreement": fidelity[name]["agreement"]}
@@ -369,6 +263,13 @@ def _warnings(scores: Scores) -> list[str]:
     for name, count in scores.not_finite.items():
         if count:
             found.append(f"Output {name!r} of the original is NaN or infinite in {count} of {scores.count} samples.")
+    for name, count in scores.reshaped.items():
+        if count:
+            found.append(
+                f"Output {name!r} of the optimized model has another shape than the original's in {count} of "
+                f"{scores.count} samples, as where another number of boxes is found: it counts as changed throughout "
+                "there, and against labels as infinitely wrong, or missed."
+            )
     for name, count in scores.broken.items():
         if count:
             found.append(

@@ -33,8 +33,10 @@ def agreement(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     """Per sample: for class scores, 1 where both have the same top class; else the share of elements that agree.
 
     Elements of floats agree within 5 % of the root mean square of the original's row; others where they are equal. NaN
-    agrees with NaN, an infinity with the same infinity.
+    agrees with NaN, an infinity with the same infinity. Of another shape, as of boxes that were found, none agree.
     """
+    if original.shape != candidate.shape:
+        return np.zeros(len(original))
     if looks_like_scores(original):
         same: np.ndarray = np.argmax(original, axis=1) == np.argmax(candidate, axis=1)
         return np.asarray(same & (np.isnan(original).any(axis=1) == np.isnan(candidate).any(axis=1)), np.float64)
@@ -49,7 +51,11 @@ def agreement(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def cosine(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between both rows, over elements finite in both; 1 where both rows are zero."""
+    """Cosine of the angle between both rows, over elements finite in both; 1 where both rows are zero, and 0 where they
+    are of another shape.
+    """
+    if original.shape != candidate.shape:
+        return np.zeros(len(original))
     left, right = _finite_pair(original, candidate)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     both_zero = (np.linalg.norm(left, axis=1) == 0) & (np.linalg.norm(right, axis=1) == 0)
@@ -58,17 +64,27 @@ def cosine(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def signal_and_noise(original: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per sample: sum of squares of the original, and of the difference, over elements finite in both."""
+    """Per sample: sum of squares of the original, and of the difference, over elements finite in both.
+
+    Of another shape no elements correspond: the difference is all of both.
+    """
+    if original.shape != candidate.shape:
+        signal = _power(original)
+        return signal, signal + _power(candidate)
     left, right = _finite_pair(original, candidate)
     return np.sum(left**2, axis=1), np.sum((left - right) ** 2, axis=1)
 
 
 def broken_samples(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Per sample: whether the candidate is NaN or infinite somewhere where the original is not."""
+    """Per sample: whether the candidate is NaN or infinite somewhere where the original is not; of another shape, where
+    the original is so nowhere.
+    """
     if original.dtype.kind != "f" or candidate.dtype.kind != "f":
         return np.zeros(len(original), bool)
-    broken: np.ndarray = (np.isfinite(_rows(original)) & ~np.isfinite(_rows(candidate))).any(axis=1)
-    return broken
+    finite, still_finite = np.isfinite(_rows(original)), np.isfinite(_rows(candidate))
+    if original.shape != candidate.shape:
+        return np.asarray(finite.all(axis=1) & ~still_finite.all(axis=1))
+    return np.asarray((finite & ~still_finite).any(axis=1))
 
 
 def class_axis(output: Sequence[int], labels: Sequence[int]) -> int | None:
@@ -161,6 +177,12 @@ def _rows(array: np.ndarray) -> np.ndarray:
 def _share(hits: np.ndarray) -> np.ndarray:
     shares: np.ndarray = np.mean(hits, axis=1) if hits.shape[1] else np.ones(len(hits))
     return shares
+
+
+def _power(array: np.ndarray) -> np.ndarray:
+    """Sum of squares of each row, over its finite elements."""
+    rows = _rows(array).astype(np.float64)
+    return np.asarray(np.sum(np.where(np.isfinite(rows), rows, 0.0) ** 2, axis=1))
 
 
 def _finite_pair(original: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

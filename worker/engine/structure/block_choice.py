@@ -69,9 +69,9 @@ class Switches:
                 power = powers.setdefault(index, Power())
                 if left.dtype.kind == "f":
                     power.add(left, right)
-                else:  # numbers of classes, say: as far as they are others
+                else:  # numbers of classes, say: as far as they are others, all of them where there are more or fewer
                     power.signal += left.size
-                    power.noise += float((left != right).sum())
+                    power.noise += float((left != right).sum()) if left.shape == right.shape else left.size
         return max((10 ** (-power.db / 10) for power in powers.values()), default=0.0)
 
     def _answers(self, bypassed: Collection[Block]) -> Iterator[list[np.ndarray]]:

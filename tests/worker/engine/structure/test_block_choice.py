@@ -72,3 +72,18 @@ def test_blocks_are_scored_on_as_many_samples_as_can_be_held(
     # Four float32 a sample.
     monkeypatch.setattr(fidelity, "MOST_HELD_BYTES", 8 * 16)
     assert scored(SAMPLES, "all") == eight
+
+
+def test_numbers_of_which_there_are_more_or_fewer_are_others(
+    saved: Callable[..., ModelFile], context: SamplesContext
+) -> None:
+    """As those of boxes that were found."""
+    text = (
+        "network (float[N,8] x) => (int64[2,K] places) { a = MatMul(x, w) s = Add(x, a) y = MatMul(s, h)"
+        " over = Greater(y, least) places = NonZero(over) }"
+    )
+    model = saved(prepared(text, w=normal(8, 8), h=normal(8, 4, seed=2), least=np.float32(0)))
+    given = context(model.load(), x=normal(SAMPLES, 8, seed=5))
+    subject = Subject.of(model, given, ())
+    switches = Switches(model, subject.offered, given, SAMPLES, given.scratch / "switches")
+    assert 0 < switches.error(subject.offered) <= 1
