@@ -16,7 +16,8 @@ from worker.engine.sessions import Feed, ModelFails, open_session, run_session
 OPEN_AXES = (0, 64, 32, 16, 8, 4, 2, 1)
 IMAGE_SIDE, SEQUENCE_LENGTH, CHANNELS = 224, 128, 3
 PASS_THROUGH = {"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice", "Clip", "Transpose"}
-IMAGE_RANK = 4
+# An image whose last axis is a number no larger than that has its channels there.
+IMAGE_RANK, MOST_CHANNELS = 4, 4
 DEFAULT_INTEGER_BOUND = 2
 RANDOM_SOURCE = "random input"
 
@@ -58,7 +59,8 @@ def random_feeds(
 def working_shapes(
     model: ModelFile, inputs: list[TensorFace], wanted: dict[str, list[int]], batch: int, threads: int
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes at which the model runs: `wanted` ones as given, fixed axes as declared, open ones by trial.
+    """Shapes at which the model runs: `wanted` ones as given, fixed axes as declared, open ones by trial, those of one
+    name all of one size.
 
     Raises:
         ShapesNeeded: it ran at none of the shapes tried, or an input's rank is unknown and not given.
@@ -74,7 +76,7 @@ def working_shapes(
     session = open_session(model.path, threads)
     failure: ModelFails | None = None
     for size in OPEN_AXES:
-        shapes = {face.name: _shape(face, wanted, size, batch) for face in inputs}
+        shapes = _shapes(inputs, wanted, size, batch)
         try:
             run_session(session, random_feed(inputs, fills, shapes, seed=0))
         except ModelFails as error:
@@ -133,22 +135,57 @@ def _table_rows(graph: onnx.GraphProto, name: str, rows: dict[str, int]) -> int 
     return min(found, default=None)
 
 
-def _shape(face: TensorFace, wanted: dict[str, list[int]], size: int, batch: int) -> tuple[int, ...]:
+def _shapes(
+    inputs: list[TensorFace], wanted: dict[str, list[int]], size: int, batch: int
+) -> dict[str, tuple[int, ...]]:
+    """Of every input. What an axis of a name is given in `wanted` holds for all of that name."""
+    named: dict[str, int] = {}
+    for face in inputs:
+        given = zip(face.shape or (), wanted.get(face.name, ()), strict=False)
+        named |= {axis: length for axis, length in given if isinstance(axis, str)}
+    for face in inputs:
+        for position, axis in enumerate(face.shape or ()):
+            if not isinstance(axis, str) or axis in named:
+                continue
+            if _is_batch(axis, inputs):
+                named[axis] = batch
+            elif position:  # what stands first and is no batch stands elsewhere too, where more is known of it
+                named[axis] = _usual(face.shape or (), position, size, batch)
+    return {face.name: _shape(face, wanted, named, size, batch) for face in inputs}
+
+
+def _is_batch(name: str, inputs: list[TensorFace]) -> bool:
+    """Whether it is the first axis of an input, and of all that have it the first open one: `N` of a state (2, N, 4).
+
+    Not what a matrix between nodes has twice, nor a length that stands behind another axis in another input.
+    """
+    shapes = [face.shape for face in inputs if face.shape is not None and name in face.shape]
+    left_open = [[axis for axis in shape if not isinstance(axis, int)] for shape in shapes]
+    first = all(axes[0] == name and axes.count(name) == 1 for axes in left_open)
+    return first and any(shape[0] == name for shape in shapes)
+
+
+def _shape(
+    face: TensorFace, wanted: dict[str, list[int]], named: dict[str, int], size: int, batch: int
+) -> tuple[int, ...]:
     if face.name in wanted:
         return tuple(wanted[face.name])
     shape = face.shape or ()
-    return tuple(_axis(axis, position, len(shape), size, batch) for position, axis in enumerate(shape))
+    sizes = [named[axis] if isinstance(axis, str) else axis for axis in shape]
+    return tuple(_usual(shape, place, size, batch) if known is None else known for place, known in enumerate(sizes))
 
 
-def _axis(axis: Dimension, position: int, rank: int, size: int, batch: int) -> int:
-    """`size` 0 stands for what is usual for an input of this rank."""
-    if isinstance(axis, int):
-        return axis
+def _usual(shape: tuple[Dimension, ...], position: int, size: int, batch: int) -> int:
+    """Of an open axis at this position; `size` 0 stands for what is usual for an input of this rank."""
     if position == 0:
         return batch
-    if rank == IMAGE_RANK:
-        return CHANNELS if position == 1 else (size or IMAGE_SIDE)
-    return size or SEQUENCE_LENGTH
+    if len(shape) != IMAGE_RANK:
+        return size or SEQUENCE_LENGTH
+    last = shape[-1]
+    channels_last = isinstance(last, int) and last <= MOST_CHANNELS
+    if position == 1 and not channels_last:
+        return CHANNELS
+    return size or IMAGE_SIDE
 
 
 def _fill(face: TensorFace, fill: Fill | None, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:

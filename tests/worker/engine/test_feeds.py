@@ -134,3 +134,55 @@ def test_open_axes_are_tried_until_the_model_runs(tmp_path: Path) -> None:
     assert shapes == {"x": (3, 4)}
     feed = next(random_feeds(inputs, {}, shapes, 1, 0).calls(1)).feed
     assert run_session(open_session(model.path, 1), feed)[0].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "shapes"),
+    [
+        (
+            "g (float[N,H,W,3] image) => (float[N,H,W,3] y) { y = Relu(image) }",
+            {},
+            {"image": (5, 224, 224, 3)},
+        ),
+        (
+            "g (float[nodes,nodes] edges, float[nodes,16] x) => (float[nodes,16] y) { y = MatMul(edges, x) }",
+            {},
+            {"edges": (128, 128), "x": (128, 16)},
+        ),
+        (
+            "g (float[length] places, float[batch,length] ids) => (float[batch,length] y) { y = Add(ids, places) }",
+            {},
+            {"places": (128,), "ids": (5, 128)},
+        ),
+        (
+            "g (float[2,N,4] state, float[N,4] x) => (float[2,N,4] y) { y = Add(state, x) }",
+            {},
+            {"state": (2, 5, 4), "x": (5, 4)},
+        ),
+        (
+            "g (float[batch,length] mask, float[batch,length] ids) => (float[batch,length] y) { y = Add(ids, mask) }",
+            {"ids": [2, 7]},
+            {"mask": (2, 7), "ids": (2, 7)},
+        ),
+    ],
+    ids=["channels-last", "between-nodes", "length-alone", "state", "given-for-one"],
+)
+def test_axes_of_one_name_are_of_one_size(
+    text: str, wanted: dict[str, list[int]], shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    model = ModelFile(networks.save(networks.parse(text), tmp_path))
+    assert working_shapes(model, inputs_of(model.structure()), wanted, batch=5, threads=1) == shapes
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [([None, None, None, 3], (1, 224, 224, 3)), ([None, None, None, 224], (1, 3, 224, 224))],
+    ids=["channels-last", "channels-first"],
+)
+def test_an_image_has_its_channels_where_a_small_number_says_so(
+    axes: list[int | str | None], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    floats = TensorProto.FLOAT
+    made = networks.assemble([helper.make_node("Relu", ["x"], ["y"])], {"x": (floats, axes)}, {"y": (floats, axes)})
+    model = ModelFile(networks.save(made, tmp_path))
+    assert working_shapes(model, inputs_of(model.structure()), {}, batch=1, threads=1) == {"x": shape}
