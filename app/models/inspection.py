@@ -26,7 +26,8 @@ class ModelInspection(BaseModel):
     producer: str | None = Field(default=None, description="The tool that wrote the file, as the file says.")
     parameter_count: int = Field(description="Elements in all initializers.")
     mac_count: int | None = Field(
-        description="Multiply-accumulates of one call at batch 1; null where a shape cannot be known."
+        description="Multiply-accumulates of one call at batch 1; null where a shape cannot be known, and of what ONNX "
+        "Runtime compiled to layouts of its own."
     )
     operators: dict[str, int] = Field(description="Nodes by operator type, subgraphs included.")
     trainable: bool = Field(description="Whether passes that train can take it.")

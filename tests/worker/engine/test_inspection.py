@@ -12,6 +12,7 @@ import pytest
 from onnx import ModelProto, TensorProto, defs, helper, numpy_helper
 
 from tests.worker import networks
+from worker.engine.inspection.macs import count_macs
 from worker.engine.inspection.model import inspect
 
 FLOAT, HALF, INT64, BOOL, STRING = (
@@ -65,6 +66,13 @@ def _tree() -> ModelProto:
 def _sequence() -> ModelProto:
     model = networks.parse("g (float[N,4] a, float[N,4] b) => (y) { y = SequenceConstruct(a, b) }")
     model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, ["N", 4])))
+    return model
+
+
+def _untyped_sequence() -> ModelProto:
+    """The same, its type left for ONNX Runtime to infer."""
+    model = _sequence()
+    model.graph.output[0].ClearField("type")
     return model
 
 
@@ -162,6 +170,8 @@ ACCEPTED = [
                                   "training_blockers": ["ai.onnx.ml.Scaler"]}),
     Accepted("sequence-output", _sequence, {"outputs": [{"name": "y", "dtype": "seq(float32)", "shape": None}],
                                             "training_blockers": ["SequenceConstruct"]}),
+    Accepted("untyped-sequence-output", _untyped_sequence,
+             {"outputs": [{"name": "y", "dtype": "seq(float32)", "shape": None}]}),
     Accepted("sparse-weights", _sparse, {"parameter_count": 2}),
     Accepted("quantized", networks.quantized_product, {"mac_count": 32, "trainable": False,
              "training_blockers": ["DequantizeLinear", "QLinearMatMul", "QuantizeLinear"]}),
@@ -218,6 +228,17 @@ MACS = [
 def test_facts(case: Accepted, tmp_path: Path) -> None:
     found = inspect(networks.save(case.build(), tmp_path)).model_dump()
     assert {name: found[name] for name in case.facts} == case.facts
+
+
+@pytest.mark.parametrize("domain", ["com.microsoft.nchwc", "com.ms.internal.nhwc"])
+def test_a_convolution_in_a_layout_of_the_runtimes_own_is_not_counted_as_none(domain: str) -> None:
+    """As in a compiled file, beside a product that can be counted."""
+    tensors: dict[str, Any] = {"x": (FLOAT, [1, 16, 8, 8]), "w": (FLOAT, [16, 16, 3, 3])}
+    compiled = _one("Conv", tensors, domain=domain)
+    compiled.graph.node.append(helper.make_node("MatMul", ["a", "b"], ["z"]))
+    assert count_macs(compiled, {"a": [2, 3], "b": [3, 4], "y": [1, 16, 6, 6], "w": [16, 16, 3, 3]}) is None
+    del compiled.graph.node[0]
+    assert count_macs(compiled, {"a": [2, 3], "b": [3, 4]}) == 2 * 3 * 4
 
 
 def test_the_newest_opset_that_onnx_runtime_runs_is_accepted(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from worker.engine.inspection.reading import DEFAULT_DOMAINS
 from worker.engine.inspection.shapes import Shapes
 
 KNOWN_DOMAINS = (*DEFAULT_DOMAINS, "com.microsoft")
-# Operators of these families that the table below lacks multiply matrices too: their count is unknown, not zero.
+# Operators of these families that the table below lacks multiply matrices too, as do those of other domains, such as a
+# Conv that the runtime wrote in a layout of its own, padded to blocks: their count is unknown, not zero.
 MULTIPLYING = re.compile("Attention|Conv|DeltaNet|GRU|Gemm|LSTM|Mamba|MatMul|MoE|RNN|Sampling|Search")
 
 
@@ -49,9 +50,8 @@ def multiplies(node: NodeProto) -> bool:
 
 
 def _counter(node: NodeProto) -> Callable[[NodeProto, Shapes], int] | None:
-    if node.domain not in KNOWN_DOMAINS:
-        return None
-    return COUNTERS.get(node.op_type, _uncounted if MULTIPLYING.search(node.op_type) else None)
+    known = COUNTERS.get(node.op_type) if node.domain in KNOWN_DOMAINS else None
+    return known or (_uncounted if MULTIPLYING.search(node.op_type) else None)
 
 
 def _uncounted(node: NodeProto, _: Shapes) -> int:

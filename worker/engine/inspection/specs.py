@@ -1,5 +1,7 @@
 """Inputs and outputs as the API describes them."""
 
+import re
+
 import onnxruntime
 from onnx import ModelProto, TypeProto, ValueInfoProto
 
@@ -47,7 +49,7 @@ def _compound(type_proto: TypeProto) -> str:
 
 
 def _inferred(value: onnxruntime.NodeArg) -> TensorSpec:
-    element = value.type.removeprefix("tensor(").removesuffix(")")
+    dtype = re.sub(r"\btensor\((\w+)\)", lambda found: RUNTIME_DTYPES.get(found[1], found[1]), value.type)
     # The runtime writes an unknown rank and a scalar alike, as no axes.
     shape = [None if size == "" else size for size in value.shape] or None
-    return TensorSpec(name=value.name, dtype=RUNTIME_DTYPES.get(element, element), shape=shape)
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape)
