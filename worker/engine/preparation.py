@@ -227,7 +227,8 @@ def _fold(preparation: Preparation, threads: int, keep_halves: bool) -> None:
 
 
 def normalise(model: ModelFile, folder: Path, *, inline: bool = False) -> ModelFile:
-    """Every node with a name of its own, no constant that is an input as well, and none that is sparse.
+    """Every node with a name of its own, no constant that is an input as well, none that is sparse, and nothing said of
+    what lies between nodes.
 
     With `inline` functions of the model are inlined, which the converter of onnx would lose.
     """
@@ -237,6 +238,9 @@ def normalise(model: ModelFile, folder: Path, *, inline: bool = False) -> ModelF
     make_dense(loaded, model.path.parent)
     constants_to_initializers(loaded)
     name_nodes(loaded)
+    for graph in walk.all_graphs(loaded):
+        # Its shapes may be of the one call that an exporter traced, while the inputs were made open since.
+        del graph.value_info[:]
     return save_model(loaded, folder / "done")
 
 

@@ -15,7 +15,7 @@ from worker.engine.faults import OutOfMemory
 from worker.engine.graph import computes_the_same, name_nodes, nodes_of, opset_of
 from worker.engine.model_file import ModelFile
 from worker.engine.preparation import Preparation, Preparations, defaults_in_words, prepare, prepared
-from worker.engine.sessions import ModelFails
+from worker.engine.sessions import ModelFails, open_session, run_session
 
 # Expands to as many elements as `x` says.
 GROWING = networks.parse(
@@ -201,6 +201,25 @@ def test_an_opset_is_brought_to_what_rewrites_are_written_for(opset: int, expect
     file = ModelFile(networks.save(model, tmp_path / "model"))
     made = prepare(file, {"x": networks.normal(2, 8)}, tmp_path / "scratch", 1)
     assert opset_of(made.model.structure()) == expected
+
+
+def test_shapes_that_the_file_gives_between_its_nodes_are_not_believed(tmp_path: Path) -> None:
+    """They are of the call that was traced. Without symbolic inference, which drops them, nothing else would."""
+    model = networks.holding(
+        "network (float[N,T,16] x) => (float[P,Q,R] y) { sizes = Shape(x) more = Mul(sizes, times) "
+        "target = Div(more, parts) r = Reshape(x, target) s = Relu(r) y = com.microsoft.FusedMatMul(s, w) }",
+        times=np.array([2, 2, 1]),
+        parts=np.array([1, 1, 4]),
+        w=normal(4, 4),
+    )
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.value_info.append(helper.make_tensor_value_info("r", TensorProto.FLOAT, [2, 8, 4]))
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    made = prepare(file, {"x": normal(1, 4, 16)}, tmp_path / "scratch", threads=1)
+    assert "shape inference" in made.applied
+    assert any("symbolic shape inference" in note for note in made.notes)
+    exact, answer = (run_session(open_session(one.path, 1), {"x": normal(3, 4, 16)})[0] for one in (file, made.model))
+    np.testing.assert_allclose(answer, exact, rtol=1e-5, atol=1e-6)
 
 
 def _operators(file: ModelFile) -> list[str]:
