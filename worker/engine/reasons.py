@@ -3,4 +3,5 @@
 EXCLUDED = "excluded by the recipe"
 NOT_ASKED = "of an operator that the recipe leaves out"
 INSIDE_FUNCTION = "inside a function of the model"
+NO_ACTIVATION = "a product of constants alone"
 CONTROL_FLOW = "read inside control flow"

@@ -12,12 +12,12 @@ import onnx_ir as ir
 from worker.engine.graph import RUNTIME_DOMAIN
 from worker.engine.int8.units import Role, Unit
 from worker.engine.nodes import MATRIX_RANK, constant, integer, is_operator, number, opset
+from worker.engine.reasons import NO_ACTIVATION
 
 # Before it the standard has no DynamicQuantizeLinear.
 LEAST_OPSET = 11
 RECURRENT_RANK = 3
 MASK, PAST, LAST_SHARED = 3, 4, 5
-NO_ACTIVATION = "a product of constants alone"
 NO_MATRIX = "no constant float32 matrix of weights"
 NOT_FINITE = "NaN or infinity among the weights"
 TRANSPOSED = "a Gemm whose left side is transposed"

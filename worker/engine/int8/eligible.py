@@ -8,7 +8,7 @@ import onnx_ir as ir
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.units import Role, Unit
 from worker.engine.nodes import integer, is_operator
-from worker.engine.reasons import EXCLUDED, NOT_ASKED
+from worker.engine.reasons import EXCLUDED, NO_ACTIVATION, NOT_ASKED
 
 # Slower in 8 bits on every x86 that was measured, by factors of 4 to 20, for one shape or another.
 NEVER = {
@@ -76,8 +76,10 @@ def _without_form(node: ir.Node) -> str:
     if others:
         return f"it computes in {others[0]}"
     left, right = (None if value is None else value.const_value for value in node.inputs[:2])
+    if left is not None:
+        return ON_THE_LEFT if right is None else NO_ACTIVATION
     if right is None:
-        return COMPUTED if left is None else ON_THE_LEFT
+        return COMPUTED
     return VECTOR if len(right.shape) == 1 else WITHOUT_FORM[node.op_type]
 
 

@@ -187,9 +187,16 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
     return (0.0, float(high.item())) if high is not None and high.size == 1 else None
 
 
+def _is_computed(value: ir.Value | None) -> bool:
+    """Whether it is an activation, of which alone there are ranges."""
+    return value is not None and value.const_value is None
+
+
 def _conv(node: ir.Node) -> Role | None:
     weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > MATRIX_RANK else None
     if weight is None or weight.dtype != np.float32 or weight.ndim != CONV_RANK or not weight.size:
+        return None
+    if not _is_computed(node.inputs[0]):
         return None
     return Role.WEIGHTED if bias is None or constant(bias) is not None else None
 
@@ -198,6 +205,8 @@ def _gemm(node: ir.Node) -> Role | None:
     weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > MATRIX_RANK else None
     plain = number(node, "alpha", 1.0) == number(node, "beta", 1.0) == 1.0 and not integer(node, "transA", 0)
     if weight is None or weight.dtype != np.float32 or not weight.size or not plain:
+        return None
+    if not _is_computed(node.inputs[0]):
         return None
     width = weight.shape[0 if integer(node, "transB", 0) else 1]
     offsets = constant(bias)
@@ -208,24 +217,24 @@ def _gemm(node: ir.Node) -> Role | None:
 
 def _matmul(node: ir.Node) -> Role | None:
     left, right = node.inputs[0], node.inputs[1]
-    if left is None or left.const_value is not None:
+    if not _is_computed(left):
         return None
     weight = constant(right)
     if weight is not None:
         plain = weight.ndim == MATRIX_RANK and weight.dtype == np.float32 and weight.size
         return Role.WEIGHTED if plain else None
-    return Role.PRODUCT if right is not None and right.const_value is None else None
+    return Role.PRODUCT if _is_computed(right) else None
 
 
 def _arithmetic(node: ir.Node) -> Role | None:
     """At least one operand is computed; constants become 8-bit constants."""
-    computed = any(value is not None and value.const_value is None for value in node.inputs)
+    computed = any(_is_computed(value) for value in node.inputs)
     known = all(value is None or value.const_value is None or constant(value) is not None for value in node.inputs)
     return Role.ARITHMETIC if computed and known else None
 
 
 def _carrier(node: ir.Node) -> Role | None:
-    return Role.CARRIER if len(node.outputs) == 1 and node.inputs[0] and node.inputs[0].const_value is None else None
+    return Role.CARRIER if len(node.outputs) == 1 and _is_computed(node.inputs[0]) else None
 
 
 def _max_pool(node: ir.Node) -> Role | None:
@@ -243,7 +252,7 @@ def _split(node: ir.Node) -> Role | None:
     """The runtime moves 8 bits only where every part is quantized, so somebody must read each."""
     if not all(value.uses() or value.is_graph_output() for value in node.outputs):
         return None
-    return Role.CARRIER if node.inputs[0] is not None and node.inputs[0].const_value is None else None
+    return Role.CARRIER if _is_computed(node.inputs[0]) else None
 
 
 FORMS: dict[str, Callable[[ir.Node], Role | None]] = {

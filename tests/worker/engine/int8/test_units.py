@@ -44,6 +44,8 @@ def test_products_with_constant_matrices_are_weighted(body: str, inputs: str, co
         ("y = Conv(x, w, b)", f"{IMAGE}, float[4] b", {"w": FILTER}),
         ("y = Conv(x, w)", "float[2,3,8] x", {"w": normal(4, 3, 3)}),
         ("y = Conv(x, w)", "float16[2,3,8,8] x", {"w": FILTER.astype(np.float16)}),
+        ("y = Conv(c, w)", IMAGE, {"c": normal(2, 3, 8, 8), "w": FILTER}),
+        ("y = Gemm(c, w)", "float[2,8] x", {"c": normal(2, 8), "w": normal(8, 4)}),
         ("y = ConvTranspose(x, w)", IMAGE, {"w": normal(3, 4, 3, 3)}),
         ("y = Gemm<alpha = 0.5>(x, w)", "float[2,8] x", {"w": normal(8, 4)}),
         ("y = Gemm<beta = 0.5>(x, w, b)", "float[2,8] x", {"w": normal(8, 4), "b": normal(4)}),
