@@ -37,6 +37,7 @@ from worker.engine.pass_contract import PassContext
 from worker.engine.profiling import origin_of
 from worker.engine.quiet import quiet
 from worker.engine.rewrites import REWRITES, residual_sum
+from worker.engine.rewrites.constant_nodes import lift_constants
 from worker.engine.sessions import BASIC, Device, Feed
 from worker.engine.symbolic_shapes import infer_symbolic
 from worker.engine.weight_only.stored import unpacks_when_loaded
@@ -78,8 +79,8 @@ class Preparation:
     ) -> bool:
         """Run one step, which `name` says in words; keep its result if it answers as the model did at the start.
 
-        A step that finds nothing to do returns None. One that only `annotates`, and leaves nodes and constants as they
-        are, is kept too where chance in the model lets nothing be compared.
+        A step that finds nothing to do returns None. One that only `annotates`, and leaves what is computed as it is,
+        is kept too where chance in the model lets nothing be compared.
 
         Raises:
             OutOfMemory, MemoryError, OSError: there is not enough memory, or no room on the disk: for the model as it
@@ -194,6 +195,9 @@ def prepare(
     if not preparation.attempt("symbolic shape inference", _infer_symbolic, annotates=True):
         preparation.attempt("shape inference", _infer, annotates=True)
     untouched: dict[ModelFile, ir.Model] = {}
+    # Folding leaves none: there are some only where it was left out.
+    lifting = partial(_rewritten, rewrite=lift_constants, untouched=untouched)
+    preparation.attempt("turning Constant nodes into initializers", lifting, annotates=True)
     for name, rewrite in REWRITES.items():
         preparation.attempt(name, partial(_rewritten, rewrite=rewrite, untouched=untouched))
     return preparation

@@ -258,14 +258,35 @@ def test_weights_that_are_stored_in_half_precision_may_stay_so(keep: bool, tmp_p
     assert any("fewer bits" in note for note in made.notes) == keep
 
 
-def test_a_constant_in_half_precision_that_is_no_weight_lets_others_be_folded(tmp_path: Path) -> None:
-    model = networks.parse(
-        "network (float[N,8] x) => (float[N,8] y) { s = Cast<to = 1>(half) p = Mul(x, s) y = Add(p, s) }"
-    )
-    model.graph.initializer.append(numpy_helper.from_array(np.float16(3), "half"))
+@pytest.mark.parametrize(
+    ("body", "small", "left"),
+    [
+        ("s = Cast<to = 1>(small) p = Mul(x, s) y = Add(p, s)", np.float16(3), ["Mul", "Add"]),
+        ("s = Cast<to = 1>(small) p = Mul(x, s) y = Add(p, s)", np.uint8(3), ["Mul", "Add"]),
+        ("s = Cast<to = 9>(small) n = Neg(x) y = Where(s, x, n)", np.tri(8, dtype=np.uint8)[:2], ["Neg", "Where"]),
+    ],
+    ids=["half precision", "8 bits", "mask"],
+)
+def test_a_small_constant_that_is_no_weight_lets_others_be_folded(
+    body: str, small: np.generic | np.ndarray, left: list[str], tmp_path: Path
+) -> None:
+    model = networks.parse(f"network (float[N,8] x) => (float[N,8] y) {{ {body} }}")
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(small), "small"))
     file = ModelFile(networks.save(model, tmp_path / "model"))
     made = prepare(file, X, tmp_path / "scratch", threads=1, keep_halves=True)
-    assert _operators(made.model) == ["Mul", "Add"]
+    assert _operators(made.model) == left
+
+
+def test_where_chance_lets_nothing_be_folded_constants_are_found_all_the_same(tmp_path: Path) -> None:
+    model = networks.parse(
+        "network (float[N,8] x) => (float[N,8] y) "
+        "{ two = Constant<value_float = 2.0>() n = Neg(two) m = Mul(x, n) r = RandomNormalLike(m) y = Add(m, r) }"
+    )
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    made = prepare(file, X, tmp_path / "scratch", threads=1)
+    assert any("nothing can be compared" in note for note in made.notes)
+    assert _operators(made.model) == ["Neg", "Mul", "RandomNormalLike", "Add"]
+    assert [tensor.name for tensor in made.model.structure().graph.initializer] == ["two"]
 
 
 @pytest.mark.parametrize("opset", [10, 13], ids=str)

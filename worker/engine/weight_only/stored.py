@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from worker.engine.affine import Affine, signed
 from worker.engine.float16.halves import HALVES
+from worker.engine.graph import attribute_of
 from worker.engine.nodes import MATRIX_RANK, add_initializer, integer, is_operator, replace
 from worker.engine.weight_only.blocks import SLAB_ELEMENTS, Blocks
 from worker.engine.weight_only.places import Place
@@ -23,8 +24,8 @@ FOUR_BITS = 4
 LEAST_SHIFT_OPSET = 11
 # The code of 4 bits in the middle, and what moving one into the upper half of a byte multiplies it by.
 MIDDLE, RAISED = np.uint8(8), np.float32(16)
-FIRST_STEPS = frozenset({"Cast", "BitShift"})
 SMALL_INTEGERS = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT16})
+FLOATS = HALVES | {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 
 
 @dataclass(frozen=True)
@@ -153,15 +154,19 @@ def _beside(values: np.ndarray, by_rows: bool) -> np.ndarray:
 
 def unpacks_when_loaded(model: onnx.ModelProto, halves: bool) -> bool:
     """Whether the file holds weights in few bits that folding its constants would turn back into float32; with `halves`
-    matrices and filters in half precision are such.
+    those in half precision are such.
+
+    They are shifted out of their bytes, or are matrices and filters that become floats: a mask that becomes bool is
+    none, nor is a number.
     """
-    small = {
-        tensor.name
-        for tensor in model.graph.initializer
-        if tensor.data_type in SMALL_INTEGERS
-        or (halves and tensor.data_type in HALVES and len(tensor.dims) >= MATRIX_RANK)
-    }
-    return any(node.op_type in FIRST_STEPS and node.input[0] in small for node in model.graph.node)
+    kinds = SMALL_INTEGERS | HALVES if halves else SMALL_INTEGERS
+    stored = {tensor.name: tensor.dims for tensor in model.graph.initializer if tensor.data_type in kinds}
+    wide = {name for name, dims in stored.items() if sum(size > 1 for size in dims) >= MATRIX_RANK}
+    return any(
+        (node.op_type == "BitShift" and node.input[0] in stored)
+        or (node.op_type == "Cast" and node.input[0] in wide and attribute_of(node, "to", 0) in FLOATS)
+        for node in model.graph.node
+    )
 
 
 def constant_nodes(model: onnx.ModelProto) -> set[str]:
