@@ -2,6 +2,7 @@
 
 import onnx
 
+from worker.engine.inspection import walk
 from worker.engine.preparation import operator_counts
 
 # Parts of the names of operators that compute in 8 bits, or convert to them.
@@ -17,6 +18,5 @@ def is_transformer(model: onnx.ModelProto) -> bool:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    """Whether the model computes in 8 bits already."""
-    counts = operator_counts(model)
-    return any(mark in name for name in counts for mark in IN_8_BITS)
+    """Whether the model computes in 8 bits already, inside its functions too."""
+    return any(mark in node.op_type for node in walk.nodes(model) for mark in IN_8_BITS)
