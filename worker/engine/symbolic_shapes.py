@@ -12,6 +12,8 @@ import onnx
 # Through `onnxruntime.tools` the same class would import torch where that is installed: seconds, and 200 MiB.
 from onnxruntime.transformers.shape_infer_helper import SymbolicShapeInference
 
+from worker.engine.graph import attribute_of
+
 UNBOUNDED = 2**31 - 1
 Axis = int | str | None
 
@@ -47,6 +49,17 @@ class _Inference(SymbolicShapeInference):  # type: ignore[misc]  # the class is 
             for axis, dimension in enumerate(tensor.shape.dim):
                 if not dimension.HasField("dim_value") and dimension.dim_param not in self.symbolic_dims_:
                     dimension.dim_param = str(self._new_symbolic_dim_from_output(node, position, axis))
+
+    def _infer_SplitToSequence(self, node: onnx.NodeProto) -> None:  # noqa: N802  # the helper finds it by this name
+        """The helper's own calls what onnx has no longer, and takes one size of all parts for a size of each."""
+        shape: list[Axis] = list(self._get_shape(node, 0))
+        axis = attribute_of(node, "axis", 0) % len(shape)
+        is_sized = len(node.input) > 1 and node.input[1]
+        single: list[Axis] = [1] if attribute_of(node, "keepdims", 1) else []
+        shape[axis : axis + 1] = [None] if is_sized else single
+        element = self.known_vi_[node.input[0]].type.tensor_type.elem_type
+        (name,) = node.output
+        self.known_vi_[name].CopyFrom(onnx.helper.make_tensor_sequence_value_info(name, element, shape))
 
     def _broadcast_shapes(self, left: list[Any], right: list[Any]) -> list[Axis]:
         rank = max(len(left), len(right))

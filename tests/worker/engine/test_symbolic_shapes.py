@@ -23,6 +23,13 @@ POSITIONS = """network (float[N,S,8] q) => (float[N,5,8] y) {
     a = MatMul(q, w) b = Add(a, places) c = Tanh(b) e = MatMul(c, w) y = Mul(e, e)
 }"""
 
+# Two parts, of five columns and of three.
+PARTS = """network (float[N,S,8] q) => (float[N,S,8] y) {
+    a = MatMul(q, w) parts = SplitToSequence<axis = 2>(a, five) b = SequenceAt(parts, zero) c = SequenceAt(parts, one)
+    d = Tanh(b) y = Concat<axis = 2>(c, d)
+}"""
+COUNTS = {name: np.array(number) for name, number in (("zero", 0), ("one", 1), ("five", 5))}
+
 
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
     return {
@@ -41,6 +48,7 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
             id="two inputs",
         ),
         pytest.param(POSITIONS, {"places": normal(1, 5, 8)}, [((2, 5, 8),), ((2, 1, 8),)], id="a constant"),
+        pytest.param(PARTS, COUNTS, [((2, 3, 8),), ((1, 5, 8),)], id="parts"),
     ],
 )
 def test_a_prepared_model_answers_whatever_the_original_does(
@@ -81,6 +89,23 @@ def test_an_expanded_axis_is_as_long_as_it_is_asked_to_be() -> None:
         "network (float[N,1,K] x) => (float[P,Q,R] y) { s = Expand(x, to) y = Neg(s) }", to=np.array([7, 1])
     )
     assert _shapes(infer_symbolic(model))["s"][:2] == ["N", 7]
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("SplitToSequence<axis = -1>(x, five)", ["N", 4, None]),
+        ("SplitToSequence<axis = 2>(x)", ["N", 4, 1]),
+        ("SplitToSequence<axis = 1, keepdims = 0>(x)", ["N", 8]),
+    ],
+    ids=["of a size", "single", "single, without the axis"],
+)
+def test_parts_keep_the_axes_that_are_not_cut(split: str, expected: list[int | str | None]) -> None:
+    """One that is cut has a name of its own, which is None here."""
+    text = f"network (float[N,4,8] x) => (float y) {{ parts = {split} p = SequenceAt(parts, zero) y = ReduceSum(p) }}"
+    shape = _shapes(infer_symbolic(networks.holding(text, **COUNTS)))["p"]
+    assert [axis if axis == "N" or isinstance(axis, int) else None for axis in shape] == expected
+    assert all(shape)
 
 
 def test_an_operator_that_nothing_is_known_of_is_said() -> None:
