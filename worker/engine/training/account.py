@@ -8,13 +8,17 @@ from worker.engine.training.judging import Judgement
 from worker.engine.training.lesson import Lesson
 from worker.engine.training.objective import Lessons
 from worker.engine.training.targets import Target
-from worker.engine.training.trainer import DIVERGED, PATIENCE, TIME, Trained
+from worker.engine.training.trainer import DIVERGED, PATIENCE, TIME, Standing, Trained
 
 WHY_STOPPED = {
     TIME: "the next epoch would not have fitted into the job's time",
     PATIENCE: "no epoch had been better for as long as `patience` says",
-    DIVERGED: "the loss was no number any more: lower `learning_rate`",
+    DIVERGED: "the loss or its gradient was no number any more: lower `learning_rate`",
 }
+NEVER_A_NUMBER = (
+    "the loss was no number, and was none before training: NaN or infinity is in the training data or in what is "
+    "answered to it"
+)
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}
 
 
@@ -28,7 +32,7 @@ def in_words(lesson: Lesson, trained: Trained) -> list[str]:
         f"{_sources(lesson.objective)}."
     ]
     if standing.stopped is not None:
-        notes.append(f"Training ended after epoch {ran}: {WHY_STOPPED[standing.stopped]}.")
+        notes.append(f"Training ended after epoch {ran}: {why_stopped(standing)}.")
     start = None if standing.start is None else Judgement(**standing.start)
     best = None if standing.best is None else Judgement(**standing.best)
     if trained.improved and best is not None:
@@ -43,6 +47,13 @@ def in_words(lesson: Lesson, trained: Trained) -> list[str]:
     if trained.resumed_at is not None:
         notes.append(f"An earlier attempt had done {trained.resumed_at} epochs: training went on from there.")
     return [*notes, *lesson.notes, *_what_stayed(lesson), *lesson.student.notes]
+
+
+def why_stopped(standing: Standing) -> str:
+    """The reason of a training that was `stopped`."""
+    if standing.stopped == DIVERGED and standing.start is not None and not math.isfinite(standing.start["loss"]):
+        return NEVER_A_NUMBER
+    return WHY_STOPPED[standing.stopped or ""]
 
 
 def finite(value: Any) -> Any:

@@ -22,7 +22,7 @@ def soft_cross_entropy(
 
     Scores of classes lie along `axis`: (N, C) or (N, C, ...). Logarithms of probabilities are scores as well. It is
     never less than the entropy of p, and that only where both answer alike. Hinton et al.,
-    https://arxiv.org/abs/1503.02531.
+    https://arxiv.org/abs/1503.02531. Classes that both mask with minus infinity have no part in it.
 
     Raises:
         AnswersDiffer: not of one shape.
@@ -30,7 +30,9 @@ def soft_cross_entropy(
     """
     same_shape(teacher, student)
     probabilities = torch.softmax(teacher / temperature, dim=axis)
-    return -(probabilities * torch.log_softmax(student / temperature, dim=axis)).sum(dim=axis).mean()
+    logs = torch.log_softmax(student / temperature, dim=axis)
+    # 0 log 0 is 0; as a product it would be no number.
+    return -(probabilities * logs.masked_fill(probabilities == 0, 0.0)).sum(dim=axis).mean()
 
 
 def entropy(scores: torch.Tensor, temperature: float = 1.0, axis: int = 1) -> torch.Tensor:
@@ -49,14 +51,15 @@ def divergence(teacher: torch.Tensor, student: torch.Tensor, temperature: float,
 
 def normalized_error(wanted: torch.Tensor, found: torch.Tensor, power: float) -> torch.Tensor:
     """Mean squared error as a share of `power`, the mean square of what is wanted of all samples: of those of one call
-    it would give a sample that is near zero more weight than others, and no end of it to one that is zero.
+    it would give a sample that is near zero more weight than others, and no end of it to one that is zero. Where what
+    is wanted is not finite, as masked scores are not, there is no error.
 
     Raises:
         AnswersDiffer: not of one shape.
 
     """
     same_shape(wanted, found)
-    return (found - wanted).square().mean() / power
+    return torch.where(wanted.isfinite(), found - wanted, 0.0).square().mean() / power
 
 
 def hard_cross_entropy(scores: torch.Tensor, labels: torch.Tensor, axis: int) -> torch.Tensor:
@@ -92,6 +95,18 @@ def squared_error(found: torch.Tensor, labels: torch.Tensor, variance: float) ->
 def log_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
     """As scores: their softmax gives the probabilities back."""
     return probabilities.clamp_min(LEAST_PROBABILITY).log()
+
+
+def log_probabilities_beside(student: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """A teacher's `log_probabilities`; minus infinity where they rounded to zero and the student's scores are masked.
+
+    Raises:
+        AnswersDiffer: not of one shape.
+
+    """
+    same_shape(probabilities, student)
+    masked = student.isneginf() & (probabilities <= LEAST_PROBABILITY)
+    return log_probabilities(probabilities).masked_fill(masked, -torch.inf)
 
 
 def same_shape(teacher: torch.Tensor, student: torch.Tensor) -> None:

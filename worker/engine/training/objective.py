@@ -12,6 +12,7 @@ from worker.engine.training.losses import (
     divergence,
     hard_cross_entropy,
     log_probabilities,
+    log_probabilities_beside,
     normalized_error,
     squared_error,
 )
@@ -99,8 +100,8 @@ class Lessons:
         found, wanted = rows[one.reading.value], batch.answers[one.teacher]
         if one.reading.axis is None:
             return normalized_error(wanted, found, one.power)
-        scores = log_probabilities(wanted) if one.probabilities else wanted
         own = log_probabilities(found) if one.reading.probabilities else found
+        scores = log_probabilities_beside(own, wanted) if one.probabilities else wanted
         soft = divergence(scores, own, self.weights.temperature, one.reading.axis)
         return soft + normalized_error(wanted, found, one.power) if one.as_numbers else soft
 

@@ -11,6 +11,7 @@ from worker.engine.training.losses import (
     entropy,
     hard_cross_entropy,
     log_probabilities,
+    log_probabilities_beside,
     normalized_error,
     soft_cross_entropy,
     squared_error,
@@ -62,6 +63,39 @@ def test_probabilities_are_as_good_as_scores() -> None:
     found = soft_cross_entropy(log_probabilities(scores.softmax(1)), scores, 3.0)
     assert float(found) == pytest.approx(float(entropy(scores, 3.0)), rel=1e-5)
     assert torch.isfinite(log_probabilities(torch.tensor([[1.0, 0.0]]))).all()
+
+
+MASKED = [[1.0, 2.0, -torch.inf], [0.5, -torch.inf, 3.0]]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_what_both_mask_has_no_part_in_the_loss(temperature: float) -> None:
+    teacher = torch.tensor(MASKED, dtype=torch.float64)
+    student = (teacher + torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.0, 1.0]])).requires_grad_()
+    loss = divergence(teacher, student, temperature)
+    loss.backward()
+    known = [
+        divergence(teacher[row][None, places], student.detach()[row][None, places], temperature)
+        for row, places in enumerate(([0, 1], [0, 2]))
+    ]
+    assert float(loss) == pytest.approx(float(sum(known)) / 2, rel=1e-5)
+    assert torch.isfinite(student.grad).all()
+    assert (student.grad != 0).equal(teacher.isfinite())
+    # Probabilities say the same: what is masked rounds to zero there, or in ONNX Runtime to next to it.
+    for least in (0.0, 4e-39):
+        given = log_probabilities_beside(student.detach(), teacher.softmax(1).clamp_min(least))
+        assert float(divergence(given, student, temperature)) == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_numbers_that_are_not_finite_are_not_wanted() -> None:
+    wanted = torch.tensor(MASKED)
+    found = (wanted + 1.0).requires_grad_()
+    loss = normalized_error(wanted, found, power=2.0)
+    loss.backward()
+    assert float(loss) == pytest.approx(4 / 6 / 2)
+    assert torch.isfinite(found.grad).all()
+    # What the student alone makes infinite is wrong without end.
+    assert float(normalized_error(torch.zeros(1, 3), wanted[:1], power=2.0)) == torch.inf
 
 
 def test_labels_that_are_none_do_not_count() -> None:

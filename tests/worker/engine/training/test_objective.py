@@ -24,6 +24,17 @@ def test_a_teachers_probabilities_teach_what_its_scores_would(certain: bool) -> 
     assert float(lessons(found, batch)["loss"]) > 0.1
 
 
+def test_masked_scores_are_learned_from_probabilities_as_from_scores() -> None:
+    scores = torch.tensor([[2.0, -torch.inf, 0.5], [0.0, 4.0, -torch.inf]])
+    found = {"y": torch.where(scores.isfinite(), 0.0, scores)}
+    losses = []
+    for probabilities, wanted in ((False, scores), (True, scores.softmax(dim=1))):
+        lessons = Lessons(Weights(alpha=1.0), soft=[Soft(Reading("y", "y", 1), "teacher", probabilities)])
+        losses.append(float(lessons(found, _batch(wanted))["loss"]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert 0.1 < losses[0] < torch.inf
+
+
 def test_probabilities_learn_what_their_scores_would() -> None:
     """From labels and from a teacher: they are no scores themselves."""
     scores, taught = torch.tensor([[2.0, -3.0, 0.5], [0.0, 4.0, -1.0]]), torch.tensor([[1.0, 0.0, 2.0]] * 2)
