@@ -50,8 +50,10 @@ class Judgement:
 
     def improves_on(self, before: "Judgement") -> bool:
         """Whether it is worth other weights than those of before: by the metric, where one decides and differs; a few
-        rounded bits of the loss are not.
+        rounded bits of the loss are not. Any finite loss is, where that of before was none.
         """
+        if not np.isfinite(before.loss):
+            return self.better_than(before)
         if self.decides and self.value is not None and before.value is not None and self.value != before.value:
             return self.better_than(before)
         return self.better_than(before) and before.loss - self.loss > max(LEAST_GAIN, LEAST_SHARE * abs(before.loss))

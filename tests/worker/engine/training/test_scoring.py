@@ -98,3 +98,9 @@ def test_agreement_is_the_share_of_places_with_the_same_class_of_what_is_not_bro
 def test_where_as_many_are_right_the_loss_decides(loss: float, value: float, kept: bool) -> None:
     before = Judgement(1.0, "top1", 0.8, decides=True)
     assert Judgement(loss, "top1", value, decides=True).improves_on(before) is kept
+
+
+@pytest.mark.parametrize("before", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("loss", "kept"), [(1.0, True), (float("nan"), False), (float("inf"), False)])
+def test_a_finite_loss_is_better_than_one_that_is_not(before: float, loss: float, *, kept: bool) -> None:
+    assert Judgement(loss).improves_on(Judgement(before)) is kept
