@@ -193,6 +193,33 @@ def test_whole_calls_are_trained_on_one_by_one(tmp_path: Path) -> None:
     assert any("trained on one by one" in note for note in result.notes)
 
 
+def test_biases_of_both_directions_are_learned_and_do_not_decay(tmp_path: Path) -> None:
+    """(2, 8 hidden): a matrix by its shape. Exporters fill its second half with zeros, which no pruning made."""
+    forward, cell = networks.recurrent(), networks.recurrent().graph.node[0]
+    cell.input.append("B")
+    cell.attribute.append(onnx.helper.make_attribute("direction", "bidirectional"))
+    given = {tensor.name: numpy_helper.to_array(tensor) for tensor in forward.graph.initializer}
+    bias = np.zeros((2, 32), np.float32)
+    bias[:, :16] = normal(2, 16)
+    constants = {name: np.concatenate([one, one]) for name, one in given.items()} | {"B": bias}
+    floats = onnx.TensorProto.FLOAT
+    proto = networks.assemble([cell], {"x": (floats, [5, "N", 3])}, {"y": (floats, [5, 2, "N", 4])}, constants)
+    model, arrays = save(proto, tmp_path / "model"), {"x": normal(40, 5, 2, 3)}
+    # One step: behind it gradients differ as weights do.
+    arguments = {"epochs": 1, "batch_size": 40, "averaging": None, "warmup": 0, "learning_rate": 0.05}
+    made = [
+        Job(tmp_path / f"run-{decay}", arrays, {"y": np.ones((40, 5, 2, 2, 4), np.float32)}).run(
+            "fine_tune", model, weight_decay=decay, **arguments
+        )
+        for decay in (0, 1)
+    ]
+    found = [_constants(one.model) for one in made]
+    assert made[0].manifest["zeros_kept"] == []
+    assert (found[0]["B"] != 0).all()
+    np.testing.assert_array_equal(found[0]["B"], found[1]["B"])
+    assert not np.array_equal(found[0]["W"], found[1]["W"])
+
+
 def test_what_does_not_get_better_is_left_as_it_was(labels: np.ndarray, tmp_path: Path) -> None:
     """All of it is right already: a smaller loss is no reason for other weights."""
     model = save(TRUTH, tmp_path / "model")

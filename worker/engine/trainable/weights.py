@@ -107,6 +107,20 @@ def find_weights(graph: ir.Graph) -> Weights:
     )
 
 
+def biases_and_norms(graph: ir.Graph) -> frozenset[str]:
+    """Names of the constants that are biases, peepholes, or scales and shifts of norms to all who read them as weights,
+    whatever their shape: those of a recurrent node in both directions have two axes.
+    """
+    found: set[str] = set()
+    operands: set[str] = set()
+    for node in graph:
+        name = qualified(node)
+        for position in WEIGHTS.get(name, ()):
+            sources = sources_of(node.inputs[position]) if position < len(node.inputs) else []
+            (operands if position in OPERANDS.get(name, ()) else found).update(one.name or "" for one in sources)
+    return frozenset(found - operands)
+
+
 def activations(graph: ir.Graph) -> set[ir.Value]:
     """Values that depend on float inputs, on embeddings, or on a product of weights, which exporters leave unfolded."""
     found = {value for value in graph.inputs if value.const_value is None and value.dtype in FLOATS}

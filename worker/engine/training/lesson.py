@@ -45,7 +45,7 @@ class Lesson:
         """Within `randomness.repeatable`. `hooks` take the place of the masks. Raises as `Trainer.run`."""
         projections = {str(number): one.projection for number, one in enumerate(self.objective.features)}
         helpers = {f"projection {name}": one for name, one in projections.items() if one is not None}
-        subject = Subject(self.student.module, self.student.tensors, helpers)
+        subject = Subject(self.student.module, self.student.tensors, helpers, undecayed=self.student.biases)
         context.phase("training")
         hooks = hooks or self.masks or Hooks()
         trainer = Trainer(
@@ -118,7 +118,8 @@ def plan_lesson(
     )
     zeros = {}
     if options.keep_zeros:
-        zeros = zeros_of(student.tensors, weights_as_uploaded(student.tensors, student.file, context))
+        matrices = {name: one for name, one in student.tensors.items() if name not in student.biases}
+        zeros = zeros_of(matrices, weights_as_uploaded(matrices, student.file, context))
     return Lesson(
         student=student,
         options=options,

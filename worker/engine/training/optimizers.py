@@ -1,6 +1,6 @@
 """The optimizer of a training, and its state as named tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -15,15 +15,22 @@ def is_matrix(tensor: torch.Tensor) -> bool:
     return sum(int(size > 1) for size in tensor.shape) >= MATRIX_AXES
 
 
-def build(options: TrainingOptions, tensors: Mapping[str, torch.Tensor], rates: Mapping[str, float]) -> Any:
+def build(
+    options: TrainingOptions,
+    tensors: Mapping[str, torch.Tensor],
+    rates: Mapping[str, float],
+    undecayed: Container[str] = (),
+) -> Any:
     """AdamW (Loshchilov & Hutter, https://arxiv.org/abs/1711.05101) or SGD with Nesterov's momentum.
 
-    Weights decay, biases, norms and scales do not. `rates`: by name a share of the learning rate, 1 by default.
+    Weights decay; biases, norms and scales do not, nor does what `undecayed` names, whatever its shape. `rates`: by
+    name a share of the learning rate, 1 by default.
     """
     groups: dict[tuple[bool, float], list[torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if tensor.requires_grad:
-            groups.setdefault((is_matrix(tensor), rates.get(name, 1.0)), []).append(tensor)
+            decays = is_matrix(tensor) and name not in undecayed
+            groups.setdefault((decays, rates.get(name, 1.0)), []).append(tensor)
     listed = [
         {"params": members, "weight_decay": options.decay if decays else 0.0, "share": share}
         for (decays, share), members in groups.items()

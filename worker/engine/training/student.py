@@ -20,10 +20,11 @@ from worker.engine.pass_contract import PassContext, TrainingData
 from worker.engine.reasons import INSIDE_FUNCTION
 from worker.engine.trainable.arrays import array_from, tensor_from
 from worker.engine.trainable.batching import takes_larger_batches
-from worker.engine.trainable.importing import import_model
+from worker.engine.trainable.importing import import_model, plain_graph
 from worker.engine.trainable.module import NORMALIZATION, TrainableGraph
 from worker.engine.trainable.parity import check_parity
 from worker.engine.trainable.parting import part
+from worker.engine.trainable.weights import biases_and_norms
 from worker.engine.training.batches import smallest_step, training_count
 
 FROZEN = "frozen by the recipe"
@@ -46,7 +47,8 @@ class Student:
     """`tensors` are those of the module that training moves; `frozen` says why others stay. `feeds` may be batched.
 
     `file` is the model that was given, or where its exporter had merged tensors one with constants of their own for
-    them; `origins` has the constant of the given model by the name of each.
+    them; `origins` has the constant of the given model by the name of each. `biases` names biases and norms, which are
+    no matrices whatever their shape.
     """
 
     file: ModelFile
@@ -56,6 +58,7 @@ class Student:
     frozen: dict[str, str]
     notes: list[str] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
+    biases: frozenset[str] = frozenset()
 
     def look(self, names: list[str] | None = None) -> dict[str, np.ndarray]:
         """Of two samples, or one call, the outputs or these values, as rows; what has no row a sample is left out."""
@@ -142,7 +145,8 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
     if context.device == "cuda" and module.device.type == "cpu":
         notes.append("Trained on the processor: torch finds no GPU here.")
     tensors = {name: module.held()[name] for name in tensors}
-    return Student(model, module, feeds, tensors, frozen, notes, parted.origins)
+    biases = biases_and_norms(plain_graph(model).graph)
+    return Student(model, module, feeds, tensors, frozen, notes, parted.origins, biases)
 
 
 def _device(context: PassContext) -> torch.device:

@@ -17,7 +17,7 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,12 +48,15 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is trained; see above. `rates`: by name, a share of the learning rate other than 1."""
+    """What is trained; see above. `rates`: by name, a share of the learning rate other than 1. `undecayed`: names of
+    those that do not decay even where they have the shape of a matrix.
+    """
 
     module: Any
     tensors: Tensors
     helpers: Tensors = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
+    undecayed: Container[str] = frozenset()
 
 
 @dataclass
@@ -113,7 +116,7 @@ class Trainer:
         self.options, self.context, self.fingerprint, self.hooks = options, context, fingerprint, hooks or Hooks()
         self.moved = {**subject.tensors, **subject.helpers}
         self.parameters = [tensor for tensor in self.moved.values() if tensor.requires_grad]
-        self.optimizer = optimizers.build(options, self.moved, subject.rates)
+        self.optimizer = optimizers.build(options, self.moved, subject.rates, subject.undecayed)
         self.epochs = min(options.epochs, options.stop_after or options.epochs)
         self.standing = Standing()
         self.saved_at, self.saved = time.monotonic(), 0

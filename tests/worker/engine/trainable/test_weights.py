@@ -7,7 +7,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from tests.worker import networks
 from tests.worker.networks import holding
-from worker.engine.trainable.weights import find_weights
+from worker.engine.trainable.weights import biases_and_norms, find_weights
 
 FACE = "g (float[N,4] x) => (float[N,4] y) "
 VECTOR, SQUARE = networks.normal(4), networks.normal(4, 4)
@@ -56,6 +56,23 @@ def test_weights_are_what_operators_read_as_such(
 ) -> None:
     found = find_weights(ir.serde.deserialize_model(model).graph)
     assert (found.parameters, found.statistics) == (parameters, statistics)
+
+
+def test_biases_and_norms_are_told_by_what_reads_them() -> None:
+    both_ways = {"W": networks.normal(2, 16, 4), "R": networks.normal(2, 16, 4), "B": networks.normal(2, 32)}
+    body = """{ n = LayerNormalization<axis=1>(x, scale, shift)
+        l = LSTM<direction="bidirectional", hidden_size=4>(n, W, R, B, , , , P) g = Gemm(x, w, w) y = Add(l, table) }"""
+    model = holding(
+        "g (float[5,N,4] x) => (float[5,2,N,4] y) " + body,
+        **both_ways,
+        P=networks.normal(2, 12),
+        scale=SQUARE,
+        shift=SQUARE,
+        w=SQUARE,
+        table=SQUARE,
+    )
+    # A matrix that is added somewhere as well is one; a table of positions is told by its shape.
+    assert biases_and_norms(ir.serde.deserialize_model(model).graph) == {"B", "P", "scale", "shift"}
 
 
 def test_weights_may_be_constant_nodes_or_inputs_with_a_default() -> None:
