@@ -68,5 +68,6 @@ def encode(rows: np.ndarray, affine: Affine, shape: tuple[int, ...], axis: int, 
 def bias_codes(bias: np.ndarray, input_scale: float, codes: Codes) -> tuple[np.ndarray, np.ndarray]:
     """int32 codes `(C,)` of a float32 bias and their scale `(C,)`, which the kernel fixes: input's times weight's."""
     scale = (np.float32(input_scale) * codes.scale).astype(np.float32)
-    rounded = np.rint(bias.astype(np.float64) / scale)
+    with np.errstate(divide="ignore", invalid="ignore"):  # two scales of next to nothing have 0 as their product
+        rounded = np.nan_to_num(np.rint(bias.astype(np.float64) / scale))
     return np.clip(rounded, -LARGEST_INT32, LARGEST_INT32).astype(np.int32), scale

@@ -28,6 +28,8 @@ from worker.engine.training.fake_quantization import Rounds, fake_quantize, stra
 
 # A scale may leave where it started by this factor. Beyond it something is wrong, and a negative one would be nonsense.
 LEAST_RATIO, LARGEST_RATIO = 0.05, 20.0
+# Gradients are divided by no less than this share of the median scale of a weight's channels, and no less than this.
+LEAST_SHARE, LEAST_SIZE = 1e-2, 1e-5
 # float32 rounds a product up by less than this share.
 ROUNDING = 2.0**-20
 BIAS = 2
@@ -37,18 +39,23 @@ BIAS = 2
 class Scale:
     """`start` times `ratio`, which is learned: so a step of the optimizer is a share of the scale, whatever its size.
 
-    `most` bounds the ratio where a Clip is left to the integer's own end.
+    `size` is what the gradient of a ratio is divided by: `start`, but for channels that died and tensors that hold next
+    to nothing. All gradients are cut to one length together, and of theirs, divided by nearly zero, nothing would be
+    left of any other. `most` bounds the ratio where a Clip is left to the integer's own end.
     """
 
     start: torch.Tensor
     ratio: torch.Tensor
+    size: torch.Tensor
     most: float = LARGEST_RATIO
 
     @classmethod
     def of(cls, start: np.ndarray, most: float = LARGEST_RATIO) -> "Scale":
         """A float scale `()`, `(1,)` or `(C,)`, as float32; the ratio begins at 1."""
-        values = tensor_from(np.asarray(start, np.float32))
-        return cls(values, nn.Parameter(torch.ones_like(values)), most)
+        values = np.asarray(start, np.float32)
+        sizes = np.asarray(np.maximum(values, max(LEAST_SHARE * float(np.median(values)), LEAST_SIZE)), np.float32)
+        begun = tensor_from(values)
+        return cls(begun, nn.Parameter(torch.ones_like(begun)), tensor_from(sizes), most)
 
     @property
     def values(self) -> torch.Tensor:
@@ -56,12 +63,12 @@ class Scale:
         return self.start * self.ratio
 
     def balance(self, count: int, highest: int) -> torch.Tensor:
-        """G of Esser et al. over the square of `start`: in steps of the ratio that is their step of the scale."""
-        share: torch.Tensor = 1.0 / (np.sqrt(max(1, count * highest)) * self.start.square())
+        """G of Esser et al. over the square of `size`: in steps of the ratio that is their step of the scale."""
+        share: torch.Tensor = 1.0 / (np.sqrt(max(1, count * highest)) * self.size.square())
         return share
 
     def to(self, device: torch.device) -> None:
-        self.start = self.start.to(device)
+        self.start, self.size = self.start.to(device), self.size.to(device)
         self.ratio = nn.Parameter(self.ratio.detach().to(device))
 
 
@@ -216,7 +223,8 @@ class Int8Simulation(Arithmetic):
         if bias is None:
             return
         scale = self._map_of(_name(unit.sources[0])).scale.values.detach() * weight.by_channel()
-        codes = torch.round(bias.detach().double() / scale).clamp_(-LARGEST_INT32, LARGEST_INT32)
+        # The product of two scales of next to nothing is 0, and 0 / 0 no number.
+        codes = torch.round(bias.detach().double() / scale).nan_to_num_().clamp_(-LARGEST_INT32, LARGEST_INT32)
         fed[BIAS] = straight_through(bias, codes.to(bias.dtype) * scale)
 
     def _map_of(self, name: str) -> Activation:

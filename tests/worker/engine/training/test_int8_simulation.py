@@ -11,20 +11,22 @@ from app.recipes.quantization import WeightBits
 from tests.worker import networks
 from tests.worker.engine.conftest import SamplesContext
 from tests.worker.networks import normal, prepared
+from worker.engine.affine import unsigned
 from worker.engine.calibration import Settings, calibrate
 from worker.engine.graph_file import read_graph
 from worker.engine.int8.building import Numbers, builder, maps_of, plain_numbers, tensors_to_calibrate
-from worker.engine.int8.grids import gridded
+from worker.engine.int8.grids import GRIDS, GriddedWeight, gridded
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.rounding import Rounding
 from worker.engine.int8.trainee import trainee
 from worker.engine.int8.units import Role, units_of
+from worker.engine.int8.weights import encode, map_of
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.sessions import ALL, NONE, open_session, run_session, session_options
 from worker.engine.trainable.arrays import array_from, tensor_from
 from worker.engine.trainable.importing import import_model
-from worker.engine.training.int8_simulation import Int8Simulation
+from worker.engine.training.int8_simulation import Activation, Int8Simulation, Scale, Weight
 
 IMAGES, ROWS = normal(4, 8, 10, 10, seed=9), normal(16, 8, seed=9)
 FILTER, DEPTHWISE, BIAS, MATRIX = normal(8, 8, 3, 3) / 8, normal(8, 1, 3, 3), normal(8), normal(8, 8) / 3
@@ -140,3 +142,50 @@ def test_convnet_keeps_its_outputs(context: SamplesContext) -> None:
     one = simulated(model, context(model, image=images))
     found, wanted = one.in_torch()["logits"], one.in_runtime(ALL)["logits"]
     assert np.abs(found - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+def _slopes(first: float) -> torch.Tensor:
+    """Of the loss by the ratios of 64 channels in 8 bits, `(64,)`; weights of the first are so many times as large."""
+    rows = normal(64, 576) * 0.05
+    rows[0] *= first
+    start = encode(rows, map_of(rows), rows.shape, 0)
+    weight = Weight(GriddedWeight(GRIDS[8], start), Scale.of(start.scale))
+    made = tensor_from(normal(16, 576, seed=1)) @ weight.round(tensor_from(rows)).T
+    (made - tensor_from(normal(16, 64, seed=2))).square().mean().backward()
+    found: torch.Tensor = weight.scale.ratio.grad
+    return found
+
+
+@pytest.mark.parametrize("first", [1e-3, 1e-4, 1e-10, 1e-20, 1e-36, 0.0])
+def test_a_channel_that_died_leaves_the_others_their_share_of_the_gradient(first: float) -> None:
+    """All of it is cut to one length: what is long without end would leave nothing."""
+    alike, beside = _slopes(1.0), _slopes(first)
+    assert torch.isfinite(beside).all()
+    assert torch.allclose(beside[1:], alike[1:])
+    # At a thousandth, a tenth of the least that is divided by, its own is about ten times as long as another's.
+    assert beside.norm() < 5 * alike.norm()
+
+
+def test_scales_of_usual_sizes_take_the_published_steps() -> None:
+    start = np.array([2e-5, 1e-3, 3e-3, 8e-4], np.float32)
+    published = 1 / (np.sqrt(576 * 127) * tensor_from(start).square())
+    assert torch.equal(Scale.of(start).balance(576, 127), published)
+    single = np.asarray(0.02, np.float32)
+    assert float(Scale.of(single).balance(1, 1)) == float(1 / tensor_from(single).square())
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 100.0])
+def test_a_tensor_that_was_zero_in_calibration_has_a_gradient(value: float) -> None:
+    one = Activation(Scale.of(unsigned(0, 0).scale), 0, 255)
+    one.round(torch.full((4, 8), value)).sum().backward()
+    assert float(one.scale.ratio.grad.abs()) < 1e-6
+
+
+def test_a_bias_of_a_channel_that_died_behind_a_tensor_of_zeros_is_a_number(context: SamplesContext) -> None:
+    """Its scale is the product of both, and that is 0 in float32."""
+    weights = FILTER.copy()
+    weights[0] *= 1e-12
+    model = prepared("network (float[N,8,10,10] x) => (float[N,8,h,v] y) { y = Conv(x, w, b) }", w=weights, b=0 * BIAS)
+    one = simulated(model, context(model, x=0 * IMAGES))
+    assert not one.in_torch()["y"].any()
+    assert not one.in_runtime(ALL)["y"].any()
