@@ -97,14 +97,17 @@ class PruneStructured(PassConfig):
         "`l2`: the size of its weights; `l2` takes the place of `obs` where time is short. None takes labels.",
     )
     largest_share: float = Field(
-        default=0.9, gt=0, lt=1, description="No group loses a larger share of its units than this."
+        default=0.9,
+        gt=0,
+        lt=1,
+        description="No group loses a larger share of its units than this, and no part that a Split makes of one.",
     )
     multiple: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="Widths that are left are multiples of this; by default of 16, of 8 below 64 units, of 4 below 32, "
-        "of 2 below 16, and any number of heads.",
+        description="Widths that are left, of each part of a Split too, are multiples of this; by default of 16, of 8 "
+        "below 64 units, of 4 below 32, of 2 below 16, and any number of heads.",
     )
     recovery: bool = Field(
         default=True,

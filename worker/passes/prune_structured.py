@@ -175,7 +175,8 @@ def _given(work: Work, given: Sequence[GivenUnits | GivenBlock]) -> Removal:
     for one in given:
         if isinstance(one, GivenUnits):
             group = groups.get(one.group)
-            if group is None or max(one.units) >= group.width or len(set(one.units)) >= group.width:
+            cohorts = rest.structure.cohorts.get(one.group, [])
+            if group is None or max(one.units) >= group.width or any(np.isin(own, one.units).all() for own in cohorts):
                 raise NoSuchGroup(
                     f"`given` takes units out of {one.group!r}, which has no such units to spare in this model.",
                     "Give units as a manifest of the same model records them, or `ratio` or `target`.",

@@ -256,6 +256,27 @@ def test_excluded_nodes_keep_their_units(run: Run) -> None:
     assert any("nowhere" in note for note in result.notes)
 
 
+def test_no_part_of_a_group_is_emptied(tmp_path: Path) -> None:
+    """All channels of one half of a Split are worth least: a depthwise convolution of none of them ends the process."""
+    text = (
+        "network (float[N,4,8,8] x) => (float[N,5] y) { c = Conv(x, a) r = Relu(c) p, q = Split<axis=1>(r, s) "
+        "d = Conv<group=16, pads=[1,1,1,1]>(q, w) e = Relu(d) t = Concat<axis=1>(p, e) g = GlobalAveragePool(t) "
+        "f = Flatten(g) y = Gemm(f, h) }"
+    )
+    size = np.repeat(np.float32([1, 0.01]), 16)
+    constants = {"a": normal(32, 4, 1, 1) * size[:, None, None, None], "w": normal(16, 1, 3, 3, seed=1)}
+    constants |= {"h": normal(32, 5, seed=2) * size[:, None], "s": np.array([16, 16])}
+    model = ModelFile(save(prepared(text, **constants), tmp_path / "model"))
+    data = {"x": normal(SAMPLES, 4, 8, 8, seed=3)}
+    result = Job(tmp_path / "job", data).run("prune_structured", model, ratio=0.5)
+    assert _widths(result)["a"][0] == 16
+    # Of 16 at most nine tenths go, and a multiple of 4 is left.
+    assert _widths(result)["w"][0] == 4
+    (given,) = result.manifest["replay"]["given"]
+    with pytest.raises(NoSuchGroup, match="to spare"):
+        Job(tmp_path / "again", data).run("prune_structured", model, given=[given | {"units": [*range(16, 32)]}])
+
+
 def test_units_of_another_model_are_refused_by_name(run: Run) -> None:
     with pytest.raises(NoSuchGroup, match="elsewhere"):
         run(given=[{"group": "elsewhere", "units": [0]}])

@@ -7,12 +7,14 @@ read it; a head with the columns of query, key and value that make it.
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
 
 from worker.engine.nodes import is_operator
 from worker.engine.reasons import EXCLUDED
+from worker.engine.structure.cohorts import find_cohorts
 from worker.engine.structure.propagation import propagate
 from worker.engine.structure.sizes import Sizes
 from worker.engine.structure.wiring import Slot, Wiring
@@ -80,6 +82,12 @@ class Structure:
         kept = [group for group in self.groups if not names[id(group)] & set(excluded)]
         reasons = {name: EXCLUDED for group in self.groups if group not in kept for name in names[id(group)]}
         return Structure(self.model, self.wiring, kept, self.reasons | reasons)
+
+    @cached_property
+    def cohorts(self) -> dict[str, list[np.ndarray]]:
+        """By name of a group the numbers of its units that lie along the same axes."""
+        found = find_cohorts(self.wiring, [group.roots for group in self.groups])
+        return {group.name: cohorts for group, cohorts in zip(self.groups, found, strict=True)}
 
     def are_heads(self, group: Group) -> bool:
         """Whether its units hold neighbours and lie side by side where a Softmax is taken, as heads of attention do."""

@@ -1,8 +1,9 @@
 """Which units go: by a share, or as many as a target of multiply-accumulates asks for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from onnx import ModelProto
@@ -13,6 +14,7 @@ from worker.engine.structure.importance import Scores
 
 # Widths that kernels like: 60 channels take as long as 64. Of narrow layers a multiple of 16 would leave no choice.
 MULTIPLES = ((64, 16), (32, 8), (16, 4), (8, 2))
+# Of a cohort: without any, some axis would be of size 0, with which runtimes fail or crash.
 LEAST_UNITS = 1
 
 
@@ -34,22 +36,20 @@ class Choice:
 
 @dataclass(frozen=True)
 class Limits:
-    """`most_share`: the largest share of a group that may go; `multiple` of what is left, None: by width."""
+    """`most_share`: the largest share of a cohort that may go; `multiple` of what is left of it, None: by width."""
 
     most_share: float
     multiple: int | None = None
 
-    def count(self, group: Group, wanted: int) -> int:
-        """How many units of `group` go where `wanted` are to: no more, so that a width is left that kernels like."""
-        multiple = self.multiple or next((step for width, step in MULTIPLES if group.width + group.frozen >= width), 1)
+    def counts(self, group: Group, cohort: np.ndarray) -> range:
+        """How many units of a cohort of `group` may go, rising: so many that a width is left that kernels like."""
+        # What stays beside a group is told of the group alone.
+        whole = len(cohort) + (group.frozen if len(cohort) == group.width else 0)
+        multiple = self.multiple or next((step for width, step in MULTIPLES if whole >= width), 1)
         # Of neighbours that one unit holds, as a head does, each counts.
         step = multiple // math.gcd(multiple, group.run)
-        most = min(int(group.width * self.most_share), group.width - LEAST_UNITS)
-        whole = group.width + group.frozen
-        left = -(-(whole - min(wanted, most)) // step) * step
-        while whole - left > most:
-            left += step
-        return max(0, whole - left)
+        most = min(int(len(cohort) * self.most_share), len(cohort) - LEAST_UNITS)
+        return range(whole % step or step, most + 1, step)
 
 
 def by_share(structure: Structure, scores: Scores, share: float, limits: Limits, *, together: bool) -> Choice:
@@ -121,8 +121,21 @@ def _lowest(
 ) -> Choice:
     removed = {}
     for group in structure.groups:
-        count = limits.count(group, wanted[group.name])
-        if count:
-            order = np.argsort(scores[group.name], kind="stable")
-            removed[group.name] = np.sort(order[:count])
+        gone = _lowest_of(group, structure.cohorts[group.name], scores[group.name], wanted[group.name], limits)
+        if len(gone):
+            removed[group.name] = np.sort(gone)
     return Choice(removed)
+
+
+def _lowest_of(
+    group: Group, cohorts: Sequence[np.ndarray], scores: np.ndarray, wanted: int, limits: Limits
+) -> np.ndarray:
+    """At most `wanted` units of a group, of every cohort those with the lowest scores; of more, the same and others."""
+    batches = list[np.ndarray]()
+    for cohort in cohorts:
+        order = cohort[np.argsort(scores[cohort], kind="stable")]
+        batches += [order[start:end] for start, end in pairwise([0, *limits.counts(group, cohort)])]
+    # Batches go whole, and those of one cohort in order: each is as dear as the dearest of its units.
+    order = np.argsort([scores[batch[-1]] for batch in batches], kind="stable")
+    counts = np.cumsum([len(batches[number]) for number in order])
+    return np.concatenate([np.zeros(0, np.int64), *(batches[number] for number in order[counts <= wanted])])
