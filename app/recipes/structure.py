@@ -18,7 +18,11 @@ class PruningTarget(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mac_ratio: float | None = Field(
-        default=None, gt=0, lt=1, description="Multiply-accumulates of a call over those of the model before the pass."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Multiply-accumulates of a call over those of the model before the pass, as far as they can be "
+        "counted: the report says of how many nodes they cannot.",
     )
     latency_ratio: float | None = Field(
         default=None, gt=0, lt=1, description="Time of a call over that of the model before the pass, measured here."
@@ -137,6 +141,11 @@ class PruneStructured(PassConfig):
     def scores_blocks(self) -> bool:
         """Whether blocks may go, and the recipe does not say which."""
         return self.blocks is not None or (self.target is not None and "blocks" in self.remove)
+
+    @property
+    def weighs_macs(self) -> bool:
+        """Whether multiply-accumulates say what goes; where blocks alone go for a latency, times do."""
+        return self.target is not None and (self.target.mac_ratio is not None or self.scores_units)
 
     @property
     def fits_weights(self) -> bool:

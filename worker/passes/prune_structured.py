@@ -109,17 +109,21 @@ def apply(model: ModelFile, config: PruneStructured, context: PassContext) -> Pa
 
     Raises:
         NoSuchBlock, NoSuchGroup: `given` is not of this model.
+        UncountableModel: `target` goes by multiply-accumulates, and none can be counted.
 
     """
     context.phase("preparing")
     if is_quantized(model.structure()):
         return PassResult(model, False, ["The model computes in 8 bits already: nothing was taken out."])
     work = Work(Subject.of(model, context, config.exclude), config, context)
+    if config.weighs_macs:
+        work.subject.check_countable()
     context.check_time("pruning")
     context.phase("pruning")
     made = _with_either(work) if config.scores_blocks and config.scores_units else _made(work, _chosen(work))
     removal = made.removal
-    notes = [*unknown_nodes(config.exclude, model.structure()), *account.left_alone(removal.rest, config)]
+    notes = [*account.uncounted(work.subject), *unknown_nodes(config.exclude, model.structure())]
+    notes += account.left_alone(removal.rest, config)
     if removal.is_nothing:
         return PassResult(model, False, [*notes, *removal.timed.notes, account.nothing(work.subject, removal.rest)])
     notes = [
@@ -200,7 +204,7 @@ def _blocks_alone(work: Work) -> Removal:
         following = work.without([*rest.steps, *found])
         _forget(rest, work)
         rest = following
-        share = rest.left(Choice({})) / max(1, work.subject.macs)
+        share = work.subject.share(rest, Choice({}))
         if target is not None and target.latency_ratio is not None:
             ratios.append([round(share, 4), round(time_ratio(work.subject.model, rest.model, work.context), 4)])
         if _reaches(work, share, ratios):
@@ -245,7 +249,7 @@ def _units(work: Work, rest: Rest) -> Removal:
         return Removal(rest, Timed(Choice({})))
     scored = _scored(work, rest)
     choice = by_macs(rest.structure, scored.scores, rest.macs, share * full / max(1, own), work.limits)
-    left = rest.left(choice) / max(1, full)
+    left = work.subject.share(rest, choice)
     missed = f"No more can be taken out than leaves {left:.1%} of the multiply-accumulates: {share:.1%} were asked for."
     return Removal(rest, Timed(choice, [*scored.notes, *([missed] if left > share else [])]), left <= share)
 

@@ -16,6 +16,7 @@ from tests.worker.networks import normal, prepared, save
 from tests.worker.passes.schooling import Job
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassResult
+from worker.engine.structure.removal import UncountableModel
 from worker.passes.prune_structured import NoSuchBlock
 
 SAMPLES = 48
@@ -238,6 +239,47 @@ def test_a_target_of_latency_is_judged_by_files_that_were_timed(tmp_path: Path) 
     result = Job(tmp_path / "job").run("prune_structured", _one_block(tmp_path), target=target, remove=["blocks"])
     assert [share for share, _ in result.manifest["ratios"]] == [round(1 - 256 / (128 + 256 + 64), 4)]
     assert any("target is not reached" in note for note in result.notes)
+
+
+UNCOUNTED = 'Einsum<equation="...i,ij->...j">'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        pytest.param({"target": {"mac_ratio": 0.6}, "remove": ["blocks"]}, 0.6, id="blocks"),
+        pytest.param({"target": {"mac_ratio": 0.3}, "importance": "l1"}, 0.3, id="units"),
+        # Without both of them a ninth is left.
+        pytest.param({"target": {"mac_ratio": 0.1}, "remove": ["blocks"]}, None, id="more-than-there-is"),
+    ],
+)
+def test_shares_are_of_the_nodes_that_can_be_counted(
+    arguments: dict[str, Any], left: float | None, tmp_path: Path
+) -> None:
+    text = (
+        f"network (float[N,8] x) => (float[N,64] y) {{ u = {UNCOUNTED}(x, e) c = Gemm(u, a) r = Relu(c) "
+        "d = Gemm(r, b) s = Add(u, d) k = Gemm(s, f) l = Relu(k) m = Gemm(l, g) z = Add(s, m) y = Gemm(z, h) }"
+    )
+    constants = {"a": normal(64, 128), "b": normal(128, 64, seed=1) / 256, "h": normal(64, 64, seed=2)}
+    constants |= {"f": normal(64, 128, seed=3), "g": normal(128, 64, seed=4) / 1024, "e": normal(8, 64, seed=5)}
+    model = ModelFile(save(prepared(text, **constants), tmp_path / "model"))
+    result = Job(tmp_path / "job", {"x": normal(SAMPLES, 8)}).run(
+        "prune_structured", model, recovery=False, **arguments
+    )
+    assert any("Of 1 nodes" in note and "Einsum" in note for note in result.notes)
+    (words,) = [note for note in result.notes if note.startswith("Multiply-accumulates")]
+    share = float(words.split("(")[1].split("%")[0]) / 100
+    assert share <= left if left is not None else round(share, 2) == 0.11
+    assert any("target is not reached" in note for note in result.notes) is (left is None)
+    assert len(result.manifest["blocks"]) == {0.6: 1, 0.3: 0, None: 2}[left]
+
+
+def test_a_share_of_what_cannot_be_counted_is_refused_by_operator(tmp_path: Path) -> None:
+    text = f"network (float[N,8] x) => (float[N,4] y) {{ a = {UNCOUNTED}(x, w) s = Add(a, x) y = {UNCOUNTED}(s, h) }}"
+    model = ModelFile(save(prepared(text, w=normal(8, 8), h=normal(8, 4)), tmp_path / "model"))
+    with pytest.raises(UncountableModel, match="Einsum"):
+        Job(tmp_path / "job").run("prune_structured", model, target={"mac_ratio": 0.5}, remove=["blocks"])
+    assert Job(tmp_path / "again").run("prune_structured", model, blocks=1, recovery=False).modified
 
 
 def test_a_block_of_another_model_is_refused_by_name(prune: Prune) -> None:

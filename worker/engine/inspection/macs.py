@@ -5,7 +5,8 @@ Everything else (element-wise operators, pooling, normalization) is not counted,
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, NodeProto
@@ -24,24 +25,31 @@ class UnknownShape(Exception):
     """A dimension that the count needs is not known."""
 
 
-def count_macs(model: ModelProto, shapes: Shapes) -> int | None:
-    """Multiply-accumulates of the graph; None where a dimension that it takes cannot be known.
+@dataclass(frozen=True)
+class Count:
+    """Multiply-accumulates of nodes, but for those that are `uncounted`: what those multiply cannot be known."""
 
-    How often a loop runs and which branch is taken cannot be known either.
-    """
-    total = 0
-    for node in model.graph.node:
+    macs: int
+    uncounted: list[NodeProto]
+
+
+def count_nodes(nodes: Iterable[NodeProto], shapes: Shapes) -> Count:
+    """Of these nodes, as far as it can be known: how often a loop runs and which branch is taken cannot."""
+    total, uncounted = 0, list[NodeProto]()
+    for node in nodes:
         inner = [node for graph in walk.subgraphs(node) for node in walk.nodes_within(graph.node)]
-        if any(_counter(node) for node in inner):
-            return None
-        counter = _counter(node)
-        if counter is None:
-            continue
+        counter = _uncounted if any(_counter(node) for node in inner) else _counter(node)
         try:
-            total += counter(node, shapes)
+            total += 0 if counter is None else counter(node, shapes)
         except UnknownShape:
-            return None
-    return total
+            uncounted.append(node)
+    return Count(total, uncounted)
+
+
+def count_macs(model: ModelProto, shapes: Shapes) -> int | None:
+    """Multiply-accumulates of the graph; None where those of a node cannot be known."""
+    count = count_nodes(model.graph.node, shapes)
+    return None if count.uncounted else count.macs
 
 
 def multiplies(node: NodeProto) -> bool:

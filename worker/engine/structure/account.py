@@ -52,6 +52,15 @@ def macs(subject: Subject, rest: Rest, choice: Choice) -> list[str]:
     return [f"Multiply-accumulates of a call: {now:,}, before {before:,} ({now / before:.1%})."] if before else []
 
 
+def uncounted(subject: Subject) -> list[str]:
+    """Of how many nodes multiply-accumulates are not known, where they are of others."""
+    if not subject.macs or not subject.uncounted:
+        return []
+    operators = ", ".join(sorted(set(subject.uncounted.values())))
+    what = f"Of {len(subject.uncounted)} nodes multiply-accumulates could not be counted ({operators})"
+    return [f"{what}: shares of them are of what the other nodes take."]
+
+
 def left_alone(rest: Rest, config: PruneStructured) -> list[str]:
     """Where units stay, and why; said where any might have gone."""
     if not config.scores_units:
@@ -77,7 +86,7 @@ def _block(subject: Subject, steps: Sequence[Step]) -> dict[str, Any]:
     """Of the last of these: its nodes, what it saves, and what is left at the outputs without it and those before."""
     every, before = ([step.block for step in steps[:end]] for end in (len(steps), -1))
     nodes = subject.blocks.gone(every) - subject.blocks.gone(before)
-    counts = [subject.blocks.macs(one) for one in (before, every)]
-    saved = None if counts[0] is None or counts[1] is None else counts[0] - counts[1]
+    counts = [subject.blocks.count(one).macs for one in (before, every)]
+    saved = None if nodes & subject.uncounted.keys() else counts[0] - counts[1]
     last = steps[-1]
     return {"block": last.block.name, "nodes": sorted(nodes), "macs": saved, "sqnr_db": last.sqnr_db}

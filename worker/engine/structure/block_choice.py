@@ -131,17 +131,16 @@ class Chooser:
 
 def samples_for(blocks: Blocks, count: int) -> int:
     """How many samples one of `count` blocks is scored on."""
-    macs = max(1, (blocks.macs() or 0) * count)
+    macs = max(1, blocks.count().macs * count)
     return int(np.clip(ROUND_MACS // macs, LEAST_SAMPLES, MOST_SAMPLES))
 
 
 def macs_saved(blocks: Blocks) -> Saved:
-    """Multiply-accumulates; nodes where those cannot be counted."""
-    whole = blocks.macs()
+    """Multiply-accumulates, of nodes of which they can be counted."""
+    whole = blocks.count().macs
 
     def saved(bypassed: Collection[Block]) -> float:
-        left = blocks.macs(bypassed)
-        return float(len(blocks.gone(bypassed)) if whole is None or left is None else whole - left)
+        return float(whole - blocks.count(bypassed).macs)
 
     return saved
 

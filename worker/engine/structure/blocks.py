@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx
 
 from worker.engine.graph import STANDARD_DOMAINS, names_read
-from worker.engine.inspection.macs import count_macs, multiplies
+from worker.engine.inspection.macs import Count, count_nodes, multiplies
 from worker.engine.structure.sizes import Sizes
 
 SUMS, OPERANDS = ("Add", "Sum"), 2
@@ -54,11 +54,10 @@ class Blocks:
         """By name of what a node makes, the node's own."""
         return {name: self._nodes[number].name for name, number in self._makers.items()}
 
-    def macs(self, bypassed: Collection[Block] = ()) -> int | None:
-        """Multiply-accumulates of the call first measured that are left; None where they cannot be counted."""
-        left = onnx.ModelProto()
-        left.graph.node.extend(self._nodes[number] for number in sorted(self._alive(_instead(bypassed))))
-        return count_macs(left, {name: list(size) for name, size in self._measured[0].items()})
+    def count(self, bypassed: Collection[Block] = ()) -> Count:
+        """Multiply-accumulates of the call first measured that are left."""
+        left = (self._nodes[number] for number in sorted(self._alive(_instead(bypassed))))
+        return count_nodes(left, {name: list(size) for name, size in self._measured[0].items()})
 
     def leaves_products(self, bypassed: Collection[Block]) -> bool:
         """Whether anything would still be multiplied."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.engine.graph import name_nodes
-from worker.engine.inspection.macs import count_macs
+from worker.engine.faults import UserFault
+from worker.engine.graph import name_nodes, qualified
+from worker.engine.inspection.macs import count_nodes
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.sessions import Feed, ModelFails, open_session, run_session, session_options
@@ -27,6 +28,10 @@ SECOND_BATCH = 2
 SIZED_BY_VALUES = frozenset({"NonZero", "NonMaxSuppression", "Unique", "Compress", "If", "Loop", "Scan"})
 
 
+class UncountableModel(UserFault):
+    code, title = "uncountable_model", "The multiply-accumulates of the model cannot be counted"
+
+
 @dataclass(frozen=True)
 class Rest:
     """The model without some blocks, and its units."""
@@ -37,7 +42,7 @@ class Rest:
     macs: Macs
 
     def left(self, choice: Choice) -> int:
-        """Multiply-accumulates of a call without these units as well; 0 where they cannot be counted."""
+        """Multiply-accumulates of a call without these units as well, of nodes of which they can be counted."""
         return self.macs.of(self.structure, choice)
 
 
@@ -59,7 +64,9 @@ class Subject:
     offered: list[Block]
     excluded: frozenset[str]
     macs: int
-    """Multiply-accumulates of a call; 0 where they cannot be counted."""
+    """Multiply-accumulates of a call, of the nodes of which they can be counted."""
+    uncounted: dict[str, str]
+    """The operators of all other nodes that multiply matrices, by their names."""
     again: Again | None = None
     """A call of another batch size, where the model and the data have one."""
 
@@ -81,9 +88,11 @@ class Subject:
         proto = model.structure()
         name_nodes(proto)
         blocks = Blocks(proto.graph, measured)
-        macs = count_macs(proto, {name: list(size) for name, size in sizes.items()}) or 0
+        count = count_nodes(proto.graph.node, {name: list(size) for name, size in sizes.items()})
+        uncounted = {node.name: qualified(node) for node in count.uncounted}
         again = None if second is None else Again(second, measured[1])
-        return cls(model, sizes, blocks, blocks.without(excluded), frozenset(excluded), macs, again)
+        offered = blocks.without(excluded)
+        return cls(model, sizes, blocks, offered, frozenset(excluded), count.macs, uncounted, again)
 
     @property
     def left_without_blocks(self) -> float:
@@ -91,8 +100,20 @@ class Subject:
         nothing would be multiplied otherwise.
         """
         blocks = self.offered if self.blocks.leaves_products(self.offered) else self.offered[:-1]
-        left = self.blocks.macs(blocks)
-        return 1.0 if left is None or not self.macs else left / self.macs
+        return self.blocks.count(blocks).macs / self.macs if self.macs else 1.0
+
+    def share(self, rest: Rest, choice: Choice) -> float:
+        """Multiply-accumulates of a call that are left, over those of the model; 1 where none can be counted."""
+        return rest.left(choice) / self.macs if self.macs else 1.0
+
+    def check_countable(self) -> None:
+        """Raises UncountableModel where nothing that is multiplied can be counted."""
+        if self.uncounted and not self.macs:
+            raise UncountableModel(
+                f"`target` goes by multiply-accumulates, and of this model's operators that multiply matrices "
+                f"({', '.join(sorted(set(self.uncounted.values())))}) none can be counted.",
+                "Give `ratio` or `blocks` in place of `target`.",
+            )
 
     def fails_again(self, made: ModelFile, threads: int) -> bool:
         """Whether `made` of it cannot be called with batches of another size, or answers in other shapes then."""

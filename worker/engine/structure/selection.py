@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from onnx import ModelProto
 
-from worker.engine.inspection.macs import count_macs
+from worker.engine.inspection.macs import count_nodes
 from worker.engine.structure.groups import Group, Structure
 from worker.engine.structure.importance import Scores
 
@@ -85,12 +85,12 @@ def by_macs(structure: Structure, scores: Scores, macs: "Macs", share: float, li
 
 @dataclass(frozen=True)
 class Macs:
-    """Counts multiply-accumulates of a call, by the sizes that are left."""
+    """Counts multiply-accumulates of a call, by the sizes that are left, of the nodes of which they can be counted."""
 
     proto: ModelProto
 
     def of(self, structure: Structure, choice: Choice) -> int:
-        """Of the model without these units; 0 where they cannot be counted."""
+        """Of the model without these units."""
         wiring, gone = structure.wiring, choice.gone(structure)
         shapes: dict[str, list[int | str | None]] = {name: list(size) for name, size in wiring.sizes.items()}
         for value, axes in wiring.axes.items():
@@ -102,7 +102,7 @@ class Macs:
                 for length, atoms in zip(size, axes, strict=True)
             ]
             shapes[value.name] = list(left)
-        return count_macs(self.proto, shapes) or 0
+        return count_nodes(self.proto.graph.node, shapes).macs
 
 
 def _saved_by_unit(structure: Structure, group: Group, macs: Macs, full: int) -> float:
