@@ -6,11 +6,14 @@ from pydantic import BaseModel, Field
 
 from app.newer import MayGrow
 
+# What is not finite is stored as null, so a figure that the API reads again where null is none has to be.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 
 class Interval(BaseModel):
     """A value with its 95 % interval."""
 
-    value: float = Field(description="The estimate.")
+    value: Finite = Field(description="The estimate.")
     low: float | None = Field(default=None, description="Lower end of the 95 % interval.")
     high: float | None = Field(default=None, description="Upper end of the 95 % interval.")
 
@@ -207,7 +210,7 @@ class TrialReport(BaseModel):
         "`failed`: it could not be made or measured. While the search runs, `tried`."
     )
     explanation: str = Field(description="Why, in words with their numbers.")
-    seconds: float = Field(description="Time that building and measuring it took, in the search that did so.")
+    seconds: Finite = Field(description="Time that building and measuring it took, in the search that did so.")
     cached: bool = Field(
         default=False,
         description="Whether an earlier search built and measured it: of the same model, data, seed, threads, target "
@@ -345,8 +348,8 @@ class Figures(BaseModel):
     """The figures of one file that fit on one line."""
 
     size_bytes: int = Field(description="The file.")
-    latency_ms: float = Field(description="Median time of one call.")
-    throughput_per_second: float = Field(description="Samples a second.")
+    latency_ms: Finite = Field(description="Median time of one call.")
+    throughput_per_second: Finite = Field(description="Samples a second.")
     peak_memory_bytes: int = Field(description="Peak resident memory.")
     metric: float | None = Field(description="The metric of the job.")
 
@@ -357,6 +360,6 @@ class Summary(BaseModel):
     metric: str = Field(description="The metric of the job.")
     baseline: Figures = Field(description="The original.")
     optimized: Figures = Field(description="The delivered file.")
-    ratio: dict[str, float] = Field(
+    ratio: dict[str, Finite] = Field(
         description="Original over optimized, `size`, `latency`, `memory`: above 1 is better; `metric`: the difference."
     )

@@ -34,7 +34,7 @@ MediaType = Annotated[str, Field(max_length=100)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class InputFile(Strict):
@@ -74,7 +74,7 @@ class Best(Strict):
     file: str = Field(max_length=64, pattern=r"^\d+\.(onnx|tar)$")
     file_name: FileName
     media_type: MediaType
-    gain: float = Field(allow_inf_nan=False, description="As the objective counts it: more is better.")
+    gain: float = Field(description="As the objective counts it: more is better.")
     trial: TrialReport = Field(description="What was measured on it.")
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.jobs.report import Interval, Step
+from app.jobs.report import Finite, Interval, Step
 from app.recipes.catalogue import AnyPass
 from app.recipes.request import Metric
 from worker.engine.graph import inputs_of
@@ -30,7 +30,6 @@ FACTS = "piece.json"
 MODEL, EXTRAS = "model", "extras"
 MOST_FACTS_BYTES = 64 << 20
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
