@@ -16,7 +16,7 @@ from app.access.service import Caller
 from app.access.tables import Action
 from app.blobs import collection, quota
 from app.blobs.open_uploads import OpenUploads
-from app.blobs.receiving import Received, content_length, receive
+from app.blobs.receiving import Received, content_length, receive, too_large
 from app.blobs.service import keep, replace, stored_copy
 from app.blobs.tables import BlobRow, storage_key
 from app.config import Settings
@@ -103,13 +103,16 @@ async def upload(
 ) -> Accepted[Row]:
     """Store the body and queue its inspection. The same bytes again are the same upload, and repair its stored copy.
 
-    Raises UnsupportedMediaType, StorageQuotaExceeded, TooManyUploads, TooManyQueuedInspections, and what `receive`
-    raises.
+    Raises UnsupportedMediaType, TooLarge, StorageQuotaExceeded, TooManyUploads, TooManyQueuedInspections, and what
+    `receive` raises.
     """
     # Without a Content-Type it is a stream of octets (RFC 9110, 8.3).
     media_type = media_type_of(kind, request.headers.get("content-type", OCTET_STREAM))
+    announced = content_length(request)
+    # Before the database hears of it, whose numbers end where those of HTTP do not.
+    if announced is not None and announced > settings.api.max_upload_bytes:
+        raise too_large(settings.api.max_upload_bytes)
     async with database.reading_scope() as session:
-        announced = content_length(request)
         await quota.refuse_hopeless(session, caller.workspace_id, announced, settings.limits)
         known = announced is not None
         room = None if known else await quota.room_for_unknown(session, caller.workspace_id, settings.limits)

@@ -173,6 +173,20 @@ async def test_an_upload_beyond_what_a_workspace_may_store_is_refused_and_leaves
     await upload(client, stranger, "models", b"y" * 6000)
 
 
+@pytest.mark.parametrize("size_bytes", [2**63, 2**64 - 1])
+async def test_a_size_that_no_database_can_hold_is_too_large(
+    client: httpx.AsyncClient, writer: Headers, quotas: Callable[..., None], size_bytes: int
+) -> None:
+    quotas(stored_bytes=11_000)
+    said = writer | OCTETS | {"Content-Length": str(size_bytes)}
+    answer = await client.post("/v1/models?name=y", content=b"y", headers=said)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    said = writer | {"Tus-Resumable": "1.0.0", "Upload-Length": str(size_bytes)}
+    said |= {"Upload-Metadata": metadata(kind="model", name="y")}
+    answer = await client.post("/v1/uploads", headers=said)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
 async def test_a_small_file_counts_what_it_takes_of_a_disk(
     client: httpx.AsyncClient, writer: Headers, quotas: Callable[..., None]
 ) -> None:
