@@ -71,13 +71,14 @@ class Housekeeper:
     def _publish(self, waiting: list[tuple[UUID, str, int]], queued: dict[str, int]) -> None:
         """Wake workers, but not for ever: messages that no worker takes would fill the broker.
 
-        Raises OperationalError where the broker does not answer.
+        No more once one was not delivered: each would wait as long for a broker that has fallen silent. Raises
+        OperationalError where it says nothing from the first.
         """
         names = {queue for _, queue, _ in waiting}
         crowded = {name for name in names if self._queue.depth(name) >= queued.get(name, 0) + SPARE_MESSAGES}
         for job_id, queue, priority in waiting:
-            if queue not in crowded:
-                self._queue.wake(job_id, queue, priority)
+            if queue not in crowded and not self._queue.wake(job_id, queue, priority):
+                return
 
 
 def main() -> None:

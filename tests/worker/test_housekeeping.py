@@ -192,6 +192,30 @@ def test_rounds_without_a_broker_are_survived_and_the_jobs_published_later(
     assert published(broker)[job_id] == 1
 
 
+class FallingSilent(Queue):
+    """A queue whose broker takes one message and then answers nobody."""
+
+    asked: list[UUID]
+
+    def wake(self, job_id: UUID, queue: str, priority: int) -> bool:
+        self.asked.append(job_id)
+        return len(self.asked) == 1 and super().wake(job_id, queue, priority)
+
+
+def test_a_broker_that_falls_silent_within_a_round_is_waited_for_once(
+    database: Database, quick: Settings, broker: redis.Redis
+) -> None:
+    quick.jobs.republish_seconds = 0.0
+    jobs = [add_job(database) for _ in range(4)]
+    queue = FallingSilent(quick)
+    queue.asked = []
+    Housekeeper(quick, database, queue).tidy()
+    assert len(queue.asked) == 2
+    assert published(broker).total() == 1
+    housekeeper(quick, database).tidy()
+    assert set(published(broker)) == set(jobs)
+
+
 def stored(storage: Storage) -> set[str]:
     return {file.key for file in storage.list_sync("blobs")}
 
