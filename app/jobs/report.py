@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from app.newer import MayGrow
 
@@ -249,6 +249,14 @@ class SearchReport(BaseModel):
     front: list[str] = Field(description="Names of the candidates on the Pareto front, the delivered one first.")
     seconds: float = Field(description="Time that the search took, measuring of the front included.")
     ended: str = Field(description="What ended it.")
+
+    # As a worker of the release before leaves it, beside a database that is migrated. Until the next release.
+    @model_validator(mode="before")
+    @classmethod
+    def _by_their_former_name(cls, said: Any) -> Any:
+        if isinstance(said, dict) and "attempts" in said and "trials" not in said:
+            return said | {"trials": said["attempts"]}
+        return said
 
 
 class Environment(BaseModel):

@@ -1,6 +1,6 @@
 """What the search for a recipe may be asked for."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -75,6 +75,14 @@ class Search(BaseModel):
         description="Go on from what earlier searches of the same model and data finished. With `false` every "
         "candidate is built and measured anew, and takes the place of what was kept of it.",
     )
+
+    # As requests are stored by processes of the release before, beside a database that is migrated. Until the next one.
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_former_name(cls, said: Any) -> Any:
+        if isinstance(said, dict) and "max_candidates" in said and "max_trials" not in said:
+            return {"max_trials" if name == "max_candidates" else name: value for name, value in said.items()}
+        return said
 
     @model_validator(mode="after")
     def _known_passes(self) -> Self:
