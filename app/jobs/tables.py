@@ -46,6 +46,7 @@ class JobRow(Base):
         Index("ix_jobs_waiting", "workspace_id", "queue", "priority", "id", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_running", "lease_expires_at", postgresql_where=text("state = 'running'")),
         Index("ix_jobs_listing", "workspace_id", "kind", "id"),
+        Index("ix_jobs_in_state", "workspace_id", "kind", "state", "id"),
         Index("ix_jobs_finished", "finished_at"),
         Index("ix_jobs_served", "workspace_id", "queue", "started_at", postgresql_where=text("started_at IS NOT NULL")),
     )

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from fastapi import FastAPI
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, event, insert, text
+from uuid_utils.compat import uuid7
 
 from app.access.service import ensure_workspace
 from app.database import Database
 from app.jobs import lease
 from app.jobs.service import list_jobs
 from app.jobs.states import JobKind, JobState
+from app.jobs.tables import JobRow
 from tests.app.jobs.factories import add_job
 
 
@@ -48,6 +51,26 @@ def test_old_idempotency_keys_are_found_without_reading_the_others(database: Dat
         [(statement, parameters)] = asked
         plan = session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
         assert "ix_idempotency_keys_created_at" in " ".join(plan)
+
+
+async def test_a_page_of_failed_jobs_reads_no_others(app: FastAPI, database: Database, workspace_id: UUID) -> None:
+    failed = add_job(database, state=JobState.FAILED)
+    with database.session_scope() as session:
+        known = {"workspace_id": workspace_id, "kind": JobKind.OPTIMIZE, "queue": "cpu", "state": JobState.SUCCEEDED}
+        known |= {"budget_seconds": 60.0, "max_attempts": 3, "expires_at": datetime.now(UTC)}
+        session.execute(insert(JobRow), [known | {"id": uuid7()} for _ in range(200)])
+    async with app.state.database.session_scope() as session:
+        await session.execute(text("SET LOCAL enable_seqscan = off"))  # which so few would be read by
+        with statements(app.state.database.engine.sync_engine) as asked:
+            asking: dict[str, Any] = {"model_id": None, "kind": JobKind.OPTIMIZE, "limit": 50, "cursor": None}
+            page, _ = await list_jobs(session, workspace_id, state=JobState.FAILED, **asking)
+        assert [job.id for job in page] == [failed]
+        connection = await session.connection()
+        read = 0.0
+        for statement, parameters in asked:
+            explained = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+            read += rows_read(explained.scalar_one()[0]["Plan"], "jobs")
+    assert read == 2  # for its size, and for itself
 
 
 async def test_a_page_of_queued_jobs_reads_what_waits_once(
