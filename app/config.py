@@ -143,7 +143,7 @@ class WebhookSettings(BaseSettings):
         default=120.0, gt=0, description="After this a dead housekeeper's message goes again."
     )
     backoff_seconds: Seconds = Field(default=5.0, ge=0, description="Wait before the 2nd attempt; doubles after.")
-    max_attempts: Attempts = Field(default=15, description="By default over 23 hours; then it is given up.")
+    max_attempts: Attempts = Field(default=15, description="By default over 23 hours; given up then, or after 2 days.")
     keep_seconds: Seconds = Field(default=7 * 86400, ge=0, description="How long what became of a message is shown.")
 
     @model_validator(mode="after")

@@ -59,7 +59,10 @@ class Collector:
         jobs = self._settings.jobs
         with self._database.session_scope() as session:
             search_cache.forget_old(session, jobs.search_cache_seconds, jobs.search_cache_bytes)
+            given_up = outbox.give_up_old(session)
             outbox.forget_old(session, self._settings.webhooks.keep_seconds)
+        if given_up:
+            log.warning("webhooks_given_up", messages=given_up)
 
     def _end_uploads(self) -> None:
         delete_expired(self._database, self._storage)

@@ -18,6 +18,9 @@ from app.webhooks.tables import DeliveryRow, WebhookRow
 MOST_OF_ONE = 4
 TEST = "webhook.test"
 PROBLEM_CHARACTERS = 200
+# As long as no message waits, however seldom it was tried: a receiver that hangs takes fewer than may come.
+LONGEST_WAIT = timedelta(days=2)
+WAITED_TOO_LONG = "It waited for two days behind others that this webhook did not take."
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,19 @@ def record(
 def wait_seconds(backoff_seconds: float, attempt: int) -> float:
     """Before the next attempt: doubled each time, and a quarter more or less, so that not all come back at once."""
     return backoff_seconds * 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 - nothing is kept secret by it
+
+
+def give_up_old(session: Session) -> int:
+    """Give up what waited for too long and is not on its way: how many messages."""
+    old = DeliveryRow.created_at < func.clock_timestamp() - literal(LONGEST_WAIT)
+    problem = func.coalesce(DeliveryRow.problem, WAITED_TOO_LONG)
+    given_up = session.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.state == "waiting", ~_leased(DeliveryRow), old)
+        .values(state="given_up", problem=problem)
+        .returning(DeliveryRow.id)
+    )
+    return len(given_up.all())
 
 
 def forget_old(session: Session, age_seconds: float) -> None:

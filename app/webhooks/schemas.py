@@ -43,7 +43,8 @@ class WebhookDelivery(BaseModel):
     type: str = Field(description="`job.succeeded`, `job.failed`, `job.cancelled`, `job.expired`, or `webhook.test`.")
     job_id: UUID | None = Field(description="The job that it tells of; null: a test.")
     state: Literal["waiting", "delivered", "given_up"] = Field(
-        description="`waiting` for its first or next attempt, `delivered`, or `given_up` after the last one failed."
+        description="`waiting` for its first or next attempt, `delivered`, or `given_up`: the last one failed, or it "
+        "waited for two days."
     )
     attempts: int = Field(description="How often it was sent.")
     created_at: datetime = Field(description="When it was written.")

@@ -12,6 +12,7 @@ import anyio.to_thread
 import httpx
 import pytest
 from sqlalchemy import func, select, text
+from uuid_utils.compat import uuid7
 
 from app.access.keys import SCOPES
 from app.access.tables import AuditRow
@@ -269,6 +270,27 @@ def test_a_webhook_that_is_deleted_meanwhile_fails_no_job(database: Database, wo
             service.remove(deleting, workspace_id, webhook_id)
     with database.session_scope() as session:
         assert session.scalar(select(func.count()).select_from(DeliveryRow)) == 1
+
+
+def test_what_waited_for_two_days_is_given_up_unless_it_is_on_its_way(database: Database, workspace_id: UUID) -> None:
+    """However seldom it was tried, and with what was wrong then."""
+    now = datetime.now(UTC)
+    long_ago, lately = now - timedelta(hours=49), now - timedelta(hours=47)
+    rows: list[dict[str, Any]] = [
+        {"created_at": long_ago},
+        {"created_at": long_ago, "attempts": 1, "problem": "The answer was 503.", "leased_until": lately},
+        {"created_at": long_ago, "attempts": 1, "leased_until": now + timedelta(minutes=1)},
+        {"created_at": long_ago, "attempts": 1, "state": "delivered"},
+        {"created_at": lately, "attempts": 14},
+    ]
+    with database.session_scope() as session:
+        webhook_id = service.create(session, workspace_id, URL).id
+        session.add_all(DeliveryRow(id=uuid7(), webhook_id=webhook_id, payload={}, **row) for row in rows)
+    with database.session_scope() as session:
+        assert outbox.give_up_old(session) == 2
+        found = session.execute(select(DeliveryRow.state, DeliveryRow.problem).order_by(DeliveryRow.id)).all()
+    given_up = [("given_up", outbox.WAITED_TOO_LONG), ("given_up", "The answer was 503.")]
+    assert found == [*given_up, ("waiting", None), ("delivered", None), ("waiting", None)]
 
 
 def test_what_is_over_is_forgotten_after_a_while_and_what_waits_is_not(database: Database, workspace_id: UUID) -> None:
