@@ -20,7 +20,7 @@ TEST = "webhook.test"
 PROBLEM_CHARACTERS = 200
 # As long as no message waits, however seldom it was tried: a receiver that hangs takes fewer than may come.
 LONGEST_WAIT = timedelta(days=2)
-WAITED_TOO_LONG = "It waited for two days behind others that this webhook did not take."
+WAITED_TOO_LONG = "Two days passed before its turn came."
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_a_number_that_the_api_answers_with_is_finite(
 ) -> None:
     event: dict[str, Any] = {"type": "progress", "progress": 0.5, "eta_seconds": 9.5, "trial": TRIAL}
     event["best"] = {"file": "0.onnx", "file_name": "a", "media_type": "a", "gain": 4.5, "trial": TRIAL}
-    whole = event if said is Event else {"outcome": "succeeded", "summary": SUMMARY}
+    whole: dict[str, Any] = event if said is Event else {"outcome": "succeeded", "summary": SUMMARY}
     said.model_validate(whole)
     *folders, name = path.split(".")
     broken = json.loads(json.dumps(whole))
