@@ -27,6 +27,8 @@ NAMING = {
 }
 
 
+# Of whoever somebody waits for.
+STATEMENT_SECONDS = 30.0
 # A peer that vanished must not hold a heartbeat, a request or a round of housekeeping: the kernel notices within a
 # quarter of a minute, and the server lets nobody keep locks in an abandoned transaction.
 CONNECT_ARGS = {
@@ -37,7 +39,8 @@ CONNECT_ARGS = {
     "tcp_user_timeout": 15_000,
     # Of a standby nothing can be had that is not then refused; and whatever DATABASE_URL says of it, readers pass this.
     "target_session_attrs": "primary",
-    "options": "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
+    "options": f"-c statement_timeout={STATEMENT_SECONDS:g}s -c lock_timeout=10s -c "
+    "idle_in_transaction_session_timeout=60s",
 }
 
 
@@ -131,16 +134,20 @@ class WorkspaceDatabase:
 
 
 class Database:
-    """The worker's and the command line's face. One `session_scope` is one transaction."""
+    """The worker's and the command line's face. One `session_scope` is one transaction.
 
-    def __init__(self, settings: Settings) -> None:
+    A statement that takes longer than `statement_seconds` fails.
+    """
+
+    def __init__(self, settings: Settings, *, statement_seconds: float = STATEMENT_SECONDS) -> None:
+        options = f"{CONNECT_ARGS['options']} -c statement_timeout={statement_seconds:g}s"
         self.engine = create_engine(
             settings.database_url.get_secret_value(),
             pool_size=settings.database.pool_size,
             max_overflow=settings.database.max_overflow,
             pool_timeout=settings.database.pool_timeout_seconds,
             pool_pre_ping=True,
-            connect_args=CONNECT_ARGS,
+            connect_args=CONNECT_ARGS | {"options": options},
             hide_parameters=True,
         )
         _leave_what_takes_no_writes(self.engine)

@@ -20,6 +20,8 @@ from app.webhooks import outbox
 from worker.storage_mark import StorageMark
 
 COLLECT_SECONDS = 300.0
+# What looks through millions of rows may take its time: it holds up nobody.
+STATEMENT_SECONDS = 600.0
 log = structlog.get_logger()
 
 

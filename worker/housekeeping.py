@@ -20,7 +20,7 @@ from app.jobs import lease
 from app.logs import configure_logs
 from app.queue import Queue
 from app.storage import Storage
-from worker.collector import Collector
+from worker.collector import STATEMENT_SECONDS, Collector
 from worker.courier import Courier
 
 SILENT_WORKER = timedelta(minutes=2)
@@ -88,9 +88,10 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     database, queue = Database(settings), Queue(settings)
+    unhurried = Database(settings, statement_seconds=STATEMENT_SECONDS)
     courier = threading.Thread(target=Courier(settings, database).run, args=[stop], name="lathe-courier", daemon=True)
     collector = threading.Thread(
-        target=Collector(settings, database, Storage(settings)).run, args=[stop], name="lathe-collector", daemon=True
+        target=Collector(settings, unhurried, Storage(settings)).run, args=[stop], name="lathe-collector", daemon=True
     )
     courier.start()
     collector.start()
@@ -98,6 +99,7 @@ def main() -> None:
     courier.join()
     collector.join(STOPPING_SECONDS)
     queue.close()
+    unhurried.dispose()
     database.dispose()
 
 

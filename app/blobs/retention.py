@@ -5,10 +5,12 @@ on it, what a job delivered from the job's end. What a queued or running job nee
 Any number may run, beside uploads and submissions.
 """
 
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, case, delete, exists, func, or_, select, update
+from sqlalchemy import Select, delete, exists, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.access.service import without_key
@@ -34,62 +36,79 @@ Expired = Select[UUID, UUID]
 
 def let_go_of_models(database: Database, defaults: RetentionSettings) -> int:
     """How many went."""
-    return _let_go_of_uploads(database, MODELS, _cutoff(WorkspaceRow.models_days, defaults.models_days))
+    return _let_go_of_uploads(database, MODELS, _cutoffs(database, WorkspaceRow.models_days, defaults.models_days))
 
 
 def let_go_of_datasets(database: Database, defaults: RetentionSettings) -> int:
     """How many went."""
-    return _let_go_of_uploads(database, DATASETS, _cutoff(WorkspaceRow.datasets_days, defaults.datasets_days))
+    return _let_go_of_uploads(
+        database, DATASETS, _cutoffs(database, WorkspaceRow.datasets_days, defaults.datasets_days)
+    )
 
 
 def let_go_of_artifacts(database: Database, defaults: RetentionSettings) -> int:
     """How many went."""
-    cutoff = _cutoff(WorkspaceRow.artifacts_days, defaults.artifacts_days)
-    expired = (
+
+    def remove(session: Session, ids: list[UUID]) -> None:
+        session.execute(delete(ArtifactRow).where(ArtifactRow.id.in_(ids)))
+
+    return sum(
+        _in_batches(database, _old_artifacts(*cutoff), ArtifactRow, Action.ARTIFACT_DELETED, remove)
+        for cutoff in _cutoffs(database, WorkspaceRow.artifacts_days, defaults.artifacts_days)
+    )
+
+
+def _cutoffs(
+    database: Database, own_days: InstrumentedAttribute[int | None], default_days: int
+) -> list[tuple[UUID, datetime]]:
+    """The workspaces that keep things for a time, each with the moment before which it keeps none.
+
+    Most keep everything, and nothing of theirs is looked through. For the others the moment is a constant, which an
+    index can be asked by.
+    """
+    days = func.coalesce(own_days, default_days)
+    moment = func.now() - func.make_interval(0, 0, 0, days)
+    with database.session_scope() as session:
+        found = session.execute(select(WorkspaceRow.id, moment.label("moment")).where(days > 0))
+        return [(row.id, row.moment) for row in found]
+
+
+def _old_artifacts(workspace_id: UUID, cutoff: datetime) -> Expired:
+    return (
         select(ArtifactRow.id, ArtifactRow.workspace_id)
-        .join(WorkspaceRow, WorkspaceRow.id == ArtifactRow.workspace_id)
         .join(JobRow, JobRow.id == ArtifactRow.job_id)
         .where(
+            JobRow.workspace_id == workspace_id,
             JobRow.state.in_(TERMINAL),
             JobRow.finished_at < cutoff,
             ~exists().where(PromotionRow.artifact_id == ArtifactRow.id),
         )
     )
 
-    def remove(session: Session, ids: list[UUID]) -> None:
-        session.execute(delete(ArtifactRow).where(ArtifactRow.id.in_(ids)))
 
-    return _in_batches(database, expired, ArtifactRow, Action.ARTIFACT_DELETED, remove)
-
-
-def _cutoff(own_days: InstrumentedAttribute[int | None], default_days: int) -> ColumnElement[Any]:
-    """The moment before which a workspace keeps nothing; null where it keeps everything."""
-    days = func.coalesce(own_days, default_days)
-    return case((days > 0, func.now() - func.make_interval(0, 0, 0, days)))
-
-
-def _let_go_of_uploads(database: Database, kind: UploadKind[UploadT], cutoff: ColumnElement[Any]) -> int:
+def _let_go_of_uploads(database: Database, kind: UploadKind[UploadT], cutoffs: Iterable[tuple[UUID, datetime]]) -> int:
     table = kind.table
-    running = JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
-    unused = (
-        ~jobs.where(or_(running, JobRow.finished_at > cutoff)).correlate(table, WorkspaceRow).exists()
-        for jobs in kind.jobs_of(table.__table__.c.id)
-    )
-    expired = (
-        select(table.id, table.workspace_id)
-        .join(WorkspaceRow, WorkspaceRow.id == table.workspace_id)
-        .where(
-            table.deleted_at.is_(None),
-            table.created_at < cutoff,
-            ~exists().where(BlobRow.id == table.blob_id, BlobRow.touched_at > cutoff),
-            *unused,
-        )
-    )
 
     def remove(session: Session, ids: list[UUID]) -> None:
         session.execute(update(table).where(table.id.in_(ids)).values(blob_id=None, deleted_at=func.now()))
 
-    return _in_batches(database, expired, table, kind.deleted, remove)
+    return sum(_in_batches(database, _old_uploads(kind, *cutoff), table, kind.deleted, remove) for cutoff in cutoffs)
+
+
+def _old_uploads(kind: UploadKind[UploadT], workspace_id: UUID, cutoff: datetime) -> Expired:
+    table = kind.table
+    running = JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
+    unused = (
+        ~jobs.where(or_(running, JobRow.finished_at > cutoff)).correlate(table).exists()
+        for jobs in kind.jobs_of(table.__table__.c.id)
+    )
+    return select(table.id, table.workspace_id).where(
+        table.workspace_id == workspace_id,
+        table.deleted_at.is_(None),
+        table.created_at < cutoff,
+        ~exists().where(BlobRow.id == table.blob_id, BlobRow.touched_at > cutoff),
+        *unused,
+    )
 
 
 def _in_batches(database: Database, expired: Expired, table: Any, action: Action, remove: Any) -> int:

@@ -13,6 +13,7 @@ from app.access.service import ensure_workspace
 from app.config import Settings
 from app.database import DATABASE_AWAY, AsyncDatabase, Database
 from tests.conftest import MakeKey, bearer
+from worker.collector import STATEMENT_SECONDS
 
 WEBHOOK = {"url": "https://93.184.215.14/hook"}
 
@@ -47,6 +48,14 @@ def test_a_connection_that_takes_no_writes_is_as_good_as_none_and_not_kept(
     with own.session_scope() as session:
         ensure_workspace(session, "default")
     own.dispose()
+
+
+def test_a_statement_may_take_as_long_as_who_makes_it_says(settings: Settings, database: Database) -> None:
+    unhurried = Database(settings, statement_seconds=STATEMENT_SECONDS)
+    with unhurried.session_scope() as collecting, database.session_scope() as serving:
+        shown = [session.scalar(text("SHOW statement_timeout")) for session in (collecting, serving)]
+    unhurried.dispose()
+    assert shown == ["10min", "30s"]
 
 
 async def test_the_api_is_not_ready_and_answers_503_until_writes_are_taken(

@@ -1,6 +1,7 @@
 """What expires goes, bytes and all; what something still needs stays."""
 
 import random
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +10,9 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy import event, func, select, update
+from sqlalchemy import func, select, update
 
-from app.access.service import set_limits
+from app.access.service import ensure_workspace, set_limits
 from app.access.tables import Action, AuditRow, WorkspaceRow
 from app.artifacts.tables import ArtifactRow, PromotionRow
 from app.blobs.retention import let_go_of_artifacts, let_go_of_datasets, let_go_of_models
@@ -25,6 +26,7 @@ from app.models.tables import ModelRow
 from app.storage import Storage
 from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_artifact, add_job
+from tests.app.jobs.test_reading_costs import statements
 from tests.app.uploads import upload
 from tests.worker.uploads import store_upload
 
@@ -74,8 +76,14 @@ def stored(storage: Storage) -> set[str]:
     return {file.key for file in storage.list_sync("blobs")}
 
 
-def test_by_default_everything_is_kept(database: Database, old_model: UUID, old_dataset: UUID) -> None:
-    assert let_go(database, RetentionSettings()) == NOTHING
+def test_by_default_everything_is_kept_and_nothing_looked_through(
+    database: Database, old_model: UUID, old_dataset: UUID
+) -> None:
+    add_job(database, model_id=old_model, **over())
+    with statements(database.engine) as asked:
+        assert let_go(database, RetentionSettings()) == NOTHING
+    tables = {table for statement, _ in asked for table in re.findall(r"(?:FROM|JOIN) (\w+)", statement)}
+    assert tables == {"workspaces"}
 
 
 def test_what_is_old_goes_with_its_bytes_and_the_log_says_so(
@@ -128,14 +136,8 @@ def test_what_jobs_of_long_ago_used_goes(database: Database, old_model: UUID) ->
 
 def test_jobs_are_not_searched_anew_for_each_upload(database: Database, old_model: UUID, old_dataset: UUID) -> None:
     """A condition that Postgres cannot turn into a join is a subplan: models times jobs."""
-    asked: list[tuple[str, Any]] = []
-
-    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-        asked.append((statement, parameters))
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    let_go(database, TEN_DAYS)
-    event.remove(database.engine, "before_cursor_execute", note)
+    with statements(database.engine) as asked:
+        let_go(database, TEN_DAYS)
     looking = [(statement, parameters) for statement, parameters in asked if "FOR UPDATE" in statement]
     assert len(looking) == 3
     for statement, parameters in looking:
@@ -193,6 +195,18 @@ def test_days_are_each_workspaces_own(database: Database, old_model: UUID, old_d
     assert keep(models_days=0, datasets_days=12) == NOTHING
     assert keep(models_days=12, datasets_days=10) == {"models": 0, "datasets": 1, "artifacts": 0}
     assert keep(models_days=None) == {"models": 1, "datasets": 0, "artifacts": 0}
+
+
+def test_one_workspace_lets_go_and_another_keeps_everything(database: Database, workspace_id: UUID) -> None:
+    with database.session_scope() as session:
+        elsewhere = ensure_workspace(session, "elsewhere")
+        assert set_limits(session, "elsewhere", {"artifacts_days": 10}, Action.RETENTION_CHANGED)
+    kept, _ = (
+        add_artifact(database, one, add_job(database, workspace_id=one, **over())) for one in (workspace_id, elsewhere)
+    )
+    assert let_go(database, RetentionSettings()) == NOTHING | {"artifacts": 1}
+    with database.session_scope() as session:
+        assert session.scalars(select(ArtifactRow.id)).all() == [kept]
 
 
 def test_what_a_submission_is_about_to_use_is_left_alone(database: Database, old_model: UUID) -> None:
