@@ -20,7 +20,13 @@ def run() -> None:
         # The new code runs beside the old: a migration that cannot get its lock fails instead of stopping the service.
         connection.execute(text("SET lock_timeout = '10s'"))
         connection.commit()
-        context.configure(connection=connection, target_metadata=METADATA, compare_server_default=False)
+        context.configure(
+            connection=connection,
+            target_metadata=METADATA,
+            compare_server_default=False,
+            # What one of them has locked does not stay so while the next one rewrites rows.
+            transaction_per_migration=True,
+        )
         with context.begin_transaction():
             context.run_migrations()
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})

@@ -8,23 +8,24 @@ branch_labels = None
 depends_on = None
 
 # Table, column, path in it of what holds the key, rows; the name before, and after. Jobs that are over keep what they were asked, and nobody reads it again.
+# Those that run come last: their rows are locked from then on, and their heartbeats wait.
 PLACES = (
-    ("jobs", "request", "{search}", "state IN ('queued', 'running')", "max_candidates", "max_trials"),
     ("reports", "body", "{search}", "true", "attempts", "trials"),
     ("job_events", "data", "{}", "type IN ('attempt', 'trial', 'best')", "attempt", "trial"),
+    ("jobs", "request", "{search}", "state IN ('queued', 'running')", "max_candidates", "max_trials"),
 )
 
 
 def upgrade() -> None:
+    op.execute("UPDATE job_events SET type = 'trial' WHERE type = 'attempt'")
     for table, column, holder, rows, before, after in PLACES:
         _rename(table, column, holder, rows, before, after)
-    op.execute("UPDATE job_events SET type = 'trial' WHERE type = 'attempt'")
 
 
 def downgrade() -> None:
+    op.execute("UPDATE job_events SET type = 'attempt' WHERE type = 'trial'")
     for table, column, holder, rows, before, after in PLACES:
         _rename(table, column, holder, rows, after, before)
-    op.execute("UPDATE job_events SET type = 'attempt' WHERE type = 'trial'")
 
 
 def _rename(table: str, column: str, holder: str, rows: str, before: str, after: str) -> None:
