@@ -8,14 +8,15 @@ first (`LatheApiError.attempt`). The bytes of a resumable upload may not, before
 
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import tenacity
 from pydantic import BaseModel, ValidationError
 
 from app.client.errors import LatheApiError, LatheClientError, NotConfigured, ServiceUnreachable
@@ -28,9 +29,8 @@ CONNECT_SECONDS = 10.0
 OUTAGE_SECONDS = 120.0
 """How long a service that answered before may be away, while something is waited for."""
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_JITTER_SECONDS = 0.1, 5.0, 0.2
-"""Between attempts: the first pause doubles until it is the longest, and each is longer by up to the jitter."""
-DOUBLINGS = 6
+PAUSE = tenacity.wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2)
+"""Between attempts, where the service names none."""
 UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 """Faults of the request itself: it would not be sent the next time either."""
 
@@ -181,21 +181,30 @@ class Transport:
             raise ServiceUnreachable(self.url, error) from error
 
     def _repeated(self, attempt: Callable[[int], ResultT], attempts: int | None, patience: "_Patience") -> ResultT:
-        number = 1
-        while True:
+        numbers = count(1)
+
+        def once() -> ResultT:
+            number = next(numbers)
             try:
                 return attempt(number)
-            except (LatheApiError, httpx.RequestError) as error:
-                if isinstance(error, LatheApiError):
-                    error.attempt = number
-                pause = patience.pause_seconds(error, number)
-                if pause is None or number == attempts:
-                    raise
-                # The first one alone is worth a warning, for the rest say the same.
-                level = logging.WARNING if number == 1 else logging.INFO
-                log.log(level, "asking %s again: %s", self.url, str(error) or type(error).__name__)
-            time.sleep(pause)
-            number += 1
+            except LatheApiError as error:
+                error.attempt = number
+                raise
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(patience.allows_another),
+            wait=patience.pause_seconds,
+            stop=tenacity.stop_never if attempts is None else tenacity.stop_after_attempt(attempts),
+            before_sleep=self._say_again,
+            reraise=True,
+        )
+        return retrying(once)
+
+    def _say_again(self, state: tenacity.RetryCallState) -> None:
+        # The first one alone is worth a warning, for the rest say the same.
+        level = logging.WARNING if state.attempt_number == 1 else logging.INFO
+        error = _failure_of(state)
+        log.log(level, "asking %s again: %s", self.url, str(error) or type(error).__name__)
 
     def _whole(self, request: httpx.Request) -> httpx.Response:
         response = self._once(request)
@@ -225,27 +234,30 @@ class _Patience:
         self._statuses = statuses
         self._end: float | None = None
 
-    def pause_seconds(self, error: LatheApiError | httpx.RequestError, number: int) -> float | None:
-        """How long to wait after the failure of attempt `number`; None where no other may help, or it is too late."""
+    def allows_another(self, error: BaseException) -> bool:
+        """Whether another attempt may help behind this failure, and it is not too late for one."""
         now = time.monotonic()
         if self._end is None:
             self._end = now + self._seconds
-        if now >= min(self._end, self._deadline) or not self._may_pass(error):
-            return None
-        return min(_wanted_pause_seconds(error, number), self._deadline - now)
-
-    def _may_pass(self, error: LatheApiError | httpx.RequestError) -> bool:
+        if now >= min(self._end, self._deadline):
+            return False
         if isinstance(error, LatheApiError):
             return error.status in self._statuses
-        return not isinstance(error, UNSENDABLE)
+        return isinstance(error, httpx.RequestError) and not isinstance(error, UNSENDABLE)
+
+    def pause_seconds(self, state: tenacity.RetryCallState) -> float:
+        """What the service asked for, within bounds, or what grows; never beyond the deadline."""
+        error = _failure_of(state)
+        named = error.retry_after_seconds if isinstance(error, LatheApiError) else None
+        if named is None:
+            wanted = PAUSE(state)
+        else:
+            wanted = min(max(named, SHORTEST_RETRY_AFTER_SECONDS), LONGEST_RETRY_AFTER_SECONDS)
+        return max(0.0, min(wanted, self._deadline - time.monotonic()))
 
 
-def _wanted_pause_seconds(error: LatheApiError | httpx.RequestError, number: int) -> float:
-    named = error.retry_after_seconds if isinstance(error, LatheApiError) else None
-    if named is not None:
-        return min(max(named, SHORTEST_RETRY_AFTER_SECONDS), LONGEST_RETRY_AFTER_SECONDS)
-    jitter = random.uniform(0, PAUSE_JITTER_SECONDS)  # noqa: S311 - a pause is no secret
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(number - 1, DOUBLINGS) + jitter, LONGEST_PAUSE_SECONDS)
+def _failure_of(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
 
 
 def _timeout(seconds: float) -> httpx.Timeout:

@@ -218,6 +218,6 @@ def test_an_interruption(lathe: LatheCommand, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_help_waits_for_nothing_heavy() -> None:
-    heavy = {"httpx", "pydantic", "sqlalchemy", "celery", "fastapi", "rich", "stamina"}
+    heavy = {"httpx", "pydantic", "sqlalchemy", "celery", "fastapi", "rich", "stamina", "tenacity"}
     code = f"import sys, app.cli; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", code], check=True)
