@@ -12,8 +12,8 @@ from app.cli.exits import ExitCode, code_of_error, code_of_job
 from app.client import Job, WaitTimeout
 from app.config import Settings
 from tests.app.cli.conftest import LatheCommand
+from tests.app.client.answers import JOB
 from tests.app.client.conftest import Server, server
-from tests.app.client.test_requests import JOB
 from tests.conftest import SECRET_KEY
 
 NOBODY = "http://127.0.0.1:9"  # the discard port

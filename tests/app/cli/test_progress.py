@@ -6,7 +6,7 @@ from app.cli.progress import watching
 from app.cli.trials_table import live_row
 from app.client import Job, JobEvent
 from app.jobs.report import TrialReport
-from tests.app.client.test_requests import JOB
+from tests.app.client.answers import JOB
 
 BAR_ON = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}
 YELLOW = "\x1b[33m"

@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from app.cli.exits import ExitCode
 from app.cli.replay import differences, replayed_recipe, replayed_search
 from tests.app.cli.conftest import LatheCommand
+from tests.app.client.answers import JOB, JOB_ID, MODEL
 from tests.app.client.conftest import Server, server
-from tests.app.client.test_requests import JOB, JOB_ID, MODEL
 
 __all__ = ["server"]  # the fixture
 

@@ -10,7 +10,7 @@ from app.access.tables import ApiKeyRow
 from app.cli import jobs, keys, uploads
 from app.cli.tables import age_text, print_table
 from app.client import Dataset, Job, Model
-from tests.app.client.test_requests import JOB
+from tests.app.client.answers import JOB
 
 TERMINAL = 80
 IDS = [UUID(int=number << 64 | 0xFEDCBA9876543210) for number in (1, 2)]

@@ -10,6 +10,8 @@ from fastapi import FastAPI
 
 from app.client import Lathe
 
+Connect = Callable[..., Lathe]
+
 
 class Server:
     """An application of the test's own, on a port of its own."""
@@ -41,7 +43,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def connect(server: Server) -> Iterator[Callable[..., Lathe]]:
+def connect(server: Server) -> Iterator[Connect]:
     """Start the server and open a client to it."""
     clients: list[Lathe] = []
 

@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 
 from app.client import ExportFailed, Lathe, conversion
 from app.client.conversion import write_npz
+from tests.app.client.answers import MODEL
 from tests.app.client.conftest import Server
-from tests.app.client.test_requests import MODEL
 
 
 def test_arrays_are_written_as_they_are(tmp_path: Path) -> None:

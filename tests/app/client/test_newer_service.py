@@ -15,7 +15,7 @@ from app.client.shapes import JobEvent, Model, Page, Pass, trial_of
 from app.client.transport import read
 from app.jobs.report import Report
 from tests.app.cli.test_report_table import a_report, a_step
-from tests.app.client.test_requests import JOB, MODEL
+from tests.app.client.answers import JOB, MODEL
 from worker.runner.contract import RunnerResult
 
 TRIAL = {"name": "static", "recipe": ["p"], "outcome": "pruned", "explanation": "too slow", "seconds": 1.0}

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -13,10 +13,10 @@ import pytest
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.client import DownloadCorrupt, Job, JobArtifact, Lathe, LatheApiError, NothingDelivered
+from app.client import DownloadCorrupt, Job, JobArtifact, LatheApiError, NothingDelivered
 from app.client.transfer import CHUNK_BYTES, model_media_type
-from tests.app.client.conftest import Server
-from tests.app.client.test_requests import JOB, JOB_ID, MODEL
+from tests.app.client.answers import JOB, JOB_ID, MODEL
+from tests.app.client.conftest import Connect, Server
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 ARTIFACT = JobArtifact(
@@ -27,8 +27,6 @@ ARTIFACT = JobArtifact(
     size_bytes=len(CONTENT),
     sha256=hashlib.sha256(CONTENT).hexdigest(),
 )
-
-Connect = Callable[..., Lathe]
 
 
 def serve_content(server: Server, stops: list[int], content: bytes = CONTENT) -> list[str]:
