@@ -107,7 +107,7 @@ def _optimize(lathe: Lathe, folder: Path) -> ExitCode:
 
 
 def _say_failure(job: Job) -> None:
-    _say(f"Job {job.id} is {job.state.value}.")
+    _say(f"Job {job.id} is {job.state}.")
     if job.error is not None:
         _say(f"{job.error.title}: {job.error.detail} {job.error.remedy or ''} ({job.error.code})")
 

@@ -95,7 +95,7 @@ def delete(
     upload_id: Annotated[UUID, typer.Argument(metavar="ID", help="Of a model or a dataset.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a model or a dataset; refused while a job uses it."""
+    """Delete a model or a dataset; refused while a job uses it. The key needs the scope `read` as well."""
     from app.client import LatheApiError
 
     kind = "model"

@@ -242,7 +242,10 @@ class _Patience:
         if now >= min(self._end, self._deadline):
             return False
         if isinstance(error, LatheApiError):
-            return error.status in self._statuses
+            # A pause that is longer than the longest is kept by those who wait as long, not by every call.
+            named = error.retry_after_seconds or 0.0
+            too_late = named > LONGEST_RETRY_AFTER_SECONDS and now + LONGEST_RETRY_AFTER_SECONDS > self._end
+            return error.status in self._statuses and not too_late
         return isinstance(error, httpx.RequestError) and not isinstance(error, UNSENDABLE)
 
     def pause_seconds(self, state: tenacity.RetryCallState) -> float:

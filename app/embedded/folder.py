@@ -58,7 +58,7 @@ def running_url(folder: Path) -> str | None:
     try:
         # Read first: where nothing runs there is no such file, and nobody who starts a service meets the lock held.
         url = (folder / URL_FILE).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    except OSError:  # none runs, or it is another user's
         return None
     return url if is_running(folder) else None
 

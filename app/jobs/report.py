@@ -250,7 +250,8 @@ class SearchReport(BaseModel):
     seconds: float = Field(description="Time that the search took, measuring of the front included.")
     ended: str = Field(description="What ended it.")
 
-    # As a worker of the release before leaves it, beside a database that is migrated. Until the next release.
+    # As a worker of the release before leaves it, beside a database that is migrated. Until a migration
+    # behind that release renames what such workers left.
     @model_validator(mode="before")
     @classmethod
     def _by_their_former_name(cls, said: Any) -> Any:

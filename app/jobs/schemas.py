@@ -77,7 +77,8 @@ class JobEvent(BaseModel):
     at: datetime = Field(description="When.")
     data: dict[str, Any] = Field(description="What; its fields depend on `type`.")
 
-    # As a worker of the release before tells it, beside a database that is migrated. Until the next release.
+    # As a worker of the release before tells it, beside a database that is migrated. Until a migration
+    # behind that release renames what such workers left.
     @model_validator(mode="after")
     def _by_its_former_name(self) -> Self:
         if self.type in ("attempt", "best") and "attempt" in self.data:

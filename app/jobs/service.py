@@ -154,6 +154,9 @@ async def get_report(session: AsyncSession, workspace_id: UUID, job_id: UUID) ->
     if body is None:
         raise _no_report(JobState(state), error, TRIED if is_search else "")
     report: dict[str, Any] = body
+    search = report.get("search") or {}
+    if "attempts" in search and "trials" not in search:  # as `SearchReport` reads it, and as long
+        report = report | {"search": search | {"trials": search["attempts"]}}
     return report
 
 

@@ -18,7 +18,8 @@ class Model(Upload):
     producer: str | None = Field(description="The tool that wrote the file, as the file says.")
     parameter_count: int | None = Field(description="Elements in all initializers.")
     mac_count: int | None = Field(
-        description="Multiply-accumulates of one call at batch 1; null as well where a shape cannot be known."
+        description="Multiply-accumulates of one call at batch 1; null as well where a shape cannot be known, and of "
+        "what ONNX Runtime compiled to layouts of its own."
     )
     operators: dict[str, int] | None = Field(description="Nodes by operator type, subgraphs included.")
     trainable: bool | None = Field(description="Whether passes that train can take it.")

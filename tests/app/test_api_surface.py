@@ -1,5 +1,6 @@
 """The OpenAPI document: complete enough that nobody has to read the code."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from app.access.keys import SCOPES
 from app.config import Settings
 from app.datasets.inspection import DatasetInspection
 from app.datasets.schemas import Dataset
-from app.errors import LatheError
+from app.errors import Conflict, LatheError, Unprocessable
 from app.main import create_app
 from app.models.inspection import ModelInspection
 from app.models.schemas import Model
@@ -21,6 +22,8 @@ from tests.app.documented import undocumented_headers
 from tests.app.uploads import OCTETS
 
 Json = dict[str, Any]
+# Answers to what is no operation's request; and what is raised by narrower names alone.
+OF_NO_OPERATION = {"unknown_route", "method_not_allowed", "head_too_large", Conflict.code, Unprocessable.code}
 OPEN = {"get_links", "get_health", "get_readiness", "get_metrics"}
 EXPECTED = {
     "POST /v1/models": "upload_model",
@@ -120,6 +123,12 @@ def every_error(kind: type[LatheError]) -> Iterator[type[LatheError]]:
     yield kind
     for child in kind.__subclasses__():
         yield from every_error(child)
+
+
+def test_every_error_is_documented_where_it_is_answered(document: Json) -> None:
+    text = json.dumps(document)
+    codes = {error.code for error in every_error(LatheError) if error.__module__.startswith("app.")}
+    assert {code for code in codes if f"`{code}`" not in text} <= OF_NO_OPERATION
 
 
 def test_what_has_an_id_may_not_be_found(document: Json) -> None:

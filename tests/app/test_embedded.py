@@ -272,7 +272,7 @@ def test_what_a_part_started_stops_with_it(kept: Path) -> None:
 
 
 def test_the_first_key_is_kept_for_the_owner(kept: Path) -> None:
-    stack = Stack(kept, port=0, commands={})
+    stack = Stack(kept, port=0, commands={"idle": ["sleep", "600"]})
     stack.start()
     stack.stop()
     first = stack.key
@@ -284,7 +284,7 @@ def test_the_first_key_is_kept_for_the_owner(kept: Path) -> None:
 
 
 def test_where_it_answers_is_recorded_while_it_runs(kept: Path) -> None:
-    stack = Stack(kept, port=0, commands={})
+    stack = Stack(kept, port=0, commands={"idle": ["sleep", "600"]})
     stack.start()
     recorded = running_url(kept)
     mode = stat.S_IMODE((kept / "url").stat().st_mode)

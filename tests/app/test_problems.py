@@ -1,7 +1,6 @@
 """Every error is a problem document, and says no more than it should."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -9,15 +8,11 @@ import pytest
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
-from app.errors import LatheError, Problem
+from app.errors import Problem
 from app.recipes.catalogue import CATALOGUE
 
 Headers = dict[str, str]
 JSON = {"Content-Type": "application/json"}
-
-
-# Answers to what is no operation's request.
-OF_NO_OPERATION = {"unknown_route", "method_not_allowed", "head_too_large"}
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -27,18 +22,6 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     Problem.model_validate(shown)
     assert (shown["status"], shown["code"]) == (status, code)
     return shown
-
-
-def _errors(kind: type[LatheError]) -> Iterator[type[LatheError]]:
-    yield kind
-    for narrower in kind.__subclasses__():
-        yield from _errors(narrower)
-
-
-def test_every_error_is_documented_where_it_is_answered(routed: FastAPI) -> None:
-    document = json.dumps(routed.openapi())
-    codes = {error.code for error in _errors(LatheError) if error.__module__.startswith("app.")}
-    assert {code for code in codes if f"`{code}`" not in document} == OF_NO_OPERATION
 
 
 async def test_an_unknown_address_is_named(client: httpx.AsyncClient) -> None:
