@@ -139,7 +139,7 @@ class _Resumable:
     def _chunks(self, start: int, end: int) -> Iterator[bytes]:
         for chunk in transfer.chunks(self._content, self._on_progress, start=start, end=end):
             # After they were read: every request opens the file anew, and a mixture of two would pass for a model.
-            if _version(self._content) != self._version:
+            if isinstance(self._content, Path) and _version(self._content) != self._version:
                 raise LatheClientError(f"{self._content} was written to while it was uploaded: upload it again.")
             yield chunk
 

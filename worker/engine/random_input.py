@@ -147,14 +147,14 @@ def _shapes(
         for position, axis in enumerate(face.shape or ()):
             if not isinstance(axis, str) or axis in named:
                 continue
-            if _is_batch(axis, inputs):
+            if is_batch(axis, inputs):
                 named[axis] = batch
             elif position:  # what stands first and is no batch stands elsewhere too, where more is known of it
                 named[axis] = _usual(face.shape or (), position, size, batch)
     return {face.name: _shape(face, wanted, named, size, batch) for face in inputs}
 
 
-def _is_batch(name: str, inputs: list[TensorFace]) -> bool:
+def is_batch(name: str, inputs: list[TensorFace]) -> bool:
     """Whether it is the first axis of an input, and of all that have it the first open one: `N` of a state (2, N, 4).
 
     Not what a matrix between nodes has twice, nor a length that stands behind another axis in another input.

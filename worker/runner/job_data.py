@@ -17,7 +17,7 @@ from worker.engine.graph import TensorFace, inputs_of
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import TrainingData
 from worker.engine.processor import WITHOUT_VNNI, beyond_here, needs_reduced_range
-from worker.engine.random_input import integer_bounds, random_feeds, working_shapes
+from worker.engine.random_input import integer_bounds, is_batch, random_feeds, working_shapes
 from worker.runner.contract import RunnerJob
 
 RANDOM_CALLS = 8
@@ -258,10 +258,17 @@ def _first_call(given: Feeds, batch: int, shapes: dict[str, list[int]]) -> Feeds
 
 
 def _first_axis(inputs: list[TensorFace], shapes: dict[str, tuple[int, ...]]) -> int:
-    """Samples of a call made up: what most inputs have as their first axis, those without elements left out."""
-    firsts = [shapes[face.name][0] for face in inputs if shapes[face.name]]
+    """Samples of a call made up: what most inputs have as their first axis. Left out are those without elements, and
+    those whose first axis has a name that counts something else, as the nodes of a graph.
+    """
+    firsts = [shapes[face.name][0] for face in inputs if shapes[face.name] and _may_count_samples(face, inputs)]
     sizes = [size for size in firsts if size]
     return max(set(sizes), key=sizes.count) if sizes else 1
+
+
+def _may_count_samples(face: TensorFace, inputs: list[TensorFace]) -> bool:
+    first = face.shape[0] if face.shape else None
+    return not isinstance(first, str) or is_batch(first, inputs)
 
 
 def _bent(array: np.ndarray, shape: list[int] | None) -> np.ndarray:

@@ -134,6 +134,11 @@ def test_an_input_without_elements_counts_no_samples(rows: str, tmp_path: Path) 
     assert next(data.evaluation.calls(data.batch)).feed["state"].shape == (0, 4)
 
 
+def test_the_nodes_of_a_graph_count_no_samples(tmp_path: Path) -> None:
+    network = "g (float[nodes,nodes] edges, float[nodes,16] x) => (float[nodes,16] y) { y = MatMul(edges, x) }"
+    assert load(tmp_path, {}, networks.parse(network)).batch == 1
+
+
 @pytest.mark.parametrize("shape", [[1 << 20, 3, 32, 16], [2**31 - 1] * 4], ids=["larger-than-memory", "beyond-numpy"])
 @pytest.mark.parametrize("data", [{}, {"evaluation": GIVEN}], ids=["made-up", "bent"])
 def test_a_shape_that_does_not_fit_into_memory_is_the_users_fault(

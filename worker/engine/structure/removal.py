@@ -110,9 +110,9 @@ class Subject:
         """Raises UncountableModel where nothing that is multiplied can be counted."""
         if self.uncounted and not self.macs:
             raise UncountableModel(
-                f"`target` goes by multiply-accumulates, and of this model's operators that multiply matrices "
+                f"`target` chooses units by multiply-accumulates, and of this model's operators that multiply matrices "
                 f"({', '.join(sorted(set(self.uncounted.values())))}) none can be counted.",
-                "Give `ratio` or `blocks` in place of `target`.",
+                'Give `ratio` or `blocks` in place of `target`, or `latency_ratio` with `"remove": ["blocks"]`.',
             )
 
     def fails_again(self, made: ModelFile, threads: int) -> bool:

@@ -108,8 +108,8 @@ def find_weights(graph: ir.Graph) -> Weights:
 
 
 def biases_and_norms(graph: ir.Graph) -> frozenset[str]:
-    """Names of the constants that are biases, peepholes, or scales and shifts of norms to all who read them as weights,
-    whatever their shape: those of a recurrent node in both directions have two axes.
+    """Names of the constants that are biases, peepholes, slopes of PRelu, or scales and shifts of norms to all who read
+    them as weights, whatever their shape: those of a recurrent node in both directions have two axes.
     """
     found: set[str] = set()
     operands: set[str] = set()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from app.recipes.training import TeachingOptions, TrainingOptions
 from worker.engine.faults import UserFault
@@ -14,6 +15,7 @@ from worker.engine.training.hooks import Hooks
 from worker.engine.training.judging import Judge
 from worker.engine.training.masks import Masks, weights_as_uploaded, zeros_of
 from worker.engine.training.objective import Hard, Lessons, Weights
+from worker.engine.training.optimizers import is_matrix
 from worker.engine.training.readings import find_readings, squashed_by
 from worker.engine.training.scoring import score_of
 from worker.engine.training.student import Student, training_data
@@ -63,7 +65,7 @@ class Lesson:
     def fingerprint(self, context: PassContext, hooks: Hooks) -> str:
         """Of what a checkpoint must have been made by, to be gone on from."""
         targets = [one.target for one in self.objective.hard]
-        facts = {
+        facts: dict[str, Any] = {
             "options": self.options.filled_in(),
             "seed": context.seed,
             "threads": context.threads,
@@ -74,6 +76,10 @@ class Lesson:
             "teacher": None if self.teacher is None else self.teacher.sha256(),
             "rule": hooks.rule(),
         }
+        tensors = self.student.tensors
+        undecayed = sorted(name for name in self.student.biases & tensors.keys() if is_matrix(tensors[name]))
+        if undecayed:  # the optimizer's state is numbered by what decays
+            facts["undecayed"] = undecayed
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
