@@ -29,7 +29,7 @@ CONNECT_SECONDS = 10.0
 OUTAGE_SECONDS = 120.0
 """How long a service that answered before may be away, while something is waited for."""
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-PAUSE = tenacity.wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2)
+PAUSE = tenacity.wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2)
 """Between attempts, where the service names none."""
 UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 """Faults of the request itself: it would not be sent the next time either."""
