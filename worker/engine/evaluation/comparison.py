@@ -46,8 +46,14 @@ class Pair:
         return [output.name for output in self.original.get_outputs()]
 
     def run(self, call: Call) -> tuple[list[Any], list[Any]]:
-        right = as_taken_by(self.candidate, call.feed)
-        return run_session(self.original, call.feed), run_session(self.candidate, right, self.names())
+        """What both answer. Raises ModelFails, also where the candidate answers in sizes that the original fixes."""
+        left = run_session(self.original, call.feed)
+        right = run_session(self.candidate, as_taken_by(self.candidate, call.feed), self.names())
+        for face, original, candidate in zip(self.original.get_outputs(), left, right, strict=True):
+            if isinstance(original, np.ndarray) and not _keeps_sizes(face.shape, original, np.asarray(candidate)):
+                shapes = f"{list(np.shape(candidate))} where the original's has {list(original.shape)}"
+                raise ModelFails(f"Output {face.name!r} has shape {shapes}.", None)
+        return left, right
 
 
 @dataclass
@@ -121,6 +127,14 @@ def _affordable(examination: Examination, batch: int, seconds: float) -> np.ndar
         f"Time allowed for {len(chosen)} of {len(everything)} samples; quality was measured on those, drawn at random."
     )
     return np.asarray(np.sort(chosen))
+
+
+def _keeps_sizes(declared: list[Any], original: np.ndarray, candidate: np.ndarray) -> bool:
+    """Whether the file is whole: of boxes it may find another number, of classes it may not have one."""
+    if original.ndim != candidate.ndim:
+        return False
+    sizes = zip(declared, original.shape, candidate.shape, strict=False)  # declared of no axis where the rank is open
+    return all(now == was for fixed, was, now in sizes if fixed == was)
 
 
 def _cut(output: Any, call: Call, feeds: Feeds) -> np.ndarray | None:
