@@ -31,7 +31,7 @@ NAMING = {
 STATEMENT_SECONDS = 30.0
 # A peer that vanished must not hold a heartbeat, a request or a round of housekeeping: the kernel notices within a
 # quarter of a minute, and the server lets nobody keep locks in an abandoned transaction.
-CONNECT_ARGS = {
+LASTING = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -39,9 +39,8 @@ CONNECT_ARGS = {
     "tcp_user_timeout": 15_000,
     # Of a standby nothing can be had that is not then refused; and whatever DATABASE_URL says of it, readers pass this.
     "target_session_attrs": "primary",
-    "options": f"-c statement_timeout={STATEMENT_SECONDS:g}s -c lock_timeout=10s -c "
-    "idle_in_transaction_session_timeout=60s",
 }
+LIMITS = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
 
 
 # Whom row security holds: it sees and changes rows of the workspace that the setting names, and without one none at
@@ -53,6 +52,11 @@ WORKSPACE_SETTING = "lathe.workspace_id"
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 
+def _connect_args(more_options: str = "", *, statement_seconds: float = STATEMENT_SECONDS) -> dict[str, Any]:
+    """What psycopg connects with: a connection that ends by itself what nobody waits for."""
+    return LASTING | {"options": f"-c statement_timeout={statement_seconds:g}s {LIMITS}{more_options}"}
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
 
@@ -61,11 +65,11 @@ class AsyncDatabase:
     """The API's face where it asks for nobody: it sees every workspace. One `session_scope` is one transaction."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine = self._make_engine(settings, CONNECT_ARGS)
+        self.engine = self._make_engine(settings, _connect_args())
         _leave_what_takes_no_writes(self.engine.sync_engine)
         # Connections that are never anything but the role of requests, and never write.
-        options = f"{CONNECT_ARGS['options']} -c role={REQUEST_ROLE} -c default_transaction_read_only=on"
-        self._reading_engine = self._make_engine(settings, CONNECT_ARGS | {"options": options})
+        readers = _connect_args(f" -c role={REQUEST_ROLE} -c default_transaction_read_only=on")
+        self._reading_engine = self._make_engine(settings, readers)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._readers = async_sessionmaker(self._reading_engine.execution_options(isolation_level="AUTOCOMMIT"))
 
@@ -140,14 +144,13 @@ class Database:
     """
 
     def __init__(self, settings: Settings, *, statement_seconds: float = STATEMENT_SECONDS) -> None:
-        options = f"{CONNECT_ARGS['options']} -c statement_timeout={statement_seconds:g}s"
         self.engine = create_engine(
             settings.database_url.get_secret_value(),
             pool_size=settings.database.pool_size,
             max_overflow=settings.database.max_overflow,
             pool_timeout=settings.database.pool_timeout_seconds,
             pool_pre_ping=True,
-            connect_args=CONNECT_ARGS | {"options": options},
+            connect_args=_connect_args(statement_seconds=statement_seconds),
             hide_parameters=True,
         )
         _leave_what_takes_no_writes(self.engine)

@@ -34,7 +34,8 @@ class _Form:
         replace_field(graph.node, self._in_order(graph))
         # What branches read keeps its name: they may have another of that name.
         free = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
-        free -= self._own.union(*(_captured(node) for node in graph.node))
+        # Nor has what is left out one, which is the same in all places.
+        free -= self._own.union({""}, *(_captured(node) for node in graph.node))
         names: dict[str, str] = {}
         for node in graph.node:
             if node.name not in self._nodes:
