@@ -24,6 +24,7 @@ TOGETHER = {
     "tests/worker/passes/test_backend_nodes.py": "backend nodes",
     "tests/worker/engine/trainable/test_backend_nodes.py": "backend nodes",
     "tests/worker/engine/trainable/test_exports.py": "exports",
+    "tests/worker/engine/trainable/test_masked_attention.py": "exports",
     "tests/worker/engine/trainable/test_parting.py": "exports",
 }
 # Those that take the longest. No two of one test beside each other: a process fetches its next group while it has two

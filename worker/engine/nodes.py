@@ -1,5 +1,7 @@
 """What is asked of the nodes and values of an onnx-ir graph, and how one node is put in the place of another."""
 
+from typing import TypeGuard
+
 import numpy as np
 import onnx_ir as ir
 
@@ -125,7 +127,7 @@ def is_float32(value: ir.Value | None) -> bool:
     return value is not None and value.dtype == ir.DataType.FLOAT
 
 
-def is_operator(node: ir.Node | None, *operators: str) -> bool:
+def is_operator(node: ir.Node | None, *operators: str) -> TypeGuard[ir.Node]:
     return node is not None and node.domain in STANDARD_DOMAINS and node.op_type in operators
 
 
