@@ -17,7 +17,7 @@ from app.access.service import without_key
 from app.access.tables import Action, WorkspaceRow
 from app.artifacts.tables import ArtifactRow, PromotionRow
 from app.blobs.tables import BlobRow
-from app.blobs.uploads import UploadKind
+from app.blobs.upload_kinds import UploadKind
 from app.config import RetentionSettings
 from app.database import Database
 from app.datasets.service import DATASETS

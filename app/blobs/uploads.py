@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal
 from uuid import UUID
 
 from anyio import to_thread
@@ -13,25 +13,24 @@ from uuid_utils.compat import uuid7
 
 from app.access import audit
 from app.access.service import Caller
-from app.access.tables import Action
 from app.blobs import collection, quota
 from app.blobs.open_uploads import OpenUploads
 from app.blobs.receiving import Received, content_length, receive, too_large
 from app.blobs.service import keep, replace, stored_copy
 from app.blobs.tables import BlobRow, storage_key
+from app.blobs.upload_kinds import OCTET_STREAM, Row, UploadKind
 from app.config import Settings
 from app.database import WorkspaceDatabase
 from app.datasets.tables import DatasetRow
 from app.errors import OUR_FAULTS, InUse, LatheError, NotFound, OurFault, UnsupportedMediaType
 from app.jobs.quota import refuse_excess_inspections
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.jobs.submission import queue_inspection
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
 from app.paging import short_page_of
 from app.storage import Storage
 
-Row = TypeVar("Row", ModelRow, DatasetRow)
 Status = Literal["inspecting", "ready", "rejected"]
 
 MAX_NAME_CHARACTERS = 255
@@ -51,24 +50,8 @@ NameFilter = Annotated[
     Query(max_length=255, pattern=r"^[^\x00]*$", description="Only those with exactly this name."),
 ]
 
-OCTET_STREAM = "application/octet-stream"
-
 SPOILT = (OurFault.CONTENT_CORRUPT, OurFault.CONTENT_MISSING)
 """What jobs fail with that could not read the stored copy."""
-
-
-@dataclass(frozen=True)
-class UploadKind(Generic[Row]):
-    """Where a model and a dataset differ."""
-
-    noun: str
-    table: type[Row]
-    media_types: tuple[str, ...]
-    inspection: JobKind
-    created: Action
-    deleted: Action
-    jobs_of: Callable[[UUID | ColumnElement[UUID]], tuple[Select[UUID], ...]]
-    """The jobs that refer to one, by each way of doing so: apart, for each has an index, and one OR would use none."""
 
 
 @dataclass(frozen=True)

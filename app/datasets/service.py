@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, select
 
 from app.access.tables import Action
-from app.blobs.uploads import OCTET_STREAM, UploadKind
+from app.blobs.upload_kinds import OCTET_STREAM, UploadKind
 from app.datasets.tables import DatasetRow
 from app.jobs.states import JobKind
 from app.jobs.tables import JobDatasetRow, JobRow

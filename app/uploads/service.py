@@ -24,7 +24,8 @@ from app.access.service import Caller
 from app.blobs import quota, uploads
 from app.blobs.open_uploads import OpenUploads
 from app.blobs.receiving import body_of, content_length, refuse_empty, take_in, too_large
-from app.blobs.uploads import OCTET_STREAM, Arrival, UploadKind
+from app.blobs.upload_kinds import OCTET_STREAM, UploadKind
+from app.blobs.uploads import Arrival
 from app.config import Settings
 from app.database import DATABASE_AWAY, WorkspaceDatabase
 from app.datasets.service import DATASETS
