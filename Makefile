@@ -29,7 +29,7 @@ WORKERS ?= $(shell expr $$(nproc) + $$(nproc) / 2)
 SPREAD = $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help install demo serve test test-long lint bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean
+.PHONY: help install demo serve test test-long checked lint collected bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,11 +42,18 @@ demo: $(VENV)/.stamp-demo
 serve: $(VENV)/.stamp-demo
 	@$(BIN)/lathe serve
 
-test: lint
+test: checked
 	$(SPREAD) -m "not long"
 
-test-long: lint
+test-long: checked
 	LATHE_TEST_EXAMPLES=12 LATHE_TEST_WALKS=8 LATHE_TEST_LIVES=100 LATHE_TEST_MUTATIONS=120 $(SPREAD)
+
+# Beside the checks of types, which take one core, tests are compiled once for all processes that will run them.
+checked: $(VENV)/.stamp-test
+	@$(MAKE) --no-print-directory -j 2 lint collected
+
+collected: $(VENV)/.stamp-test
+	@found=$$($(BIN)/pytest --collect-only -qq 2>&1) || { echo "$$found"; exit 1; }
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .

@@ -93,10 +93,12 @@ CASES = [
 ]
 
 
-# Of a transformer it takes half a minute; what of it stays in float is tested below the search as well.
+# They take a quarter and half of a minute; what of them stays in float is tested below the search as well.
+LONG = ("a long memory", "attention")
+
+
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=case.id, marks=[pytest.mark.long] if case.id == "attention" else []) for case in CASES],
+    "case", [pytest.param(case, id=case.id, marks=[pytest.mark.long] if case.id in LONG else []) for case in CASES]
 )
 def test_the_recipe_suits_the_model(case: Case, tmp_path: Path) -> None:
     model = case.model()
