@@ -190,7 +190,10 @@ def test_a_kill_of_the_supervisor_leaves_nothing_but_data(kept: Path) -> None:
         assert "jobs" in tables(services)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.long, id="SIGINT"), pytest.param(signal.SIGTERM, id="SIGTERM")],
+)
 def test_a_signal_stops_everything(kept: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", SUPERVISOR, str(kept), "run"]
     supervisor = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)

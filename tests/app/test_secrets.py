@@ -130,8 +130,10 @@ def test_a_database_that_does_not_answer_tells_no_secret(listen: Callable[..., S
     [
         {"LATHE_SECRET_KEY": "planted-short"},
         {"DATABASE_URL": f"postgresql+psycopg://lathe:{DATABASE_PASSWORD}@no port:x/lathe"},
-        {"STORAGE_URL": f"gopher://{STORAGE_KEY}:{STORAGE_SECRET}@nowhere/bucket"},
-        {"LATHE_JOBS_LEASE_SECONDS": "1"},
+        pytest.param(
+            {"STORAGE_URL": f"gopher://{STORAGE_KEY}:{STORAGE_SECRET}@nowhere/bucket"}, marks=pytest.mark.long
+        ),
+        pytest.param({"LATHE_JOBS_LEASE_SECONDS": "1"}, marks=pytest.mark.long),
     ],
     ids=["short-key", "no-database", "no-storage", "other-setting"],
 )

@@ -27,6 +27,7 @@ def _distill(**arguments: Any) -> list[dict[str, Any]]:
     return [{"pass": "distill", "epochs": 10, "batch_size": 32, "learning_rate": 0.01, **arguments}]
 
 
+@pytest.mark.long
 def test_a_student_learns_from_a_teacher_and_is_delivered(lathe: Lathe, tmp_path: Path) -> None:
     large = _upload(lathe, tmp_path, "large", w=networks.normal(8, 32), v=networks.normal(32, 4, seed=1) / 4)
     small = _upload(lathe, tmp_path, "small", w=networks.normal(8, 16, seed=2), v=networks.normal(16, 4, seed=3) / 4)

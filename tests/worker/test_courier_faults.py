@@ -122,6 +122,7 @@ def test_a_slow_receiver_holds_up_its_own_messages_alone(
     assert len(slow.messages) == 12
 
 
+@pytest.mark.long
 def test_many_slow_receivers_of_one_workspace_take_no_turn_of_anothers(
     database: Database, inner: Settings, workspace_id: UUID
 ) -> None:

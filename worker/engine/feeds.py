@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel
@@ -10,9 +11,11 @@ from app import errors
 from app.datasets.inspection import ArraySpec
 from app.datasets.matching import match
 from worker.engine.faults import UserFault
-from worker.engine.graph import TensorFace
 from worker.engine.sessions import Feed
 from worker.engine.stored_arrays import ArrayStore, StoredArray
+
+if TYPE_CHECKING:  # not loaded with onnx by probes that only open what was matched
+    from worker.engine.graph import TensorFace
 
 
 class DataMismatch(UserFault):
@@ -98,7 +101,7 @@ class Feeds:
         )
 
 
-def match_arrays(inputs: list[TensorFace], arrays: dict[str, np.ndarray], source: str) -> Feeds:
+def match_arrays(inputs: list["TensorFace"], arrays: dict[str, np.ndarray], source: str) -> Feeds:
     """Bind arrays to inputs by name. Arrays that bear no input's name are left alone: labels are among them.
 
     Raises DataMismatch, as `match`.

@@ -43,12 +43,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Conditions:
-    """`rounds` within about `seconds` for all files together; five at least unless that takes twice as long."""
+    """`rounds` within about `seconds` for all files together; five at least unless that takes twice as long.
+
+    Each file is timed for `round_seconds` a round at most.
+    """
 
     threads: int
     rounds: int
     seconds: float
     device: Device
+    round_seconds: float = field(default_factory=lambda: ROUND_SECONDS)
 
 
 def take_turns(paths: Sequence[Path], feeds: Sequence[Feed], conditions: Conditions) -> list[Timing]:
@@ -60,7 +64,7 @@ def take_turns(paths: Sequence[Path], feeds: Sequence[Feed], conditions: Conditi
     """
     timings = [Timing() for _ in paths]
     started = time.perf_counter()
-    turn_seconds = min(ROUND_SECONDS, conditions.seconds / (conditions.rounds * len(paths)))
+    turn_seconds = min(conditions.round_seconds, conditions.seconds / (conditions.rounds * len(paths)))
     for number in range(conditions.rounds):
         order = range(len(paths)) if number % 2 == 0 else reversed(range(len(paths)))
         for index in order:

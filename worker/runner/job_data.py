@@ -11,7 +11,7 @@ from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
 from worker.engine.arrays import open_arrays, samples_not_finite
 from worker.engine.evaluation.class_labels import check_labels, class_count
 from worker.engine.evaluation.metrics import CLASSIFICATION
-from worker.engine.evaluation.requests import OutputFace
+from worker.engine.evaluation.one_call import OutputFace
 from worker.engine.feeds import DataMismatch, Feeds, match_arrays
 from worker.engine.graph import TensorFace, inputs_of
 from worker.engine.model_file import ModelFile

@@ -6,17 +6,11 @@ from pathlib import Path
 
 from app.jobs.report import Latency, Measurement, Quality
 from app.recipes.request import Metric
+from worker.engine import turns
 from worker.engine.evaluation.child import Bounds, run_probe
 from worker.engine.evaluation.file_size import compressed_size_bytes
-from worker.engine.evaluation.requests import (
-    Comparison,
-    ComparisonAnswer,
-    Footprint,
-    KernelReport,
-    OneCall,
-    Turns,
-    TurnsAnswer,
-)
+from worker.engine.evaluation.one_call import Footprint, OneCall
+from worker.engine.evaluation.requests import Comparison, ComparisonAnswer, KernelReport, Turns, TurnsAnswer
 from worker.engine.feeds import FeedDescription
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
@@ -108,6 +102,7 @@ class Laboratory:
             device=self.device,
             seconds=seconds,
             rounds=self.timing_rounds,
+            round_seconds=turns.ROUND_SECONDS,
         )
         expected = START_SECONDS + min(seconds, self.timing_rounds * len(models) * USUAL_TURN_SECONDS)
         return run_probe("latency", request, TurnsAnswer, self._bounds_within(share, "latency", expected))
@@ -194,9 +189,9 @@ class Laboratory:
         return Bounds(self.folder / f"{self._count}-{name}", limit, waiting)
 
 
-def noise_warnings(turns: TurnsAnswer) -> list[str]:
+def noise_warnings(measured: TurnsAnswer) -> list[str]:
     """Whether the machine was too busy to time on, in words: a list of no or one sentence."""
-    medians = turns.latencies[0].round_medians_ms
+    medians = measured.latencies[0].round_medians_ms
     if max(medians) <= NOISY_SPREAD * min(medians):
         return []
     return [

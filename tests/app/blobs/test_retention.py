@@ -238,7 +238,7 @@ def test_several_at_once_let_go_of_each_thing_once(database: Database, storage: 
         assert session.scalar(select(func.count()).select_from(AuditRow)) == 40
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 8))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 8))])
 def test_in_any_order_of_events_no_row_loses_its_bytes_and_no_job_what_it_needs(
     database: Database, storage: Storage, workspace_id: UUID, tmp_path: Path, seed: int
 ) -> None:

@@ -13,6 +13,9 @@ from app.client import Lathe
 from app.embedded import Stack
 from tests.app.cli.conftest import LatheCommand
 
+# What is delivered meanwhile, and what a search leaves, is tested at the worker in the short form too.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def searching(stack: Stack, files: dict[str, Path]) -> dict[str, Any]:

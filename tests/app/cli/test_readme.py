@@ -39,6 +39,7 @@ def test_the_command_is_found_where_it_is_typed() -> None:
     assert [block for block in typed if 'export PATH="$PWD/.venv/bin:$PATH"' not in block] == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("named_folder")
 def test_five_minutes_with_python(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -38,8 +38,8 @@ from tests.app.uploads import OCTETS, metadata, settle
 from tests.conftest import MakeKey, bearer
 
 Headers = dict[str, str]
-EXAMPLES = int(os.environ.get("LATHE_TEST_EXAMPLES", "4"))
-WALKS, STEPS = int(os.environ.get("LATHE_TEST_WALKS", "2")), 8
+EXAMPLES = int(os.environ.get("LATHE_TEST_EXAMPLES", "3"))
+WALKS, STEPS = int(os.environ.get("LATHE_TEST_WALKS", "1")), 8
 BOUNDS = settings(
     deadline=None,
     derandomize=True,

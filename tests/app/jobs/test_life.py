@@ -214,7 +214,7 @@ def test_whatever_happens_a_job_ends_once_and_nobody_without_the_lease_changes_i
 ) -> None:
     monkeypatch.setattr(Life, "database", database, raising=False)
     bounded = settings(
-        max_examples=int(os.environ.get("LATHE_TEST_LIVES", "20")),
+        max_examples=int(os.environ.get("LATHE_TEST_LIVES", "12")),
         stateful_step_count=30,
         deadline=None,
         derandomize=True,

@@ -28,7 +28,8 @@ import sys
 from pathlib import Path
 from tests.worker.engine.evaluation.test_probes import feeds_of, one_call
 from worker.engine.evaluation.child import Bounds, run_probe
-from worker.engine.evaluation.requests import Footprint, KernelReport, Turns, TurnsAnswer
+from worker.engine.evaluation.one_call import Footprint
+from worker.engine.evaluation.requests import KernelReport, Turns, TurnsAnswer
 from worker.engine.model_file import ModelFile
 from worker.engine.stored_arrays import ArrayStore
 model, written = ModelFile(Path(sys.argv[1])), Path(sys.argv[2]).parent

@@ -95,7 +95,9 @@ def test_outputs_that_are_numbers_are_learned_as_numbers(tmp_path: Path) -> None
     assert "sum as numbers, gate as classes and as numbers" in result.notes[0]
 
 
-@pytest.mark.parametrize("beta", [0.0, 1.0], ids=["outputs", "features"])
+@pytest.mark.parametrize(
+    "beta", [pytest.param(0.0, marks=pytest.mark.long, id="outputs"), pytest.param(1.0, id="features")]
+)
 def test_answers_of_zero_are_learned_one_sample_a_call(beta: float, tmp_path: Path) -> None:
     """As a share of their own square they would be an infinite loss, and end training at its first step."""
     text = "g (float[N,8] x) => (float[N,4] y) { p = Gemm(x, w, b) a = Relu(p) m = Gemm(a, v) y = Relu(m) }"
@@ -126,7 +128,9 @@ def test_what_could_be_either_is_learned_as_both(tmp_path: Path) -> None:
     assert errors[1] < 0.1
 
 
-@pytest.mark.parametrize("beta", [0.0, 1.0], ids=["outputs", "features"])
+@pytest.mark.parametrize(
+    "beta", [pytest.param(0.0, marks=pytest.mark.long, id="outputs"), pytest.param(1.0, id="features")]
+)
 def test_features_of_the_same_name_need_no_projection(beta: float, tmp_path: Path) -> None:
     truth = save(networks.convnet(), tmp_path / "truth")
     model = save(networks.shaken(networks.convnet(), 0.5), tmp_path / "model")

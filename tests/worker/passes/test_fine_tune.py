@@ -127,7 +127,9 @@ def test_a_regressor_learns_numbers(tmp_path: Path) -> None:
     assert "loss" in result.notes[1]
 
 
-@pytest.mark.parametrize("form", ["scores", "probabilities", "one-hot"])
+@pytest.mark.parametrize(
+    "form", ["scores", *(pytest.param(one, marks=pytest.mark.long) for one in ("probabilities", "one-hot"))]
+)
 def test_labels_of_yes_and_no_leave_the_scores_their_sign(form: str, tmp_path: Path) -> None:
     """Nearest in square to 0 and 1 are scores of which next to none is below 0."""
     outputs = 4 if form == "one-hot" else 2

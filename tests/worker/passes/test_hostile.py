@@ -70,10 +70,18 @@ class Sitting:
     errors: str
 
 
+PASSES = [
+    *("prune_structured", "quantize_aware_training", "prune_unstructured"),
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("factorize_low_rank", "distill", "fine_tune")),
+]
+
+
 @pytest.fixture(scope="module")
-def sitting(tmp_path_factory: pytest.TempPathFactory) -> Sitting:
+def sitting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sitting:
     folder = tmp_path_factory.mktemp("hostile")
-    command = [sys.executable, "-c", CHILD, json.dumps(ARGUMENTS), str(folder)]
+    looked_at = " ".join(item.name for item in request.session.items if item.path == Path(__file__))
+    arguments = {name: given for name, given in ARGUMENTS.items() if f"[{name}]" in looked_at}
+    command = [sys.executable, "-c", CHILD, json.dumps(arguments), str(folder)]
     with (folder / "told").open("w+b") as told, (folder / "errors").open("w+b") as errors:
         child = subprocess.Popen(command, stdout=told, stderr=errors)
         with suppress(subprocess.TimeoutExpired):
@@ -81,7 +89,7 @@ def sitting(tmp_path_factory: pytest.TempPathFactory) -> Sitting:
         status = child.poll()
         child.kill()
         child.wait()
-    outcomes: dict[str, dict[str, str]] = {name: {} for name in ARGUMENTS}
+    outcomes: dict[str, dict[str, str]] = {name: {} for name in arguments}
     for name, program, outcome in map(json.loads, (folder / "told").read_text().splitlines()):
         outcomes[name][program] = outcome
     return Sitting(outcomes, folder, status, (folder / "errors").read_text()[-4000:])
@@ -91,7 +99,7 @@ def test_hostile_models_end_nobody_who_opens_them(sitting: Sitting) -> None:
     assert sitting.status == 0, sitting.errors
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", PASSES)
 def test_hostile_models_end_in_a_clear_fault_or_a_result(name: str, sitting: Sitting) -> None:
     outcomes = sitting.outcomes[name]
     assert list(outcomes) == list(PROGRAMS), sitting.errors

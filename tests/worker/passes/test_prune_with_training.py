@@ -104,7 +104,10 @@ def test_weights_that_are_frozen_are_pruned_all_the_same(model: ModelFile, tmp_p
 
 
 @pytest.mark.parametrize("after", [1, 8], ids=["while-zeros-grow", "behind-that"])
-@pytest.mark.parametrize("frozen", [[], ["head.weight"]], ids=["all-trained", "one-frozen"])
+@pytest.mark.parametrize(
+    "frozen",
+    [pytest.param([], marks=pytest.mark.long, id="all-trained"), pytest.param(["head.weight"], id="one-frozen")],
+)
 def test_a_run_that_was_killed_ends_with_the_same_bytes(
     frozen: list[str], after: int, model: ModelFile, tmp_path: Path
 ) -> None:

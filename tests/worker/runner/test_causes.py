@@ -12,7 +12,8 @@ from app.jobs.report import Deployment, DeploymentCheck, Interval, Kernels, Kern
 from app.recipes.request import OptimizeRequest
 from tests.worker import networks
 from tests.worker.networks import normal
-from worker.engine.evaluation.requests import Footprint, KernelReport
+from worker.engine.evaluation.one_call import Footprint
+from worker.engine.evaluation.requests import KernelReport
 from worker.engine.feeds import Feeds
 from worker.engine.graph_file import read_graph
 from worker.engine.int8.choosing import without_slow

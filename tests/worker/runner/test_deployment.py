@@ -10,7 +10,8 @@ import pytest
 from app.jobs.report import Deployment, DeploymentCheck, Kernels
 from tests.conftest import TIMING_ROUNDS
 from tests.worker import networks
-from worker.engine.evaluation.requests import Footprint, KernelReport
+from worker.engine.evaluation.one_call import Footprint
+from worker.engine.evaluation.requests import KernelReport
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile

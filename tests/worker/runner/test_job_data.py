@@ -12,7 +12,7 @@ from onnx import ModelProto
 from app.jobs.states import JobKind
 from app.recipes.request import Metric, OptimizeRequest
 from tests.worker import networks
-from worker.engine.evaluation.requests import OutputFace
+from worker.engine.evaluation.one_call import OutputFace
 from worker.engine.feeds import DataMismatch
 from worker.engine.model_file import ModelFile
 from worker.runner.contract import InputFile, RunnerJob

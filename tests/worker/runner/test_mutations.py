@@ -13,7 +13,7 @@ from tests.worker.runner.hostile.confined import RESULT, Upload, canary, inspect
 from tests.worker.runner.hostile.good import GOOD
 from tests.worker.runner.hostile.mutations import KINDS, fields_of, mutated
 
-MUTATIONS, SEED = int(os.environ.get("LATHE_TEST_MUTATIONS", "60")), 20
+MUTATIONS, SEED = int(os.environ.get("LATHE_TEST_MUTATIONS", "30")), 20
 
 
 @pytest.mark.parametrize("name", GOOD)

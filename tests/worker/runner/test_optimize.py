@@ -153,7 +153,13 @@ def test_a_compiled_model_is_delivered_in_two_formats_for_a_machine_that_is_name
     assert target["onnxruntime"] == manifest["versions"]["onnxruntime"] == ort.__version__
 
 
-@pytest.mark.parametrize("name", ["quantize_dynamic", "quantize_static", "quantize_weights"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quantize_static",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("quantize_dynamic", "quantize_weights")),
+    ],
+)
 def test_a_model_beyond_one_file_is_delivered_as_a_tar(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

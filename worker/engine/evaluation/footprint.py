@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from worker.engine.evaluation.child import serve_probe
-from worker.engine.evaluation.requests import Footprint, OneCall, OutputFace
+from worker.engine.evaluation.one_call import Footprint, OneCall, OutputFace
 from worker.engine.sessions import open_session, run_session
 
 FIRST_CALLS = 3

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from app.jobs.report import Kernels, KernelTime
 from worker.engine.evaluation.child import serve_probe
-from worker.engine.evaluation.requests import KernelReport, OneCall
+from worker.engine.evaluation.one_call import OneCall
+from worker.engine.evaluation.requests import KernelReport
 from worker.engine.model_file import ModelFile
 from worker.engine.profiling import Kind, NodeTime, profile
 

@@ -18,7 +18,7 @@ from worker.engine.turns import Conditions, Timing, ratios, take_turns
 
 def measure(request: Turns) -> TurnsAnswer:
     """At least one round is always run, five unless `seconds` forbids it."""
-    conditions = Conditions(request.threads, request.rounds, request.seconds, request.device)
+    conditions = Conditions(request.threads, request.rounds, request.seconds, request.device, request.round_seconds)
     feeds = [next(feed.open().calls(1)).feed for feed in request.feeds]
     timings = take_turns([Path(model) for model in request.models], feeds, conditions)
     return TurnsAnswer(

@@ -17,15 +17,8 @@ from tests.worker import networks
 from worker.engine.evaluation.child import Bounds, MeasurementFailed, run_probe, run_script
 from worker.engine.evaluation.metrics import MetricMismatch
 from worker.engine.evaluation.nursery import the_nursery
-from worker.engine.evaluation.requests import (
-    Comparison,
-    ComparisonAnswer,
-    Footprint,
-    KernelReport,
-    OneCall,
-    Turns,
-    TurnsAnswer,
-)
+from worker.engine.evaluation.one_call import Footprint, OneCall
+from worker.engine.evaluation.requests import Comparison, ComparisonAnswer, KernelReport, Turns, TurnsAnswer
 from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of

@@ -28,7 +28,7 @@ class Reader(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("exporter", ["new", "old"])
+@pytest.mark.parametrize("exporter", [pytest.param("new", marks=pytest.mark.long), "old"])
 def test_what_sees_nothing_is_told_from_the_mask(exporter: str, tmp_path: Path) -> None:
     network = Network("reader", Reader, {"x": (LENGTH, WIDTH), "seen": (LENGTH,)})
     model = network.export(tmp_path / "exported", exporter)

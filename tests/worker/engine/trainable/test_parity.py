@@ -68,7 +68,7 @@ def test_small_values_are_compared_by_their_own_magnitude(tmp_path: Path) -> Non
         parity.check_parity(file, module, {"x": 1e-6 * networks.normal(2, 8)}, tmp_path, threads=1)
 
 
-@pytest.mark.parametrize("name", ["inception_v1", "shufflenet", "squeezenet"])
+@pytest.mark.parametrize("name", [pytest.param("inception_v1", marks=pytest.mark.long), "shufflenet", "squeezenet"])
 def test_exports_of_opset_9_are_faithful(name: str, tmp_path: Path) -> None:
     """Networks of the model zoo in the wheel of onnx, their weights made by ConstantOfShape."""
     shutil.copyfile(STORED / "light" / f"light_{name}.onnx", tmp_path / "model.onnx")

@@ -116,6 +116,7 @@ def test_the_recipe_suits_the_model(case: Case, tmp_path: Path) -> None:
     assert not {layer.operator for layer in layers if layer.planned == "int8"} & {"LayerNormalization", "Softmax"}
 
 
+@pytest.mark.long
 def test_a_last_pass_that_finds_nothing_to_do_spoils_nothing(tmp_path: Path) -> None:
     """Convolutions have no dynamic form; that half of them are gone is something all the same."""
     samples = {"x": networks.normal(24, 3, 32, 32)}

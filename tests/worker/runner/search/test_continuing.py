@@ -92,6 +92,7 @@ def test_what_is_delivered_is_measured_anew(first: Searched, tmp_path: Path) -> 
     assert then[0].measurement.latency.round_medians_ms != now[0].measurement.latency.round_medians_ms
 
 
+@pytest.mark.long
 def test_pieces_that_are_none_are_made_anew(first: Searched, tmp_path: Path) -> None:
     spoilt = {key: tmp_path / f"piece-{number}" for number, key in enumerate(first.pieces)}
     for path in spoilt.values():
