@@ -4,6 +4,7 @@ DATABASE_URL and REDIS_URL choose the servers, else the embedded ones are starte
 tests make a database of their own and drop it in the end.
 """
 
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +20,7 @@ import pytest
 import stamina
 from fastapi import FastAPI
 from pydantic import SecretStr
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, delete, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.access.service import create_key, ensure_workspace
@@ -154,16 +155,29 @@ def engine_of_session(settings_of_session: Settings) -> Iterator[Database]:
     database.dispose()
 
 
+@pytest.fixture(scope="session")
+def emptying(engine_of_session: Database) -> str:
+    """Statements that leave no row, ten times as fast as TRUNCATE, which makes every table's files anew.
+
+    What may never be deleted is let go by triggers that its owner may switch off.
+    """
+    triggers = text("SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal")
+    with engine_of_session.session_scope() as session:
+        guarded = session.scalars(triggers).all()
+    switches = [[f"ALTER TABLE {table} {switch} TRIGGER USER" for table in guarded] for switch in ("DISABLE", "ENABLE")]
+    deletions = [str(delete(table)) for table in reversed(METADATA.sorted_tables)]
+    steps = [switches[0], deletions, ["SET CONSTRAINTS ALL IMMEDIATE"], switches[1]]
+    return "; ".join(["SET LOCAL lock_timeout = '10s'", *itertools.chain(*steps)])
+
+
 @pytest.fixture
-def database(engine_of_session: Database) -> Database:
+def database(engine_of_session: Database, emptying: str) -> Database:
     """The database, empty.
 
     Rows are seen across connections and processes here, so that no rollback could take them back.
     """
-    tables = ", ".join(table.name for table in METADATA.sorted_tables)
     with engine_of_session.session_scope() as session:
-        session.execute(text("SET LOCAL lock_timeout = '10s'"))
-        session.execute(text(f"TRUNCATE {tables} CASCADE"))
+        session.connection().exec_driver_sql(emptying)
     return engine_of_session
 
 
