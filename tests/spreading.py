@@ -14,7 +14,6 @@ ON_STACK = ("tests/app/cli/", "tests/journeys/")
 STACK = "stack"
 # Files whose tests share nothing that is costly to make: each test is a group of its own.
 DIVIDED = (
-    "tests/app/contract/test_openapi.py",
     "tests/worker/runner/search/test_choices.py",
     "tests/worker/runner/search/test_search.py",
     "tests/worker/runner/test_optimize.py",

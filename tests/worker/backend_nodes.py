@@ -15,6 +15,7 @@ from worker.engine.graph import UnsupportedValue, inputs_of
 STORED = Path(onnx.__file__).parent / "backend" / "test" / "data"
 STORED_KINDS = ("pytorch-converted", "pytorch-operator", "simple")
 EXPANDED = "_expanded"
+WITH_CONSTANTS = " with constants"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def with_constants(models: list[NodeModel]) -> Iterator[NodeModel]:
         model.graph.input.extend(inputs)
         model.ir_version = max(model.ir_version, 4)
         model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
-        yield NodeModel(f"{one.name} with constants", f"{one.operator} with constants", model, {kept: one.feed[kept]})
+        yield NodeModel(one.name + WITH_CONSTANTS, one.operator + WITH_CONSTANTS, model, {kept: one.feed[kept]})
 
 
 def _node_model(name: str, operator: str, model: onnx.ModelProto, values: list[object]) -> NodeModel | None:

@@ -144,7 +144,9 @@ def received(connection: socket.socket) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("length", [f"Content-Length: {SIZE}", None], ids=["length", "chunked"])
+@pytest.mark.parametrize(
+    "length", [f"Content-Length: {SIZE}", pytest.param(None, marks=pytest.mark.long)], ids=["length", "chunked"]
+)
 def test_clients_that_send_next_to_nothing_are_cut_off_and_cost_no_memory(
     start_api: Callable[..., LiveApi], writer: Headers, database: Database, length: str | None
 ) -> None:

@@ -71,8 +71,8 @@ class Sitting:
 
 
 PASSES = [
-    *("prune_structured", "quantize_aware_training", "prune_unstructured"),
-    *(pytest.param(name, marks=pytest.mark.long) for name in ("factorize_low_rank", "distill", "fine_tune")),
+    *("prune_structured", "factorize_low_rank", "fine_tune", "prune_unstructured"),
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("distill", "quantize_aware_training")),
 ]
 
 

@@ -134,6 +134,7 @@ def test_random_answers_fail_unless_the_original_has_them_too(check: Check) -> N
     assert "The original's answers do not." in found.words
 
 
+@pytest.mark.long
 def test_where_the_original_draws_random_numbers_it_is_said(check: Check) -> None:
     found = check(product(NOISY), product(NOISY), x=X)
     same = of(found, "same_answers")
@@ -141,6 +142,7 @@ def test_where_the_original_draws_random_numbers_it_is_said(check: Check) -> Non
     assert "So do the original's own answers. It draws random numbers: RandomNormalLike." in same.words
 
 
+@pytest.mark.long
 def test_a_sequence_is_tried_at_one_and_at_the_end_of_its_positions(check: Check) -> None:
     text = """network (int64[N, L] tokens) => (float[N, L, 4] y) {
         shape = Shape (tokens)

@@ -10,6 +10,7 @@ import pytest
 from app.recipes.request import Metric
 from tests.conftest import TIMING_ROUNDS
 from tests.worker import networks
+from worker.engine import turns
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
@@ -116,8 +117,11 @@ def test_what_there_is_no_time_for_is_said_and_not_begun(
     assert all("no time was left" in reason and "Raise budget_seconds" in reason for reason in standing.unmeasured)
 
 
-def test_where_time_suffices_for_some_the_first_are_measured(laboratory: Laboratory, subject: Subject) -> None:
+def test_where_time_suffices_for_some_the_first_are_measured(
+    laboratory: Laboratory, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Calls of 0.2 s, said to take that: the turns of five files would be over after the deadline."""
+    monkeypatch.setattr(turns, "ROUND_SECONDS", 0.25)
     slow = subject.footprint.model_copy(update={"load_ms": 0.0, "call_ms": 200.0})
     files = dict.fromkeys("abcde", subject.model)
     # Two rounds of 8 calls are 3.2 s a file: half of 20 s suffices for the original and one more, and a comparison of

@@ -27,6 +27,7 @@ NONSENSE: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.long
 # The alarm that ends a candidate may ring where nothing can be raised, in a callback of the collector, or between the
 # opening of a file and its `with`: the first rings again, the other is closed all the same.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -144,6 +144,7 @@ def test_a_model_that_no_pass_can_work_on_ends_well(tmp_path: Path) -> None:
     assert [line for line in report.warnings if "the deployment check" in line]
 
 
+@pytest.mark.long
 def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path: Path) -> None:
     model = networks.parse("agraph (float[N, 4] x) => (float[N, 4] y) { y = Neg (x) }")
     (tmp_path / "outputs" / "front.png").mkdir(parents=True)  # where the picture would go
