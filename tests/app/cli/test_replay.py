@@ -17,7 +17,6 @@ from tests.app.client.conftest import Server, server
 __all__ = ["server"]  # the fixture
 
 
-@pytest.mark.long
 def test_a_manifest_gives_the_same_bytes_again(lathe: LatheCommand, files: dict[str, Path], tmp_path: Path) -> None:
     arguments = ["optimize", files["model"], "--pass", "quantize_static", "--calibration", files["calibration"]]
     arguments += ["--evaluation", files["evaluation"], "--metric", "top1", "--labels", "label", "--threads", "1"]

@@ -80,7 +80,7 @@ PASSES = [
 def sitting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sitting:
     folder = tmp_path_factory.mktemp("hostile")
     looked_at = " ".join(item.name for item in request.session.items if item.path == Path(__file__))
-    arguments = {name: given for name, given in ARGUMENTS.items() if f"[{name}]" in looked_at}
+    arguments = {name: given for name, given in ARGUMENTS.items() if f"[{name}]" in looked_at} or ARGUMENTS
     command = [sys.executable, "-c", CHILD, json.dumps(arguments), str(folder)]
     with (folder / "told").open("w+b") as told, (folder / "errors").open("w+b") as errors:
         child = subprocess.Popen(command, stdout=told, stderr=errors)

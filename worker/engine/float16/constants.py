@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.nodes import float32_constant
+from worker.engine.nodes import MOVES, float32_constant, is_operator
 
 LARGEST, SMALLEST = float(np.finfo(np.float16).max), np.finfo(np.float16).smallest_subnormal
+
+# What they make of a constant may hold it as it is.
+HANDS_ON = MOVES | {"Where", "Add"}
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,17 @@ def narrow(values: np.ndarray) -> Narrowed:
 
 
 def nodes_beyond(model: ir.Model, tensors: Collection[str]) -> list[str]:
-    """Names of the nodes that touch one of `tensors`, or a constant with a finite value that float16 does not have."""
+    """Names of the nodes that touch one of `tensors`, or a constant with a finite value that float16 does not have.
+
+    Nor may what hands such a constant on: masks hide by the lowest number, which no sample may show.
+    """
     reads = {node: [value for value in node.inputs if value is not None] for node in model.graph.all_nodes()}
     values = {value for found in reads.values() for value in found}
-    wide = {value for value in values if value.name in tensors or not _fits(float32_constant(value))}
+    constants = {value for value in values if not _fits(float32_constant(value))}
+    for node, found in reads.items():
+        if is_operator(node, *HANDS_ON) and any(value in constants for value in found):
+            constants.update(node.outputs)
+    wide = constants | {value for value in values if value.name in tensors}
     return [
         node.name or ""
         for node, found in reads.items()

@@ -130,15 +130,15 @@ def _is_scalar(value: ir.Value | None, number: float) -> bool:
 
 def _rows(masking: ir.Node, model: ir.Model) -> _Rows:
     graph, (mask, zero, hidden) = model.graph, masking.inputs
-    numbers = _made(graph, "Cast", [mask], to=ir.DataType.FLOAT.value)
+    numbers = _made(graph, "Cast", [mask], ir.DataType.FLOAT, to=ir.DataType.FLOAT.value)
     if opset(model) >= AXES_AS_INPUT:
         axes = add_initializer(graph, "last_axis", np.array([-1], np.int64))
-        seeing = _made(graph, "ReduceMax", [numbers, axes], keepdims=1)
+        seeing = _made(graph, "ReduceMax", [numbers, axes], ir.DataType.FLOAT, keepdims=1)
     else:
-        seeing = _made(graph, "ReduceMax", [numbers], axes=[-1], keepdims=1)
-    sees = _made(graph, "Cast", [seeing], to=ir.DataType.BOOL.value)
-    low = _made(graph, "Where", [sees, hidden, zero])
-    bias = _made(graph, "Where", [mask, zero, low])
+        seeing = _made(graph, "ReduceMax", [numbers], ir.DataType.FLOAT, axes=[-1], keepdims=1)
+    sees = _made(graph, "Cast", [seeing], ir.DataType.BOOL, to=ir.DataType.BOOL.value)
+    low = _made(graph, "Where", [sees, hidden, zero], ir.DataType.FLOAT)
+    bias = _made(graph, "Where", [mask, zero, low], ir.DataType.FLOAT)
     made = [node for value in (numbers, seeing, sees, low, bias) if (node := value.producer()) is not None]
     source = _producer(mask)
     if source is None:
@@ -148,9 +148,12 @@ def _rows(masking: ir.Node, model: ir.Model) -> _Rows:
     return _Rows(seeing, bias)
 
 
-def _made(graph: ir.Graph, operator: str, inputs: list[ir.Value | None], **attributes: object) -> ir.Value:
+def _made(
+    graph: ir.Graph, operator: str, inputs: list[ir.Value | None], dtype: ir.DataType, **attributes: object
+) -> ir.Value:
     name = free_name(graph, f"masked_{operator}")
-    return ir.node(operator, inputs, attributes, outputs=[ir.Value(name=name)], name=name).outputs[0]
+    made = ir.Value(name=name, type=ir.TensorType(dtype))
+    return ir.node(operator, inputs, attributes, outputs=[made], name=name).outputs[0]
 
 
 def _drop_guard(one: _Guarded, graph: ir.Graph) -> None:
@@ -161,7 +164,8 @@ def _drop_guard(one: _Guarded, graph: ir.Graph) -> None:
 
 def _multiply(one: _Guarded, rows: _Rows, graph: ir.Graph) -> None:
     one.add.replace_input_with(list(one.add.inputs).index(one.masking.outputs[0]), rows.bias)
-    whole = ir.Value(name=free_name(graph, f"{one.product.outputs[0].name}_whole"))
+    product = one.product.outputs[0]
+    whole = ir.Value(name=free_name(graph, f"{product.name}_whole"), type=product.type, shape=product.shape)
     again = ir.node("MatMul", list(one.product.inputs), outputs=[whole], name=one.product.name)
     result = ir.Value(name=f"{one.product.outputs[0].name}_seeing")
     times = ir.node("Mul", [whole, rows.seeing], outputs=[result], name=f"{one.product.name}_seeing")

@@ -42,6 +42,17 @@ def test_nodes_that_read_a_finite_constant_beyond_it_are_found(constant: float, 
     assert nodes_beyond(ir.from_proto(model), ["a"]) == ["Mul_0", "Neg_1"]
 
 
+def test_what_may_hold_such_a_constant_is_found_whatever_samples_showed() -> None:
+    """A row that is masked whole and is minus infinity all along has shares of NaN."""
+    model = prepared(
+        "network (float[N,2] x, bool[N,2] m, float[2,2] v) => (float[N,2] y) "
+        "{ bias = Where(m, zero, lowest) sum = Add(x, bias) p = Softmax(sum) y = MatMul(p, v) }",
+        zero=np.array(0, np.float32),
+        lowest=np.array(np.finfo(np.float32).min),
+    )
+    assert nodes_beyond(ir.from_proto(model), ()) == ["Where_0", "Add_1", "Softmax_2"]
+
+
 def test_constants_of_subgraphs_are_looked_at_as_well() -> None:
     model = parse(
         "network (float[2] x, bool t) => (float[2] y) { y = If(t) "

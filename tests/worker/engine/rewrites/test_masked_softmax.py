@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from tests.worker.engine.rewrites.applying import apply
 from tests.worker.networks import prepared
+from worker.engine.float16.signatures import half_of
 from worker.engine.rewrites.masked_softmax import guard_by_mask
 
 INPUTS = "float[2,2,4,8] q, float[2,2,8,3] k, float[2,2,3,8] v"
@@ -58,6 +60,13 @@ def test_forms_that_exporters_write(parts: Sequence[str]) -> None:
 def test_what_hides_by_the_lowest_number_makes_no_nan() -> None:
     found = apply(guard_by_mask, _model([part.replace("hidden", "lowest") for part in WHOLE]))
     assert (found.count, found.operators) == (1, {"Greater": 1, "Where": 1, "MatMul": 2, "Add": 1, "Softmax": 1})
+
+
+def test_what_is_made_can_be_computed_in_float16() -> None:
+    graph = ir.from_proto(_model(WHOLE))
+    assert guard_by_mask(graph) == 1
+    halves = {node.op_type for node in graph.graph if half_of(node, graph.opset_imports).outputs}
+    assert {"ReduceMax", "Where", "Add", "Softmax", "MatMul", "Mul"} <= halves
 
 
 def test_before_opset_18_axes_are_attributes() -> None:
