@@ -131,9 +131,9 @@ class Observer:
             self._note(f"{name}: threads", process.num_threads())
         self._note("redis: resident MiB", psutil.Process(self.stack.pid("redis")).memory_info().rss / MIB)
         postgres = psutil.Process(self.stack.pid("postgres"))
-        everyone = [postgres, *postgres.children(recursive=True)]
-        self._note("postgres: proportional MiB", sum(_held(one, "pss") for one in everyone) / MIB)
-        self._note("postgres: unshared MiB", sum(_held(one, "uss") for one in everyone) / MIB)
+        held = list(map(_held, [postgres, *postgres.children(recursive=True)]))
+        self._note("postgres: proportional MiB", sum(shares for shares, _ in held) / MIB)
+        self._note("postgres: unshared MiB", sum(own for _, own in held) / MIB)
         with psycopg.connect(_plain(self.stack.environment["DATABASE_URL"])) as link:
             row = link.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'").fetchone()
         self._note("postgres: connections", float(row[0]) - 1 if row else 0.0)
@@ -142,11 +142,12 @@ class Observer:
         self.figures[name].append(value)
 
 
-def _held(process: psutil.Process, kind: str) -> int:
-    """Bytes of `kind`, "pss" or "uss"; of a process that has ended, none."""
+def _held(process: psutil.Process) -> tuple[int, int]:
+    """Bytes in shares, and of its own alone; of a process that has ended, none."""
     with suppress(psutil.Error):
-        return int(getattr(process.memory_full_info(), kind))
-    return 0
+        found = process.memory_full_info()
+        return int(found.pss), int(found.uss)
+    return 0, 0
 
 
 def _plain(url: str) -> str:
