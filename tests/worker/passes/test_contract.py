@@ -75,8 +75,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "quantize_aware_training": {"epochs": 2, "batch_size": 8, "placement": "kernels"},
 }
 TRAINING = frozenset({"distill", "fine_tune"})
-# Of many kinds of operators.
-VARIED = ("attention",)
+# Of many kinds of operators; in the order of what follows.
+VARIED = ("convnet", "attention")
 # It trains what runs in int8, and leaves alone a model of which nothing does.
 TAUGHT = TRAINING | {"quantize_aware_training"}
 
