@@ -15,6 +15,8 @@ from uuid import UUID
 
 import structlog
 
+from worker.threads import thread_of_attempt
+
 # How long the end of an attempt waits for all that is on its way.
 CLOSING_SECONDS = 30.0
 log = structlog.get_logger()
@@ -31,11 +33,11 @@ class Carrier(Generic[KeyT, OfferT]):
     """Carries offers in a thread, one after another; of several under one key that wait, the newest."""
 
     def __init__(self, what: str, job_id: UUID, carry: Callable[[KeyT, OfferT], None]) -> None:
-        self._what, self._job_id, self._carry = what, job_id, carry
+        self._what, self._carry = what, carry
         self._changed = threading.Condition()
         self._waiting: dict[KeyT, OfferT] = {}
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name=f"{what}-{job_id}", daemon=True)
+        self._thread = thread_of_attempt(self._work, f"{what}-{job_id}")
         self._thread.start()
 
     def offer(self, key: KeyT, offer: OfferT) -> None:
@@ -61,9 +63,7 @@ class Carrier(Generic[KeyT, OfferT]):
             try:
                 self._carry(key, offer)
             except Exception as error:  # one that is lost is no reason to take none after it
-                log.warning(
-                    "offer_not_kept", what=self._what, job_id=str(self._job_id), key=key, error=repr(error)[:200]
-                )
+                log.warning("offer_not_kept", what=self._what, key=key, error=repr(error)[:200])
 
 
 @contextlib.contextmanager

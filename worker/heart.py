@@ -12,6 +12,7 @@ from app.config import JobSettings
 from app.database import Database
 from app.jobs import lease
 from app.jobs.lease import Claim
+from worker.threads import thread_of_attempt
 
 log = structlog.get_logger()
 
@@ -28,7 +29,7 @@ class Heart:
         self._settings = settings
         self._until = time.monotonic() + limit_seconds
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heart-{claim.job_id}", daemon=True)
+        self._thread = thread_of_attempt(self._beat, f"heart-{claim.job_id}")
         self.lost = threading.Event()
         self.cancelled = threading.Event()
 
@@ -48,14 +49,14 @@ class Heart:
         while not self._stop.wait(pause):
             if time.monotonic() > self._until:
                 # Whatever hangs here (a mount, a driver), another worker gets the job.
-                log.error("attempt_hangs", job_id=str(self._claim.job_id))
+                log.error("attempt_hangs")
                 self.lost.set()
                 return
             try:
                 with self._database.session_scope() as session:
                     cancel = lease.heartbeat(session, self._claim, self._settings.lease_seconds)
             except SQLAlchemyError as error:
-                log.warning("heartbeat_failed", job_id=str(self._claim.job_id), error=str(error))
+                log.warning("heartbeat_failed", error=str(error))
                 pause = min(1.0, self._settings.heartbeat_seconds)
                 # By the local clock, counted from the last success: the database's lease cannot outlive this.
                 if time.monotonic() - renewed >= self._settings.lease_seconds:

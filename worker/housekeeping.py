@@ -52,8 +52,9 @@ class Housekeeper:
         """One round: take back, expire, publish, forget silent workers, and tell that somebody does so."""
         jobs = self._settings.jobs
         with self._database.session_scope() as session:
-            for job_id, state in lease.reap(session, jobs.backoff_seconds, queue_ttl_seconds=jobs.queue_ttl_seconds):
-                log.warning("lease_over", job_id=str(job_id), now=state.value)
+            for lost in lease.reap(session, jobs.backoff_seconds, queue_ttl_seconds=jobs.queue_ttl_seconds):
+                ids = {"request_id": lost.request_id, "job_id": str(lost.job_id), "attempt": lost.attempt}
+                log.warning("lease_over", **ids, now=lost.state.value)
             for job_id in lease.expire(session):
                 log.warning("job_expired", job_id=str(job_id))
             lease.forget_idempotency_keys(session, jobs.idempotency_seconds)

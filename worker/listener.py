@@ -16,6 +16,7 @@ from app.database import DATABASE_AWAY, Database
 from app.jobs import lease
 from app.jobs.lease import Claim, Progress
 from worker.runner.contract import MAX_EVENT_BYTES, Best, Event, Piece, without_nul
+from worker.threads import thread_of_attempt
 
 # Beyond this an attempt shows its progress and nothing else; a runner could fill the disk with what it says. What a
 # search tried is counted apart: a day of progress must not take its place.
@@ -55,7 +56,7 @@ class Listener:
         self._flushed = time.monotonic()
         self.phases: list[tuple[str, int]] = []
         """Each phase that was heard of, and when it began: nanoseconds since 1970."""
-        self._thread = threading.Thread(target=self._listen, name=f"listener-{claim.job_id}", daemon=True)
+        self._thread = thread_of_attempt(self._listen, f"listener-{claim.job_id}")
         self._thread.start()
 
     def flush(self, database: Database, *, force: bool = False) -> bool:
@@ -72,7 +73,7 @@ class Listener:
             with database.session_scope() as session:
                 return lease.record(session, self._claim, progress, events) is True
         except DATABASE_AWAY as error:
-            log.warning("progress_not_recorded", job_id=str(self._claim.job_id), error=str(error))
+            log.warning("progress_not_recorded", error=str(error))
             with self._lock:
                 self._events = events + self._events
             return False
@@ -89,7 +90,7 @@ class Listener:
                         raise ValueError("a line without an end")
                     self._hear(Event.model_validate_json(without_nul(line)))
                 except (ValidationError, ValueError) as error:
-                    log.warning("event_refused", job_id=str(self._claim.job_id), error=str(error)[:200])
+                    log.warning("event_refused", error=str(error)[:200])
                     break
             while pipe.read(MAX_EVENT_BYTES):  # a full pipe would stop the runner
                 pass

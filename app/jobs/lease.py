@@ -52,6 +52,16 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Reaped:
+    """An attempt whose lease was over, and what its job came to."""
+
+    job_id: UUID
+    attempt: int
+    request_id: str | None
+    state: JobState
+
+
+@dataclass(frozen=True)
 class Progress:
     """What a holder knows of its attempt."""
 
@@ -223,15 +233,20 @@ def _end_cancelled(session: Session, held: Claim) -> bool:
     return row is not None
 
 
-def reap(
-    session: Session, backoff_seconds: float, *, queue_ttl_seconds: float, limit: int = 100
-) -> list[tuple[UUID, JobState]]:
+def reap(session: Session, backoff_seconds: float, *, queue_ttl_seconds: float, limit: int = 100) -> list[Reaped]:
     """Take back jobs whose lease is over: cancelled where that was asked, queued again, or failed `worker_lost`.
 
     Those in the queue may wait for a worker as `requeue` has it.
     """
     rows = session.execute(
-        select(JobRow.id, JobRow.kind, JobRow.attempt, JobRow.max_attempts, JobRow.cancel_requested_at)
+        select(
+            JobRow.id,
+            JobRow.kind,
+            JobRow.attempt,
+            JobRow.max_attempts,
+            JobRow.cancel_requested_at,
+            JobRow.request_id,
+        )
         .where(JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < func.clock_timestamp())
         .order_by(JobRow.lease_expires_at)
         .limit(limit)
@@ -253,7 +268,7 @@ def reap(
             _close(session, row.id, JobKind(row.kind), state_event(state, error=error))
         else:
             _append(session, row.id, [state_event(state, reason="lease_over")])
-        reaped.append((row.id, state))
+        reaped.append(Reaped(row.id, row.attempt, row.request_id, state))
     return reaped
 
 

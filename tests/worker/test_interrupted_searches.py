@@ -141,7 +141,7 @@ def test_a_worker_that_is_lost_costs_nothing_that_was_found(
     with running_until_kept(supervisor, database, job_id, "net-1"), database.session_scope() as session:
         # As housekeeping does with the lease of a worker that stopped answering.
         session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 s'"))
-        assert lease.reap(session, 0.0, queue_ttl_seconds=0.0) == [(job_id, JobState.QUEUED)]
+        assert [lost.state for lost in lease.reap(session, 0.0, queue_ttl_seconds=0.0)] == [JobState.QUEUED]
     assert read_job(database, job_id).state == JobState.CANCELLED
     assert kept(supervisor, database, job_id) == [("net-1.onnx", 7)]
 

@@ -149,7 +149,7 @@ class Life(RuleBasedStateMachine):
             if job.state is JobState.RUNNING and job.lease_over:
                 again = JobState.QUEUED if job.attempts_left > 0 else JobState.FAILED
                 job.state = expected[job_id] = JobState.CANCELLED if job.cancel_asked else again
-        assert dict(self.do(lease.reap, 0.0, queue_ttl_seconds=0.0)) == expected
+        assert {lost.job_id: lost.state for lost in self.do(lease.reap, 0.0, queue_ttl_seconds=0.0)} == expected
 
     @rule(job_id=jobs)
     def cancel(self, job_id: UUID) -> None:
