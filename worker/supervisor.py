@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,17 +20,12 @@ from typing import BinaryIO
 from uuid import UUID
 
 import structlog
-from sqlalchemy.orm import Session
 
-from app.blobs.collection import discard
-from app.blobs.tables import storage_key
 from app.config import Settings
 from app.database import DATABASE_AWAY, Database
-from app.errors import LatheError, OurFault
+from app.errors import OurFault
 from app.jobs import lease, turns
-from app.jobs.checkpoints import checkpoints_of
-from app.jobs.lease import Claim, Progress
-from app.jobs.states import JobKind
+from app.jobs.lease import Claim
 from app.storage import Storage
 from app.tracing import Span, Tracing
 from worker import sandbox
@@ -39,6 +33,7 @@ from worker.abilities import can_train
 from worker.carrying import CLOSING_SECONDS
 from worker.checkpoints import Keeper
 from worker.cores import threads_for_models
+from worker.delivery import Delivery
 from worker.failures import (
     MORE_DISK,
     UPLOAD_AGAIN,
@@ -59,17 +54,10 @@ from worker.held import RESULT_NOT_STORED, Held, LeaseLost
 from worker.listener import Listener
 from worker.memory import affordable_bytes, out_of_memory_kills
 from worker.provisional import Nominations
-from worker.publishing import (
-    RunnerBroken,
-    StoredOutput,
-    find_copies,
-    publish,
-    read_result,
-    store_outputs,
-    without_bytes,
-)
-from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob, RunnerResult
+from worker.publishing import RunnerBroken, read_result
+from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob
 from worker.search_cache import Pieces
+from worker.stop import Stop, Stopping
 from worker.work_folders import work_folder
 
 # -P: nothing is imported from the work folder.
@@ -79,16 +67,11 @@ STDERR_TAIL_BYTES = 4096
 # Beyond a job's time, for bringing its files and taking them away.
 TRANSFER_SECONDS = 3600.0
 OUTCOME = "lathe.outcome"
-PUBLISHING = {"type": "phase", "phase": "publishing"}
 log = structlog.get_logger()
 
 
 class Cancelled(Exception):
     """The user asked for it."""
-
-
-class Stopping(Exception):
-    """The worker is being stopped: the job goes back and the attempt is not counted."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +93,7 @@ class Supervisor:
     settings: Settings
     database: Database
     storage: Storage
-    stopping: threading.Event
+    stopping: Stop
     tracing: Tracing = field(default_factory=Tracing)
 
     def run(self, job_id: UUID) -> None:
@@ -218,7 +201,7 @@ class Supervisor:
             memory = result.peak_memory_bytes
             raise JobFailed(fault, retryable=result.retryable, passing=passing, peak_memory_bytes=memory)
         with self.tracing.span("publish"):
-            self._publish(held, result, folder, heart, runner_seconds)
+            Delivery(held, self.storage, heart.lost, self.stopping).deliver(result, folder, runner_seconds)
 
     def _fetch(self, claim: Claim, folder: Path, heart: Heart) -> RunnerJob:
         """What the job needs, brought to the runner's folder. Raises JobFailed, NotFetched."""
@@ -330,53 +313,6 @@ class Supervisor:
             processes=runner.processes,
             address_space=not cuda,
         )
-
-    def _publish(self, held: Held, result: RunnerResult, folder: Path, heart: Heart, runner_seconds: float) -> None:
-        claim = held.claim
-        if claim.kind is JobKind.OPTIMIZE:
-            phase = Progress(phase="publishing")
-            if not held.write(lambda session: lease.record(session, claim, phase, [PUBLISHING]) is not None):
-                raise LeaseLost
-        stored, lost = self._store(held, result, folder)
-        if heart.lost.is_set():
-            raise LeaseLost
-        garbage: list[str] = []
-
-        def publish_all(session: Session) -> bool:
-            checkpoints = [one.key for one in checkpoints_of(session, claim.job_id)]
-            duplicates = publish(session, claim, result, stored, runner_seconds, lost)
-            garbage[:] = checkpoints + [storage_key(claim.workspace_id, blob_id) for blob_id in duplicates or ()]
-            return duplicates is not None
-
-        if not held.write(publish_all):
-            # Ours may be the commit whose answer was lost: the files stay, and the collector knows if a row has them.
-            raise LeaseLost
-        # The job is over, and a second copy or a checkpoint that stays is nothing to it: the collector finds it.
-        for key in garbage:
-            discard(self.storage, key)
-
-    def _store(self, held: Held, result: RunnerResult, folder: Path) -> tuple[list[StoredOutput], set[UUID]]:
-        """The outputs, stored, and the blobs in whose place they come. Raises JobFailed, ResultNotStored."""
-        try:
-            stored = store_outputs(self.storage, held.claim, result, folder)
-            return stored, self._lost_copies(held, stored)
-        except (RunnerBroken, FileNotFoundError) as broken:
-            raise JobFailed(ours(OurFault.RUNNER_CRASHED, f"The runner broke: {broken}."), retryable=True) from broken
-        except (LatheError, OSError) as error:
-            if is_shortage(error):
-                raise ResultNotStored from error
-            raise
-
-    def _lost_copies(self, held: Held, stored: list[StoredOutput]) -> set[UUID]:
-        """Blobs that should hold the bytes of an output, and do not."""
-        copies: dict[UUID, int] = {}
-
-        def find(session: Session) -> bool:
-            copies.update(find_copies(session, held.claim, stored))
-            return True
-
-        held.write(find)
-        return without_bytes(self.storage, held.claim, copies)
 
 
 def _close(carrying: Iterable[Keeper | Nominations | Pieces]) -> None:

@@ -1,6 +1,5 @@
 """The one task: run a job."""
 
-import threading
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -17,12 +16,13 @@ from app.tracing import tracing_of
 from worker.abilities import can_train
 from worker.presence import Presence
 from worker.sandbox import AS_GOOD_AS_IT_GETS, confinement, unmet
+from worker.stop import Stop
 from worker.storage_mark import StorageMark
 from worker.supervisor import Supervisor
 
 LOOK_SECONDS = 0.1
 log = structlog.get_logger()
-stopping = threading.Event()
+stopping = Stop()
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,6 @@
 import io
 import sys
 import textwrap
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
@@ -20,6 +19,7 @@ from tests.worker import networks
 from tests.worker.uploads import store_upload
 from worker import supervisor as supervising
 from worker.engine import profiling, turns
+from worker.stop import Stop
 from worker.supervisor import Supervisor
 
 
@@ -42,7 +42,7 @@ def supervisor(settings: Settings, database: Database, tmp_path: Path) -> Superv
             ),
         }
     )
-    return Supervisor(quick, database, Storage(quick), threading.Event())
+    return Supervisor(quick, database, Storage(quick), Stop())
 
 
 @pytest.fixture

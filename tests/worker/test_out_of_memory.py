@@ -25,15 +25,16 @@ GROUP_BYTES = 384 << 20
 SUPERVISE = """
 import os, pathlib, sys
 pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
-import threading, uuid
+import uuid
 from app.config import Settings
 from app.database import Database
 from app.storage import Storage
 from worker import supervisor
+from worker.stop import Stop
 hungry = "eaten = []\\nwhile True: eaten.append(b'x' * (8 << 20))"
 supervisor.RUNNER = (sys.executable, "-P", "-c", hungry)
 settings = Settings()
-supervisor.Supervisor(settings, Database(settings), Storage(settings), threading.Event()).run(uuid.UUID(sys.argv[2]))
+supervisor.Supervisor(settings, Database(settings), Storage(settings), Stop()).run(uuid.UUID(sys.argv[2]))
 """
 
 

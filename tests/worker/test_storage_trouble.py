@@ -22,18 +22,10 @@ from app.models.tables import ModelRow
 from app.storage import Storage
 from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job, read_job
-from tests.worker.attempts import add_optimization, inspect, read_model
+from tests.worker.attempts import DELIVERY, add_optimization, inspect, read_model
 from worker.engine.faults import NO_ROOM
 from worker.held import FREE_REPEATS, LONGEST_SHORTAGE_SECONDS
 from worker.supervisor import Supervisor
-
-DELIVERY = """
-facts = dict(inputs=[], outputs=[], opset=17, ir_version=9, domains={}, parameter_count=0, mac_count=None,
-             operators={}, trainable=False)
-artifact = dict(path='outputs/a', kind='manifest', file_name='a', media_type='x')
-(folder / 'outputs' / 'a').write_text('the same bytes each time')
-(folder / 'result.json').write_text(json.dumps(dict(outcome='succeeded', model=facts, artifacts=[artifact])))
-"""
 
 
 def test_delivering_the_same_bytes_repairs_those_that_storage_lost(

@@ -1,17 +1,11 @@
 """One attempt at one job, with a real runner in its sandbox: however it goes, the job ends in the right state."""
 
-import contextlib
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
-import psutil
 import pytest
 from sqlalchemy import func, select, text
 
@@ -27,7 +21,7 @@ from app.jobs.tables import JobDatasetRow, JobEventRow, MeasurementRow, ReportRo
 from app.models.tables import ModelRow
 from tests.app.jobs.factories import add_job, read_job
 from tests.worker import networks
-from tests.worker.attempts import add_optimization, inspect, read_model
+from tests.worker.attempts import add_optimization, inspect, read_model, runners_left
 from tests.worker.uploads import npz, store_upload
 from worker.listener import MAX_EVENTS
 from worker.memory import affordable_bytes
@@ -35,24 +29,6 @@ from worker.supervisor import Supervisor
 
 # What a Python process without any model has at the least.
 RUNNER_FLOOR_BYTES = 8 << 20
-
-
-def runners(supervisor: Supervisor) -> list[psutil.Process]:
-    """The processes of its runners, outermost first: launcher, process 1 of the namespace, the runner, its children."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if str(supervisor.settings.work_folder) in " ".join(process.cmdline()):
-                found.append(process)
-    return found
-
-
-def runners_left(supervisor: Supervisor) -> list[psutil.Process]:
-    """Those that are still there after a moment."""
-    deadline = time.monotonic() + 2
-    while (left := runners(supervisor)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return left
 
 
 def test_an_inspection_makes_a_model_ready(supervisor: Supervisor, database: Database, model: UUID) -> None:
@@ -289,72 +265,11 @@ def test_a_runner_is_given_no_more_memory_than_there_is(
     assert job.error is not None and job.error["detail"] == f"{there_is} {there_is}"
 
 
-SLEEPER = """
-os.fork()  # a child of its own, in another session
-os.setsid() if os.getpid() != os.getpgrp() else None
-(folder / f'alive-{os.getpid()}').touch()
-time.sleep(600)
-"""
-
-
-@pytest.fixture
-def running(
-    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
-) -> Iterator[tuple[UUID, threading.Thread]]:
-    """A job whose runner sleeps, in a thread of its own."""
-    runner(SLEEPER)
-    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model)
-    thread = threading.Thread(target=supervisor.run, args=[job_id])
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not list(supervisor.settings.work_folder.glob("*/run/alive-*")):
-        assert time.monotonic() < deadline, "the runner never came up"
-        time.sleep(0.05)
-    yield job_id, thread
-    thread.join(20)
-    assert not thread.is_alive()
-    assert runners_left(supervisor) == []
-    assert not list(supervisor.settings.work_folder.glob("[!.]*"))
-
-
-def test_a_cancelled_job_is_stopped_with_all_its_children(
-    running: tuple[UUID, threading.Thread], database: Database
-) -> None:
-    job_id, thread = running
-    with database.session_scope() as session:
-        assert lease.cancel(session, job_id, read_job(database, job_id).workspace_id) is JobState.RUNNING
-    thread.join(20)
-    assert read_job(database, job_id).state == JobState.CANCELLED
-
-
-def test_a_worker_that_is_stopped_hands_its_job_back(
-    running: tuple[UUID, threading.Thread], database: Database, supervisor: Supervisor
-) -> None:
-    job_id, thread = running
-    supervisor.stopping.set()
-    thread.join(20)
-    job = read_job(database, job_id)
-    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
-
-
-def test_a_worker_that_is_stopped_while_it_fetches_hands_its_job_back(
-    supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
-) -> None:
-    """Files of gigabytes take longer to copy than whoever stops the worker will wait."""
-    runner(SLEEPER)
-    job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model)
-    supervisor.stopping.set()
-    supervisor.run(job_id)
-    job = read_job(database, job_id)
-    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
-    assert not list(supervisor.settings.work_folder.glob("[!.]*"))
-
-
 def test_a_job_that_no_disk_could_hold_ends_and_says_so(
     supervisor: Supervisor, database: Database, model: UUID, runner: Callable[[str], None]
 ) -> None:
     """It would be put off again and again, and each time gigabytes be copied until the disk is full."""
-    runner(SLEEPER)
+    runner("time.sleep(600)")
     with database.session_scope() as session:
         session.execute(text("UPDATE models SET size_bytes = :size"), {"size": 1 << 60})
     job_id = add_job(database, kind=JobKind.INSPECT_MODEL, model_id=model, max_attempts=1)
@@ -364,31 +279,6 @@ def test_a_job_that_no_disk_could_hold_ends_and_says_so(
     assert job.error is not None
     assert job.error["code"] == "disk_full"
     assert "LATHE_WORK_FOLDER" in job.error["remedy"]
-
-
-def test_a_supervisor_whose_lease_was_taken_writes_nothing(
-    running: tuple[UUID, threading.Thread], database: Database
-) -> None:
-    job_id, thread = running
-    with database.session_scope() as session:
-        session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 s'"))
-        lease.reap(session, 0.0, queue_ttl_seconds=0.0)
-        assert lease.claim(session, job_id, "another", 45.0) is not None
-    before = read_job(database, job_id)
-    thread.join(20)
-    after = read_job(database, job_id)
-    assert (after.version, after.lease_holder) == (before.version, "another")
-
-
-def test_a_killed_runner_is_tried_again(
-    running: tuple[UUID, threading.Thread], database: Database, supervisor: Supervisor
-) -> None:
-    job_id, thread = running
-    _launcher, _first, command = runners(supervisor)[:3]
-    os.kill(command.pid, signal.SIGKILL)
-    thread.join(20)
-    job = read_job(database, job_id)
-    assert (job.state, job.attempt) == (JobState.QUEUED, 1)
 
 
 def test_the_subject_of_a_dataset_inspection_becomes_ready(
