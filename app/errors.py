@@ -40,6 +40,7 @@ class OurFault(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     DISK_FULL = "disk_full"
     FILE_TOO_LARGE = "file_too_large"
+    TOO_MUCH_WRITTEN = "too_much_written"
     STORAGE_FULL = "storage_full"
     UNAVAILABLE = "unavailable"
     CONTENT_CORRUPT = "content_corrupt"

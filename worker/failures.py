@@ -89,6 +89,17 @@ def out_of_memory(memory_bytes: int) -> Fault:
     ).fault()
 
 
+def too_much_written(most_bytes: int, most_files: int, most_levels: int) -> Fault:
+    """Of all its files together."""
+    return Fault(
+        code=OurFault.TOO_MUCH_WRITTEN,
+        title="The job writes more than it may",
+        detail=f"The job left more than {most_bytes:,} bytes in its folder, or {most_files:,} files, "
+        f"or {most_levels} folders in one another.",
+        remedy="Use a smaller model or fewer samples, or raise LATHE_RUNNER_DISK_BYTES.",
+    )
+
+
 def death(kind: JobKind, status: int) -> tuple[Fault, bool]:
     """What the end of a runner without a result says, and whether another attempt could end otherwise.
 

@@ -59,6 +59,7 @@ from worker.runner.contract import EVENT_FD_VARIABLE, RunnerJob
 from worker.search_cache import Pieces
 from worker.stop import Stop, Stopping
 from worker.work_folders import work_folder
+from worker.written import Written
 
 # -P: nothing is imported from the work folder.
 RUNNER = (sys.executable, "-P", "-m", "worker.runner")
@@ -219,6 +220,7 @@ class Supervisor:
     def _run_child(self, claim: Claim, job: RunnerJob, folder: Path, heart: Heart) -> End:
         """Run the child to its end."""
         limits, kills = self._limits(claim), out_of_memory_kills()
+        written = Written(folder.parent, self.settings.runner.disk_bytes)
         with (
             self._hearing(claim, folder) as (listener, events),
             sandbox.memory_group(limits.memory_bytes) as group,
@@ -235,7 +237,7 @@ class Supervisor:
                     group=None if group is None else group.folder,
                 )
             try:
-                self._attend(process, listener, heart, job)
+                self._attend(process, listener, heart, job, written)
             finally:
                 sandbox.kill_group(process)
             # By the size of the file: the runner shares the descriptor, and may have moved its offset.
@@ -276,7 +278,9 @@ class Supervisor:
         for (name, began_ns), (_, end_ns) in pairwise([*phases, ("", time.time_ns())]):
             self.tracing.past(name, began_ns, end_ns)
 
-    def _attend(self, process: subprocess.Popen[bytes], listener: Listener, heart: Heart, job: RunnerJob) -> None:
+    def _attend(
+        self, process: subprocess.Popen[bytes], listener: Listener, heart: Heart, job: RunnerJob, written: Written
+    ) -> None:
         """Wait for the child's end. Raises what must end it before."""
         seconds = job.budget_seconds + self.settings.runner.grace_seconds
         deadline = time.monotonic() + seconds
@@ -292,6 +296,7 @@ class Supervisor:
             self._check_going_on(heart)
             if time.monotonic() > deadline:
                 raise JobFailed(out_of_time(job.kind, seconds), retryable=False)
+            written.look()
             if listener.flush(self.database):
                 heart.cancelled.set()
 

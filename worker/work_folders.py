@@ -110,14 +110,14 @@ def _empty(home: Path) -> None:
 
     Raises OSError, also where a folder was moved meanwhile and the way up leads elsewhere.
     """
-    here = _entered(home)
+    here = entered(home)
     try:
         way = [_level("", here)]
         while True:
             if way[-1].folders:
                 name = way[-1].folders.pop()
                 try:
-                    below = _entered(name, here)
+                    below = entered(name, here)
                 except OSError:
                     continue
                 os.close(here)
@@ -142,7 +142,7 @@ def _empty(home: Path) -> None:
         os.close(here)
 
 
-def _entered(folder: str | Path, parent: int | None = None) -> int:
+def entered(folder: str | Path, parent: int | None = None) -> int:
     """A descriptor of a folder, which a runner may have closed to everybody, itself included. Raises OSError."""
     found = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:

@@ -14,6 +14,8 @@ from app.recipes.quantization import QuantizeDynamic, QuantizeStatic, QuantizeWe
 from app.recipes.structure import PruneStructured
 from app.recipes.training import Distill, FineTune
 
+MOST_STEPS = 16
+
 
 @dataclass(frozen=True)
 class PassEntry:
@@ -149,6 +151,6 @@ def _fused_where_it_may_be(recipe: list[AnyPass]) -> list[AnyPass]:
 
 Recipe = Annotated[
     list[Annotated[AnyPass, Field(discriminator="pass_")]],
-    Field(min_length=1, max_length=16, description="Passes, in the order in which they run."),
+    Field(min_length=1, max_length=MOST_STEPS, description="Passes, in the order in which they run."),
     AfterValidator(_fused_where_it_may_be),
 ]

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from app.database import Database
@@ -17,13 +18,13 @@ from app.jobs import lease
 from app.jobs.checkpoints import PREFIX, checkpoints_of
 from app.jobs.lease import Claim
 from app.jobs.states import JobState
-from app.recipes.catalogue import CATALOGUE
+from app.recipes.catalogue import CATALOGUE, MOST_STEPS
 from app.storage import Storage
 from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_job
 from worker.checkpoints import Keeper, bring_checkpoints
 from worker.runner.checkpoints import StepCheckpoints, chosen_before
-from worker.runner.contract import CHECKPOINT_FOLDER
+from worker.runner.contract import CHECKPOINT_FOLDER, Event
 from worker.runner.events import Events
 
 
@@ -93,6 +94,13 @@ def test_what_a_runner_saved_comes_back_to_the_next(attempt: Attempt, tmp_path: 
     last = checkpoints.last()
     assert last is not None
     assert (last / "state.json").read_text() == "second"
+
+
+def test_no_runner_has_more_of_them_than_a_recipe_has_steps() -> None:
+    """Each that is named is kept, in storage, until the job is over."""
+    last = Event(type="checkpoint", step=MOST_STEPS - 1, file="0-0.tar")
+    with pytest.raises(ValidationError):
+        Event.model_validate(last.model_dump() | {"step": MOST_STEPS})
 
 
 @pytest.mark.parametrize("kind", ["symbolic-link", "hard-link", "folder-elsewhere", "nothing"])

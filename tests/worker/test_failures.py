@@ -9,7 +9,7 @@ from app.errors import OUR_FAULTS, Fault, OurFault, StorageFull, Unavailable
 from app.jobs.lease import NOT_INSPECTED, WORKER_LOST
 from app.jobs.states import JobKind
 from app.storage import ContentMissing
-from worker.failures import death, not_stored, ours, out_of_memory, out_of_time
+from worker.failures import death, not_stored, ours, out_of_memory, out_of_time, too_much_written
 from worker.fetching import CorruptInput, MissingInput
 from worker.runner.disk import disk_full, oversized_file
 
@@ -20,6 +20,7 @@ OURS = [
     not_stored(None),
     out_of_time(JobKind.INSPECT_MODEL, 1.0),
     out_of_memory(1),
+    too_much_written(1, 1, 1),
     death(JobKind.OPTIMIZE, -signal.SIGSEGV)[0],
     death(JobKind.INSPECT_MODEL, -signal.SIGKILL)[0],
     disk_full(),

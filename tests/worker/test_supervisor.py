@@ -23,6 +23,7 @@ from tests.app.jobs.factories import add_job, read_job
 from tests.worker import networks
 from tests.worker.attempts import add_optimization, inspect, read_model, runners_left
 from tests.worker.uploads import npz, store_upload
+from worker import written
 from worker.listener import MAX_EVENTS
 from worker.memory import affordable_bytes
 from worker.supervisor import Supervisor
@@ -244,6 +245,32 @@ def test_an_inspection_out_of_time_tells_to_upload_again_and_that_inspects_anew(
     assert job.error is not None and job.error["code"] in OUR_FAULTS
     assert "Upload" in job.error["remedy"]
     assert "budget" not in job.error["remedy"]
+
+
+def test_a_runner_that_writes_more_than_it_may_is_ended_and_not_tried_again(
+    supervisor: Supervisor,
+    database: Database,
+    model: UUID,
+    runner: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel bounds each of its files; many of them would fill the disk of everybody's jobs."""
+    monkeypatch.setattr(written, "LOOK_SECONDS", 0.1)
+    supervisor.settings.runner.disk_bytes = 4 << 20
+    runner(
+        """
+        for number in range(80):
+            (folder / str(number)).write_bytes(os.urandom(1 << 16))
+        time.sleep(600)
+        """
+    )
+    job = read_job(database, inspect(supervisor, database, model, max_attempts=3))
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert job.error is not None and job.error["code"] == "too_much_written"
+    assert "4,194,304 bytes" in job.error["detail"]
+    assert "LATHE_RUNNER_DISK_BYTES" in job.error["remedy"]
+    assert runners_left(supervisor) == []
+    assert not list(supervisor.settings.work_folder.glob("[!.]*"))
 
 
 def test_a_runner_is_given_no_more_memory_than_there_is(

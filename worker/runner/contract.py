@@ -14,6 +14,7 @@ from app.errors import Fault
 from app.jobs.report import Report, Summary, TrainedEpoch, TrialReport, Verdict
 from app.jobs.states import JobKind
 from app.models.inspection import ModelInspection
+from app.recipes.catalogue import MOST_STEPS
 from app.recipes.request import OptimizeRequest
 from worker.engine.inspection import bounds
 
@@ -98,7 +99,7 @@ class Event(Strict):
     trial: TrialReport | None = None
     best: Best | None = None
     piece: Piece | None = None
-    step: int | None = Field(default=None, ge=0, le=1000)
+    step: int | None = Field(default=None, ge=0, lt=MOST_STEPS)
     file: str | None = Field(default=None, max_length=64, pattern=r"^\d+-\d+\.tar$")
 
 
