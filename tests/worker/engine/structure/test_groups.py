@@ -4,6 +4,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.worker import networks
@@ -52,11 +53,10 @@ STAYING = [
     Case(
         "read-by-an-operator-that-is-not-known",
         net(
-            "g (float[N,3,6,6] x) => (float[N,4,8,8] y) { h = Conv(x, a) k = DepthToSpace<blocksize=2>(h)"
-            " y = ConvTranspose(k, d) }",
-            a=A, d=normal(2, 4, 1, 1),
+            "g (float[N,3,6,6] x) => (float[N,4,4,4] y) { h = Conv(x, a) k = LRN<size=3>(h) y = ConvTranspose(k, d) }",
+            a=A, d=normal(8, 4, 1, 1),
         ),
-        [], {"a": "operator DepthToSpace reads it", "d": RESULT},
+        [], {"a": "operator LRN reads it", "d": RESULT},
     ),
     Case("recurrent", networks.recurrent(), [], {"R": RESULT}),
     Case(
@@ -163,6 +163,20 @@ def test_no_more_is_kept_of_large_activations_than_of_small_ones(tmp_path: Path)
         tracemalloc.stop()
     # An element of `h` alone would be 8 bytes in a list: 4 MB.
     assert peaks[1] < peaks[0] + 2**18
+
+
+def test_what_lies_behind_an_operator_that_inference_does_not_know_is_followed(tmp_path: Path) -> None:
+    """Of what that makes the runtime tells what is a tensor; a sequence has no size."""
+    text = f"g ({IMAGE}) => ({LOGITS}, float[N,8,4,4] z) {{ h = Conv(x, a) q = com.microsoft.QuickGelu(h)"
+    text += " k = Conv(q, b) y = Conv(k, c) s = SequenceConstruct(q, h) z = SequenceAt(s, first) }"
+    model = networks.holding(text, a=A, b=normal(8, 8, 1, 1), c=C, first=np.array(0))
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    file = saved(model, tmp_path / "model")
+    sizes = measured_sizes(file, {"x": normal(2, 3, 6, 6)}, tmp_path / "sizes", threads=1)
+    assert (sizes["q"], sizes["k"], sizes["z"]) == ((2, 8, 4, 4), (2, 8, 4, 4), (2, 8, 4, 4))
+    assert "s" not in sizes
+    structure = find_structure(read_graph(file), sizes)
+    assert [[part.slot.weight.name for part in group.producers] for group in structure.groups] == [["b"]]
 
 
 @pytest.mark.parametrize("case", [*GOING, *STAYING], ids=lambda case: case.id)
