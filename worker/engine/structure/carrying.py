@@ -360,7 +360,7 @@ CARRIERS: dict[str, Callable[[ir.Node, Wiring], None]] = {
     "Slice": sliced,
     "Gather": gather,
     "Pad": pad,
-    "Resize": resize,
+    **dict.fromkeys(("Resize", "Upsample"), resize),
     "Expand": expand,
     "Shape": shape,
     "Constant": constant,

@@ -25,6 +25,8 @@ from worker.engine.structure.writing import drop_unread, write
 
 # Before it a Split holds its sizes as an attribute.
 SPLIT_BY_INPUT = 13
+# By operator that counts groups of channels: in which attribute, and of which operand along which axis.
+GROUPS = {"Conv": ("group", 1, 0), "GroupNormalization": ("num_groups", 0, 1)}
 
 
 class Cut:
@@ -92,12 +94,12 @@ class Cut:
                         dimensions[axis].dim_value = size
 
     def correct_groups(self, node: ir.Node, proto: NodeProto) -> None:
-        """A grouped convolution has as many groups as are left."""
-        groups, kernel = integer(node, "group", 1), node.inputs[1]
-        filters = self._wiring.axes[kernel][0] if kernel in self._wiring.axes else None
-        if groups > 1 and filters is not None:
-            left = int(self.kept(filters).reshape(groups, -1)[:, 0].sum())
-            next(attribute for attribute in proto.attribute if attribute.name == "group").i = left
+        """A grouped convolution and a GroupNormalization have as many groups as are left."""
+        name, index, axis = GROUPS[node.op_type]
+        groups, value = integer(node, name, 1), node.inputs[index]
+        channels = self._wiring.axes[value][axis] if value in self._wiring.axes else None
+        if groups > 1 and channels is not None:
+            _set_integer(proto, name, int(self.kept(channels).reshape(groups, -1)[:, 0].sum()))
 
     def correct_units(self, node: ir.Node, proto: NodeProto) -> None:
         """A recurrent layer has as many hidden units as are left, and zeros to begin with need not be given to it."""
@@ -239,8 +241,12 @@ class Cut:
         return name
 
 
+def _set_integer(proto: NodeProto, name: str, value: int) -> None:
+    next(attribute for attribute in proto.attribute if attribute.name == name).i = value
+
+
 CORRECTIONS: dict[str, Callable[[Cut, ir.Node, NodeProto], None]] = {
-    "Conv": Cut.correct_groups,
+    **dict.fromkeys(GROUPS, Cut.correct_groups),
     "Reshape": Cut.correct_shape,
     "Split": Cut.correct_split,
     "Slice": Cut.correct_slice,

@@ -15,6 +15,7 @@ from worker.engine.graph_file import graph_of
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import is_operator
 from worker.engine.structure.carrying import CARRIERS
+from worker.engine.structure.channel_blocks import depth_to_space, group_normalization, space_to_depth
 from worker.engine.structure.dimensions import TRACED, dimensions_in
 from worker.engine.structure.products import convolution, gemm, matmul, transposed_convolution
 from worker.engine.structure.recurrence import GATES, recurrent
@@ -40,6 +41,9 @@ RULES: dict[str, Callable[[ir.Node, Wiring], None]] = {
     "MatMul": matmul,
     "Reshape": reshape,
     "Flatten": reshape,
+    "GroupNormalization": group_normalization,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
 }
 
 

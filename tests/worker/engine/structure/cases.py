@@ -170,6 +170,40 @@ GOING = [
         [("a", "c", 4)], LAST,
     ),
     Case(
+        "group-norm",
+        net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) n = GroupNormalization<num_groups=4>(h, s, t) r = Relu(n)"
+            " y = Conv(r, c) }",
+            opset=21, a=A, c=C, s=normal(8), t=normal(8, seed=7),
+        ),
+        [("a", "c", 4)], LAST,
+    ),
+    Case(
+        "channels-into-space",
+        net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) k = DepthToSpace<blocksize=2>(h) y = Conv(k, c) }}",
+            a=normal(16, 3, 3, 3), c=normal(4, 4, 1, 1),
+        ),
+        [("a", "c", 4)], LAST,
+    ),
+    Case(
+        "channels-into-space-side-by-side",
+        net(
+            f'g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) k = DepthToSpace<blocksize=2, mode="CRD">(h)'
+            " y = Conv(k, c) }",
+            a=normal(16, 3, 3, 3), c=normal(4, 4, 1, 1),
+        ),
+        [("a", "c", 4)], LAST,
+    ),
+    Case(
+        "space-into-channels",
+        net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) k = SpaceToDepth<blocksize=2>(h) y = Conv(k, c) }}",
+            a=A, c=normal(4, 32, 1, 1),
+        ),
+        PLAIN, LAST,
+    ),
+    Case(
         "squeeze-and-excitation",
         net(
             f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) p = GlobalAveragePool(h) q = Conv(p, d, db) r = Relu(q)"
@@ -183,6 +217,14 @@ GOING = [
         net(
             f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) k = Resize(h, , by) q = Pad(k, pads) y = Conv(q, c) }}",
             a=A, c=C, by=np.array([1, 1, 2, 2], np.float32), pads=integers(0, 0, 1, 1, 0, 0, 1, 1),
+        ),
+        PLAIN, LAST,
+    ),
+    Case(
+        "upsampled-before-opset-10",
+        net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) k = Upsample(h, by) y = Conv(k, c) }}",
+            opset=9, a=A, c=C, by=np.array([1, 1, 2, 2], np.float32),
         ),
         PLAIN, LAST,
     ),

@@ -58,6 +58,15 @@ STAYING = [
         ),
         [], {"a": "operator LRN reads it", "d": RESULT},
     ),
+    Case(
+        "group-norm-with-a-scale-a-group",
+        net(
+            f"g ({IMAGE}) => ({LOGITS}) {{ h = Conv(x, a) n = GroupNormalization<num_groups=4>(h, s, t)"
+            " y = Conv(n, c) }",
+            opset=18, a=A, c=C, s=normal(4), t=normal(4),
+        ),
+        [], {"a": "operator GroupNormalization reads it", **LAST},
+    ),
     Case("recurrent", networks.recurrent(), [], {"R": RESULT}),
     Case(
         "read-in-a-sum-with-the-input",
