@@ -136,7 +136,7 @@ def _attention(node: NodeProto, shapes: Shapes) -> int:
         heads, kv_heads = _flag(node, "q_num_heads"), _flag(node, "kv_num_heads")
         if not heads or not kv_heads:
             raise UnknownShape(node.name)
-        width, value_width = query[2], value[2] // kv_heads * heads
+        width, value_width = query[2], value[2] * heads // kv_heads
         length, source = query[1], key[1]
     else:
         width, value_width = query[1] * query[3], query[1] * value[3]

@@ -15,6 +15,7 @@ from worker.engine.graph import STANDARD_DOMAINS, nodes_of, replace_field, unuse
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import constant_tensor, integer, operand
 from worker.engine.overwriting import constants_of
+from worker.engine.structure.attention import head_axis
 from worker.engine.structure.carrying import given_bounds
 from worker.engine.structure.groups import Structure
 from worker.engine.structure.recurrence import GATES, STATES, is_zero
@@ -100,6 +101,15 @@ class Cut:
         channels = self._wiring.axes[value][axis] if value in self._wiring.axes else None
         if groups > 1 and channels is not None:
             _set_integer(proto, name, int(self.kept(channels).reshape(groups, -1)[:, 0].sum()))
+
+    def correct_heads(self, node: ir.Node, proto: NodeProto) -> None:
+        """As many heads of queries, and of keys and values, as are left, where an Attention counts them."""
+        for value, name in zip(node.inputs, ("q_num_heads", "kv_num_heads"), strict=False):
+            if value in self._wiring.axes and name in node.attributes:
+                atoms = self._wiring.axes[value][head_axis(self._wiring, value)]
+                if atoms is not None:
+                    kept = self.kept(atoms)
+                    _set_integer(proto, name, integer(node, name, 0) * int(kept.sum()) // len(kept))
 
     def correct_units(self, node: ir.Node, proto: NodeProto) -> None:
         """A recurrent layer has as many hidden units as are left, and zeros to begin with need not be given to it."""
@@ -247,6 +257,7 @@ def _set_integer(proto: NodeProto, name: str, value: int) -> None:
 
 CORRECTIONS: dict[str, Callable[[Cut, ir.Node, NodeProto], None]] = {
     **dict.fromkeys(GROUPS, Cut.correct_groups),
+    "Attention": Cut.correct_heads,
     "Reshape": Cut.correct_shape,
     "Split": Cut.correct_split,
     "Slice": Cut.correct_slice,

@@ -91,7 +91,7 @@ class Structure:
 
     def are_heads(self, group: Group) -> bool:
         """Whether its units hold neighbours and lie side by side where a Softmax is taken, as heads of attention do."""
-        read = [node.inputs[0] for node in self.model.graph if is_operator(node, "Softmax")]
+        read = [node.inputs[0] for node in self.model.graph if is_operator(node, "Softmax", "Attention")]
         axes = [atoms for value in read if value is not None for atoms in self.wiring.axes.get(value, [])]
         roots = [self.wiring.atoms.roots(atoms) for atoms in axes if atoms is not None]
         return group.run > 1 and any(np.isin(one, group.roots).any() for one in roots)

@@ -14,6 +14,7 @@ from worker.engine.graph import STANDARD_DOMAINS, constants_to_initializers, nam
 from worker.engine.graph_file import graph_of
 from worker.engine.model_file import ModelFile
 from worker.engine.nodes import is_operator
+from worker.engine.structure.attention import attention
 from worker.engine.structure.carrying import CARRIERS
 from worker.engine.structure.channel_blocks import depth_to_space, group_normalization, space_to_depth
 from worker.engine.structure.dimensions import TRACED, dimensions_in
@@ -42,6 +43,7 @@ RULES: dict[str, Callable[[ir.Node, Wiring], None]] = {
     "Reshape": reshape,
     "Flatten": reshape,
     "GroupNormalization": group_normalization,
+    "Attention": attention,
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
 }

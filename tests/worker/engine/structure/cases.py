@@ -351,6 +351,39 @@ GOING = [
         [("m", "p", 4)], {"p": RESULT},
     ),
     Case(
+        "attention-in-one-node",
+        net(
+            "g (float[N,5,6] x) => (float[N,5,4] y) { h = MatMul(x, m) s = Reshape(h, split)"
+            " t = Transpose<perm=[2,0,3,1,4]>(s) q = Gather<axis=0>(t, first) k = Gather<axis=0>(t, second)"
+            " v = Gather<axis=0>(t, third) o = Attention(q, k, v) b = Transpose<perm=[0,2,1,3]>(o)"
+            " j = Reshape(b, join) y = MatMul(j, p) }",
+            opset=23, m=normal(6, 24), p=P, split=integers(0, 0, 3, 4, 2), join=integers(0, 0, -1),
+            first=np.array(0), second=np.array(1), third=np.array(2),
+        ),
+        [("m", "p", 4)], {"p": RESULT},
+    ),
+    Case(
+        "attention-in-one-node-of-heads-side-by-side",
+        net(
+            "g (float[N,5,6] x) => (float[N,5,4] y) { q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)"
+            " o = Attention<q_num_heads=8, kv_num_heads=4>(q, k, v, mask) y = MatMul(o, p) }",
+            opset=23, wq=normal(6, 16), wk=normal(6, 8, seed=6), wv=normal(6, 12, seed=7), p=normal(24, 4),
+            mask=normal(1, 8, 5, 5),
+        ),
+        # Two heads of queries share one of keys, and go with it.
+        [("wq wk wv", "p", 4)], {"p": RESULT},
+    ),
+    Case(
+        "attention-in-one-node-of-one-head",
+        net(
+            "g (float[N,5,6] x) => (float[N,5,4] y) { q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)"
+            " q1 = Unsqueeze(q, at) k1 = Unsqueeze(k, at) v1 = Unsqueeze(v, at) o = Attention(q1, k1, v1)"
+            " j = Squeeze(o, at) y = MatMul(j, p) }",
+            opset=23, wq=M, wk=normal(6, 8, seed=6), wv=normal(6, 8, seed=7), p=P, at=integers(1),
+        ),
+        [("wv", "p", 8)], {"wq": NO_WEIGHT, "wk": NO_WEIGHT, "p": RESULT},
+    ),
+    Case(
         "one-head",
         networks.attention_block(),
         [("value.weight", "out.weight", 16)],

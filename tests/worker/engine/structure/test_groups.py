@@ -13,6 +13,7 @@ from tests.worker.engine.structure.masking import cut_and_checked, feed_of, save
 from tests.worker.networks import normal
 from worker.engine.structure import account
 from worker.engine.structure.carrying import PICKED
+from worker.engine.structure.cutting import cut
 from worker.engine.structure.groups import NOT_READ, find_structure
 from worker.engine.structure.propagation import CAPTURED, COUNTED, RESULT, read_graph
 from worker.engine.structure.removal import Rest
@@ -144,6 +145,8 @@ STAYING = [
     [
         ("attention-heads", "3 of 4 heads"),
         ("attention-heads-packed", "3 of 4 heads"),
+        ("attention-in-one-node", "3 of 4 heads"),
+        ("attention-in-one-node-of-heads-side-by-side", "3 of 4 heads"),
         ("a-head-that-nobody-reads", "3 of 4 units of 2 channels"),
         ("grouped-by-groups", "3 of 4 units of 2 channels"),
         ("sliced", "7 of 8 units"),
@@ -156,6 +159,20 @@ def test_units_are_counted_as_units(name: str, left: str, tmp_path: Path) -> Non
     (group,) = structure.groups
     rest = Rest([], model, structure, Macs(model.structure()))
     assert account.widths(rest, Choice({group.name: np.arange(1)}))[1] == f"Left: {group.name} {left}."
+
+
+def test_what_is_left_of_an_attention_is_counted_as_what_is_cut(tmp_path: Path) -> None:
+    """By the numbers of heads that it had: files are cut when they have been chosen."""
+    (model,) = (case.model for case in GOING if case.id == "attention-in-one-node-of-heads-side-by-side")
+    file = saved(model, tmp_path / "model")
+    feed = feed_of(file)
+    structure = structure_of(file, feed, tmp_path / "sizes")
+    choice = Choice({structure.groups[0].name: np.arange(1)})
+    made = cut(file, structure, choice.gone(structure), tmp_path / "cut")
+    (attention,) = (node for node in made.structure().graph.node if node.op_type == "Attention")
+    assert {one.name: one.i for one in attention.attribute} == {"q_num_heads": 6, "kv_num_heads": 3}
+    counted = Macs(made.structure()).of(structure_of(made, feed, tmp_path / "cut-sizes"), Choice({}))
+    assert Macs(file.structure()).of(structure, choice) == counted
 
 
 def test_no_more_is_kept_of_large_activations_than_of_small_ones(tmp_path: Path) -> None:
