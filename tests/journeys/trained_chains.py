@@ -17,7 +17,7 @@ SAMPLES, BATCH = 128, 32
 # a few steps and in 8 bits, noise may have a third of the signal's power.
 LEAST_SQNR_DB = 5.0
 PRUNED: dict[str, Any] = {"pass": "prune_structured", "ratio": 0.3}
-# An LSTM stays whole as the old exporter writes it, which slices its weights.
+# An LSTM stays whole as the old exporter writes it here, told to fold no constants: it slices weights in the graph.
 PRUNED_WEIGHTS: dict[str, Any] = {"pass": "prune_unstructured", "sparsity": 0.3}
 DISTILLED: dict[str, Any] = {"pass": "distill", "epochs": 3, "batch_size": BATCH}
 QUANTIZED: dict[str, Any] = {"pass": "quantize_aware_training", "epochs": 1, "batch_size": BATCH}

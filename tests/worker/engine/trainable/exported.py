@@ -199,7 +199,8 @@ class Network:
         return {name: torch.randn(batch, *shape) for name, shape in self.inputs.items()}
 
     def export(self, folder: Path, exporter: str, *, untrained: bool = False) -> ModelFile:
-        """By the `new` exporter, the `old` one, or that `at-opset-9`, as old releases of torch wrote files.
+        """By the `new` exporter, or that `new-at-opset-23`, where attention is one node and GroupNorm another; by the
+        `old` one, told to fold no constants, or that `at-opset-9`, as old releases of torch wrote files.
 
         The batch axis is open, weights are as if trained: no two tensors alike, which exporters merge.
         """
@@ -213,7 +214,7 @@ class Network:
         path = folder / "model.onnx"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if exporter != "new":
+            if not exporter.startswith("new"):
                 axes, ancient = {name: {0: "N"} for name in feed}, exporter == "at-opset-9"
                 mode = torch.onnx.TrainingMode.EVAL if ancient else torch.onnx.TrainingMode.PRESERVE
                 torch.onnx.export(
@@ -222,9 +223,10 @@ class Network:
                     training=mode, do_constant_folding=ancient,
                 )  # fmt: skip
             else:
+                opset = 23 if exporter == "new-at-opset-23" else 18
                 shapes = tuple({0: torch.export.Dim("N", min=1, max=64)} for _ in feed)
                 torch.onnx.export(
-                    network.eval(), tuple(feed.values()), str(path), dynamo=True, opset_version=18, verbose=False,
+                    network.eval(), tuple(feed.values()), str(path), dynamo=True, opset_version=opset, verbose=False,
                     input_names=list(feed), output_names=["y"], dynamic_shapes=shapes, external_data=False,
                 )  # fmt: skip
         return ModelFile(path)
