@@ -19,7 +19,6 @@ UNITS = [
     pytest.param("u-net", "at-opset-9", id="u-net-with-upsample"),
     pytest.param("u-net", "new-at-opset-23", id="u-net-with-group-norm-in-one-node", marks=pytest.mark.long),
     pytest.param("vit", "new-at-opset-23", id="vit-with-attention-in-one-node", marks=pytest.mark.long),
-    pytest.param("bert", "new-at-opset-23", id="bert-with-attention-in-one-node", marks=pytest.mark.long),
 ]
 
 
