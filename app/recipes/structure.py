@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.recipes.base import Need, NodeName, PassConfig, exactly_one, refuse_unless_one
 from app.recipes.training import TeachingOptions
 
-RULES = ("ratio", "target", "blocks", "given")
+RULES = ("ratio", "ratios", "target", "blocks", "given")
+Share = Annotated[float, Field(gt=0, lt=1)]
 Unit = Annotated[int, Field(ge=0)]
 
 
@@ -65,6 +66,13 @@ class PruneStructured(PassConfig):
 
     pass_: Literal["prune_structured"] = Field(alias="pass", description="The pass.")
     ratio: float | None = Field(default=None, gt=0, lt=1, description="Share of the units that is taken out.")
+    ratios: dict[NodeName, Share] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=10_000,
+        description="By group the share of its units that is taken out; other groups stay. They are named by the first "
+        "node that makes their units, as in the report of a run with `ratio`, and in its manifest (`widths`).",
+    )
     target: PruningTarget | None = Field(
         default=None, description="Take out as many units as it needs, those that cost least for what they save."
     )
@@ -135,7 +143,8 @@ class PruneStructured(PassConfig):
     @property
     def scores_units(self) -> bool:
         """Whether units may go, and the recipe does not say which."""
-        return self.ratio is not None or (self.target is not None and "units" in self.remove)
+        shares = self.ratio is not None or self.ratios is not None
+        return shares or (self.target is not None and "units" in self.remove)
 
     @property
     def scores_blocks(self) -> bool:
@@ -157,7 +166,7 @@ class PruneStructured(PassConfig):
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
-        refuse_unless_one(self, RULES, "`ratio`, `target` and `blocks`, or `given`")
+        refuse_unless_one(self, RULES, "`ratio`, `ratios`, `target` and `blocks`, or `given`")
         if "blocks" in self.remove and self.target is None and self.given is None:
             raise ValueError("`remove` says what goes for a `target`; for a number of blocks give `blocks`")
         return self

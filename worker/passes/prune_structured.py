@@ -10,7 +10,7 @@ bypassed. Then the layers behind get the weights with which they come closest to
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -38,7 +38,7 @@ from worker.engine.structure.importance import (
 from worker.engine.structure.recovery import fitted_samples, judged_samples, recovered
 from worker.engine.structure.recurrent_fitting import refitted
 from worker.engine.structure.removal import Rest, Subject
-from worker.engine.structure.selection import Choice, Limits, by_macs, by_share
+from worker.engine.structure.selection import Choice, Limits, by_macs, by_share_of_all, by_shares
 from worker.engine.structure.timing import Timed, by_latency, time_ratio
 
 # What Fisher information settles at: gradients are of one sample each.
@@ -46,6 +46,8 @@ FISHER_SAMPLES = 128
 # Of the time that is left, scoring takes no more: what is cut then has yet to be fitted, and trained.
 LARGEST_SHARE_OF_TIME = 0.5
 SCORED, CUT, RECOVERED = 0.5, 0.6, 0.9
+# Groups in an error: enough to see how they are named.
+MOST_NAMED = 20
 
 FAILED_AGAIN = (
     "Without the units that were chosen the model could not be called with batches of another size: units stay."
@@ -76,7 +78,7 @@ class Work:
     @property
     def compares_groups(self) -> bool:
         """Whether units of different groups go by one threshold."""
-        return self.config.ratio is None or self.config.scope == "global"
+        return self.config.ratios is None and (self.config.ratio is None or self.config.scope == "global")
 
     def without(self, steps: Sequence[Step]) -> Rest:
         return self.subject.without(steps, self.context.scratch / f"without-{len(steps)}-blocks")
@@ -108,7 +110,7 @@ def apply(model: ModelFile, config: PruneStructured, context: PassContext) -> Pa
     """Notes say which blocks went, by group what is left, what stays whole and why, and what least squares gained.
 
     Raises:
-        NoSuchBlock, NoSuchGroup: `given` is not of this model.
+        NoSuchBlock, NoSuchGroup: `given` or `ratios` is not of this model.
         UncountableModel: `target` goes by multiply-accumulates, and none can be counted.
 
     """
@@ -155,11 +157,27 @@ def _chosen(work: Work) -> Removal:
     if config.scores_blocks:
         return _blocks_alone(work)
     rest = work.without([])
-    if config.ratio is None:
+    if config.ratio is None and config.ratios is None:
         return _units(work, rest)
+    names = [group.name for group in rest.structure.groups]
+    shares = config.ratios or dict.fromkeys(names, config.ratio or 0.0)
+    _check_groups(shares, names)
     scored = _scored(work, rest)
-    choice = by_share(rest.structure, scored.scores, config.ratio, work.limits, together=work.compares_groups)
+    if config.ratio is not None and work.compares_groups:
+        choice = by_share_of_all(rest.structure, scored.scores, config.ratio, work.limits)
+    else:
+        choice = by_shares(rest.structure, scored.scores, shares, work.limits)
     return Removal(rest, Timed(choice, scored.notes))
+
+
+def _check_groups(named: Iterable[str], known: Sequence[str]) -> None:
+    missing = [repr(name) for name in named if name not in known]
+    if missing:
+        groups = ", ".join(known[:MOST_NAMED]) + (", ..." if len(known) > MOST_NAMED else "") or "there are none"
+        raise NoSuchGroup(
+            f"`ratios` names {', '.join(missing[:MOST_NAMED])}, not one of the groups that can lose units: {groups}.",
+            "Name groups of this model that `exclude` does not keep, or give one `ratio` for all.",
+        )
 
 
 def _given(work: Work, given: Sequence[GivenUnits | GivenBlock]) -> Removal:
@@ -372,5 +390,5 @@ def _pinned(config: PruneStructured, removal: Removal) -> dict[str, Any]:
     """The arguments that repeat this run's choices without scoring or timing anything."""
     given: list[dict[str, Any]] = [{"block": step.block.name} for step in removal.rest.steps]
     given += [{"group": name, "units": units.tolist()} for name, units in removal.timed.choice.removed.items()]
-    unset = {"ratio": None, "target": None, "blocks": None}
+    unset = {"ratio": None, "ratios": None, "target": None, "blocks": None}
     return config.model_dump(mode="json", by_alias=True) | unset | {"given": given}

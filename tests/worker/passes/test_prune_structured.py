@@ -73,6 +73,18 @@ def test_a_ratio_takes_that_share_of_every_group(run: Run, by: str) -> None:
     assert result.manifest["widths"] == {group: [width, width // 2] for group, width in _of(result).items()}
 
 
+def test_ratios_take_shares_of_the_groups_that_they_name(run: Run) -> None:
+    first, second = _of(run(ratio=0.5, importance="l2", recovery=False))
+    result = run("named", ratios={second: 0.75}, recovery=False)
+    assert _widths(result) == {"a": (32, 4, 3, 3), "b": (16, 32, 3, 3), "h": (16, 5)}
+    assert list(_removed(result)) == [second]
+    replayed = run("again", **{key: value for key, value in result.manifest["replay"].items() if key != "pass"})
+    assert replayed.model.sha256() == result.model.sha256()
+    with pytest.raises(NoSuchGroup, match="elsewhere") as caught:
+        run("elsewhere", ratios={first: 0.5, "elsewhere": 0.5})
+    assert first in caught.value.detail
+
+
 def test_layers_of_too_many_terms_are_cut_without_what_lies_between_them(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

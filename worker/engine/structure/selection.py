@@ -52,11 +52,14 @@ class Limits:
         return range(whole % step or step, most + 1, step)
 
 
-def by_share(structure: Structure, scores: Scores, share: float, limits: Limits, *, together: bool) -> Choice:
-    """`share` of the units of every group, or of all units `together`."""
-    if not together:
-        wanted = {group.name: round(share * group.width) for group in structure.groups}
-        return _lowest(structure, scores, wanted, limits)
+def by_shares(structure: Structure, scores: Scores, shares: Mapping[str, float], limits: Limits) -> Choice:
+    """By name of a group that share of its units; groups that are not named stay."""
+    wanted = {group.name: round(shares.get(group.name, 0.0) * group.width) for group in structure.groups}
+    return _lowest(structure, scores, wanted, limits)
+
+
+def by_share_of_all(structure: Structure, scores: Scores, share: float, limits: Limits) -> Choice:
+    """`share` of the units of all groups together."""
     every = np.sort(np.concatenate([np.zeros(0), *scores.values()]))
     threshold = every[min(len(every), max(1, round(share * len(every)))) - 1] if len(every) else 0.0
     return _below(structure, scores, threshold, limits)

@@ -9,7 +9,7 @@ from tests.worker.engine.structure.cases import integers, net
 from tests.worker.engine.structure.masking import feed_of, saved, structure_of
 from tests.worker.networks import normal
 from worker.engine.structure.groups import Structure
-from worker.engine.structure.selection import Limits, Macs, by_macs, by_share
+from worker.engine.structure.selection import Limits, Macs, by_macs, by_share_of_all, by_shares
 
 START, END = "g (float[N,4,8,8] x) => (float[N,5] y) {", "m = GlobalAveragePool(t) f = Flatten(m) y = Gemm(f, h) }"
 SPLIT = (
@@ -59,7 +59,7 @@ def test_every_part_is_left_with_a_width_that_kernels_like(text: str, multiple: 
     step = multiple or 4
     for seed in range(20):
         scores = {group.name: normal(32, seed=seed)}
-        choice = by_share(structure, scores, 0.5, Limits(0.9, multiple), together=False)
+        choice = by_shares(structure, scores, {group.name: 0.5}, Limits(0.9, multiple))
         (gone,) = choice.removed.values()
         assert len(gone) == 16
         first = int((gone < 16).sum())
@@ -75,8 +75,8 @@ def test_a_part_that_is_worth_least_is_not_emptied(worth_less: slice, tmp_path: 
     scores[group.name][worth_less] = 0.01
     macs = Macs(saved(net(SPLIT, **WEIGHTS), tmp_path / "again").structure())
     choices = [
-        by_share(structure, scores, 0.5, LIMITS, together=False),
-        by_share(structure, scores, 0.99, LIMITS, together=True),
+        by_shares(structure, scores, {group.name: 0.5}, LIMITS),
+        by_share_of_all(structure, scores, 0.99, LIMITS),
         by_macs(structure, scores, macs, 0.01, LIMITS),
     ]
     for choice in choices:
