@@ -103,6 +103,10 @@ class JobNotOver(Conflict):
     code, title = "job_not_over", "The job is not over yet"
 
 
+class ArtifactPromoted(Conflict):
+    code, title = "artifact_promoted", "The artifact was promoted"
+
+
 class ReportNotReady(Conflict):
     code, title = "report_not_ready", "The job has no report yet"
 

@@ -13,7 +13,9 @@ class AuditEntry(BaseModel):
     id: UUID = Field(description="The entry.")
     created_at: datetime = Field(description="When.")
     action: str = Field(description="What: `job.submitted`, `model.deleted`, `key.revoked` and so on.")
-    object_id: UUID = Field(description="What it was done to: a model, a dataset, a job, a key, or the workspace.")
+    object_id: UUID = Field(
+        description="What it was done to: a model, a dataset, a job, an artifact, a key, a webhook, or the workspace."
+    )
     key_id: UUID | None = Field(description="The key it was done with; null: by whoever runs the service, on its host.")
     key_prefix: str | None = Field(description="What that key begins with, behind `lth_`.")
     request_id: str | None = Field(description="The `X-Request-Id` of the request, which the log has as well.")

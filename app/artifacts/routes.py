@@ -5,12 +5,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.access.dependencies import Reader
+from app.access.dependencies import Reader, Writer
 from app.artifacts import service
 from app.artifacts.schemas import Artifact
 from app.blobs.content import JSON, Content, content_response, content_responses
 from app.dependencies import DatabaseDep, StorageDep
-from app.errors import NotFound, RangeNotSatisfiable
+from app.errors import ArtifactPromoted, JobNotOver, NotFound, RangeNotSatisfiable
 from app.problems import responses
 from app.storage import ContentMissing
 
@@ -32,6 +32,19 @@ async def get_artifact(artifact_id: ArtifactId, caller: Reader, database: Databa
     """What there is to know of a delivered file; a finished job lists the ids."""
     async with database.reading_scope() as session:
         return service.show(await service.find(session, caller.workspace_id, artifact_id))
+
+
+@router.delete(
+    "/{artifact_id}",
+    status_code=204,
+    summary="Delete an artifact",
+    operation_id="delete_artifact",
+    responses=responses(NotFound, JobNotOver, ArtifactPromoted),
+)
+async def delete_artifact(artifact_id: ArtifactId, caller: Writer, database: DatabaseDep) -> None:
+    """Delete a file that a job delivered, unless the job still runs or the file was promoted; the report stays."""
+    async with database.session_scope() as session:
+        await service.delete(session, caller, artifact_id)
 
 
 @router.head("/{artifact_id}/content", include_in_schema=False)

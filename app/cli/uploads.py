@@ -92,28 +92,28 @@ def datasets(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
 
 
 def delete(
-    upload_id: Annotated[UUID, typer.Argument(metavar="ID", help="Of a model or a dataset.")],
+    object_id: Annotated[UUID, typer.Argument(metavar="ID", help="Of a model, a dataset, or a file of a job.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a model or a dataset; refused while a job uses it. The key needs the scope `read` as well."""
-    from app.client import LatheApiError
+    """Delete a model or a dataset, or a file that a job delivered (`lathe jobs --json` has the ids of those).
 
-    kind = "model"
+    Refused while a job uses it, and where the file was promoted. The key needs the scope `read` as well.
+    """
     with connect() as lathe:
+        ways: dict[str, tuple[Callable[[UUID], object], Callable[[UUID], None]]] = {
+            "model": (lathe.model, lathe.delete_model),
+            "dataset": (lathe.dataset, lathe.delete_dataset),
+            "artifact": (lathe.artifact, lathe.delete_artifact),
+        }
         # Asked first: a deletion that was sent twice says nothing of one that is not there.
-        try:
-            lathe.model(upload_id)
-        except LatheApiError as error:
-            if error.code != "not_found":
-                raise
-            lathe.delete_dataset(upload_id)
-            kind = "dataset"
-        else:
-            lathe.delete_model(upload_id)
+        kind = next((kind for kind, (find, _) in ways.items() if _is_there(find, object_id)), None)
+        if kind is None:
+            fail(f"there is no model, no dataset and no artifact {object_id} (not_found)", ExitCode.REFUSED)
+        ways[kind][1](object_id)
     if as_json:
-        print_json({"id": str(upload_id), "kind": kind, "deleted": True})
+        print_json({"id": str(object_id), "kind": kind, "deleted": True})
     else:
-        note(f"{kind} {upload_id} is deleted")
+        note(f"{kind} {object_id} is deleted")
 
 
 def send_model(lathe: "Lathe", file: Path, name: str | None = None) -> "Model":
@@ -150,6 +150,18 @@ def id_or_upload(text: str, send: "Callable[[Path], Model | Dataset]") -> str:
     uploaded = send(path)
     note(f"{path.name}: {uploaded.id}")
     return str(uploaded.id)
+
+
+def _is_there(find: "Callable[[UUID], object]", object_id: UUID) -> bool:
+    from app.client import LatheApiError
+
+    try:
+        find(object_id)
+    except LatheApiError as error:
+        if error.code != "not_found":
+            raise
+        return False
+    return True
 
 
 def _model_row(model: "Model") -> tuple[str, ...]:

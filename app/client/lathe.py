@@ -160,6 +160,10 @@ class Lathe(UploadCalls, FollowingCalls):
         """What is known about a delivered file."""
         return self._get(Artifact, f"/v1/artifacts/{artifact_id}")
 
+    def delete_artifact(self, artifact: JobArtifact | UUID | str) -> None:
+        """Delete a delivered file; refused as `job_not_over` while its job runs, and as `artifact_promoted`."""
+        self._delete(f"/v1/artifacts/{id_of(artifact)}")
+
     def download(
         self,
         source: Job | JobArtifact | UUID | str | None,

@@ -96,7 +96,7 @@ class Job(schemas.Job):
 
     @property
     def optimized(self) -> JobArtifact | None:
-        """The model that stands for the job, promoted or else the best one; None where there is none.
+        """The model that stands for the job, promoted or else the best one that is there; None where there is none.
 
         Of a search that runs, or did not come to its end, it is the best that was found so far (`provisional`).
         """
@@ -112,7 +112,8 @@ class Job(schemas.Job):
             return found
         if not self.is_over:
             raise NothingDelivered(f"Job {self.id} is {self.state}, as far as is known here: wait for it first.")
-        why = f": {self.error.detail} ({self.error.code})" if self.error else "."
+        none_left = " that is still there." if self.succeeded else "."
+        why = f": {self.error.detail} ({self.error.code})" if self.error else none_left
         raise NothingDelivered(f"Job {self.id} is {self.state} and has delivered no {kind}{why}")
 
 

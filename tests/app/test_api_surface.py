@@ -56,6 +56,7 @@ EXPECTED = {
     "POST /v1/webhooks/{webhook_id}/test": "test_webhook",
     "GET /v1/webhooks/{webhook_id}/deliveries": "list_webhook_deliveries",
     "GET /v1/artifacts/{artifact_id}": "get_artifact",
+    "DELETE /v1/artifacts/{artifact_id}": "delete_artifact",
     "GET /v1/artifacts/{artifact_id}/content": "get_artifact_content",
     "GET /": "get_links",
     "GET /healthz": "get_health",

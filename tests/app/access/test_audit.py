@@ -45,13 +45,13 @@ async def test_what_is_done_through_the_api_is_told_with_key_and_request(
     settle(database, "models", model["id"])
     settle(database, "datasets", dataset["id"])
     over = add_job(database, state=JobState.SUCCEEDED)
-    artifact_id = add_artifact(database, workspace_id, over)
+    artifact_id, other = (add_artifact(database, workspace_id, over) for _ in range(2))
     body = {"model_id": model["id"], "recipe": RECIPE}
     job = (await client.post("/v1/jobs", json=body, headers=administrator | {"X-Request-Id": "of-the-job"})).json()
     await client.post(f"/v1/jobs/{job['id']}/cancel", headers=administrator)
     await client.post(f"/v1/jobs/{over}/promote", json={"artifact_id": str(artifact_id)}, headers=administrator)
-    for kind, row in (("models", model), ("datasets", dataset)):
-        assert (await client.delete(f"/v1/{kind}/{row['id']}", headers=administrator)).status_code == 204
+    for path in (f"models/{model['id']}", f"datasets/{dataset['id']}", f"artifacts/{other}"):
+        assert (await client.delete(f"/v1/{path}", headers=administrator)).status_code == 204
 
     entries = await read(client, administrator)
     assert [(entry["action"], entry["object_id"]) for entry in reversed(entries[:-1])] == [
@@ -62,13 +62,15 @@ async def test_what_is_done_through_the_api_is_told_with_key_and_request(
         ("job.promoted", str(over)),
         ("model.deleted", model["id"]),
         ("dataset.deleted", dataset["id"]),
+        ("artifact.deleted", str(other)),
     ]
     assert {entry["key_prefix"] for entry in entries[:-1]} == {key.split("_")[1]}
     assert entries[0]["key_id"] == entries[-1]["object_id"], "the first entry is of this key"
-    assert len({entry["request_id"] for entry in entries[:-1]}) == 7
+    assert len({entry["request_id"] for entry in entries[:-1]}) == 8
     by_action = {entry["action"]: entry for entry in entries}
     assert by_action["job.submitted"]["request_id"] == "of-the-job"
     assert by_action["job.promoted"]["details"] == {"artifact_id": str(artifact_id)}
+    assert by_action["artifact.deleted"]["details"] == {"job_id": str(over)}
 
 
 async def test_what_is_done_on_the_host_is_told_without_a_key(

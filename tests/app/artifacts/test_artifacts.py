@@ -1,5 +1,6 @@
 """Artifacts: what a job delivered, by id."""
 
+import asyncio
 import hashlib
 from pathlib import Path
 from typing import Any, get_args
@@ -11,12 +12,14 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from app.artifacts.tables import ArtifactRow
+from app.artifacts.tables import ArtifactRow, PromotionRow
 from app.blobs.tables import BlobRow
 from app.database import Database
 from app.jobs import lease
 from app.storage import Storage
+from tests.app.garbage import collect_garbage
 from tests.app.jobs.factories import add_artifact, add_job
+from tests.app.uploads import end_jobs
 from worker.runner.contract import OutputFile
 
 Headers = dict[str, str]
@@ -109,6 +112,63 @@ async def test_the_best_so_far_is_shown_with_what_was_measured_on_it_and_downloa
         assert (shown["provisional"], shown["trial"]["name"]) == (True, "static")
     part = await client.get(f"{address}/content", headers=reader | {"Range": "bytes=3-11"})
     assert (part.status_code, part.content) == (206, CONTENT[3:12])
+
+
+async def test_a_deleted_artifact_is_gone_from_its_job_and_its_bytes_go(
+    client: httpx.AsyncClient,
+    reader: Headers,
+    writer: Headers,
+    stranger: Headers,
+    artifact: ArtifactRow,
+    database: Database,
+    storage: Storage,
+) -> None:
+    end_jobs(database)
+    address, job = f"/v1/artifacts/{artifact.id}", f"/v1/jobs/{artifact.job_id}"
+    before = (await client.get(job, headers=reader)).headers["etag"]
+    assert (await client.delete(address, headers=reader)).json()["code"] == "missing_scope"
+    assert (await client.delete(address, headers=stranger)).json()["code"] == "not_found"
+    assert collect_garbage(database, storage, 0) == 0
+    assert (await client.delete(address, headers=writer)).status_code == 204
+    assert (await client.delete(address, headers=writer)).status_code == 404
+    for path in (address, f"{address}/content"):
+        answer = await client.get(path, headers=reader)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    after = await client.get(job, headers=reader | {"If-None-Match": before})
+    assert (after.status_code, after.json()["artifacts"]) == (200, [])
+    assert collect_garbage(database, storage, 0) == 1
+    assert list(storage.list_sync("blobs")) == []
+
+
+@pytest.mark.parametrize("why", ["artifact_promoted", "job_not_over"])
+async def test_what_is_still_needed_is_not_deleted(
+    client: httpx.AsyncClient, writer: Headers, artifact: ArtifactRow, database: Database, workspace_id: UUID, why: str
+) -> None:
+    if why == "artifact_promoted":
+        end_jobs(database)
+        other = add_artifact(database, workspace_id, artifact.job_id)
+        with database.session_scope() as session:  # also where another one stands for the job by now
+            for artifact_id in (artifact.id, other):
+                session.add(PromotionRow(job_id=artifact.job_id, artifact_id=artifact_id))
+                session.flush()
+    answer = await client.delete(f"/v1/artifacts/{artifact.id}", headers=writer)
+    assert (answer.status_code, answer.json()["code"]) == (409, why)
+    assert str(artifact.job_id) in answer.json()["detail"]
+    assert answer.json()["remedy"]
+    assert (await client.get(f"/v1/artifacts/{artifact.id}/content", headers=writer)).status_code == 200
+
+
+async def test_an_artifact_is_deleted_or_promoted_and_never_both(
+    client: httpx.AsyncClient, writer: Headers, database: Database, workspace_id: UUID
+) -> None:
+    job_id = add_job(database, state="succeeded")
+    for _ in range(4):
+        artifact_id = add_artifact(database, workspace_id, job_id)
+        deleted, promoted = await asyncio.gather(
+            client.delete(f"/v1/artifacts/{artifact_id}", headers=writer),
+            client.post(f"/v1/jobs/{job_id}/promote", json={"artifact_id": str(artifact_id)}, headers=writer),
+        )
+        assert (deleted.status_code, promoted.status_code) in {(204, 404), (409, 200)}
 
 
 def test_a_job_has_one_best_so_far(database: Database, workspace_id: UUID) -> None:

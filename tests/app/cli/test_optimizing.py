@@ -107,6 +107,16 @@ def test_a_model_is_promoted_by_any_of_its_names_and_downloaded_then(
     assert hashlib.sha256(saved.read_bytes()).hexdigest() == artifact_of(job)["sha256"]
 
 
+def test_what_a_job_delivered_is_deleted_unless_it_was_promoted(lathe: LatheCommand, job: dict[str, Any]) -> None:
+    assert lathe("promote", job["id"], artifact_of(job)["id"]).code == 0
+    refused = lathe("delete", artifact_of(job)["id"])
+    assert (refused.code, "(artifact_promoted)" in refused.stderr) == (4, True)
+    [manifest] = [artifact["id"] for artifact in job["artifacts"] if artifact["kind"] == "manifest"]
+    assert lathe("delete", manifest, "--json").json == {"id": manifest, "kind": "artifact", "deleted": True}
+    again = lathe("delete", manifest, "--json")
+    assert (again.code, again.stdout) == (4, "")
+
+
 def test_a_candidate_that_is_not_there_is_named_beside_those_that_are(lathe: LatheCommand, job: dict[str, Any]) -> None:
     outcome = lathe("promote", job["id"], "no-such-candidate")
     assert outcome.code == 1

@@ -70,11 +70,14 @@ def test_a_deletion_whose_answer_was_lost_is_done(server: Server, connect: Conne
     models: list[str] = []
     datasets: list[str] = []
     lost("/v1/models/{id}", "DELETE", server, models, NotFound("There is no such model."))
+    artifacts: list[str] = []
     lost("/v1/datasets/{id}", "DELETE", server, datasets, NotFound("There is no such dataset."))
+    lost("/v1/artifacts/{id}", "DELETE", server, artifacts, NotFound("There is no such artifact."))
     lathe = connect()
     lathe.delete_model(JOB_ID)
     lathe.delete_dataset(JOB_ID)
-    assert (len(models), len(datasets)) == (1, 1)
+    lathe.delete_artifact(JOB_ID)
+    assert (len(models), len(datasets), len(artifacts)) == (1, 1, 1)
     with pytest.raises(LatheApiError, match="not_found"):
         lathe.delete_model(JOB_ID)
 
