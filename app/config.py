@@ -111,7 +111,7 @@ class LimitSettings(BaseSettings):
 
     requests_per_minute: Count = Field(default=6000, ge=0, description="Beyond it requests answer 429.")
     stored_bytes: Bytes = Field(
-        default=0, ge=0, description="Uploads and delivered files; beyond it uploads answer 507."
+        default=0, ge=0, description="Uploads and delivered files; beyond it uploads and submissions answer 507."
     )
     queued_jobs: Count = Field(default=10_000, ge=0, description="Jobs that wait; beyond it submissions answer 429.")
     running_jobs: Count = Field(default=0, ge=0, description="Jobs that run at once; the others wait.")

@@ -1,6 +1,6 @@
 """How many bytes a workspace may store, parts of resumable uploads among them, and how many of those may be unfinished.
 
-Files that jobs deliver count, and are never refused: their work is done.
+Files that jobs deliver count, and are never refused: their work is done. So where no room is left no job is accepted.
 """
 
 from collections.abc import AsyncIterator
@@ -20,8 +20,8 @@ from app.uploads.tables import ResumableUploadRow, UploadPartRow
 LEAST_FILE_BYTES = 4096
 RETRY_SECONDS = 15
 MAKE_ROOM = (
-    "Delete models and datasets that are not needed any more; their bytes are let go within the hour. "
-    "`lathe workspaces limit` allows more."
+    "Delete models, datasets and delivered files that are not needed any more (`lathe delete ID`); their bytes are let "
+    "go within the hour. `lathe workspaces limit` allows more."
 )
 
 
@@ -74,6 +74,16 @@ async def refuse_excess(session: AsyncSession, workspace_id: UUID, defaults: Lim
     most = (await limits_of(session, workspace_id, defaults, hold=True)).stored_bytes
     if await _stored(session, workspace_id) > most:
         raise _exceeded(most)
+
+
+async def refuse_without_room(session: AsyncSession, workspace_id: UUID, defaults: LimitSettings) -> None:
+    """Before a job is queued, which delivers a file at least. Raises StorageQuotaExceeded."""
+    most = (await limits_of(session, workspace_id, defaults)).stored_bytes
+    if most and await _stored(session, workspace_id) >= most:
+        raise StorageQuotaExceeded(
+            f"This workspace may store {most} bytes and stores as many: there is no room for what a job delivers.",
+            remedy=MAKE_ROOM,
+        )
 
 
 async def refuse_another_resumable(session: AsyncSession, workspace_id: UUID, defaults: LimitSettings) -> None:

@@ -35,6 +35,7 @@ from app.errors import (
     NotReady,
     NotTrainable,
     ReportNotReady,
+    StorageQuotaExceeded,
     TooManyQueuedJobs,
     TooManyThreads,
 )
@@ -95,6 +96,7 @@ JOB_HEADERS = ("ETag", "Retry-After")
         NoGpuWorker,
         NoTrainingWorker,
         TooManyThreads,
+        StorageQuotaExceeded,
         TooManyQueuedJobs,
         IdempotencyKeyReused,
         body=True,

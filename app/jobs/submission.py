@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from app.blobs import quota
 from app.config import Settings
 from app.datasets.tables import DatasetRow
 from app.errors import DatasetRejected, IdempotencyKeyReused, ModelRejected, NotFound, NotReady, ValidationFailed
@@ -72,6 +73,7 @@ async def submit(
         max_attempts=settings.jobs.max_attempts,
         expires_at=await _expiry(session, settings),
     )
+    await quota.refuse_without_room(session, workspace_id, settings.limits)
     await refuse_another(session, workspace_id, settings.limits)
     await _insert(session, job)
     session.add_all(JobDatasetRow(job_id=job_id, role=role, dataset_id=row.id) for role, row in datasets.items())

@@ -23,7 +23,9 @@ from app.config import Settings
 from app.database import Database
 from app.jobs.states import JobKind
 from app.main import lifespan_of
-from tests.app.jobs.factories import add_job
+from app.storage import Storage
+from tests.app.garbage import collect_garbage
+from tests.app.jobs.factories import add_artifact, add_job
 from tests.app.uploads import OCTETS, end_jobs, metadata, settle, upload
 
 Headers = dict[str, str]
@@ -229,6 +231,33 @@ async def test_uploads_at_once_do_not_pass_together_what_each_alone_would_fit_in
     assert sorted(statuses) == [201] * 3 + [507] * 6
     with database.session_scope() as session:
         assert session.scalar(select(func.sum(BlobRow.size_bytes))) == 15_000
+
+
+async def test_a_workspace_that_stores_as_much_as_it_may_begins_no_job_until_it_has_made_room(
+    client: httpx.AsyncClient,
+    writer: Headers,
+    quotas: Callable[..., None],
+    database: Database,
+    storage: Storage,
+    workspace_id: UUID,
+) -> None:
+    model = await upload(client, writer, "models", b"x" * 6000)
+    settle(database, "models", model["id"])
+    delivered = add_artifact(database, workspace_id, add_job(database, state="succeeded"))  # which takes a block
+    quotas(stored_bytes=6000 + 4096 + 1)
+    body = {"model_id": model["id"], "recipe": [{"pass": "optimize_graph"}]}
+    keyed = writer | {"Idempotency-Key": "one"}
+    first = await client.post("/v1/jobs", json=body, headers=keyed)
+    assert first.status_code == 202
+    quotas(stored_bytes=6000 + 4096)
+    refused = await client.post("/v1/jobs", json=body, headers=writer)
+    assert (refused.status_code, refused.json()["code"]) == (507, "storage_quota_exceeded")
+    assert "lathe delete" in refused.json()["remedy"]
+    # The same request again is the job that was accepted before.
+    assert (await client.post("/v1/jobs", json=body, headers=keyed)).json()["id"] == first.json()["id"]
+    assert (await client.delete(f"/v1/artifacts/{delivered}", headers=writer)).status_code == 204
+    assert collect_garbage(database, storage, 0) == 1
+    assert (await client.post("/v1/jobs", json=body, headers=writer)).status_code == 202
 
 
 async def test_a_workspace_has_no_more_jobs_waiting_than_it_may(
