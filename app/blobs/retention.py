@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.access.service import without_key
 from app.access.tables import Action, WorkspaceRow
 from app.artifacts.tables import ArtifactRow, PromotionRow
-from app.blobs.tables import BlobRow
+from app.blobs.tables import BlobRow, let_go
 from app.blobs.upload_kinds import UploadKind
 from app.config import RetentionSettings
 from app.database import Database
@@ -90,7 +90,7 @@ def _let_go_of_uploads(database: Database, kind: UploadKind[UploadT], cutoffs: I
     table = kind.table
 
     def remove(session: Session, ids: list[UUID]) -> None:
-        session.execute(update(table).where(table.id.in_(ids)).values(blob_id=None, deleted_at=func.now()))
+        session.execute(update(table).where(table.id.in_(ids)).values(let_go()))
 
     return sum(_in_batches(database, _old_uploads(kind, *cutoff), table, kind.deleted, remove) for cutoff in cutoffs)
 

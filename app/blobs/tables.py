@@ -13,6 +13,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    null,
     true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -65,7 +66,7 @@ def storage_key(workspace_id: UUID, blob_id: UUID) -> str:
 class UploadColumns:
     """What a model and a dataset have in common: bytes, and what inspection made of them.
 
-    Deleting lets go of the bytes and keeps the row, which finished jobs refer to.
+    Deleting (`let_go`) keeps the row, which finished jobs refer to.
     """
 
     @declared_attr.directive
@@ -90,3 +91,8 @@ class UploadColumns:
     problem: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+def let_go() -> dict[str, Any]:
+    """What the columns of a deleted upload are set to: neither its bytes are kept nor what inspection read in them."""
+    return {"blob_id": None, "deleted_at": func.now(), "inspection": null(), "problem": null()}

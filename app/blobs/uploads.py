@@ -7,7 +7,7 @@ from uuid import UUID
 
 from anyio import to_thread
 from fastapi import Query, Request
-from sqlalchemy import ColumnElement, CompoundSelect, Select, func, select, union_all, update
+from sqlalchemy import ColumnElement, CompoundSelect, Select, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -17,7 +17,7 @@ from app.blobs import collection, quota
 from app.blobs.open_uploads import OpenUploads
 from app.blobs.receiving import Received, content_length, receive, too_large
 from app.blobs.service import keep, replace, stored_copy
-from app.blobs.tables import BlobRow, storage_key
+from app.blobs.tables import BlobRow, let_go, storage_key
 from app.blobs.upload_kinds import OCTET_STREAM, Row, UploadKind
 from app.config import Settings
 from app.database import WorkspaceDatabase
@@ -180,7 +180,10 @@ async def list_page(
 
 
 async def delete(session: AsyncSession, kind: UploadKind[Row], caller: Caller, row_id: UUID) -> None:
-    """Let go of the bytes; the row stays for the finished jobs that refer to it. Raises NotFound, InUse."""
+    """Let go of the bytes and what was read in them; the row stays for the finished jobs that refer to it.
+
+    Raises NotFound, InUse.
+    """
     # The lock keeps a job from being submitted on it meanwhile: submission locks the row for its key.
     locked = _live(kind, caller.workspace_id).where(kind.table.id == row_id).with_for_update()
     if (await session.execute(locked)).scalar_one_or_none() is None:
@@ -192,8 +195,7 @@ async def delete(session: AsyncSession, kind: UploadKind[Row], caller: Caller, r
             f"Job {user} uses the {kind.noun} {row_id}.",
             remedy=f"Wait for it to end, or cancel it: POST /v1/jobs/{user}/cancel.",
         )
-    let_go = update(kind.table).where(kind.table.id == row_id).values(blob_id=None, deleted_at=func.now())
-    await session.execute(let_go)
+    await session.execute(update(kind.table).where(kind.table.id == row_id).values(let_go()))
     audit.record(session, caller, kind.deleted, row_id)
 
 

@@ -25,7 +25,7 @@ from app.jobs.tables import JobDatasetRow, JobModelRow, JobRow
 from app.models.tables import ModelRow
 from app.storage import Storage
 from tests.app.garbage import collect_garbage
-from tests.app.jobs.factories import add_artifact, add_job
+from tests.app.jobs.factories import INSPECTION, add_artifact, add_job
 from tests.app.jobs.test_reading_costs import statements
 from tests.app.uploads import upload
 from tests.worker.uploads import store_upload
@@ -60,7 +60,8 @@ def age(database: Database, row_id: UUID, moment: datetime = LONG_AGO) -> UUID:
 
 @pytest.fixture
 def old_model(database: Database, storage: Storage, tmp_path: Path) -> UUID:
-    return age(database, store_upload(database, storage, ModelRow, b"old model", tmp_path, status="ready"))
+    columns = {"status": "ready", "inspection": INSPECTION}
+    return age(database, store_upload(database, storage, ModelRow, b"old model", tmp_path, **columns))
 
 
 @pytest.fixture
@@ -98,6 +99,7 @@ def test_what_is_old_goes_with_its_bytes_and_the_log_says_so(
             select(ModelRow.id, ModelRow.blob_id).where(ModelRow.deleted_at.is_(None))
         )
         assert model_id == young
+        assert session.scalar(select(func.count()).where(ModelRow.inspection.is_not(None))) == 0
         assert stored(storage) == {storage_key(session.scalars(select(WorkspaceRow.id)).one(), blob_id)}
         told = session.execute(select(AuditRow.action, AuditRow.object_id, AuditRow.key_id, AuditRow.details)).all()
     assert {(action, object_id) for action, object_id, _, _ in told} == {

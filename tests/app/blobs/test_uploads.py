@@ -12,7 +12,7 @@ import pytest
 import redis
 from fastapi import FastAPI
 from pydantic import SecretStr
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 
 from app.blobs.open_uploads import OpenUploads
 from app.blobs.tables import BlobRow
@@ -154,6 +154,19 @@ async def test_what_was_deleted_comes_back_as_a_new_upload(
     assert (await client.delete(f"/v1/{kind}/{first['id']}", headers=writer)).status_code == 404
     assert (await client.get(f"/v1/{kind}", headers=writer)).json()["items"] == []
     assert (await upload(client, writer, kind))["id"] != first["id"]
+
+
+async def test_what_inspection_read_goes_with_the_bytes(
+    client: httpx.AsyncClient, writer: Headers, database: Database, kind: str
+) -> None:
+    for content, problem in ((b"good", None), (b"bad", {"code": "not_onnx", "title": "T", "detail": "At node `x`."})):
+        shown = await upload(client, writer, kind, content)
+        settle(database, kind, shown["id"], problem)
+        assert (await client.delete(f"/v1/{kind}/{shown['id']}", headers=writer)).status_code == 204
+    table = TABLES[kind]
+    kept = select(func.count()).where(or_(table.inspection.is_not(None), table.problem.is_not(None)))
+    with database.session_scope() as session:
+        assert session.scalar(kept) == 0
 
 
 async def test_deleting_waits_for_the_inspection(
