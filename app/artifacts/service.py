@@ -37,7 +37,7 @@ async def delete(session: AsyncSession, caller: Caller, artifact_id: UUID) -> No
     Raises NotFound, JobNotOver, ArtifactPromoted.
     """
     row = await find(session, caller.workspace_id, artifact_id, hold=True)
-    state = await session.scalar(select(JobRow.state).where(JobRow.id == row.job_id))
+    state = (await session.execute(select(JobRow.state).where(JobRow.id == row.job_id))).scalar_one()
     if JobState(state) not in TERMINAL:
         raise JobNotOver(
             f"The job {row.job_id} is {state}, and {row.file_name} is the best that it has found so far.",
