@@ -1,4 +1,4 @@
-"""Housekeeping on real servers: two at once, servers that are gone for a while, files that no row knows."""
+"""Housekeeping on real servers: three at once, servers that are gone for a while, files that no row knows."""
 
 import base64
 import json
@@ -116,7 +116,7 @@ def add_dead(database: Database, **columns: Any) -> UUID:
     return add_job(database, **(dead | {"attempt": 1, "max_attempts": 3} | columns))
 
 
-def test_two_at_once_publish_each_job_once_and_end_each_rightly(
+def test_three_at_once_publish_each_job_once_and_end_each_rightly(
     database: Database, quick: Settings, broker: redis.Redis
 ) -> None:
     queued = [add_job(database, priority=number % 3) for number in range(20)]
@@ -124,15 +124,15 @@ def test_two_at_once_publish_each_job_once_and_end_each_rightly(
     lost = [add_dead(database, attempt=3) for _ in range(10)]
     cancelled = [add_dead(database, cancel_requested_at=PAST) for _ in range(5)]
     expired = [add_job(database, expires_at=PAST) for _ in range(10)]
-    start = threading.Barrier(2)
+    start = threading.Barrier(3)
 
     def tidy(keeper: Housekeeper) -> None:
         start.wait(10)
         for _ in range(3):
             keeper.tidy()
 
-    with ThreadPoolExecutor(2) as threads:
-        list(threads.map(tidy, [housekeeper(quick, database) for _ in range(2)]))
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(tidy, [housekeeper(quick, database) for _ in range(3)]))
 
     assert published(broker) == dict.fromkeys([*queued, *back], 1)
     for jobs, state in (
