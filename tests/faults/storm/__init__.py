@@ -7,7 +7,8 @@ Two sizes of one thing: `test_storm.py` runs a short one, `python -m benchmarks.
     load          clients that submit and cancel; journal, what each of them sent and was told
     strikes/      the faults themselves, one function each
     watching      what the database shows meanwhile
-    evidence      what database, journals and disk say in the end; checker, what must hold of it
+    evidence      what database, journals and disk say in the end, crossing, what its rows have to do with other
+                  workspaces; checker, what must hold of it
     recovery      how long it took from each strike until work went on
     storm         all of that in order
 """

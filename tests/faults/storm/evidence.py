@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,13 +12,19 @@ from sqlalchemy import text
 
 from app.blobs.mark import KEY as MARK_KEY
 from app.database import Database
+from tests.faults.storm.crossing import Tie, ties
 from tests.faults.storm.installation import Installation
 from tests.faults.storm.journal import Told
 from tests.faults.storm.watching import Watch, frozen_rows
 
 JOBS = text(
     "SELECT j.id, w.name AS workspace, j.kind, j.state, (j.request->>'seed')::bigint AS number, j.model_id, j.attempt,"
-    " j.max_attempts, j.fence, j.error->>'code' AS code FROM jobs j JOIN workspaces w ON w.id = j.workspace_id"
+    " j.max_attempts, j.fence, j.error->>'code' AS code, j.cancel_requested_at"
+    " FROM jobs j JOIN workspaces w ON w.id = j.workspace_id"
+)
+MODELS = text(
+    "SELECT m.id, w.name AS workspace, encode(m.sha256, 'hex') AS sha256"
+    " FROM models m JOIN workspaces w ON w.id = m.workspace_id"
 )
 EVENTS = text(
     "SELECT job_id, created_at, data->>'state' AS state, data->>'reason' AS reason, (data->>'attempt')::int AS attempt"
@@ -53,6 +60,16 @@ class JobFact:
     max_attempts: int
     fence: int
     code: str | None
+    cancel_requested_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ModelFact:
+    """A row of `models`."""
+
+    id: UUID
+    workspace: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,24 @@ class FileFact:
     marks: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Struck:
+    """A fault as it happened; `skipped` where it did not, for there was nothing to strike or the machine is such."""
+
+    number: int
+    fault: str
+    after_jobs: int
+    at: datetime
+    seconds: float
+    """How long the fault itself lasted."""
+    what: str
+    skipped: bool = False
+    impossible: bool = False
+    """Whether it was the machine that did not allow it."""
+    spends: bool = False
+    """Whether it may cost the attempts that run while it lasts."""
+
+
 @dataclass
 class Evidence:
     """Everything that the checker judges by."""
@@ -104,6 +139,10 @@ class Evidence:
     events: dict[UUID, list[StateEvent]] = field(default_factory=lambda: defaultdict(list))
     signs: dict[UUID, list[datetime]] = field(default_factory=lambda: defaultdict(list))
     """When each job gave a sign of life: events of any type, but for those that put it back into the queue."""
+    models: dict[UUID, ModelFact] = field(default_factory=dict)
+    ties: list[Tie] = field(default_factory=list)
+    """Of the rows of every table, with the workspaces that they have to do with."""
+    strikes: Sequence[Struck] = ()
     artifacts: list[ArtifactFact] = field(default_factory=list)
     blobs: list[BlobFact] = field(default_factory=list)
     files: dict[str, FileFact] = field(default_factory=dict)
@@ -111,18 +150,23 @@ class Evidence:
     """Of each row when it was first seen to be over."""
     last_digests: dict[UUID, str] = field(default_factory=dict)
     processes: list[str] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+    """Files and folders in the work folder, and in the one for temporary files."""
 
 
-def gather(installation: Installation, watch: Watch, told: Told, marks: dict[str, str]) -> Evidence:
+def gather(
+    installation: Installation, watch: Watch, told: Told, marks: dict[str, str], strikes: Sequence[Struck]
+) -> Evidence:
     """`marks` are the words that only one workspace's files hold, by workspace."""
-    found = Evidence(told, tuple(marks))
+    found = Evidence(told, tuple(marks), strikes=strikes)
     _read_rows(installation.database, found)
+    with installation.database.session_scope() as session:
+        found.ties = ties(session, marks)
     found.first_digests = {job_id: one.digest for job_id, one in watch.frozen.items()}
     found.last_digests = {job_id: one.digest for job_id, one in frozen_rows(installation.database).items()}
     found.files = files_in(installation.storage_folder, marks)
     found.processes = [" ".join(process.cmdline())[-200:] for process in installation.runners()]
-    found.folders = [path.name for path in installation.work_folder.glob("[!.]*")]
+    found.left_over = [str(path) for path in installation.left_over()]
     return found
 
 
@@ -140,6 +184,7 @@ def files_in(folder: Path, marks: dict[str, str]) -> dict[str, FileFact]:
 def _read_rows(database: Database, found: Evidence) -> None:
     with database.session_scope() as session:
         found.jobs = {row.id: JobFact(**row._asdict()) for row in session.execute(JOBS)}
+        found.models = {row.id: ModelFact(**row._asdict()) for row in session.execute(MODELS)}
         for job_id, *event in session.execute(EVENTS):
             found.events[job_id].append(StateEvent(*event))
         for job_id, at in session.execute(SIGNS):

@@ -1,9 +1,11 @@
 """The whole service as `lathe serve` starts it, with more workers and housekeepers, its servers behind proxies."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +26,13 @@ from app.embedded.stack import programs, worker
 from tests.faults.storm.interposing import Interposer
 from tests.faults.storm.postgres_proxy import PostgresProxy
 from tests.faults.storm.proxy import Proxy
+from worker.work_folders import GATE
 
 WORKERS = ("worker-1", "worker-2")
 HOUSEKEEPERS = ("housekeeping-1", "housekeeping-2", "housekeeping-3")
 DISK_BYTES = 256 << 20
+# What a worker that is killed while it tries its confinement leaves: the next one knows nothing of it.
+PROBES = "lathe-probe-"
 WORKSPACES = ("left", "right")
 # A load is no user who polls too often, and a job that is measured in one thread leaves the other core to the next.
 SETTINGS = {
@@ -48,6 +53,8 @@ class ProxiedServices(EmbeddedServices):
         self._settings = settings
         self.postgres_proxy: PostgresProxy
         self.redis_proxy: Proxy
+        self.temporary: Path
+        """Where programs have their temporary files: a folder by itself, to tell ours from others'."""
 
     def start(self) -> None:
         super().start()
@@ -55,7 +62,9 @@ class ProxiedServices(EmbeddedServices):
         self.redis_proxy = Proxy(self.redis.socket)
         for proxy in (self.postgres_proxy, self.redis_proxy):
             proxy.start()
+        self.temporary = Path(tempfile.mkdtemp(prefix="lathe-storm-"))  # a short path, for sockets lie in it
         self.environment |= {
+            "TMPDIR": str(self.temporary),
             "DATABASE_URL": f"postgresql+psycopg://{ROLE}@127.0.0.1:{self.postgres_proxy.port}/{DATABASE}",
             "REDIS_URL": f"redis://127.0.0.1:{self.redis_proxy.port}/0",
             **SETTINGS,
@@ -66,6 +75,7 @@ class ProxiedServices(EmbeddedServices):
         for proxy in (self.postgres_proxy, self.redis_proxy):
             proxy.stop()
         super().stop()
+        shutil.rmtree(self.temporary)
 
 
 class Installation:
@@ -202,8 +212,16 @@ class Installation:
             return [process for process in psutil.process_iter() if self._works_here(process)]
         pid = self.pid(worker)
         with suppress(psutil.Error):
-            return [] if pid is None else psutil.Process(pid).children(recursive=True)
+            found = [] if pid is None else psutil.Process(pid).children(recursive=True)
+            # A worker that has just started tries its confinement on children as well.
+            return found if any(self._works_here(process) for process in found) else []
         return []
+
+    def left_over(self) -> list[Path]:
+        """What is in the work folder and in the folder for temporary files, beside what stays there."""
+        work = [path for path in self.work_folder.iterdir() if path.name != GATE]
+        temporary = [path for path in self.services.temporary.iterdir() if not path.name.startswith(PROBES)]
+        return work + temporary
 
     def _works_here(self, process: psutil.Process) -> bool:
         with suppress(psutil.Error):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ACCEPTED = 202
+SERVER_ERROR = 500
 
 
 @dataclass
@@ -23,14 +25,52 @@ class Sent:
     job_ids: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True)
+class CancelAnswer:
+    """What a client was told of a cancel; `state` is that of the job in the answer, where it was accepted."""
+
+    at: datetime
+    status: int
+    state: str | None = None
+
+
 @dataclass
 class Told:
     """Everything in the journals: what was sent, and when requests of any kind were answered."""
 
     jobs: dict[int, Sent] = field(default_factory=dict)
     answered_at: list[datetime] = field(default_factory=list)
-    cancelled: set[str] = field(default_factory=set)
-    """Jobs of which a cancel was accepted."""
+    cancels: dict[str, list[CancelAnswer]] = field(default_factory=dict)
+    """By job; of a cancel whose answer was lost nothing, though it was sent."""
+    uploads: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By workspace and hash: the models that answers named; none where every answer was lost."""
+    listed: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The jobs that a workspace was shown in lists."""
+
+    def take(self, entry: dict[str, Any]) -> None:
+        """One line of a journal."""
+        at = datetime.fromisoformat(entry["at"])
+        match entry["what"]:
+            case "sent":
+                job = self.jobs.setdefault(entry["number"], Sent(entry["number"]))
+                job.workspace, job.fate = entry["workspace"], entry["fate"]
+                job.tries += 1
+            case "answer":
+                self.jobs[entry["number"]].answers.append(entry["status"])
+                if entry["status"] == ACCEPTED:
+                    self.jobs[entry["number"]].job_ids.add(entry["job_id"])
+                self.answered_at.append(at)
+            case "cancel":
+                self.cancels.setdefault(entry["job_id"], [])
+            case "cancel answer":
+                self.cancels[entry["job_id"]].append(CancelAnswer(at, entry["status"], entry["state"]))
+                if entry["status"] < SERVER_ERROR:
+                    self.answered_at.append(at)
+            case "upload":
+                self.uploads[entry["workspace"], entry["sha256"]].update(entry["model_ids"])
+            case "list":
+                self.listed[entry["workspace"]].update(entry["job_ids"])
+                self.answered_at.append(at)
 
 
 class Journal:
@@ -49,22 +89,10 @@ class Journal:
 
 
 def read_journals(paths: Iterable[Path]) -> Told:
-    """`sent` is a request on its way, `answer` what came back, `cancelled` an accepted cancel."""
+    """`sent`, `cancel` and an `upload` that names no model are requests on their way; all others are what came back."""
     told = Told()
     for path in paths:
         for line in path.read_text().splitlines():
-            entry = json.loads(line)
-            if entry["what"] == "sent":
-                job = told.jobs.setdefault(entry["number"], Sent(entry["number"]))
-                job.workspace, job.fate = entry["workspace"], entry["fate"]
-                job.tries += 1
-            elif entry["what"] == "answer":
-                told.jobs[entry["number"]].answers.append(entry["status"])
-                if entry["status"] == ACCEPTED:
-                    told.jobs[entry["number"]].job_ids.add(entry["job_id"])
-            elif entry["what"] == "cancelled":
-                told.cancelled.add(entry["job_id"])
-            if entry["what"] in {"answer", "cancelled", "pulse"}:
-                told.answered_at.append(datetime.fromisoformat(entry["at"]))
+            told.take(json.loads(line))
     told.answered_at.sort()
     return told

@@ -1,5 +1,6 @@
 """Clients that keep the queue filled, in two workspaces, and write down what they were told."""
 
+import hashlib
 import heapq
 import http.client
 import itertools
@@ -31,6 +32,7 @@ PAUSE_SECONDS = 0.05
 PULSE_SECONDS = 0.5
 BUDGET_SECONDS = 20
 RECIPE = [{"pass": "optimize_graph"}]
+OCTETS = "application/octet-stream"
 RETRIED = frozenset({429, 500, 502, 503, 504})
 
 
@@ -78,11 +80,13 @@ class Load:
 
     def upload(self) -> None:
         """The models of each workspace, ready to be worked on."""
-        for workspace, key in zip(WORKSPACES, self.installation.keys, strict=True):
+        journal = Journal(self.folder / "uploads.jsonl")
+        for number, workspace in enumerate(WORKSPACES):
             good = marked(perceptron(), workspace)
             broken = marked(PROGRAMS["index-out-of-range"](), workspace, "broken")
-            ids = [upload_model(self.installation, key, content) for content in (good, broken)]
+            ids = [upload_model(self.installation, journal, content, number) for content in (good, broken)]
             self.models.append(Uploaded(*ids))
+        journal.close()
 
     def start(self) -> None:
         for number in range(CLIENTS):
@@ -110,13 +114,18 @@ class Load:
         return sorted(self.folder.glob("*.jsonl"))
 
     def _pulse(self) -> None:
-        """Asks for a list now and then, so that it is known when requests were answered."""
+        """Asks for a list now and then, so that it is known when requests were answered, and what they show."""
         journal = Journal(self.folder / "pulse.jsonl")
-        with connect(self.installation, self.installation.keys[0]) as http_client:
-            while not self._over.wait(PULSE_SECONDS):
-                with suppress(httpx.HTTPError):
-                    if http_client.get("/v1/jobs?limit=1").status_code == httpx.codes.OK:
-                        journal.write("pulse")
+        clients = [connect(self.installation, key) for key in self.installation.keys]
+        for workspace, client in itertools.cycle(enumerate(clients)):
+            if self._over.wait(PULSE_SECONDS):
+                break
+            with suppress(httpx.HTTPError):
+                answer = client.get("/v1/jobs?limit=2")
+                if answer.status_code == httpx.codes.OK:
+                    journal.write("list", workspace=workspace, job_ids=[job["id"] for job in answer.json()["items"]])
+        for client in clients:
+            client.close()
         journal.close()
 
 
@@ -202,10 +211,11 @@ class Client:
     def _cancel_due(self) -> None:
         while self._cancels and self._cancels[0][0] <= time.monotonic():
             _, job_id, workspace = heapq.heappop(self._cancels)
+            self._journal.write("cancel", job_id=job_id)
             with suppress(httpx.HTTPError):
                 answer = self._connections[workspace].post(f"/v1/jobs/{job_id}/cancel")
-                if answer.status_code == ACCEPTED:
-                    self._journal.write("cancelled", job_id=job_id)
+                state = answer.json()["state"] if answer.status_code == ACCEPTED else None
+                self._journal.write("cancel answer", job_id=job_id, status=answer.status_code, state=state)
 
 
 def _headers(job: PlannedJob) -> dict[str, str]:
@@ -217,14 +227,23 @@ def connect(installation: Installation, key: str) -> httpx.Client:
     return httpx.Client(base_url=installation.url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
 
 
-def upload_model(installation: Installation, key: str, content: bytes) -> str:
+def send_model(client: httpx.Client, journal: Journal, content: bytes, workspace: int) -> httpx.Response:
+    """One upload, which is written down before it is sent and when it was accepted. Raises httpx.HTTPError."""
+    sent = {"workspace": workspace, "sha256": hashlib.sha256(content).hexdigest()}
+    journal.write("upload", **sent, model_ids=[])
+    answer = client.post("/v1/models?name=net", content=content, headers={"Content-Type": OCTETS})
+    if answer.is_success:
+        journal.write("upload", **sent, model_ids=[answer.json()["id"]])
+    return answer
+
+
+def upload_model(installation: Installation, journal: Journal, content: bytes, workspace: int) -> str:
     """The id of a model that is ready, sent again for as long as the service is away."""
     deadline = time.monotonic() + OUTAGE_SECONDS
-    headers = {"Content-Type": "application/octet-stream"}
-    with connect(installation, key) as client:
+    with connect(installation, installation.keys[workspace]) as client:
         while time.monotonic() < deadline:
             with suppress(httpx.HTTPError):
-                answer = client.post("/v1/models?name=net", content=content, headers=headers)
+                answer = send_model(client, journal, content, workspace)
                 if answer.is_success and answer.json()["status"] == "ready":
                     return str(UUID(answer.json()["id"]))
             time.sleep(PAUSE_SECONDS)

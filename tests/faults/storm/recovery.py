@@ -8,21 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from statistics import median
 
-from tests.faults.storm.evidence import Evidence
-
-
-@dataclass(frozen=True)
-class Struck:
-    """A fault as it happened; `skipped` is why it did not."""
-
-    number: int
-    fault: str
-    after_jobs: int
-    at: datetime
-    seconds: float
-    """How long the fault itself lasted."""
-    what: str
-    skipped: bool = False
+from tests.faults.storm.evidence import Evidence, Struck
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,22 @@ from app.config import JobSettings
 from app.storage import Storage
 from tests.app.garbage import collect_garbage
 from tests.faults.storm.checker import check
-from tests.faults.storm.evidence import Evidence, gather
+from tests.faults.storm.evidence import Evidence, Struck, gather
 from tests.faults.storm.installation import WORKSPACES, Installation
 from tests.faults.storm.interposing import Interposer
 from tests.faults.storm.journal import Journal, read_journals
 from tests.faults.storm.load import Load, mark
 from tests.faults.storm.plan import Mix, Strike, planned_strikes
-from tests.faults.storm.recovery import Recoveries, Struck, longest_standstill, recoveries
-from tests.faults.storm.strikes import FAULTS, Broken, NotPossible, Site
+from tests.faults.storm.recovery import Recoveries, longest_standstill, recoveries
+from tests.faults.storm.strikes import FAULTS, Broken, Missed, NotPossible, Site
 from tests.faults.storm.strikes.site import INTERPOSER, SMALL_DISKS
 from tests.faults.storm.watching import Watch
 
 # Nothing takes so long: three leases of production, with what comes in between.
 PATIENCE_SECONDS = 300.0
+# How often a fault that finds nothing to strike is tried, and how long until it is tried again.
+TRIES = 3
+AGAIN_SECONDS = 3.0
 LEASE = "LATHE_JOBS_LEASE_SECONDS"
 
 
@@ -68,6 +71,16 @@ class Outcome:
     """Of the whole machine meanwhile, the clients' among them."""
     garbage_files: int
     """Files that killed processes left, which the collector took."""
+
+    @property
+    def struck(self) -> set[str]:
+        """The faults that did their harm."""
+        return {strike.fault for strike in self.strikes if not strike.skipped}
+
+    @property
+    def missed(self) -> list[Struck]:
+        """Those that the machine allows, and that found nothing to strike however often they tried."""
+        return [strike for strike in self.strikes if strike.skipped and not strike.impossible]
 
     @property
     def recoveries(self) -> list[Recoveries]:
@@ -180,13 +193,13 @@ class Storm:
         installation = self.installation
         self._wait(
             watch,
-            "no runner and no work folder is left",
-            lambda: not list(installation.work_folder.glob("[!.]*")) and not installation.runners(),
+            "no runner and no file of one is left",
+            lambda: not installation.left_over() and not installation.runners(),
         )
         watch.look()
         garbage = collect_garbage(installation.database, Storage(installation.settings), grace_seconds=0)
         marks = {workspace: mark(workspace) for workspace in WORKSPACES}
-        found = gather(installation, watch, read_journals(load.journals()), marks)
+        found = gather(installation, watch, read_journals(load.journals()), marks, self._struck)
         complaints = [*self._complaints, *watch.complaints, *check(found)]
         outcome = Outcome(self._plan, self._struck, complaints, found, seconds, cpu_seconds, garbage)
         (self._folder / "result.json").write_text(json.dumps(outcome.as_json(), indent=1))
@@ -197,19 +210,38 @@ class Storm:
         self._wait(site.watch, due, lambda: site.watch.over >= strike.after_jobs or self._out_of_time())
         self._wait(site.watch, "Postgres and Redis answer", self.installation.servers_answer)
         site.drawn = random.Random(f"{self._plan.seed}/strike/{strike.number}")  # noqa: S311 - it need not be secret
+        for _ in range(TRIES):
+            struck = self._strike_once(strike, site)
+            if not struck.skipped or struck.impossible:
+                break
+            time.sleep(AGAIN_SECONDS)
+            if self._out_of_time():
+                return
+        self._say(f"{site.watch.over} jobs over; {struck.fault}: {struck.what}")
+        self._struck.append(struck)
+
+    def _strike_once(self, strike: Strike, site: Site) -> Struck:
+        fault = FAULTS[strike.fault]
         site.struck()
-        began, skipped = time.monotonic(), False
+        began, skipped, impossible = time.monotonic(), False, False
         try:
-            what = FAULTS[strike.fault].strike(site)
-        except NotPossible as reason:
-            what, skipped = str(reason), True
+            what = fault.strike(site)
+        except (Missed, NotPossible) as reason:
+            what, skipped, impossible = str(reason), True, isinstance(reason, NotPossible)
         except (Broken, TimeoutError) as complaint:
             what = str(complaint)
             self._complaints.append(f"{strike.fault}: {complaint}")
         seconds = time.monotonic() - began
-        self._say(f"{site.watch.over} jobs over; {strike.fault}: {what}")
-        self._struck.append(
-            Struck(strike.number, strike.fault, strike.after_jobs, site.struck_at, seconds, what, skipped)
+        return Struck(
+            strike.number,
+            strike.fault,
+            strike.after_jobs,
+            site.struck_at,
+            seconds,
+            what,
+            skipped,
+            impossible,
+            fault.spends,
         )
 
     def _out_of_time(self) -> bool:

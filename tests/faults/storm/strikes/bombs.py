@@ -1,7 +1,7 @@
 """Models of a kilobyte that ask for terabytes, while others' jobs run."""
 
 from tests.faults.storm.installation import WORKSPACES
-from tests.faults.storm.load import marked, upload_model
+from tests.faults.storm.load import marked
 from tests.faults.storm.strikes.site import Broken, Fault, Site
 from tests.worker.runner.hostile.programs import PROGRAMS
 
@@ -15,9 +15,7 @@ def drop_bombs(site: Site) -> str:
     names = site.drawn.sample(BOMBS, AT_ONCE)
     jobs = []
     for name in names:
-        model_id = upload_model(
-            site.installation, site.installation.keys[1], marked(PROGRAMS[name](), WORKSPACES[1], name)
-        )
+        model_id = site.upload(marked(PROGRAMS[name](), WORKSPACES[1], name), workspace=1)
         jobs.append(site.submit(model_id, "bomb", workspace=1))
     codes = []
     for job_id in jobs:
@@ -28,4 +26,4 @@ def drop_bombs(site: Site) -> str:
     return ", ".join(f"{name} ({code})" for name, code in zip(names, codes, strict=True))
 
 
-MEMORY = [Fault("memory bombs", drop_bombs)]
+MEMORY = [Fault("memory bombs", drop_bombs, spends=True)]

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from tests.faults.storm.checker import GIVEN_UP
 from tests.faults.storm.installation import WORKERS, WORKSPACES, Installation
 from tests.faults.storm.interposing import Interposer
-from tests.faults.storm.load import connect, marked, upload_model
-from tests.faults.storm.strikes.site import INTERPOSER, SMALL_DISKS, Broken, Fault, NotPossible, Site
+from tests.faults.storm.load import connect, marked, send_model
+from tests.faults.storm.strikes.site import INTERPOSER, SMALL_DISKS, Broken, Fault, Missed, NotPossible, Site
 from tests.worker.networks import perceptron
 
 PAGE_BYTES = 4096
@@ -70,19 +70,19 @@ def fail_syncs_of_api(site: Site) -> str:
     interposer.fail_syncs(pid or -1)
     try:
         with connect(site.installation, site.installation.keys[0]) as client, suppress(httpx.HTTPError):
-            answer = client.post("/v1/models?name=net", content=content, headers={"Content-Type": OCTETS})
+            answer = send_model(client, site.journal, content, workspace=0)
             if answer.is_success and site.installation.pid("api") == pid:
                 raise Broken(f"an upload that was not synced was answered {answer.status_code}")
     finally:
         failed = interposer.relent()
-    upload_model(site.installation, site.installation.keys[0], content)
+    site.upload(content)
     return _failed(failed, "API")
 
 
 def _failed(syncs: int, whose: str) -> str:
-    """Raises NotPossible: none was made meanwhile."""
+    """Raises Missed: none was made meanwhile."""
     if not syncs:
-        raise NotPossible(f"the {whose} synced nothing meanwhile")
+        raise Missed(f"the {whose} synced nothing meanwhile")
     return f"{syncs} of the {whose}"
 
 
@@ -90,8 +90,10 @@ def step_clock(site: Site) -> str:
     """Leases are counted by the database's clock, and waits by one that nobody steps."""
     worker, seconds = site.drawn.choice(WORKERS), site.drawn.choice([-STEP_SECONDS, STEP_SECONDS])
     interposer, pid = _interposer(site), site.installation.pid(worker)
+    if pid is None:
+        raise Missed(f"{worker} was down")
     site.struck()
-    interposer.step_clock(pid or -1, seconds)
+    interposer.step_clock(pid, seconds)
     time.sleep(site.past_the_lease_seconds)
     interposer.relent()
     return f"{worker} by {seconds} s, for {site.past_the_lease_seconds:.0f} s"
@@ -100,8 +102,7 @@ def step_clock(site: Site) -> str:
 def flip_bit(site: Site) -> str:
     """Of a stored model: its jobs say so, and a second upload mends it. Raises Broken where that is not so."""
     content = marked(perceptron(seed=site.unique()), WORKSPACES[0])
-    key = site.installation.keys[0]
-    model_id = upload_model(site.installation, key, content)
+    model_id = site.upload(content)
     with site.installation.database.session_scope() as session:
         path = site.installation.storage_folder / str(session.scalar(KEY_OF_MODEL, {"id": model_id}))
     spoilt = bytearray(path.read_bytes())
@@ -112,7 +113,7 @@ def flip_bit(site: Site) -> str:
     code = (job["error"] or {}).get("code")
     if (job["state"], code) not in {("failed", "content_corrupt"), ("failed", "worker_lost")}:
         raise Broken(f"a job on a spoilt file ended {job['state']} ({code})")
-    if upload_model(site.installation, key, content) != model_id:
+    if site.upload(content) != model_id:
         raise Broken("the same bytes again became another model")
     again = site.job_once_over(site.submit(model_id, "success"), OVER_SECONDS)
     if again["state"] != "succeeded" and (again["error"] or {}).get("code") not in GIVEN_UP:
@@ -127,11 +128,10 @@ def _interposer(site: Site) -> Interposer:
     return interposer
 
 
-OCTETS = "application/octet-stream"
 DISKS = [
-    Fault("storage full", fill(lambda installation: installation.storage_folder), SMALL_DISKS),
-    Fault("work folder full", fill(lambda installation: installation.work_folder), SMALL_DISKS),
-    Fault("fsync fails in the workers", fail_syncs_of_workers, INTERPOSER),
+    Fault("storage full", fill(lambda installation: installation.storage_folder), SMALL_DISKS, spends=True),
+    Fault("work folder full", fill(lambda installation: installation.work_folder), SMALL_DISKS, spends=True),
+    Fault("fsync fails in the workers", fail_syncs_of_workers, INTERPOSER, spends=True),
     Fault("fsync fails in the API", fail_syncs_of_api, INTERPOSER),
     Fault("the clock of a worker stepped by an hour", step_clock, INTERPOSER),
     Fault("a flipped bit in storage", flip_bit),

@@ -8,7 +8,7 @@ import redis
 from sqlalchemy import text
 
 from app.queue import RUN_JOB, Queue, make_celery, plain_url
-from tests.faults.storm.strikes.site import Broken, Fault, Site
+from tests.faults.storm.strikes.site import Broken, Fault, Missed, Site
 
 TIMES = 100
 QUEUE = "cpu"
@@ -21,9 +21,9 @@ def deliver_many_times(site: Site) -> str:
     with site.installation.database.session_scope() as session:
         jobs = {row.state: row.id for row in session.execute(EXAMPLES)}
     with closing(Queue(site.installation.settings)) as queue:
-        for _ in range(TIMES):
-            for job_id in jobs.values():
-                queue.wake(job_id, QUEUE, 1)
+        sent = [queue.wake(job_id, QUEUE, 1) for _ in range(TIMES) for job_id in jobs.values()]
+    if not any(sent):
+        raise Missed("there was no job, or no broker")
     return f"{TIMES} times for a job that was " + ", ".join(sorted(jobs))
 
 

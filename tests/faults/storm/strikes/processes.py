@@ -10,8 +10,8 @@ import httpx
 import psutil
 
 from tests.faults.storm.installation import HOUSEKEEPERS, WORKERS, WORKSPACES
-from tests.faults.storm.load import connect, marked, upload_model
-from tests.faults.storm.strikes.site import Broken, Fault, Site
+from tests.faults.storm.load import connect, marked, send_model
+from tests.faults.storm.strikes.site import Broken, Fault, Missed, Site
 from tests.worker.networks import perceptron
 
 # Until a worker has a runner: the queue is kept filled.
@@ -27,18 +27,19 @@ def kill_runner(site: Site) -> str:
     time.sleep(site.drawn.uniform(0, 2))
     runner = site.installation.runners(worker) or runner
     site.struck()
-    _kill_all(runner)
-    return f"{len(runner)} processes of {worker}"
+    if not (killed := _kill_all(runner)):
+        raise Missed(f"the runner of {worker} had just ended")
+    return f"{killed} processes of {worker}"
 
 
 def kill(*names: str) -> Callable[[Site], str]:
     """One of these parts, with its group; what its runners are, the kernel ends."""
 
     def strike(site: Site) -> str:
-        name = _working(site) if names == WORKERS else site.drawn.choice(names)
+        name = _working(site) if names == WORKERS else _living(site, names)
         time.sleep(site.drawn.uniform(0, 2))
         site.struck()
-        return name if site.installation.strike(name, signal.SIGKILL) else f"{name}, which was down"
+        return _killed(site, name)
 
     return strike
 
@@ -47,12 +48,14 @@ def kill_inspector(site: Site) -> str:
     """In the middle of an inspection, which another one then makes."""
     content, key = marked(perceptron(seed=site.unique()), WORKSPACES[0]), site.installation.keys[0]
     with connect(site.installation, key) as client, suppress(httpx.HTTPError):
-        client.post("/v1/models?name=net", content=content, headers={"Content-Type": "application/octet-stream"})
-    runner = _wait_for_runner(site, "inspector")
+        send_model(client, site.journal, content, workspace=0)
+    site.watch.wait(lambda: site.installation.runners("inspector"), RUNNER_SECONDS)
+    if not (runner := site.installation.runners("inspector")):
+        raise Missed("the inspector had no runner")
     site.struck()
-    struck = site.installation.strike("inspector", signal.SIGKILL)
-    upload_model(site.installation, key, content)
-    return f"{len(runner)} processes of its runner" if struck else "inspector, which was down"
+    _killed(site, "inspector")
+    site.upload(content)
+    return f"{len(runner)} processes of its runner"
 
 
 def kill_worker_and_runner(site: Site) -> str:
@@ -60,13 +63,15 @@ def kill_worker_and_runner(site: Site) -> str:
     name = _working(site)
     runner = site.installation.runners(name)
     site.struck()
-    site.installation.strike(name, signal.SIGKILL)
-    _kill_all(runner)
-    return f"{name} and {len(runner)} processes of its runner"
+    _killed(site, name)
+    return f"{name} and {_kill_all(runner)} processes of its runner"
 
 
 def kill_every_housekeeper(site: Site) -> str:
-    return ", ".join(name for name in HOUSEKEEPERS if site.installation.strike(name, signal.SIGKILL))
+    killed = [name for name in HOUSEKEEPERS if site.installation.strike(name, signal.SIGKILL)]
+    if not killed:
+        raise Missed("every housekeeper was down")
+    return ", ".join(killed)
 
 
 def stop_runner(site: Site) -> str:
@@ -94,7 +99,7 @@ def stop_api(site: Site) -> str:
 
 def stop_housekeeper(site: Site) -> str:
     """In the middle of a round, maybe, with rows locked."""
-    name = site.drawn.choice(HOUSEKEEPERS)
+    name = _living(site, HOUSEKEEPERS)
     return _hold(site, _pids(site, name), name)
 
 
@@ -102,9 +107,10 @@ def rolling_restart(site: Site) -> str:
     """SIGTERM to each worker, one after another. Raises Broken where one takes longer than a minute."""
     seconds = []
     for name in WORKERS:
+        site.watch.wait(lambda name=name: site.installation.pid(name) is not None, BACK_SECONDS)
         pid = site.installation.pid(name)
         if pid is None or not site.installation.strike(name, signal.SIGTERM):
-            continue
+            raise Missed(f"{name} was down")
         began = time.monotonic()
         if not site.watch.wait(lambda name=name, pid=pid: site.installation.pid(name) != pid, GRACEFUL_SECONDS):
             raise Broken(f"{name} did not end within {GRACEFUL_SECONDS:.0f} s of SIGTERM")
@@ -114,21 +120,31 @@ def rolling_restart(site: Site) -> str:
 
 
 def _working(site: Site) -> str:
-    """A worker that has a runner, as soon as one has; any where none has for a while."""
+    """A worker that has a runner, as soon as one has. Raises Missed where none has for a while."""
     having: list[str] = []
 
     def found() -> bool:
         having[:] = [name for name in WORKERS if site.installation.runners(name)]
         return bool(having)
 
-    site.watch.wait(found, RUNNER_SECONDS)
-    return site.drawn.choice(having or WORKERS)
+    if not site.watch.wait(found, RUNNER_SECONDS):
+        raise Missed("no worker had a runner")
+    return site.drawn.choice(having)
 
 
-def _wait_for_runner(site: Site, worker: str) -> list[psutil.Process]:
-    """What the worker's runner consists of; nothing where it has none for a while."""
-    site.watch.wait(lambda: site.installation.runners(worker), RUNNER_SECONDS)
-    return site.installation.runners(worker)
+def _living(site: Site, names: Sequence[str]) -> str:
+    """One of these parts. Raises Missed where all of them are down."""
+    up = [name for name in names if site.installation.pid(name) is not None]
+    if not up:
+        raise Missed(f"{', '.join(names)}: all were down")
+    return site.drawn.choice(up)
+
+
+def _killed(site: Site, name: str) -> str:
+    """The part, which is killed. Raises Missed where it was down."""
+    if not site.installation.strike(name, signal.SIGKILL):
+        raise Missed(f"{name} was down")
+    return name
 
 
 def _pids(site: Site, name: str) -> list[int]:
@@ -137,41 +153,49 @@ def _pids(site: Site, name: str) -> list[int]:
 
 
 def _hold(site: Site, pids: Sequence[int], what: str) -> str:
-    """Stop processes past the lease, and let them go on."""
+    """Stop processes past the lease, and let them go on. Raises Missed where there is none."""
     site.struck()
+    held = [pid for pid in pids if _send(pid, signal.SIGSTOP)]
+    if not held:
+        raise Missed(f"{what} was down")
     try:
-        for pid in pids:
-            _send(pid, signal.SIGSTOP)
         time.sleep(site.past_the_lease_seconds)
     finally:
-        for pid in pids:
+        for pid in held:
             _send(pid, signal.SIGCONT)
     return f"{what} for {site.past_the_lease_seconds:.0f} s"
 
 
-def _kill_all(processes: Sequence[psutil.Process]) -> None:
+def _kill_all(processes: Sequence[psutil.Process]) -> int:
+    """How many of them were there to be killed."""
+    killed = 0
     for process in processes:
         with suppress(psutil.Error):
             process.kill()
+            killed += 1
+    return killed
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _send(pid: int, number: signal.Signals) -> bool:
+    """Whether it was there to get it."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+        return True
+    return False
 
 
 PROCESSES = [
-    Fault("kill -9 of a runner", kill_runner),
-    Fault("kill -9 of a supervisor", kill(*WORKERS)),
-    Fault("kill -9 of a whole worker", kill_worker_and_runner),
+    Fault("kill -9 of a runner", kill_runner, spends=True),
+    Fault("kill -9 of a supervisor", kill(*WORKERS), spends=True),
+    Fault("kill -9 of a whole worker", kill_worker_and_runner, spends=True),
     Fault("kill -9 of the inspector", kill_inspector),
     Fault("kill -9 of a housekeeper", kill(*HOUSEKEEPERS)),
     Fault("kill -9 of every housekeeper", kill_every_housekeeper),
     Fault("kill -9 of the API", kill("api")),
-    Fault("SIGSTOP of a runner, SIGCONT past the lease", stop_runner),
-    Fault("SIGSTOP of a supervisor, SIGCONT past the lease", stop_supervisor),
-    Fault("SIGSTOP of a whole worker, SIGCONT past the lease", stop_worker),
-    Fault("SIGSTOP of a housekeeper, SIGCONT past the lease", stop_housekeeper),
+    Fault("SIGSTOP of a runner, SIGCONT past the lease", stop_runner, spends=True),
+    Fault("SIGSTOP of a supervisor, SIGCONT past the lease", stop_supervisor, spends=True),
+    Fault("SIGSTOP of a whole worker, SIGCONT past the lease", stop_worker, spends=True),
+    Fault("SIGSTOP of a housekeeper, SIGCONT past the lease", stop_housekeeper, spends=True),
     Fault("SIGSTOP of the API, SIGCONT past the lease", stop_api),
     Fault("rolling restart of the workers", rolling_restart),
 ]

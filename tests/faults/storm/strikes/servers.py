@@ -4,11 +4,10 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from tests.faults.storm.postgres_proxy import Commit
 from tests.faults.storm.proxy import Proxy
-from tests.faults.storm.strikes.site import Fault, NotPossible, Site
+from tests.faults.storm.strikes.site import Fault, Missed, Site
 
 # As long as it takes until somebody submits, claims or ends a job.
 COMMIT_SECONDS = 60.0
@@ -16,16 +15,20 @@ COMMIT_SECONDS = 60.0
 
 def wipe_redis(site: Site) -> str:
     """It keeps nothing on disk: with its process all messages are gone."""
-    return "redis" if site.installation.strike("redis", signal.SIGKILL) else "redis, which was down"
+    if not site.installation.strike("redis", signal.SIGKILL):
+        raise Missed("redis was down")
+    return "redis"
 
 
 def restart_postgres(site: Site) -> str:
     """An immediate shutdown, as by `pg_ctl stop -m immediate`: no checkpoint, every connection cut."""
     pid = site.installation.pid("postgres")
     if pid is None:
-        return "postgres, which was down"
-    with suppress(ProcessLookupError):
+        raise Missed("postgres was down")
+    try:
         os.kill(pid, signal.SIGQUIT)
+    except ProcessLookupError as gone:
+        raise Missed("postgres had just ended") from gone
     return "postgres"
 
 
@@ -50,7 +53,7 @@ def lose_commits(commit: Commit) -> Callable[[Site], str]:
 
     def strike(site: Site) -> str:
         if not site.installation.services.postgres_proxy.lose_answer(commit, COMMIT_SECONDS):
-            raise NotPossible(f"there was none within {COMMIT_SECONDS:.0f} s")
+            raise Missed(f"there was none within {COMMIT_SECONDS:.0f} s")
         site.struck()
         return "the next one"
 
@@ -68,8 +71,11 @@ def _postgres(site: Site) -> Proxy:
 SERVERS = [
     Fault("Redis killed and wiped", wipe_redis),
     Fault("Redis silent", silence(_redis, 0.3, 1.5)),
-    Fault("Postgres restarted immediately", restart_postgres),
-    Fault("Postgres silent, shorter than the lease", silence(_postgres, 0.1, 0.5)),
-    Fault("Postgres silent past the lease", silence(_postgres, 1.2, 1.5)),
-    *(Fault(f"answers to commits lost: {commit}", lose_commits(commit)) for commit in Commit),
+    Fault("Postgres restarted immediately", restart_postgres, spends=True),
+    Fault("Postgres silent, shorter than the lease", silence(_postgres, 0.1, 0.5), spends=True),
+    Fault("Postgres silent past the lease", silence(_postgres, 1.2, 1.5), spends=True),
+    *(
+        Fault(f"answers to commits lost: {commit}", lose_commits(commit), spends=commit is Commit.CLAIM)
+        for commit in Commit
+    ),
 ]

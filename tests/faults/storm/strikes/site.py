@@ -12,7 +12,7 @@ import httpx
 from app.jobs.states import TERMINAL
 from tests.faults.storm.installation import Installation
 from tests.faults.storm.journal import ACCEPTED, Journal
-from tests.faults.storm.load import OUTAGE_SECONDS, RECIPE, RETRIED, Load, connect
+from tests.faults.storm.load import OUTAGE_SECONDS, RECIPE, RETRIED, Load, connect, upload_model
 from tests.faults.storm.watching import Watch
 
 # What faults need of the installation.
@@ -23,7 +23,11 @@ FIRST_NUMBER = 1_000_000
 
 
 class NotPossible(Exception):
-    """The machine does not allow the fault, or there was nothing for it to strike; says why."""
+    """The machine does not allow the fault; says why."""
+
+
+class Missed(Exception):
+    """There was nothing for the fault to strike at this moment, and may be at another; says what was missing."""
 
 
 class Broken(Exception):
@@ -56,6 +60,10 @@ class Site:
     def struck(self) -> None:
         """The harm is done now: from here on it counts how long it takes to recover."""
         self.struck_at = datetime.now(UTC)
+
+    def upload(self, content: bytes, workspace: int = 0) -> str:
+        """The id of a model that is ready."""
+        return upload_model(self.installation, self.journal, content, workspace)
 
     def submit(self, model_id: str, fate: str, workspace: int = 0) -> str:
         """A job beside the load, as sure as one can be that it is accepted, and once."""
@@ -96,9 +104,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault by its name; `strike` says in words what it struck, and raises NotPossible or Broken."""
+    """A fault by its name; `strike` says in words what it struck, and raises NotPossible, Missed or Broken."""
 
     name: str
     strike: Callable[[Site], str]
     needs: str | None = None
     """What the service must have been started with."""
+    spends: bool = False
+    """Whether it may cost the attempts that run while it lasts."""
