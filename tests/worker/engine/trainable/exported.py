@@ -198,17 +198,16 @@ class Network:
             return {"tokens": torch.randint(0, 20, (batch, LENGTH)), "mask": mask}
         return {name: torch.randn(batch, *shape) for name, shape in self.inputs.items()}
 
-    def export(self, folder: Path, exporter: str, *, untrained: bool = False) -> ModelFile:
+    def export(
+        self, folder: Path, exporter: str, *, untrained: bool = False, module: nn.Module | None = None
+    ) -> ModelFile:
         """By the `new` exporter, or that `new-at-opset-23`, where attention is one node and GroupNorm another; by the
         `old` one, told to fold no constants, or that `at-opset-9`, as old releases of torch wrote files.
 
-        The batch axis is open, weights are as if trained: no two tensors alike, which exporters merge.
+        The batch axis is open. Without a `module` of this network weights are as if trained: no two tensors alike,
+        which exporters merge.
         """
-        torch.manual_seed(1)
-        network = self.build()
-        with torch.no_grad():
-            for tensor in (*network.parameters(), *(one for one in network.buffers() if one.is_floating_point())):
-                tensor.add_(torch.rand_like(tensor) * (0.0 if untrained else 0.2))
+        network = module or self._drawn(untrained)
         feed = self.feed(2)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "model.onnx"
@@ -230,6 +229,14 @@ class Network:
                     input_names=list(feed), output_names=["y"], dynamic_shapes=shapes, external_data=False,
                 )  # fmt: skip
         return ModelFile(path)
+
+    def _drawn(self, untrained: bool) -> nn.Module:
+        torch.manual_seed(1)
+        network = self.build()
+        with torch.no_grad():
+            for tensor in (*network.parameters(), *(one for one in network.buffers() if one.is_floating_point())):
+                tensor.add_(torch.rand_like(tensor) * (0.0 if untrained else 0.2))
+        return network
 
 
 IMAGE = {"image": (1, 8, 8)}
