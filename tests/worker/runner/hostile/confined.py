@@ -38,6 +38,8 @@ LIMITS = Limits(memory_bytes=2 * MEMORY_BYTES, file_bytes=2 << 30, processes=64)
 BUDGET_SECONDS = 5.0
 # Between two results. A job is ended after its budget and the grace; an inspection has more, and takes far less.
 SILENCE_SECONDS = BUDGET_SECONDS + RunnerSettings().grace_seconds
+START_SECONDS = 20.0
+"""More, until the first: libraries are loaded."""
 LOOK_SECONDS = 0.02
 RUN_ALL = """
 import sys
@@ -86,8 +88,8 @@ def inspect_all(uploads: Sequence[Upload], folder: Path, preparation: str = "") 
     return _outcomes([upload.kind for upload in uploads], folders, folder, preparation)
 
 
-def optimize_all(models: Sequence[bytes], folder: Path) -> list[Outcome]:
-    """The same of short jobs on these models, with random input."""
+def optimize_all(models: Sequence[bytes], folder: Path, silence_seconds: float = SILENCE_SECONDS) -> list[Outcome]:
+    """The same of short jobs on these models, with random input; each has so long, and is ended then."""
     folders = [folder / str(number) for number in range(len(models))]
     for content, own in zip(models, folders, strict=True):
         own.mkdir(mode=0o700)
@@ -106,24 +108,30 @@ def optimize_all(models: Sequence[bytes], folder: Path) -> list[Outcome]:
             memory_bytes=MEMORY_BYTES,
         )
         (own / JOB_FILE).write_text(job.model_dump_json(by_alias=True))
-    return _outcomes([JobKind.OPTIMIZE] * len(models), folders, folder, "")
+    return _outcomes([JobKind.OPTIMIZE] * len(models), folders, folder, silence_seconds=silence_seconds)
 
 
-def _outcomes(kinds: Sequence[JobKind], folders: list[Path], folder: Path, preparation: str) -> list[Outcome]:
+def _outcomes(
+    kinds: Sequence[JobKind],
+    folders: list[Path],
+    folder: Path,
+    preparation: str = "",
+    silence_seconds: float = SILENCE_SECONDS,
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
     while len(outcomes) < len(folders):
         begun = len(outcomes)
-        status = _run(folders[begun:], folder, preparation)
+        status = _run(folders[begun:], folder, preparation, silence_seconds)
         for own in folders[begun:]:
             if not (own / RESULT_FILE).exists():
                 break
             outcomes.append(_read(own))
         if status != 0 and len(outcomes) < len(folders):
-            outcomes.append(_ended(kinds[len(outcomes)], status))
+            outcomes.append(_ended(kinds[len(outcomes)], status, silence_seconds))
     return outcomes
 
 
-def _run(folders: list[Path], folder: Path, preparation: str) -> int | None:
+def _run(folders: list[Path], folder: Path, preparation: str, silence_seconds: float) -> int | None:
     """How a runner that goes through these ended; None where it was ended for its silence."""
     source = RUN_ALL.format(preparation=preparation)
     command = [sys.executable, "-P", "-c", source, *map(str, folders)]
@@ -138,17 +146,17 @@ def _run(folders: list[Path], folder: Path, preparation: str) -> int | None:
             group=None if group is None else group.folder,
         )
         try:
-            return _attend(process, folders)
+            return _attend(process, folders, silence_seconds)
         finally:
             kill_group(process)
 
 
-def _attend(process: subprocess.Popen[bytes], folders: list[Path]) -> int | None:
+def _attend(process: subprocess.Popen[bytes], folders: list[Path], silence_seconds: float) -> int | None:
     done, heard = 0, time.monotonic()
     while process.poll() is None:
         while done < len(folders) and (folders[done] / RESULT_FILE).exists():
             done, heard = done + 1, time.monotonic()
-        if time.monotonic() - heard > SILENCE_SECONDS:
+        if time.monotonic() - heard > silence_seconds + (0 if done else START_SECONDS):
             return None
         time.sleep(LOOK_SECONDS)
     return process.returncode
@@ -163,9 +171,9 @@ def _read(folder: Path) -> Outcome:
     return Outcome(fault.code, clear, fault.detail)
 
 
-def _ended(kind: JobKind, status: int | None) -> Outcome:
+def _ended(kind: JobKind, status: int | None, silence_seconds: float) -> Outcome:
     if status is None:
-        fault, retryable = out_of_time(kind, SILENCE_SECONDS), kind is not JobKind.OPTIMIZE
+        fault, retryable = out_of_time(kind, silence_seconds), kind is not JobKind.OPTIMIZE
     else:
         fault, retryable = death(kind, status)
     return Outcome(fault.code, not retryable, fault.detail)

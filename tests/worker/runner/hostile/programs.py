@@ -169,8 +169,8 @@ PROGRAMS: dict[str, Callable[[], ModelProto]] = {
 
 
 def _resized() -> ModelProto:
-    scales = np.array([1, 1e12], np.float32)
-    return immense(node("Resize", "h  s", "c", mode="nearest"), s=scales)
+    resize = helper.make_node("Resize", ["h", "", "s"], ["c"], mode="nearest")
+    return immense(resize, s=np.array([1, 1e12], np.float32))
 
 
 def _doubling() -> ModelProto:
