@@ -46,7 +46,7 @@ test: checked
 	$(SPREAD) -m "not long"
 
 test-long: checked
-	LATHE_TEST_EXAMPLES=12 LATHE_TEST_WALKS=8 LATHE_TEST_LIVES=100 LATHE_TEST_MUTATIONS=120 $(SPREAD)
+	LATHE_TEST_EXAMPLES=12 LATHE_TEST_WALKS=8 LATHE_TEST_LIVES=100 LATHE_TEST_MUTATIONS=120 LATHE_TEST_CUTS=100 $(SPREAD)
 
 # Beside the checks of types, which take one core, tests are compiled once for all processes that will run them.
 checked: $(VENV)/.stamp-test
