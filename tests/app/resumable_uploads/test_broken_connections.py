@@ -9,9 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 
 import httpx
+from sqlalchemy import select
+from uuid_utils.compat import uuid7
 
+from app.database import Database
 from app.uploads.protocol import OFFSET_OCTETS
-from tests.app.blobs.test_streaming import MEBIBYTE, MOST_GROWTH, SIZE, SLOW, peak_bytes, pieces, wait_until
+from app.uploads.tables import ResumableUploadRow
+from tests.app.blobs.test_streaming import (
+    MEBIBYTE,
+    MOST_GROWTH,
+    SIZE,
+    SLOW,
+    answer_to_a_trickle,
+    peak_bytes,
+    pieces,
+    wait_until,
+)
 from tests.app.uploads import metadata
 from tests.live_api import LiveApi
 
@@ -138,3 +151,27 @@ def test_what_a_client_that_is_too_slow_has_sent_is_kept(start_api: Callable[...
         connection.sendall(bytes(10))
         assert connection.recv(64).startswith(b"HTTP/1.1 408 ")
     assert offset(api, writer, address) == 110
+
+
+def multiplied(database: Database, address: str, count: int) -> list[str]:
+    """So many uploads like the one that was begun, of which none has a byte yet."""
+    with database.session_scope() as session:
+        begun = session.execute(select(ResumableUploadRow.__table__)).mappings().one()
+        rows = [ResumableUploadRow(**{**begun, "id": uuid7()}) for _ in range(count)]
+        session.add_all(rows)
+        return [address.replace(str(begun["id"]), str(row.id)) for row in rows]
+
+
+def test_many_clients_that_are_too_slow_cost_no_memory(
+    start_api: Callable[..., LiveApi], writer: Headers, database: Database
+) -> None:
+    api = start_api(**SLOW, LATHE_API_OPEN_UPLOADS="0")
+    addresses = multiplied(database, begin(api, writer, SIZE), 100)
+    assert patch(api, writer, begin(api, writer, 7), 0, b"warm up").status_code == 204
+    before = peak_bytes(api)
+    with contextlib.ExitStack() as stack:
+        opened = (open_patch(api, writer, address, 0, f"Content-Length: {SIZE}") for address in addresses)
+        connections = [stack.enter_context(one) for one in opened]
+        for answer in answer_to_a_trickle(connections):
+            assert answer.startswith(b"HTTP/1.1 408 ")
+    assert peak_bytes(api) - before < 48 * MEBIBYTE  # a buffer of 1 MiB for each would be 100
