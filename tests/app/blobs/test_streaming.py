@@ -125,7 +125,7 @@ SLOW = {"LATHE_API_MIN_UPLOAD_BYTES_PER_SECOND": "1000", "LATHE_API_SLOW_UPLOAD_
 def answer_to_a_trickle(connections: list[socket.socket]) -> Iterable[bytes]:
     """What each connection is told while it sends a byte a second; each is read up to its end."""
     answers: dict[socket.socket, bytes] = {}
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(answers) < len(connections):
         assert time.monotonic() < deadline, "they were not cut off"
         for connection in set(connections) - set(answers):
@@ -233,7 +233,7 @@ def test_clients_that_read_a_byte_a_second_are_cut_off_and_cost_no_memory(
         connections = [stack.enter_context(open_download(api, writer, path)) for _ in range(200)]
         begun = [one.recv(1) for one in connections]
         assert begun == [b"H"] * 200
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while open_connections(api) > 0:
             assert time.monotonic() < deadline, "they were not cut off"
             time.sleep(1)
