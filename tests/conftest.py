@@ -36,10 +36,12 @@ from tests.spreading import Spread, put_in_order
 if TYPE_CHECKING:
     from app.embedded import Stack
 
-# Whole services that tests start time by fewer turns than they would for a user, who wants narrow intervals; and give a
-# model one thread, as tests that run beside each other would else wait for each other's spinning threads.
-TIMING_ROUNDS = 3
+# Whole services that tests start time by fewer and shorter turns than they would for a user, who wants narrow
+# intervals; and give a model one thread, as tests that run beside each other would else wait for each other's spinning
+# threads.
+TIMING_ROUNDS, ROUND_SECONDS = 3, 0.05
 os.environ.setdefault("LATHE_RUNNER_TIMING_ROUNDS", str(TIMING_ROUNDS))
+os.environ.setdefault("LATHE_RUNNER_ROUND_SECONDS", str(ROUND_SECONDS))
 os.environ.setdefault("LATHE_RUNNER_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SECRET_KEY = "a secret key of the tests, 32 characters and more"

@@ -105,6 +105,7 @@ def fetch(
         request=request,
         threads=threads_for_models(settings),
         timing_rounds=settings.runner.timing_rounds,
+        round_seconds=settings.runner.round_seconds,
         budget_seconds=claim.budget_seconds,
         memory_bytes=affordable_bytes(settings.runner.memory_bytes),
         # What an attempt cannot do without lies there by now: of the room that is left, they fill a part.

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.jobs.report import Layer, TrainedEpoch
 from app.recipes.base import PassConfig
+from worker.engine import turns
 from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds
 from worker.engine.model_file import ModelFile
@@ -80,6 +81,8 @@ class PassContext:
     threads: int
     target: Feeds | None = None
     """One call at the shapes that latency is measured at; None: the first of `feeds`."""
+    round_seconds: float = field(default_factory=lambda: turns.ROUND_SECONDS)
+    """How long a file is timed every time, where files are timed by turns."""
     deadline: float = field(default=float("inf"))
     """On the clock of `time.monotonic`; a pass that could do less to keep it does so, and asks by `lacks`."""
     haste: Haste = field(default_factory=Haste)

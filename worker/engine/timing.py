@@ -34,6 +34,6 @@ def times_as_fast(files: Sequence[ModelFile], context: PassContext, rounds: int,
         ModelFails: a file does not run.
 
     """
-    conditions = Conditions(context.threads, rounds, seconds, context.device)
+    conditions = Conditions(context.threads, rounds, seconds, context.device, context.round_seconds)
     feed = context.timed_feed()
     return ratios(take_turns([file.path for file in files], [feed] * len(files), conditions))

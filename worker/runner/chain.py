@@ -64,6 +64,7 @@ class Circumstances:
     feeds: Feeds
     seed: int
     threads: int
+    round_seconds: float
     folder: Path
     pacing: Pacing
     target: Feeds
@@ -88,6 +89,7 @@ class Circumstances:
             feeds=self.feeds,
             seed=self.seed,
             threads=self.threads,
+            round_seconds=self.round_seconds,
             deadline=self.pacing.passes_deadline(),
             progress=self.pacing.at,
             phase=self.pacing.phase,

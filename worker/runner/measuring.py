@@ -6,7 +6,6 @@ from pathlib import Path
 
 from app.jobs.report import Latency, Measurement, Quality
 from app.recipes.request import Metric
-from worker.engine import turns
 from worker.engine.evaluation.child import Bounds, run_probe
 from worker.engine.evaluation.file_size import compressed_size_bytes
 from worker.engine.evaluation.one_call import Footprint, OneCall
@@ -74,6 +73,7 @@ class Laboratory:
     seed: int
     pacing: Pacing
     timing_rounds: int
+    round_seconds: float
     confidence: float = 0.95
     """Of the bounds on the drop of the metric."""
     _store: ArrayStore = field(init=False)
@@ -102,7 +102,7 @@ class Laboratory:
             device=self.device,
             seconds=seconds,
             rounds=self.timing_rounds,
-            round_seconds=turns.ROUND_SECONDS,
+            round_seconds=self.round_seconds,
         )
         expected = START_SECONDS + min(seconds, self.timing_rounds * len(models) * USUAL_TURN_SECONDS)
         return run_probe("latency", request, TurnsAnswer, self._bounds_within(share, "latency", expected))

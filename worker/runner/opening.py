@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import errors
-from app.recipes.request import Metric, OptimizeRequest
+from app.recipes.request import USUAL_CONFIDENCE, Metric, OptimizeRequest
 from worker.engine.evaluation.acceptance import COUNTING
 from worker.engine.faults import UserFault
 from worker.engine.graph import UnsupportedValue, inputs_of
@@ -15,6 +15,7 @@ from worker.runner.chain import Circumstances
 from worker.runner.contract import InputFile, RunnerJob
 from worker.runner.events import Events
 from worker.runner.job_data import JobData
+from worker.runner.measuring import Laboratory
 from worker.runner.pacing import Pacing
 from worker.runner.unpacking import MODEL_FOLDER, unpack_model
 
@@ -62,12 +63,28 @@ class OpenJob:
             raise IncompleteJob("The request of the job names no metric.", None)
         return self.request.metric
 
+    def laboratory(self, data: JobData, name: str, confidence: float = USUAL_CONFIDENCE) -> Laboratory:
+        """Where files are measured, in a folder of this name; `confidence` is that of bounds on the metric's drop."""
+        job = self.job
+        return Laboratory(
+            self.scratch / name,
+            data,
+            self.threads,
+            self.device,
+            self.request.seed,
+            self.pacing,
+            job.timing_rounds,
+            job.round_seconds,
+            confidence,
+        )
+
     def circumstances(self, data: JobData, metric: Metric) -> Circumstances:
         """Opens the other models that the recipe names."""
         return Circumstances(
             feeds=data.calibration,
             seed=self.request.seed,
             threads=self.threads,
+            round_seconds=self.job.round_seconds,
             folder=self.scratch,
             pacing=self.pacing,
             target=data.latency,

@@ -14,7 +14,7 @@ from worker.runner.deployment import checked
 from worker.runner.events import Events
 from worker.runner.job_data import JobData, check_metric, load_data
 from worker.runner.manifest import Account, build_manifest
-from worker.runner.measuring import Laboratory, Subject, noise_warnings
+from worker.runner.measuring import Subject, noise_warnings
 from worker.runner.opening import open_job
 from worker.runner.step_files import Ends, files_between, with_files
 from worker.runner.summary import environment_of, summary_of
@@ -51,8 +51,7 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     opened = open_job(job, workdir, events)
     request, model, pacing, scratch = opened.request, opened.model, opened.pacing, opened.scratch
     data = load_data(job, request, model, workdir, scratch)
-    folder, rounds, sure = scratch / "measuring", job.timing_rounds, request.confidence
-    laboratory = Laboratory(folder, data, opened.threads, opened.device, request.seed, pacing, rounds, sure)
+    laboratory = opened.laboratory(data, "measuring", request.confidence)
 
     pacing.span(PREPARED, BASELINE)
     pacing.phase("baseline")

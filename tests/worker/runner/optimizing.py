@@ -14,7 +14,7 @@ from app.jobs.search_fitness import judging_arrays
 from app.jobs.states import JobKind
 from app.models.inspection import ModelInspection
 from app.recipes.request import OptimizeRequest
-from tests.conftest import TIMING_ROUNDS
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from worker.engine.inspection import session, specs
 from worker.runner.contract import PIECE_FOLDER, InputFile, Piece, RunnerJob, RunnerResult
 from worker.runner.events import Events
@@ -88,6 +88,7 @@ def prepare_job(
         request=settled(OptimizeRequest.model_validate(body), workdir / "upload", model, data),
         threads=1,
         timing_rounds=timing_rounds,
+        round_seconds=ROUND_SECONDS,
         budget_seconds=budget,
         memory_bytes=4 << 30,
         pieces=pieces or {},

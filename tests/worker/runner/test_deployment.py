@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from app.jobs.report import Deployment, DeploymentCheck, Kernels
-from tests.conftest import TIMING_ROUNDS
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from tests.worker import networks
 from worker.engine.evaluation.one_call import Footprint
 from worker.engine.evaluation.requests import KernelReport
@@ -48,7 +48,9 @@ def check(tmp_path: Path) -> Check:
         feeds = match_arrays(inputs, arrays, "my data")
         one = match_arrays(inputs, {name: array[:1] for name, array in arrays.items()}, "my data")
         data = JobData(feeds, feeds, one, batch=1, labels={}, words={})
-        laboratory = Laboratory(tmp_path / "measuring", data, 1, "cpu", 0, Pacing(Events(), 120.0), TIMING_ROUNDS)
+        laboratory = Laboratory(
+            tmp_path / "measuring", data, 1, "cpu", 0, Pacing(Events(), 120.0), TIMING_ROUNDS, ROUND_SECONDS
+        )
         subjects = [Subject(file, file.size_bytes(), file.size_bytes(), FOOTPRINT, KERNELS) for file in files]
         return check_deployment(laboratory, subjects[0], subjects[1], terms)
 

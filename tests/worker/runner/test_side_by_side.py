@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.recipes.request import Metric
-from tests.conftest import TIMING_ROUNDS
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from tests.worker import networks
 from worker.engine import turns
 from worker.engine.feeds import match_arrays
@@ -37,7 +37,7 @@ def _laboratory(original: ModelFile, folder: Path) -> Laboratory:
     feeds = match_arrays(inputs, {"image": images}, "my data")
     one = match_arrays(inputs, {"image": images[:1]}, "my data")
     data = JobData(feeds, feeds, one, batch=1, labels={}, words={})
-    return Laboratory(folder, data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS), TIMING_ROUNDS)
+    return Laboratory(folder, data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS), TIMING_ROUNDS, ROUND_SECONDS)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from worker.runner.chain import Outcome
 from worker.runner.contract import RunnerJob, RunnerResult
 from worker.runner.deployment import checked
 from worker.runner.events import Events
-from worker.runner.job_data import JobData, check_metric
-from worker.runner.measuring import Laboratory, Subject
+from worker.runner.job_data import check_metric
+from worker.runner.measuring import Subject
 from worker.runner.opening import OpenJob, open_job
 from worker.runner.search.accepting import Bound, Delivered, choose_winner, measure_finalists, original_as_finalist
 from worker.runner.search.best import BestSoFar
@@ -53,7 +53,7 @@ def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
     data = load_search_data(job, opened.request, opened.model, workdir, opened.scratch)
     opened.pacing.span(PREPARED, BASELINE)
     opened.pacing.phase("baseline")
-    choosing = _laboratory(opened, data.selecting, "choosing")
+    choosing = opened.laboratory(data.selecting, "choosing")
     original = choosing.examine(opened.model)
     metric = opened.metric
     warnings = [*data.accepting.warnings, *check_metric(metric, data.accepting, original.footprint.outputs)]
@@ -80,7 +80,7 @@ def _concluded(
     weights = opened.request.weights
     opened.pacing.span(SEARCHED, EXAMINED)
     opened.pacing.phase("evaluating")
-    judging = _laboratory(opened, data.accepting, "accepting", bound.confidence)
+    judging = opened.laboratory(data.accepting, "accepting", bound.confidence)
     chosen = finalists(found.trials, weights, bound.allowed)
     ready = [_written(trial, found.outcomes[trial.name], opened) for trial in chosen]
     checking = CHECKING * opened.pacing.budget_seconds if opened.request.deployment_check else 0.0
@@ -122,7 +122,7 @@ def _checked(ending: Ending) -> Ending:
             ending.warnings.append(UNCHECKED)
         return ending
     opened, winner = ending.opened, ending.finalists[0]
-    laboratory = _laboratory(opened, ending.data.accepting, "checking")
+    laboratory = opened.laboratory(ending.data.accepting, "checking")
     opened.pacing.span(EXAMINED, 1.0)
     seconds = CHECKING * opened.pacing.budget_seconds
     found = checked(opened.request, laboratory, ending.original, winner.subject, opened.job.threads, seconds)
@@ -144,12 +144,6 @@ def _stock(opened: OpenJob, max_drop: float | None) -> Stock:
     job = opened.job
     identity = identity_of(opened, max_drop)
     return Stock(identity, opened.workdir, opened.scratch, dict(job.pieces), job.piece_bytes, opened.pacing.events)
-
-
-def _laboratory(opened: OpenJob, data: JobData, name: str, confidence: float = USUAL_CONFIDENCE) -> Laboratory:
-    folder = opened.scratch / name
-    seed, rounds = opened.request.seed, opened.job.timing_rounds
-    return Laboratory(folder, data, opened.threads, opened.device, seed, opened.pacing, rounds, confidence)
 
 
 def _ground(opened: OpenJob, data: SearchData, original: Subject) -> Ground:

@@ -10,7 +10,7 @@ import pytest
 
 from app.jobs.report import Latency
 from app.recipes.request import Metric
-from tests.conftest import TIMING_ROUNDS
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from tests.worker import networks
 from tests.worker.engine.search.grounds import trial
 from worker.engine.evaluation.requests import ComparisonAnswer, TurnsAnswer
@@ -54,7 +54,7 @@ def laboratory(original: ModelFile, kind: type[Laboratory], folder: Path, first:
     feeds = match_arrays(inputs, {"image": images}, "my data")
     one = match_arrays(inputs, {"image": images[:1]}, "my data")
     data = JobData(feeds, feeds, one, batch=1, labels={}, words={})
-    return kind(folder, data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS), TIMING_ROUNDS)
+    return kind(folder, data, 1, "cpu", 0, Pacing(Events(), BUDGET_SECONDS), TIMING_ROUNDS, ROUND_SECONDS)
 
 
 def delivered(name: str, model: onnx.ModelProto, folder: Path) -> Delivered:
