@@ -251,6 +251,29 @@ def test_out_of_time_the_best_so_far_is_kept(labels: np.ndarray, tmp_path: Path)
     assert again.model.sha256() == result.model.sha256()
 
 
+def test_a_sample_that_is_no_number_is_left_out_and_named(labels: np.ndarray, tmp_path: Path) -> None:
+    """It would make NaN of the loss and the running statistics of all that are fed with it."""
+    rows = ROWS["x"].copy()
+    rows[[0, 17], 3] = np.nan, np.inf
+    job = Job(tmp_path / "run", {"x": rows}, {"label": labels})
+    result = job.run("fine_tune", save(SPOILT, tmp_path / "model"), **LEARNING | {"epochs": 4})
+    assert (
+        "Left out of training and of judging: 2 of 400 samples, fed NaN or infinity (x at 0, 17, counted from 0)."
+        in result.notes
+    )
+    assert result.modified
+    assert [result.manifest["split"][part] for part in ("training", "held_out")] == [358, 40]
+    assert None not in [one["held_out"]["loss"] for one in result.manifest["history"]]
+    assert all(np.isfinite(values).all() for values in _constants(result.model).values())
+
+
+def test_data_without_a_sample_that_is_a_number_is_refused(labels: np.ndarray, tmp_path: Path) -> None:
+    rows = np.full_like(ROWS["x"], np.nan)
+    with pytest.raises(UserFault, match="every sample of the training data is NaN or infinite, in x") as caught:
+        Job(tmp_path / "run", {"x": rows}, {"label": labels}).run("fine_tune", save(SPOILT, tmp_path / "model"))
+    assert caught.value.code == "too_few_samples"
+
+
 def test_without_time_for_one_epoch_that_is_said(labels: np.ndarray, tmp_path: Path) -> None:
     job = Job(tmp_path / "run", labels={"label": labels}, deadline=time.monotonic())
     with pytest.raises(BudgetExhausted):

@@ -14,6 +14,9 @@ from worker.engine.trainable.arrays import tensor_from
 from worker.engine.training.randomness import ORDER, SPLIT, generator
 from worker.engine.training.targets import Target
 
+# Infinity in so large a share of the samples is no fault of single ones: masks that are added hold it.
+MASKED_SHARE = 0.5
+
 
 class TooFewSamples(UserFault):
     code, title = "too_few_samples", "There is too little training data"
@@ -41,21 +44,43 @@ def training_count(count: int, share: float) -> int:
     return max(1, count - max(1, round(share * count)))
 
 
-def split(count: int, share: float, seed: int) -> Split:
-    """`share` of the samples held out, one at least on either side.
+def split(samples: np.ndarray, share: float, seed: int) -> Split:
+    """`share` of these samples, ascending indices, held out, one at least on either side.
 
     Raises:
         TooFewSamples: there are fewer than two.
 
     """
+    count = len(samples)
     if count < 2:
         raise TooFewSamples(
             f"The training data has {count} samples; one to learn from and one to judge by is the least.",
             "Give more training data.",
         )
     held = count - training_count(count, share)
-    order = generator(seed, SPLIT).permutation(count)
+    order = samples[generator(seed, SPLIT).permutation(count)]
     return Split(np.sort(order[held:]), np.sort(order[:held]))
+
+
+def not_finite(feeds: Feeds, batch: int) -> dict[str, np.ndarray]:
+    """By input the samples, as ascending indices, that are fed NaN or infinity in it; inputs without any are left out.
+
+    Where more than half of the samples hold infinity, only NaN counts. Reads `batch` samples at a time.
+    """
+    strange: dict[str, list[np.ndarray]] = {}
+    unknown: dict[str, list[np.ndarray]] = {}
+    for call in feeds.calls(batch):
+        for name, array in call.feed.items():
+            rows = array.reshape(1, -1) if feeds.whole else array[: len(call.samples)].reshape(len(call.samples), -1)
+            if rows.dtype.kind != "f" or np.isfinite(rows).all():
+                continue
+            strange.setdefault(name, []).append(call.samples[~np.isfinite(rows).all(axis=1)])
+            unknown.setdefault(name, []).append(call.samples[np.isnan(rows).any(axis=1)])
+    found = {}
+    for name, parts in strange.items():
+        masks = sum(map(len, parts)) > MASKED_SHARE * feeds.sample_count
+        found[name] = np.concatenate(unknown[name] if masks else parts)
+    return {name: samples for name, samples in found.items() if len(samples)}
 
 
 def smallest_step(count: int, size: int) -> int:

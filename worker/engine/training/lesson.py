@@ -102,7 +102,7 @@ def plan_lesson(
     targets = [] if gamma == 0 else choose_targets(data.labels, outputs, options, squashed)
     if gamma and not targets:
         raise _no_labels(data)
-    parts = split(student.feeds.sample_count, options.held_out, context.seed)
+    parts = split(student.samples, options.held_out, context.seed)
     by_output: dict[str, Target] = {target.output: target for target in targets}
     readings = find_readings(graph, outputs, by_output, options, bool(student.feeds.whole))
     hard = [Hard(readings[target.output], target) for target in targets]

@@ -25,9 +25,10 @@ from worker.engine.trainable.module import NORMALIZATION, TrainableGraph
 from worker.engine.trainable.parity import check_parity
 from worker.engine.trainable.parting import part
 from worker.engine.trainable.weights import biases_and_norms
-from worker.engine.training.batches import smallest_step, training_count
+from worker.engine.training.batches import TooFewSamples, not_finite, smallest_step, training_count
 
 FROZEN = "frozen by the recipe"
+MOST_NAMED = 5
 
 
 class NoTrainingData(UserFault):
@@ -44,7 +45,8 @@ class NothingToTrain(UserFault):
 
 @dataclass(frozen=True)
 class Student:
-    """`tensors` are those of the module that training moves; `frozen` says why others stay. `feeds` may be batched.
+    """`tensors` are those of the module that training moves; `frozen` says why others stay. `feeds` may be batched;
+    `samples` are those of it that may be fed, ascending indices.
 
     `file` is the model that was given, or where its exporter had merged tensors one with constants of their own for
     them; `origins` has the constant of the given model by the name of each. `biases` names biases and norms, which are
@@ -54,6 +56,7 @@ class Student:
     file: ModelFile
     module: TrainableGraph
     feeds: Feeds
+    samples: np.ndarray
     tensors: dict[str, torch.Tensor]
     frozen: dict[str, str]
     notes: list[str] = field(default_factory=list)
@@ -62,7 +65,7 @@ class Student:
 
     def look(self, names: list[str] | None = None) -> dict[str, np.ndarray]:
         """Of two samples, or one call, the outputs or these values, as rows; what has no row a sample is left out."""
-        call = next(self.feeds.calls(2))
+        call = next(self.feeds.calls(2, self.samples))
         fed = len(next(iter(call.feed.values()))) if call.feed else 0
         feed = {name: tensor_from(array) for name, array in call.feed.items()}
         with torch.no_grad():
@@ -102,13 +105,15 @@ def feeds_for(model: ModelFile, data: TrainingData) -> Feeds:
 
 def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptions, context: PassContext) -> Student:
     """The model as a module on its device, proven against ONNX Runtime on the first samples; weights that the recipe
-    freezes have no gradient, and feeds are as large as the graph takes.
+    freezes have no gradient, feeds are as large as the graph takes, and samples with NaN or infinity are left out: one
+    would make the statistics and the loss of all that are fed with it no number.
 
     Raises:
         QuantizedModel: it computes in 8 bits: gradients do not pass through rounding.
         NotTrainable: an operator has no form in torch, or gives another result there on the first samples.
         NothingToTrain: the recipe freezes every weight.
         DataMismatch: the data is not the model's.
+        TooFewSamples: something of every sample is NaN or infinite.
 
     """
     if is_quantized(model.structure()):
@@ -117,10 +122,12 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
             "Put the passes that train before those that quantize.",
         )
     feeds = feeds_for(model, data)
+    strange = not_finite(feeds, options.batch_size)
+    samples = _without(feeds, strange)
     parted = part(model, set(options.freeze), Path(tempfile.mkdtemp(prefix="parted-", dir=context.scratch)))
     model = parted.model
     module = import_model(model)
-    check_parity(model, module, next(feeds.calls(1)).feed, context.scratch, context.threads)
+    check_parity(model, module, next(feeds.calls(1, samples)).feed, context.scratch, context.threads)
     frozen = _frozen(model, module, options)
     for name in frozen:
         if name in module.held():
@@ -128,14 +135,15 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
     tensors = {name: tensor for name, tensor in module.held().items() if name not in frozen}
     if not any(tensor.requires_grad for tensor in tensors.values()):
         raise NothingToTrain("Every weight of the model is frozen.", "Leave a weight out of `freeze`.")
-    feeds, notes = _batched(module, feeds)
+    feeds, notes = _batched(module, feeds, samples)
+    notes.extend(_left_out_in_words(feeds, samples, strange))
     if parted.origins:
         merged = len(set(parted.origins.values()))
         notes.append(
             f"{merged} constants that are one number throughout stood for {merged + len(parted.origins)} tensors of "
             "different layers, as exporters merge what is equal: each is trained by itself."
         )
-    notes.extend(_normalization(module, feeds, options, frozen))
+    notes.extend(_normalization(module, feeds, len(samples), options, frozen))
     if module.frozen_statistics:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in module.statistics}
     unknown = sorted(set(options.freeze) - module.held().keys())
@@ -146,7 +154,7 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
         notes.append("Trained on the processor: torch finds no GPU here.")
     tensors = {name: module.held()[name] for name in tensors}
     biases = biases_and_norms(plain_graph(model).graph)
-    return Student(model, module, feeds, tensors, frozen, notes, parted.origins, biases)
+    return Student(model, module, feeds, samples, tensors, frozen, notes, parted.origins, biases)
 
 
 def _device(context: PassContext) -> torch.device:
@@ -159,14 +167,39 @@ def _frozen(model: ModelFile, module: TrainableGraph, options: TrainingOptions) 
     return frozen | {name: FROZEN for name in module.held() if name in options.freeze}
 
 
-def _batched(module: TrainableGraph, feeds: Feeds) -> tuple[Feeds, list[str]]:
+def _without(feeds: Feeds, strange: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The samples that are `strange` in no input, ascending indices."""
+    every = np.arange(feeds.sample_count)
+    left = np.setdiff1d(every, np.concatenate([*strange.values(), every[:0]]))
+    if not len(left):
+        raise TooFewSamples(
+            f"Something of every sample of the training data is NaN or infinite, in {', '.join(sorted(strange))}.",
+            "Give training data without them.",
+        )
+    return left
+
+
+def _left_out_in_words(feeds: Feeds, samples: np.ndarray, strange: Mapping[str, np.ndarray]) -> list[str]:
+    if not strange:
+        return []
+    arrays = []
+    for name, found in strange.items():
+        more = f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
+        arrays.append(f"{name} at {', '.join(map(str, found[:MOST_NAMED]))}{more}")
+    return [
+        f"Left out of training and of judging: {feeds.sample_count - len(samples):,} of {feeds.sample_count:,} "
+        f"samples, fed NaN or infinity ({'; '.join(arrays)}, counted from 0)."
+    ]
+
+
+def _batched(module: TrainableGraph, feeds: Feeds, samples: np.ndarray) -> tuple[Feeds, list[str]]:
     """Feeds without the batch of the file, where two calls may be one; with one sample a call where they may not."""
     if feeds.whole:
         return feeds, ["The data holds whole calls: they are trained on one by one, gradients summed over a batch."]
     fixed = feeds.fixed_batch or 1
-    if feeds.sample_count < 2 * fixed:
+    if len(samples) < 2 * fixed:
         return feeds, []
-    first, second = (feeds.call(np.arange(start, start + fixed)).feed for start in (0, fixed))
+    first, second = (feeds.call(samples[start : start + fixed]).feed for start in (0, fixed))
     tensors = [{name: tensor_from(array) for name, array in feed.items()} for feed in (first, second)]
     if takes_larger_batches(module, *tensors):
         return dataclasses.replace(feeds, fixed_batch=None), []
@@ -174,20 +207,20 @@ def _batched(module: TrainableGraph, feeds: Feeds) -> tuple[Feeds, list[str]]:
     return dataclasses.replace(feeds, fixed_batch=fixed), [note]
 
 
-def _has_lonely_step(feeds: Feeds, options: TrainingOptions) -> bool:
+def _has_lonely_step(feeds: Feeds, count: int, options: TrainingOptions) -> bool:
     """Whether a step is fed one sample: it has no variance of its own. A batch of the file is filled up."""
     if feeds.fixed_batch is not None:
         return False
-    return smallest_step(training_count(feeds.sample_count, options.held_out), options.batch_size) == 1
+    return smallest_step(training_count(count, options.held_out), options.batch_size) == 1
 
 
 def _normalization(
-    module: TrainableGraph, feeds: Feeds, options: TrainingOptions, frozen: Mapping[str, str]
+    module: TrainableGraph, feeds: Feeds, count: int, options: TrainingOptions, frozen: Mapping[str, str]
 ) -> list[str]:
     """Freeze the statistics of BatchNormalization where that is asked for, or where training could only spoil them."""
     if not any(step.operator.name == NORMALIZATION for step in module.steps):
         return []
-    lonely = bool(feeds.whole) or feeds.fixed_batch == 1 or _has_lonely_step(feeds, options)
+    lonely = bool(feeds.whole) or feeds.fixed_batch == 1 or _has_lonely_step(feeds, count, options)
     kept = any(name in frozen for name in module.statistics)
     module.frozen_statistics = options.freeze_statistics or lonely or kept
     if not module.frozen_statistics:

@@ -1,6 +1,7 @@
 """Samples into steps."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from tests.worker.networks import normal
 from worker.engine.feeds import Feeds
-from worker.engine.training.batches import Batches, TooFewSamples, split
+from worker.engine.training.batches import Batches, TooFewSamples, not_finite, split
 from worker.engine.training.targets import Target
 
 
@@ -26,16 +27,51 @@ def _batches(feeds: Feeds, size: int, samples: np.ndarray | None = None) -> Batc
 
 @pytest.mark.parametrize(("count", "share", "held"), [(100, 0.1, 10), (2, 0.01, 1), (3, 0.99, 2), (7, 0.5, 4)])
 def test_what_judges_is_not_trained_on(count: int, share: float, held: int) -> None:
-    parts = split(count, share, seed=0)
+    parts = split(np.arange(count), share, seed=0)
     assert len(parts.held_out) == held
     assert sorted([*parts.training, *parts.held_out]) == list(range(count))
-    assert np.array_equal(parts.held_out, split(count, share, seed=0).held_out)
+    assert np.array_equal(parts.held_out, split(np.arange(count), share, seed=0).held_out)
+
+
+def test_what_is_left_out_is_on_neither_side() -> None:
+    parts = split(np.array([1, 4, 5, 9]), 0.5, seed=0)
+    assert sorted([*parts.training, *parts.held_out]) == [1, 4, 5, 9]
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        pytest.param({7: NAN, 12: -INFINITY, 3: INFINITY}, [3, 7, 12], id="single samples"),
+        pytest.param(dict.fromkeys(range(11), -INFINITY) | {15: NAN}, [15], id="beside a mask"),
+        pytest.param(dict.fromkeys(range(11), -INFINITY), [], id="a mask"),
+        pytest.param({}, [], id="none"),
+    ],
+)
+@pytest.mark.parametrize("form", [{}, {"fixed": 3}, {"whole": True}], ids=["rows", "fixed", "whole"])
+def test_samples_that_are_no_numbers_are_found(
+    values: dict[int, float], found: list[int], form: dict[str, Any]
+) -> None:
+    feeds = _feeds(20, **form)
+    for row, value in values.items():
+        feeds.arrays["x"][row, ..., 1] = value
+    strange = not_finite(feeds, 6)
+    assert [*strange.get("x", [])] == found
+    assert bool(strange) is bool(found)
+
+
+def test_what_is_too_large_for_its_input_is_infinite() -> None:
+    feeds = Feeds({"x": np.array([[1.0], [1e300]])}, {"x": "float32"}, frozenset(), 2)
+    with np.errstate(over="ignore"):
+        assert {name: samples.tolist() for name, samples in not_finite(feeds, 6).items()} == {"x": [1]}
 
 
 def test_the_seed_draws_what_is_held_out() -> None:
-    assert split(100, 0.1, 0).sha256() != split(100, 0.1, 1).sha256()
+    assert split(np.arange(100), 0.1, 0).sha256() != split(np.arange(100), 0.1, 1).sha256()
     with pytest.raises(TooFewSamples, match="has 1 samples"):
-        split(1, 0.1, 0)
+        split(np.arange(1), 0.1, 0)
 
 
 def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own() -> None:

@@ -103,7 +103,7 @@ def _train(
     context = PassContext(
         scratch, FEEDS, 0, 1, deadline=deadline, checkpoints=checkpoints or NoCheckpoints(), log=logs.append
     )
-    parts, line, cpu = split(COUNT, options.held_out, 0), Line(), torch.device("cpu")
+    parts, line, cpu = split(np.arange(COUNT), options.held_out, 0), Line(), torch.device("cpu")
     batches, held_out = (Batches(FEEDS, one, 32, 0, cpu) for one in (parts.training, parts.held_out))
     subject, judge = Subject(line, line.tensors(), rates={"scale": 0.1}), Judge(line, Distance(), held_out)
     with repeatable(threads=1):
