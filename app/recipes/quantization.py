@@ -88,7 +88,8 @@ class StaticOptions(BaseModel):
     keep_fidelity: bool = Field(
         default=True,
         description="Leave nodes in float, those first that keep most for the time they cost, until "
-        "`fidelity_floor_db` and the job's contract hold on calibration data.",
+        "`fidelity_floor_db` and the job's contract hold on calibration data; with the placement `given` it is "
+        "`given_back` that says which.",
     )
     fidelity_floor_db: float = Field(
         default=10.0,

@@ -12,6 +12,9 @@ from onnx import ModelProto, numpy_helper
 from tests.worker.dying import Kept, Killed
 from tests.worker.networks import normal, prepared
 from tests.worker.passes.schooling import Job, save
+from worker.engine.int8 import static_form
+from worker.engine.int8.choosing import Choice
+from worker.engine.int8.placement import Placement
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassResult
 
@@ -120,19 +123,33 @@ def test_a_manifest_repeats_the_run(tmp_path: Path) -> None:
     assert second.model.sha256() == first.model.sha256()
 
 
-def test_a_run_that_goes_on_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_ends_with_the_same_bytes_and_warnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another attempt might measure another placement: it is given what the first one chose."""
     model = save(_network(), tmp_path / "model")
-    whole = _run(tmp_path / "whole", model, epochs=3)
+    last = model.structure().graph.node[-1].name
+
+    def chosen(_prepared: ModelFile, everything: Placement, *_rest: Any) -> Choice:
+        return Choice(everything.without([last], "slower here"))
+
+    monkeypatch.setattr(static_form, "choose_placement", chosen)
+    # One bit a weight leaves less than the 20 dB that are kept in 8.
+    asked = {"placement": "measured", "per_channel": True, "weight_bits": "binary", "fidelity_floor_db": 20.0}
+    asked = COARSE | LONG | asked | {"epochs": 3}
+    whole = Job(tmp_path / "whole").run("quantize_aware_training", model, **asked)
     kept = Kept(tmp_path / "kept", after=2)
     with pytest.raises(Killed):
-        Job(tmp_path / "killed", checkpoints=kept).run(
-            "quantize_aware_training", model, **COARSE | LONG | {"epochs": 3}
-        )
+        Job(tmp_path / "killed", checkpoints=kept).run("quantize_aware_training", model, **asked)
     kept.after = 1_000
-    resumed = Job(tmp_path / "resumed", checkpoints=kept).run(
-        "quantize_aware_training", model, **COARSE | LONG | {"epochs": 3}
-    )
+    monkeypatch.undo()
+    resumed = Job(tmp_path / "resumed", checkpoints=kept).run("quantize_aware_training", model, **kept.chosen)
+    assert "An earlier attempt had done 2 epochs: training went on from there." in resumed.notes
     assert resumed.model.sha256() == whole.model.sha256()
+    assert resumed.manifest["replay"] == whole.manifest["replay"]
+    warned = [note for note in whole.notes if note.startswith("The delivered file keeps less")]
+    assert warned
+    assert warned[0] in resumed.notes
 
 
 def test_where_training_does_harm_the_post_training_form_is_delivered(tmp_path: Path) -> None:

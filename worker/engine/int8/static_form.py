@@ -294,7 +294,7 @@ def _built(work: Work, choice: Choice, config: StaticOptions, context: PassConte
     context.progress(ROUNDED)
     context.phase("checking")
     floor = Floor(-float("inf"))
-    if config.keep_fidelity:
+    if config.keep_fidelity and config.placement != "given":
         floor = Floor.of(config.fidelity_floor_db, context.max_drop)
     order = partial(cheapest_first, placement, choice.costs)
     kept = rescue(work.prepared, placement, made, build, floor, order, context)
@@ -353,7 +353,6 @@ def _settled(work: Work, placed: Placement, kept: Placement, config: StaticOptio
         "placement": "given",
         "in_float": sorted(work.everything.quantized - placed.quantized),
         "given_back": sorted(placed.quantized - kept.quantized),
-        "keep_fidelity": False,
         "calibration_method": work.method,
         "reduce_range": work.rounding.unsaturated,
         "calibration_samples": max(1, work.calibration.sample_count),
