@@ -108,11 +108,16 @@ def _few_bits_in_words(
     """What lies in few bits, what in 8, `tied` of it as the ends read it too, and what in none, as it runs in float."""
     kind = f"{config.weight_bits} bits" if isinstance(config.weight_bits, int) else config.weight_bits
     ends = len(weighted) - len(few) - tied
-    notes = [
+    nothing = (
+        f"No weights are {kind}: of {len(weighted)} nodes in int8 none is left between the first and last ones, whose "
+        "weights stay in 8 bits."
+    )
+    packed = (
         f"Weights of {len(few)} of {len(weighted)} nodes in int8 are {kind}, packed in the file, and those of the "
         f"{ends} first and last ones 8 bits; ONNX Runtime takes them apart when it loads the "
         "file and runs them in its 8-bit kernels."
-    ]
+    )
+    notes = [packed if few else nothing]
     if tied:
         notes.append(f"In 8 bits because they share the weight of a first or last node: {tied}.")
     units, quantized = form.placement.units, form.placement.quantized

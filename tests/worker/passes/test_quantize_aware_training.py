@@ -243,6 +243,17 @@ def test_every_head_stays_in_8_bits(tmp_path: Path) -> None:
     result = _run(tmp_path / "few", model, weight_bits=4, epochs=1, keep_fidelity=False)
     found = next(note for note in result.notes if note.startswith("Weights of"))
     assert found.startswith("Weights of 1 of 4 nodes in int8 are 4 bits, packed in the file, and those of the 3 first")
+    # No kernel computes in fewer bits: what runs in its place is said.
+    assert found.endswith("takes them apart when it loads the file and runs them in its 8-bit kernels.")
+
+
+def test_where_there_are_only_ends_it_is_said_that_nothing_is_in_fewer_bits(tmp_path: Path) -> None:
+    text = "network (float[N,8] x) => (float[N,6] y) { a = MatMul(x, w) r = Relu(a) y = MatMul(r, h) }"
+    model = save(prepared(text, w=normal(8, 8) / 2, h=normal(8, 6, seed=3)), tmp_path / "model")
+    result = _run(tmp_path / "few", model, weight_bits=4, epochs=1, keep_fidelity=False)
+    said = "No weights are 4 bits: of 2 nodes in int8 none is left between the first and last ones"
+    assert any(note.startswith(said) for note in result.notes)
+    assert not any(note.startswith("Weights of 0") for note in result.notes)
 
 
 def test_weights_that_stay_in_float_are_counted(tmp_path: Path) -> None:
