@@ -1,15 +1,16 @@
 """Whether a request can be carried out on its model and data, as far as that is known without opening them."""
 
+import math
 from collections.abc import Mapping
 from itertools import combinations, pairwise
 
 from app.config import Settings
 from app.datasets.inspection import ArraySpec, DatasetInspection
-from app.datasets.matching import fits, match
+from app.datasets.matching import Axes, fits, match
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, NotTrainable, Unprocessable
-from app.jobs.metric_choice import choose_metric
-from app.jobs.naming import named
+from app.jobs.metric_choice import SCORES, choose_metric, row_of, size_of
+from app.jobs.naming import MOST_NAMED, named
 from app.jobs.search_fitness import check_floor, judging_arrays, settle_search
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
@@ -21,6 +22,8 @@ from app.recipes.request import OptimizeRequest
 from app.recipes.structure import PruneStructured
 
 INT8_BITS = 8
+LABEL_DTYPES = ("int", "uint", "bool", "float")
+LABELS_WANTED = "Give the number of the class of each sample, or as many numbers as the output holds."
 
 
 class BudgetTooLarge(Unprocessable):
@@ -178,6 +181,52 @@ def _check_training_labels(
                 f"training dataset has {_names(labels) or 'none'}.",
                 remedy="Name one of its arrays.",
             )
+    if known and labels:
+        _check_label_shapes(entry, config, facts, arrays, labels)
+
+
+def _check_label_shapes(
+    entry: PassEntry, config: PassConfig, facts: ModelInspection, arrays: list[ArraySpec], labels: list[ArraySpec]
+) -> None:
+    """Refuses what can be no labels, whatever it holds: an array that is named as those of an output; and where a pass
+    cannot do without labels, every array.
+    """
+    outputs = {spec.name: spec for spec in facts.outputs if spec.dtype.startswith(SCORES)}
+    rows = {name: row_of(spec, facts, arrays) for name, spec in outputs.items()}
+    needed = "labels" in entry.needs(config)
+    by_name = {array.name: array for array in labels}
+    chosen = config.training_labels() or {name: name for name in outputs if needed and name in by_name}
+    for output, label in chosen.items():
+        if output in outputs and not _may_be_labels(by_name[label], rows[output]):
+            raise DataMismatch(
+                f"{_in_words(by_name[label])} of the training dataset cannot be the labels of the output "
+                f"{_in_words(outputs[output])}.",
+                remedy=LABELS_WANTED,
+            )
+    if needed and not chosen and not any(_may_be_labels(label, row) for label in labels for row in rows.values()):
+        raise DataMismatch(
+            f"No array of the training dataset can be labels for the pass `{entry.name}`: beside the model's inputs it "
+            f"has {', '.join(map(_in_words, labels[:MOST_NAMED]))}; outputs of floats are "
+            f"{', '.join(map(_in_words, [*outputs.values()][:MOST_NAMED])) or 'none'}.",
+            remedy=LABELS_WANTED,
+        )
+
+
+def _may_be_labels(label: ArraySpec, row: Axes | None) -> bool:
+    """Of an output that holds `row` for a sample: numbers of its classes, with or without an axis of one in their
+    place, or as many numbers as it holds.
+    """
+    if row is None:
+        return True
+    given = label.shape[1:]
+    classes = [axis for axis, size in enumerate(row) if size != 1]
+    wanted = [[*row[:axis], *one, *row[axis + 1 :]] for axis in classes for one in ([], [1])]
+    as_many = size_of(row) in (None, math.prod(given))
+    return label.dtype.startswith(LABEL_DTYPES) and (as_many or any(fits(given, axes) for axes in wanted))
+
+
+def _in_words(tensor: ArraySpec | TensorSpec) -> str:
+    return f"`{tensor.name}` {tensor.dtype} {tensor.shape}"
 
 
 def _check_shapes(request: OptimizeRequest, facts: ModelInspection) -> None:

@@ -24,7 +24,7 @@ def choose_metric(metric: Metric | None, facts: ModelInspection, arrays: list[Ar
     inputs = {spec.name for spec in facts.inputs}
     labels = {array.name: array for array in arrays or [] if array.name not in inputs}
     output = _find_output(metric, facts.outputs)
-    row = _row(output, facts, arrays or [])
+    row = row_of(output, facts, arrays or [])
     chosen = metric or _default(output, row, labels)
     if output.dtype == TEXT and chosen.name != "agreement":
         raise MetricMismatch(
@@ -76,11 +76,11 @@ def _is_class_scores(output: TensorSpec) -> bool:
 
 
 def _is_class_numbers(output: TensorSpec, row: Axes | None) -> bool:
-    """Whether an output holds one whole number or truth value a sample; `row` as `_row` has it."""
+    """Whether an output holds one whole number or truth value a sample; `row` as `row_of` has it."""
     shape = output.shape or []
     if row is None and shape and not isinstance(shape[0], int):
         row = shape[1:]  # an open axis counts samples as far as is known
-    return output.dtype.startswith(NUMBERS) and row is not None and _size(row) == 1
+    return output.dtype.startswith(NUMBERS) and row is not None and size_of(row) == 1
 
 
 def _find_labels(metric: Metric, labels: dict[str, ArraySpec], has_data: bool) -> str:
@@ -102,7 +102,7 @@ def _find_labels(metric: Metric, labels: dict[str, ArraySpec], has_data: bool) -
     return metric.labels
 
 
-def _row(output: TensorSpec, facts: ModelInspection, arrays: list[ArraySpec]) -> Axes | None:
+def row_of(output: TensorSpec, facts: ModelInspection, arrays: list[ArraySpec]) -> Axes | None:
     """Axes of what an output holds for one sample, as the worker will cut it; None where that is not known here."""
     ranks = {array.name: len(array.shape) for array in arrays}
     ranked = {spec.name: spec.shape for spec in facts.inputs if spec.shape is not None}
@@ -123,7 +123,7 @@ def _check_shapes(metric: str, output: TensorSpec, labels: ArraySpec, row: Axes 
     wanted = [row] if one_by_one else []
     if metric not in ERRORS:
         wanted += _without_classes(row, last_only=metric == "top5")
-    if any(fits(given, axes) for axes in wanted) or (one_by_one and _size(row) in (None, math.prod(given))):
+    if any(fits(given, axes) for axes in wanted) or (one_by_one and size_of(row) in (None, math.prod(given))):
         return
     if not wanted:
         raise MetricMismatch(
@@ -146,7 +146,7 @@ def _without_classes(row: Axes, *, last_only: bool) -> list[Axes]:
     return found + ([row[1:]] if len(row) > 1 and row[0] != 1 and not last_only else [])
 
 
-def _size(axes: Axes) -> int | None:
+def size_of(axes: Axes) -> int | None:
     """Elements; None where an axis is not fixed."""
     fixed = [axis for axis in axes if isinstance(axis, int)]
     return math.prod(fixed) if len(fixed) == len(axes) else None

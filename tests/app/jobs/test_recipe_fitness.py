@@ -135,6 +135,27 @@ REFUSALS = [
         model=NOT_TRAINABLE,
     ),
     Refusal(
+        "nothing-that-could-be-labels",
+        DataMismatch,
+        "it has `label` int64 [100, 7]; outputs of floats are `logits` float32 ['N', 10]",
+        recipe=FINE_TUNE,
+        arrays={"training": [IMAGES, LABELS | {"shape": [100, 7]}]},
+    ),
+    Refusal(
+        "labels-as-outputs-are-called-that-do-not-fit",
+        DataMismatch,
+        "`logits` float32 [100, 7] of the training dataset cannot be the labels of the output `logits`",
+        recipe=FINE_TUNE,
+        arrays={"training": [IMAGES, LABELS | {"name": "logits", "dtype": "float32", "shape": [100, 7]}]},
+    ),
+    Refusal(
+        "labels-that-are-named-and-do-not-fit",
+        DataMismatch,
+        "`label` int64 [100, 2] of the training dataset cannot be the labels",
+        recipe=[{"pass": "distill", "labels": {"logits": "label"}}],
+        arrays={"training": [IMAGES, LABELS | {"shape": [100, 2]}]},
+    ),
+    Refusal(
         "labels-of-no-output",
         DataMismatch,
         "the output `scores`; the model's outputs are `logits`",
@@ -203,6 +224,12 @@ def test_bits_may_be_taken_last_and_from_what_is_left_in_float(few: list[str], s
 ALLOWED: list[tuple[str, list[dict[str, Any]], dict[str, list[dict[str, Any]]], dict[str, Any]]] = [
     ("without-labels", DISTILL, UNLABELLED, MODEL),
     ("with-labels", [*PRUNE_AND_TRAIN, *FINE_TUNE], TRAINING, MODEL),
+    (
+        "classes-in-a-column-of-floats",
+        FINE_TUNE,
+        {"training": [IMAGES, LABELS | {"dtype": "float32", "shape": [100, 1]}]},
+        MODEL,
+    ),
     ("another-student-is-what-is-trained", [{"pass": "distill", "student": str(ID)}], TRAINING, NOT_TRAINABLE),
     (
         "outputs-of-another-student",

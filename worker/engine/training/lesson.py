@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from app.recipes.training import TeachingOptions, TrainingOptions
 from worker.engine.faults import UserFault
@@ -101,7 +104,7 @@ def plan_lesson(
     gamma = options.gamma if isinstance(options, TeachingOptions) else 1.0
     targets = [] if gamma == 0 else choose_targets(data.labels, outputs, options, squashed)
     if gamma and not targets:
-        raise _no_labels(data)
+        raise _no_labels(data, outputs)
     parts = split(student.samples, options.held_out, context.seed)
     by_output: dict[str, Target] = {target.output: target for target in targets}
     readings = find_readings(graph, outputs, by_output, options, bool(student.feeds.whole))
@@ -139,11 +142,14 @@ def plan_lesson(
     )
 
 
-def _no_labels(data: TrainingData) -> LabelsMismatch:
+def _no_labels(data: TrainingData, outputs: Mapping[str, np.ndarray]) -> LabelsMismatch:
+    arrays = ", ".join(f"{name} {one.dtype} {list(one.shape)}" for name, one in sorted(data.labels.items()))
+    rows = ", ".join(f"{name} {one.dtype} {['N', *one.shape[1:]]}" for name, one in outputs.items())
     return LabelsMismatch(
         "No array of the training data fits an output of the model as its labels; beside the model's inputs there "
-        f"are {', '.join(sorted(data.labels)) or 'none'}.",
-        "Add labels, or name output and array in `labels`.",
+        f"are {arrays or 'none'}, and its outputs are {rows or 'none, a row a sample'}.",
+        "Give the number of the class of each sample, or as many numbers as the output holds; or name output and array "
+        "in `labels`.",
     )
 
 

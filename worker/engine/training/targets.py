@@ -23,7 +23,9 @@ class LabelsMismatch(UserFault):
 
 @dataclass(frozen=True)
 class Target:
-    """`values` (N, ...) are numbers of classes, scored along `axis` of the output (n, ...); without one, numbers."""
+    """`values` (N, ...) are numbers of classes, scored along `axis` of the output (n, ...); without one, numbers. A
+    class that is NaN is not known, nor is a negative one.
+    """
 
     output: str
     array: str
@@ -51,6 +53,8 @@ class Target:
         rows = self.values[samples]
         if self.one_hot:
             rows = rows.argmax(axis=self.axis)
+        elif self.axis is not None:
+            rows = _class_numbers(rows)
         with np.errstate(over="ignore"):  # the loss is no number then, and the step is not taken
             return torch.from_numpy(np.ascontiguousarray(rows, dtype))
 
@@ -65,7 +69,8 @@ def choose_targets(
     `squashed`: by output, what makes probabilities of it, as `readings.squashed_by` says.
 
     As `options.labels` says; else by name; else the only array of whole numbers for the first output that scores its
-    classes; else the only array of all for the first output of its size.
+    classes; else the only array of all for the first output of its size, or for the first that scores its classes where
+    they lie in floats or booleans.
 
     Raises:
         LabelsMismatch: an output or array is missing, or does not fit.
@@ -89,12 +94,13 @@ def _guessed(
 ) -> dict[str, str]:
     whole = [name for name, values in labels.items() if values.dtype.kind in "iu"]
     if len(whole) == 1:
-        fitting = [name for name, one in outputs.items() if _axis(name, labels[whole[0]], one, options) is not None]
+        fitting = [name for name, one in outputs.items() if _classes(name, labels[whole[0]], one, options) is not None]
         if fitting:
             return {fitting[0]: whole[0]}
     if len(labels) == 1:
         array, values = next(iter(labels.items()))
         fitting = [name for name, one in outputs.items() if _as_many(values, one)]
+        fitting = fitting or [name for name, one in outputs.items() if _holds_classes(name, values, one, options)]
         return {fitting[0]: array} if fitting else {}
     return {}
 
@@ -102,10 +108,11 @@ def _guessed(
 def _target(
     output: str, array: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions, squashed: str | None
 ) -> Target:
-    axis = _axis(output, values, answers, options)
-    if axis is not None:
-        _check_classes(output, array, values, answers.shape[axis])
-        return Target(output, array, values, axis)
+    classes = _classes(output, values, answers, options)
+    if classes is not None:
+        axis, numbers = classes
+        _check_classes(output, array, numbers, answers.shape[axis])
+        return Target(output, array, numbers, axis)
     if not _as_many(values, answers) or values.dtype.kind not in "fiub":
         raise LabelsMismatch(
             f"The labels {array!r} are {values.dtype} {list(values.shape)}; the output {output!r} is "
@@ -121,11 +128,32 @@ def _target(
     return Target(output, array, values, None, binary=True, probabilities=squashed is not None)
 
 
-def _axis(output: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions) -> int | None:
-    """Where the output scores classes that `values` number."""
-    if values.dtype.kind not in "iu" or options.kinds.get(output) == "numbers":
+def _classes(
+    output: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions
+) -> tuple[int, np.ndarray] | None:
+    """Where the output scores classes that `values` number, and those without an axis of one in that place; None where
+    they do not. Whole floats number classes too: of values the output has more than there are labels.
+    """
+    if values.dtype.kind not in "iubf" or options.kinds.get(output) == "numbers":
         return None
-    return class_axis(answers.shape, [len(answers), *values.shape[1:]])
+    shape = [len(answers), *values.shape[1:]]
+    axis, numbers = class_axis(answers.shape, shape), values
+    for place in range(1, len(shape)):
+        if axis is None and shape[place] == 1 and class_axis(answers.shape, _without(shape, place)) == place:
+            axis, numbers = place, values.squeeze(place)
+    if axis is None or (values.dtype.kind == "f" and not _are_whole(values)):
+        return None
+    return axis, numbers
+
+
+def _without(shape: list[int], place: int) -> list[int]:
+    return [*shape[:place], *shape[place + 1 :]]
+
+
+def _holds_classes(output: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions) -> bool:
+    """Whether `values` number classes of the output, and none that it does not have."""
+    classes = _classes(output, values, answers, options)
+    return classes is not None and 0 <= _extremes(values)[1] < answers.shape[classes[0]]
 
 
 def _as_many(values: np.ndarray, answers: np.ndarray) -> bool:
@@ -177,13 +205,28 @@ def _check_names(output: str, array: str, labels: Mapping[str, np.ndarray], outp
 
 
 def _check_classes(output: str, array: str, values: np.ndarray, classes: int) -> None:
-    lowest, highest = int(values.min()), int(values.max())
+    lowest, highest = _extremes(values)
     if not 0 <= highest < classes:
         raise LabelsMismatch(
             f"The labels {array!r} go from {lowest} to {highest}; the output {output!r} scores {classes} classes, "
             f"0 to {classes - 1}.",
             "Number the labels as the output numbers its classes, from 0; negative ones are not counted.",
         )
+
+
+def _class_numbers(rows: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(rows, nan=-1.0) if rows.dtype.kind == "f" else rows
+
+
+def _extremes(values: np.ndarray) -> tuple[int, int]:
+    """Of numbers of classes the lowest and the highest. Reads a piece at a time."""
+    found = [(int(rows.min()), int(rows.max())) for rows in map(_class_numbers, pieces(values))]
+    return min(lowest for lowest, _ in found), max(highest for _, highest in found)
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    """Of floats: whether all are whole numbers, or NaN. Reads a piece at a time."""
+    return all((np.isnan(rows) | (np.isfinite(rows) & (rows == np.rint(rows)))).all() for rows in pieces(values))
 
 
 def pieces(values: np.ndarray) -> Iterator[np.ndarray]:

@@ -44,6 +44,12 @@ CHOICES = [
         {"kinds": {"box": "numbers"}},
     ),
     Choice("classes-beside-something-else", {"label": CLASSES, "weight": normal(6)}, {"logits": ("label", 1)}),
+    Choice("classes-in-a-column", {"label": CLASSES[:, None]}, {"logits": ("label", 1)}),
+    Choice("a-class-for-every-pixel-of-one-channel", {"label": np.zeros((6, 1, 8, 8), int)}, {"map": ("label", 1)}),
+    Choice("classes-in-floats", {"label": CLASSES.astype(np.float32)}, {"logits": ("label", 1)}),
+    Choice("classes-in-booleans", {"label": CLASSES == 1}, {"logits": ("label", 1)}),
+    Choice("floats-that-are-no-classes", {"label": CLASSES * 1.5}, {}),
+    Choice("floats-beyond-all-classes", {"label": CLASSES * 4.0}, {}),
     Choice("nothing-fits", {"label": normal(6, 7)}, {}),
 ]
 
@@ -52,6 +58,14 @@ CHOICES = [
 def test_labels_find_their_output(case: Choice) -> None:
     found = choose_targets(case.labels, OUTPUTS, _options(**case.arguments))
     assert {target.output: (target.array, target.axis) for target in found} == case.expected
+
+
+@pytest.mark.parametrize("column", [False, True], ids=["flat", "column"])
+def test_classes_in_floats_are_not_known_where_they_are_nan(column: bool) -> None:
+    """As tables with missing values have them."""
+    labels = np.where(CLASSES == 2, np.nan, CLASSES)
+    (target,) = choose_targets({"label": labels[:, None] if column else labels}, OUTPUTS, _options())
+    assert target.rows(np.arange(6)).tolist() == [0, 1, -1, 0, 1, -1]
 
 
 SEVERAL = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1], [1, 1, 1], [0, 0, 1]])
@@ -123,6 +137,8 @@ REFUSALS = [
     Refusal("no-such-array", {"a": CLASSES}, {"logits": "b"}, "'b'; beside the model's inputs the training data has a"),
     Refusal("one-class-too-many", {"a": CLASSES + 1}, {"logits": "a"}, "go from 1 to 3; the output 'logits' scores 3"),
     Refusal("no-label-at-all", {"a": CLASSES * 0 - 1}, {"logits": "a"}, "go from -1 to -1"),
+    Refusal("no-whole-numbers", {"a": CLASSES + 0.5}, {"logits": "a"}, "neither numbers of its classes nor values"),
+    Refusal("no-such-class-in-floats", {"a": CLASSES + 1.0}, {"logits": "a"}, "go from 1 to 3; the output"),
     Refusal("another-size", {"a": normal(6, 5)}, {"box": "a"}, "neither numbers of its classes nor values of it"),
 ]
 
