@@ -10,7 +10,7 @@ from app.datasets.matching import Axes, fits, match
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, NotTrainable, Unprocessable
 from app.jobs.metric_choice import SCORES, choose_metric, row_of, size_of
-from app.jobs.naming import MOST_NAMED, named
+from app.jobs.naming import MOST_NAMED, named, untrainable
 from app.jobs.search_fitness import check_floor, judging_arrays, settle_search
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
@@ -149,8 +149,7 @@ def _check_passes(
         _check_training_labels(entry, config, facts, arrays.get("training", []), known=known)
         if "trainable_model" in needs and known and not facts.trainable:
             raise NotTrainable(
-                f"The pass `{entry.name}` trains, and these operators cannot be trained: "
-                f"{named(facts.training_blockers)}.",
+                f"The pass `{entry.name}` trains, and the model cannot be trained: {untrainable(facts)}.",
                 remedy="Leave out the passes that train.",
             )
 

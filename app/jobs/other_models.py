@@ -7,7 +7,7 @@ from app.datasets.inspection import ArraySpec, DatasetInspection
 from app.datasets.matching import fits, match
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, NotTrainable, Unprocessable
-from app.jobs.naming import named
+from app.jobs.naming import named, untrainable
 from app.models.inspection import ModelInspection, TensorSpec
 from app.models.tables import ModelRow
 from app.recipes.request import OptimizeRequest
@@ -44,7 +44,7 @@ def check_other_models(
 def _check_student(student: ModelInspection, model: ModelInspection) -> None:
     if not student.trainable:
         raise NotTrainable(
-            f"The student has operators that cannot be trained: {named(student.training_blockers)}.",
+            f"The student cannot be trained: {untrainable(student)}.",
             remedy="Name another student.",
         )
     for what, own, wanted in (("inputs", student.inputs, model.inputs), ("outputs", student.outputs, model.outputs)):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from app.datasets.inspection import ArraySpec
 from app.errors import DataRequired, MetricMismatch, NotTrainable, Unprocessable
-from app.jobs.naming import named
+from app.jobs.naming import named, untrainable
 from app.models.inspection import ModelInspection
 from app.recipes.auto import TRAINED_BESIDE, TRIED, Search
 from app.recipes.request import LABEL_FREE, OptimizeRequest
@@ -37,8 +37,8 @@ def settle_search(request: OptimizeRequest, facts: ModelInspection) -> OptimizeR
         )
     if search.training and not facts.trainable:
         raise NotTrainable(
-            f"`search.training` asks for candidates that are trained, and these operators cannot be trained: "
-            f"{', '.join(facts.training_blockers)}.",
+            "`search.training` asks for candidates that are trained, and the model cannot be trained: "
+            f"{untrainable(facts)}.",
             remedy="Leave `search.training` out: what does without training is tried all the same.",
         )
     could = request.data.training is not None and facts.trainable and search.may_train

@@ -2,6 +2,11 @@
 
 from pydantic import BaseModel, Field
 
+BLOCKERS = (
+    "Operators that prevent training; none where `trainable` is false because no constant in float32 or float64 could "
+    "be a weight."
+)
+
 
 class TensorSpec(BaseModel):
     """One input or output of a model."""
@@ -31,4 +36,4 @@ class ModelInspection(BaseModel):
     )
     operators: dict[str, int] = Field(description="Nodes by operator type, subgraphs included.")
     trainable: bool = Field(description="Whether passes that train can take it.")
-    training_blockers: list[str] = Field(default_factory=list, description="Operators that prevent training.")
+    training_blockers: list[str] = Field(default_factory=list, description=BLOCKERS)

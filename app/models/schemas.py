@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from app.blobs.schemas import Upload, common
-from app.models.inspection import ModelInspection, TensorSpec
+from app.models.inspection import BLOCKERS, ModelInspection, TensorSpec
 from app.models.tables import ModelRow
 
 
@@ -23,7 +23,7 @@ class Model(Upload):
     )
     operators: dict[str, int] | None = Field(description="Nodes by operator type, subgraphs included.")
     trainable: bool | None = Field(description="Whether passes that train can take it.")
-    training_blockers: list[str] | None = Field(description="Operators that prevent training; empty where none does.")
+    training_blockers: list[str] | None = Field(description=BLOCKERS)
 
 
 def show(row: ModelRow) -> Model:

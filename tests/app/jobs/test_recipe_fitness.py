@@ -125,6 +125,14 @@ REFUSALS = [
             ("quantize_aware_training", {"alpha": 0}),
         )
     ),
+    Refusal(
+        "no-weights",
+        NotTrainable,
+        "no constant in float32",
+        recipe=DISTILL,
+        arrays=TRAINING,
+        model=MODEL | {"trainable": False},
+    ),
     Refusal("control-flow", NotTrainable, "`If`, `Loop`", recipe=DISTILL, arrays=TRAINING, model=NOT_TRAINABLE),
     Refusal(
         "pruning-with-training-of-control-flow",

@@ -172,6 +172,12 @@ ACCEPTED = [
                                             "training_blockers": ["SequenceConstruct"]}),
     Accepted("untyped-sequence-output", _untyped_sequence,
              {"outputs": [{"name": "y", "dtype": "seq(float32)", "shape": None}]}),
+    Accepted("nothing-to-train", lambda: networks.parse(
+        "g (float[N,4] x) => (float[N,4] y) { two = Constant<value_float=2.0>() z = Mul(x, two) y = Relu(z) }"
+    ), {"trainable": False, "training_blockers": []}),
+    Accepted("weights-in-a-node", lambda: networks.parse(
+        "g (float[N,2] x) => (float[N,2] y) { b = Constant<value_floats=[1.0, 2.0]>() y = Add(x, b) }"
+    ), {"trainable": True, "training_blockers": []}),
     Accepted("sparse-weights", _sparse, {"parameter_count": 2}),
     Accepted("quantized", networks.quantized_product, {"mac_count": 32, "trainable": False,
              "training_blockers": ["DequantizeLinear", "QLinearMatMul", "QuantizeLinear"]}),

@@ -51,7 +51,7 @@ def _load(path: Path, model: ModelProto) -> list[TensorSpec]:
 
 def _facts(model: ModelProto, outputs: list[TensorSpec]) -> ModelInspection:
     inputs = specs.input_specs(model)
-    parameter_count = _parameter_count(model)
+    parameter_count, holds_weights = _parameter_count(model), claims.holds_weights(model)
     domains = {entry.domain: entry.version for entry in model.opset_import}
     shapes.bind_batch(model)
     shapes.strip_weights(model)
@@ -68,7 +68,7 @@ def _facts(model: ModelProto, outputs: list[TensorSpec]) -> ModelInspection:
         parameter_count=parameter_count,
         mac_count=_mac_count(inlined, counts) if inlined else None,
         operators=counts,
-        trainable=not blockers,
+        trainable=holds_weights and not blockers,
         training_blockers=blockers,
     )
 

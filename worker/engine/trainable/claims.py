@@ -3,7 +3,7 @@
 `operators` has a function for each of these, for every opset from 7 on; `Constant` is read when the graph is.
 """
 
-from onnx import ModelProto, NodeProto, TensorProto, defs
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, defs, shape_inference
 
 from worker.engine.graph import STANDARD_DOMAINS, qualified
 from worker.engine.inspection import walk
@@ -46,6 +46,23 @@ COMPUTED_TYPES = HALVES | {
 }
 # Inputs that hold what was attended before: such a node generates, one token a call.
 PASTS = {"com.microsoft.Attention": (4,), "com.microsoft.MultiHeadAttention": (6, 7, 8, 9)}
+# Inputs without which a node is fed keys and values that are packed into another one.
+APART = {"com.microsoft.MultiHeadAttention": (1, 2)}
+# Of constants that can be weights.
+TRAINED_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
+
+
+def holds_weights(model: ModelProto) -> bool:
+    """Whether there is a constant of float32 or float64 that has an axis. Without one nothing can be trained; which of
+    them are weights, `weights` says.
+    """
+    nodes = [node for node in walk.nodes(model) if qualified(node) == "Constant"]
+    held = [one for node in nodes for one in node.attribute if one.name in ("value", "value_floats")]
+    tensors = [tensor for graph in walk.all_graphs(model) for tensor in graph.initializer]
+    tensors += [one.t for one in held if one.name == "value"]
+    return any(one.floats for one in held) or any(
+        tensor.data_type in TRAINED_TYPES and tensor.dims and 0 not in tensor.dims for tensor in tensors
+    )
 
 
 def unsupported(model: ModelProto) -> list[str]:
@@ -67,6 +84,8 @@ def _is_claimed(node: NodeProto, opset: int) -> bool:
     name = qualified(node)
     if name not in CLAIMED or any(node.input[position : position + 1] != [""] for position in _past(node)):
         return False
+    if any("".join(node.input[position : position + 1]) == "" for position in APART.get(name, ())):
+        return False
     if name == "Constant":
         return all(
             one.name in ("value", "value_float", "value_floats", "value_int", "value_ints") for one in node.attribute
@@ -81,7 +100,7 @@ def _past(node: NodeProto) -> list[int]:
 
 
 def _is_fed_numbers(node: NodeProto, types: dict[str, int]) -> bool:
-    """As far as types are known: of inputs, constants and casts."""
+    """As far as types are known: of inputs, constants and casts, and what shape inference makes of them."""
     read = {types[name] for name in node.input if name in types}
     read |= {one.i for one in node.attribute if one.name == "to"} | {
         one.t.data_type for one in node.attribute if one.HasField("t")
@@ -91,12 +110,28 @@ def _is_fed_numbers(node: NodeProto, types: dict[str, int]) -> bool:
 
 def _types(model: ModelProto) -> dict[str, int]:
     """Element type by name; 0, which is none, for what is no dense tensor."""
-    found: dict[str, int] = {}
+    found = {value.name: _element_type(value.type) for value in _inferred(model).value_info if _is_typed(value.type)}
     for graph in walk.all_graphs(model):
         for value in graph.input:
-            kind = value.type.WhichOneof("value")
-            if kind is not None:
-                found[value.name] = value.type.tensor_type.elem_type if kind == "tensor_type" else 0
+            if value.type.WhichOneof("value") is not None:
+                found[value.name] = _element_type(value.type)
         found |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         found |= {sparse.values.name: 0 for sparse in graph.sparse_initializer}
     return found
+
+
+def _inferred(model: ModelProto) -> GraphProto:
+    """The graph with the types of what its nodes make, as far as they can be known."""
+    try:
+        return shape_inference.infer_shapes(model, check_type=False, strict_mode=False).graph
+    except (shape_inference.InferenceError, RuntimeError, ValueError):
+        return model.graph
+
+
+def _is_typed(kind: TypeProto) -> bool:
+    what = kind.WhichOneof("value")
+    return what is not None and (what != "tensor_type" or kind.tensor_type.elem_type != TensorProto.UNDEFINED)
+
+
+def _element_type(kind: TypeProto) -> int:
+    return kind.tensor_type.elem_type if kind.WhichOneof("value") == "tensor_type" else 0

@@ -89,6 +89,18 @@ def _with_past() -> ModelProto:
     return networks.assemble([node], faces, {"y": (FLOAT, None)}, domains={"com.microsoft": 1})
 
 
+def _behind_a_cast() -> ModelProto:
+    """What is in half precision within alone."""
+    return networks.parse("g (float[N,4] x) => (float[N,4] y) { h = Cast<to=10>(x) r = Relu(h) y = Cast<to=1>(r) }")
+
+
+def _packed(*names: str) -> ModelProto:
+    """Keys and values in one tensor with queries, or with each other."""
+    node = helper.make_node("MultiHeadAttention", list(names), ["y"], domain="com.microsoft", num_heads=2)
+    faces = {name: (FLOAT, None) for name in names if name}
+    return networks.assemble([node], faces, {"y": (FLOAT, None)}, domains={"com.microsoft": 1})
+
+
 def _text_constant() -> ModelProto:
     nodes = [
         helper.make_node("Constant", [], ["t"], value_strings=["a"]),
@@ -117,6 +129,10 @@ def _of_the_future() -> ModelProto:
         pytest.param(_text_constant(), ["Constant"], id="constant-text"),
         pytest.param(_half(), ["MatMul"], id="half-precision"),
         pytest.param(_with_past(), ["com.microsoft.MultiHeadAttention"], id="a-past"),
+        pytest.param(_behind_a_cast(), ["Relu"], id="half-precision-within"),
+        pytest.param(_packed("qkv"), ["com.microsoft.MultiHeadAttention"], id="packed"),
+        pytest.param(_packed("q", "kv", "", "", "mask"), ["com.microsoft.MultiHeadAttention"], id="packed-in-twos"),
+        pytest.param(_packed("q", "k", "v"), [], id="apart"),
         pytest.param(_of_the_future(), [], id="newest-opset"),
         pytest.param(networks.quantized_product(), ["DequantizeLinear", "QLinearMatMul", "QuantizeLinear"], id="int8"),
     ],
