@@ -127,6 +127,28 @@ def test_a_regressor_learns_numbers(tmp_path: Path) -> None:
     assert "loss" in result.notes[1]
 
 
+CLASS_AND_NUMBER = (
+    "network (float[N,8] x) => (float[N,4] kind, float[N] size) { a = Gemm(x, w) r = Relu(a) kind = Gemm(r, h) "
+    "q = Gemm(r, k) one = Constant<value_ints=[1]>() size = Squeeze(q, one) }"
+)
+
+
+def test_classes_and_numbers_are_learned_together(tmp_path: Path) -> None:
+    """Each output by the array of its name, by a loss of its own; classes as a table of floats has them."""
+    proto = networks.prepared(CLASS_AND_NUMBER, w=normal(8, 16), h=normal(16, 4, seed=2), k=normal(16, 1, seed=3))
+    truth, model = save(proto, tmp_path / "truth"), save(networks.shaken(proto, 0.5), tmp_path / "model")
+    wanted = answers(truth)
+    kinds = wanted["kind"].argmax(axis=1)
+    labels = {"kind": kinds.astype(np.float32)[:, None], "size": wanted["size"]}
+    result = Job(tmp_path / "run", labels=labels).run("fine_tune", model, **LEARNING)
+    assert "kind for kind by cross-entropy, size for size by squared error" in result.notes[0]
+    errors = [np.square(answers(one)["size"] - wanted["size"]).mean() for one in (model, result.model)]
+    assert errors[1] < 0.25 * errors[0]
+    # As with one output: 360 samples tell nearly all of a network of this very size.
+    assert top1(model, kinds) < 0.75
+    assert top1(result.model, kinds) > 0.85
+
+
 @pytest.mark.parametrize(
     "form", ["scores", *(pytest.param(one, marks=pytest.mark.long) for one in ("probabilities", "one-hot"))]
 )
