@@ -81,14 +81,15 @@ def _work(named: ModelFile, found: Found, config: FactorizeLowRank) -> Work:
     shapes = {
         place.name: [shape for shape in shapes_of(place, step) if shape.form in config.forms] for place in found.places
     }
-    reasons = dict(found.reasons)
+    reasons = found.reasons | {name: account.TOO_SMALL for name, offered in shapes.items() if not offered}
     if config.given is not None:
         given, missing = _given(config.given, found.places)
         read = [place for place in found.places if shapes[place.name] or place.name in given]
         if missing:
             notes.append(f"`given` names nodes that cannot be factored so: {', '.join(missing[:10])}.")
+        rest = dict.fromkeys(shapes.keys() - given.keys(), account.NOT_GIVEN) | reasons
+        reasons = {name: reason for name, reason in rest.items() if name not in given}
         return Work(named, read, given, reasons, notes, Costs())
-    reasons |= {name: account.TOO_SMALL for name, offered in shapes.items() if not offered}
     read = [place for place in found.places if shapes[place.name]]
     return Work(named, read, shapes, reasons, notes, Costs())
 

@@ -209,6 +209,7 @@ def test_factors_that_cannot_be_are_named(tmp_path: Path) -> None:
     result = _apply(_network(), tmp_path, given=given)
     assert [layer.name for layer in result.layers if layer.factors is not None] == ["first"]
     assert any("conv, nobody, second" in note for note in result.notes)
+    assert any(note.startswith("Left whole") and "the recipe gives it no ranks" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30], ids=["nan", "infinity", "beyond-float32"])

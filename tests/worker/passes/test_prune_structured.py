@@ -266,6 +266,10 @@ def test_excluded_nodes_keep_their_units(run: Run) -> None:
     result = run("again", ratio=0.5, exclude=[names[0], "nowhere"])
     assert _widths(result) == {"a": (32, 4, 3, 3), "b": (32, 32, 3, 3), "h": (32, 5)}
     assert any("nowhere" in note for note in result.notes)
+    # The manifest repeats it, and says so again.
+    replayed = run("replayed", **{key: value for key, value in result.manifest["replay"].items() if key != "pass"})
+    left = [[note for note in one.notes if note.startswith("Left as they were")] for one in (result, replayed)]
+    assert left[0] == left[1] != []
 
 
 def test_no_part_of_a_group_is_emptied(tmp_path: Path) -> None:

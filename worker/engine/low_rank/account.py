@@ -18,6 +18,7 @@ from worker.engine.tensor_fidelity import LAYER_SAMPLES
 
 TOO_SMALL = "no rank is small enough to be worth while"
 NOT_CHOSEN = "no rank paid for what it loses"
+NOT_GIVEN = "the recipe gives it no ranks"
 NOT_FINITE_INPUT = "NaN or infinity reaches it with this data"
 NOT_PROFILED = "the runtime runs it as a part of another kernel"
 

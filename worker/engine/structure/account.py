@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from app.recipes.structure import PruneStructured
+from app.recipes.structure import GivenUnits, PruneStructured
 from worker.engine.structure.block_choice import Step
 from worker.engine.structure.removal import Rest, Subject
 from worker.engine.structure.selection import Choice
@@ -62,8 +62,8 @@ def uncounted(subject: Subject) -> list[str]:
 
 
 def left_alone(rest: Rest, config: PruneStructured) -> list[str]:
-    """Where units stay, and why; said where any might have gone."""
-    if not config.scores_units:
+    """Where units stay, and why; said where any might have gone, or goes as `given`."""
+    if not config.scores_units and not any(isinstance(one, GivenUnits) for one in config.given or ()):
         return []
     counts = Counter(rest.structure.reasons.values())
     return [f"Left as they were: units of {count} nodes ({reason})." for reason, count in sorted(counts.items())]
