@@ -136,7 +136,7 @@ def fisher_scores(
     """The mean over samples of (sum g w)^2, g w by the names of constants in their own shapes: over `samples`, or as
     many, but one at least, as there is time for.
     """
-    constants, count = Constants(structure), 0
+    constants, count, short = Constants(structure), 0, False
     totals = {group.name: np.zeros(group.width) for group in structure.groups}
     for sample in products:
         count += 1
@@ -147,9 +147,10 @@ def fisher_scores(
                 if weight.name in sample:
                     felt += constants.by_unit(part, weight.read(sample[weight.name]), group.width)
             totals[group.name] += np.square(felt)
-        if count < samples and is_over():
+        short = count < samples and is_over()
+        if short:
             break
-    words = [f"Time was short: `fisher` scored units on {count} of {samples} samples."] if count < samples else []
+    words = [f"Time was short: `fisher` scored units on {count} of {samples} samples."] if short else []
     return Scored({name: total / max(1, count) for name, total in totals.items()}, words)
 
 

@@ -33,11 +33,13 @@ class NothingToFeel(UserFault):
 
 def gradient_products(model: ModelFile, context: PassContext, samples: int) -> Iterator[dict[str, np.ndarray]]:
     """Of every weight g * w by the name of its constant, in its shape, float32: one sample of the calibration data
-    at a time, the first `samples` of them. Of numbers, answers are normal around the output, as wide as it is large.
+    at a time, the first `samples` of those that are finite. Of numbers, answers are normal around the output, as wide
+    as it is large.
 
     Raises:
         NotTrainable: an operator has no form in torch.
         QuantizedModel: it computes in 8 bits.
+        TooFewSamples: no sample is finite.
         NothingToFeel: no output holds floats, a row a sample.
 
     """
@@ -58,7 +60,7 @@ def gradient_products(model: ModelFile, context: PassContext, samples: int) -> I
         weights = {name: tensor for name, tensor in student.tensors.items() if tensor.requires_grad}
         names = list(dict.fromkeys(reading.value for reading in readings.values()))
         student.module.eval()
-        chosen = np.arange(min(samples, student.feeds.sample_count))
+        chosen = student.samples[:samples]
         for number, call in enumerate(student.feeds.calls(1, chosen)):
             feed = {name: tensor_from(array).to(student.module.device) for name, array in call.feed.items()}
             made = student.module(feed, names)

@@ -53,3 +53,12 @@ def test_what_no_answer_depends_on_is_not_felt(saved: Callable[..., ModelFile], 
     assert all(
         np.array_equal(left[name], right[name]) for left, right in zip(found, again, strict=True) for name in left
     )
+
+
+def test_samples_that_are_no_numbers_say_nothing(saved: Callable[..., ModelFile], context: SamplesContext) -> None:
+    model = prepared(LINEAR, w=normal(3, 1))
+    x = normal(8, 3)
+    x[[0, 5], 1] = np.nan
+    found = list(gradient_products(saved(model), context(model, x=x), 8))
+    assert len(found) == 6
+    assert all(np.isfinite(one["w"]).all() for one in found)
