@@ -129,7 +129,9 @@ def test_a_database_that_does_not_answer_tells_no_secret(listen: Callable[..., S
     "wrong",
     [
         {"LATHE_SECRET_KEY": "planted-short"},
-        {"DATABASE_URL": f"postgresql+psycopg://lathe:{DATABASE_PASSWORD}@no port:x/lathe"},
+        pytest.param(
+            {"DATABASE_URL": f"postgresql+psycopg://lathe:{DATABASE_PASSWORD}@no port:x/lathe"}, marks=pytest.mark.long
+        ),
         pytest.param(
             {"STORAGE_URL": f"gopher://{STORAGE_KEY}:{STORAGE_SECRET}@nowhere/bucket"}, marks=pytest.mark.long
         ),

@@ -32,8 +32,8 @@ QUICK = [
 
 
 def storm(folder: Path, names: list[str], jobs: int, *, lean: bool = False) -> Outcome:
-    mix = Mix(success=15, own_fault=70, cancel=15)
-    plan = Plan(jobs, len(names), names=names, mix=mix, depth=4, settings=SHORT, lean=lean)
+    mix = Mix(success=15, own_fault=45, cancel=40)
+    plan = Plan(jobs, len(names), names=names, mix=mix, depth=2, settings=SHORT, lean=lean)
     return Storm(plan, folder).run()
 
 

@@ -16,7 +16,7 @@ from tests.live_api import LiveApi
 
 Headers = dict[str, str]
 MEBIBYTE = 1 << 20
-SIZE = 192 * MEBIBYTE
+SIZE = 128 * MEBIBYTE
 # Measured: about 35 MiB, most of it two parts of 8 MiB and four chunks of 4 MiB on their way; the aim is below 64.
 MOST_GROWTH = 64 * MEBIBYTE
 

@@ -1,5 +1,6 @@
 """The command line in this process, against the whole service as `lathe serve` runs it."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class Outcome:
 
 
 LatheCommand = Callable[..., Outcome]
+PASS = "quantize_static"
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +71,23 @@ def lathe(bare_lathe: LatheCommand, stack: Stack, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LATHE_URL", stack.url)
     monkeypatch.setenv("LATHE_KEY", stack.key)
     return bare_lathe
+
+
+@pytest.fixture(scope="session")
+def finished() -> dict[str, Any]:
+    """The job that the first test which reads one has made."""
+    return {}
+
+
+@pytest.fixture
+def job(lathe: LatheCommand, files: dict[str, Path], finished: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """A job of `PASS` that met its contract; `downloaded_sha256` is of the file that came with it."""
+    if not finished:
+        arguments = ["optimize", files["model"], "--pass", PASS, "--calibration", files["calibration"]]
+        arguments += ["--evaluation", files["evaluation"], "--metric", "top1", "--labels", "label"]
+        arguments += ["--max-drop", "0.05", "--threads", "1", "--budget", "60"]
+        outcome = lathe(*arguments, "--download", tmp_path / "smaller.onnx", "--json")
+        assert outcome.code == 0, outcome.stderr
+        finished |= outcome.json
+        finished["downloaded_sha256"] = hashlib.sha256((tmp_path / "smaller.onnx").read_bytes()).hexdigest()
+    return finished

@@ -8,27 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.app.cli.conftest import LatheCommand, Outcome
-
-FAST_PASS = "optimize_graph"
-
-
-@pytest.fixture(scope="module")
-def finished() -> dict[str, Any]:
-    """The job that the first test of this file made; the others read it."""
-    return {}
-
-
-@pytest.fixture
-def job(lathe: LatheCommand, files: dict[str, Path], finished: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    if not finished:
-        arguments = ["optimize", files["model"], "--pass", FAST_PASS, "--evaluation", files["evaluation"]]
-        arguments += ["--metric", "top1", "--labels", "label", "--max-drop", "0.01", "--threads", "1", "--budget", "60"]
-        outcome = lathe(*arguments, "--download", tmp_path / "smaller.onnx", "--json")
-        assert outcome.code == 0, outcome.stderr
-        finished |= outcome.json
-        finished["downloaded_sha256"] = hashlib.sha256((tmp_path / "smaller.onnx").read_bytes()).hexdigest()
-    return finished
+from tests.app.cli.conftest import PASS, LatheCommand, Outcome
 
 
 def artifact_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +18,7 @@ def artifact_of(job: dict[str, Any]) -> dict[str, Any]:
 def test_a_watched_job_ends_as_json_with_its_verdict(job: dict[str, Any]) -> None:
     assert job["state"] == "succeeded"
     assert job["verdict"]["outcome"] == "met"
-    assert job["request"]["recipe"][0]["pass"] == FAST_PASS
+    assert job["request"]["recipe"][0]["pass"] == PASS
     assert job["request"]["target"]["threads"] == 1
     assert job["downloaded_sha256"] == artifact_of(job)["sha256"]
 
@@ -77,13 +57,13 @@ def test_a_finished_job_can_be_watched_again(lathe: LatheCommand, job: dict[str,
     outcome = lathe("watch", job["id"])
     assert outcome.code == 0
     assert "verdict: met" in outcome.stdout
-    assert outcome.stderr.index(f"{FAST_PASS}: ") < outcome.stderr.index("succeeded")  # its log, then its end
+    assert outcome.stderr.index(f"{PASS}: ") < outcome.stderr.index("succeeded")  # its log, then its end
 
 
 def test_jobs_are_listed_by_state(lathe: LatheCommand, job: dict[str, Any]) -> None:
     assert job["id"] in {row["id"] for row in lathe("jobs", "--state", "succeeded", "--json").json}
     assert job["id"] not in {row["id"] for row in lathe("jobs", "--state", "queued", "--json").json}
-    assert FAST_PASS in lathe("jobs").stdout
+    assert PASS in lathe("jobs").stdout
 
 
 @pytest.mark.parametrize("by", ["job", "artifact"])
@@ -176,7 +156,7 @@ def test_arrays_that_no_input_bears_are_named_with_the_remedy(
 ) -> None:
     path = tmp_path / "misnamed.npz"
     np.savez(path, picture=np.zeros((3, 1, 8, 8), np.float32))
-    outcome = lathe("optimize", files["model"], "--pass", FAST_PASS, "--evaluation", path)
+    outcome = lathe("optimize", files["model"], "--pass", "optimize_graph", "--evaluation", path)
     assert outcome.code == 4
     said = [line for line in outcome.stderr.splitlines() if line.startswith("lathe: ")]
     assert len(said) == 1

@@ -54,7 +54,14 @@ def test_a_full_disk_is_told_from_a_model_that_the_runtime_refuses(suffix: str, 
     assert _on_a_small_disk(tmp_path, WRITE, suffix) == str(errno.ENOSPC)
 
 
-@pytest.mark.parametrize("probe", ["footprint", "latency", "kernels"], ids=["started", "forked", "half a profile"])
+@pytest.mark.parametrize(
+    "probe",
+    [
+        pytest.param("footprint", id="started"),
+        pytest.param("latency", id="forked", marks=pytest.mark.long),
+        pytest.param("kernels", id="half a profile"),
+    ],
+)
 def test_a_full_disk_is_told_from_a_model_that_cannot_be_measured(probe: str, tmp_path: Path) -> None:
     """Such a job is tried again; one whose model could not be measured would not be."""
     assert _on_a_small_disk(tmp_path, MEASURE, "", probe) == str(errno.ENOSPC)

@@ -67,7 +67,7 @@ def test_training_wins_back_what_rounding_took(tmp_path: Path) -> None:
     [
         # 12 epochs of 12 steps over 360 samples; of 144 the last fifth is 29.
         pytest.param(None, "rested for the last 29 of 144 steps.", id="to-the-end"),
-        pytest.param(11, "rested for the last 17 of 132 steps.", id="ended-while-they-rest"),
+        pytest.param(11, "rested for the last 17 of 132 steps.", id="ended-while-they-rest", marks=pytest.mark.long),
         pytest.param(2, "training ended before the steps in which they rest.", id="ended-before"),
     ],
 )
@@ -85,7 +85,7 @@ SHARED = (
 )
 
 
-@pytest.mark.parametrize("bits", [8, 4], ids=["8-bits", "4-bits"])
+@pytest.mark.parametrize("bits", [pytest.param(8, id="8-bits", marks=pytest.mark.long), pytest.param(4, id="4-bits")])
 def test_a_weight_that_several_products_read_is_trained_and_stored_once(bits: int, tmp_path: Path) -> None:
     constants = {"w": normal(8, 24), "v": normal(24, 24, seed=2) / 4, "h": normal(24, 6, seed=3)}
     model = save(prepared(SHARED, **constants), tmp_path / "model")

@@ -24,8 +24,8 @@ AT_OPSET_9 = [one for one in (*NETWORKS, *FURTHER) if one.name not in ("vit", "b
 WITHOUT_CONSTANTS = [one for one in (*NETWORKS, *FURTHER) if one.name != "detector"]
 EXPORTS = [(one, exporter) for one in (*NETWORKS, *FURTHER) for exporter in ("old", "new")]
 EXPORTS += [(one, "at-opset-9") for one in AT_OPSET_9]
-# The new exporter takes seconds of each; one of convolutions and one of attention every time.
-LONG = {(name, "new"): [pytest.mark.long] for name in ("lstm", "gru", "bert", "u-net", "mlp", "detector")}
+# The new exporter takes seconds of each: one of attention every time, and one of convolutions goes through the service.
+LONG = {(one.name, "new"): [pytest.mark.long] for one in (*NETWORKS, *FURTHER) if one.name != "vit"}
 
 
 def _loss(module: TrainableGraph, feed: dict[str, torch.Tensor], target: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,7 @@ def test_memory_is_told_where_it_counts(tmp_path: Path) -> None:
     assert svg.count("memory") == 1
 
 
-@pytest.mark.parametrize("apart", [0.0, 0.001, 0.01, 0.1])
+@pytest.mark.parametrize("apart", [0.0, 0.01])
 def test_numbers_of_points_that_lie_close_can_all_be_read(apart: float, tmp_path: Path) -> None:
     front = [replace(FRONT[0], name=f"{n}", latency_ms=0.8 + n * apart) for n in range(7)]
     svg = drawn(tmp_path, replace(PICTURE, front=front))["image/svg+xml"].decode()
