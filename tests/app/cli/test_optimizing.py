@@ -169,9 +169,3 @@ def test_passes_say_what_they_need(lathe: LatheCommand) -> None:
     assert needs["quantize_static"]["calibration_data"]
     assert not needs["quantize_dynamic"]["calibration_data"]
     assert "quantize_static" in lathe("passes").stdout
-
-
-def test_an_unused_dataset_is_deleted(lathe: LatheCommand, files: dict[str, Path]) -> None:
-    uploaded = lathe("dataset", files["calibration"], "--json").json
-    assert lathe("delete", uploaded["id"]).code == 0
-    assert lathe("delete", uploaded["id"]).code == 4
