@@ -44,12 +44,14 @@ in `RateLimit` what is left of the workspace's, and in `RateLimit-Policy` how ma
 """
 
 
-def lifespan_of(settings: Settings) -> Callable[[FastAPI], object]:
+def lifespan_of(
+    settings: Settings, database_of: Callable[[Settings], AsyncDatabase] = AsyncDatabase
+) -> Callable[[FastAPI], object]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ApiSettings]]:
         configure_logs(as_json=settings.log_json)
         app.state.settings = settings
-        app.state.database = AsyncDatabase(settings)
+        app.state.database = database_of(settings)
         app.state.storage = Storage(settings)
         app.state.queue = Queue(settings)
         app.state.authenticator = Authenticator(app.state.database, settings)

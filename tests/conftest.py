@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.access.service import create_key, ensure_workspace
 from app.config import ApiSettings, Settings
-from app.database import Database
+from app.database import AsyncDatabase, Database
 from app.main import create_app, lifespan_of
 from app.schema import METADATA, migrate
 from app.storage import Storage
@@ -126,19 +126,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stack"]:
         whole.stop()
 
 
-@pytest.fixture
-def settings(services: Services, tmp_path: Path) -> Settings:
-    """Settings of one test, with a storage folder of its own."""
-    return Settings(
-        database_url=SecretStr(services.database_url),
-        redis_url=SecretStr(services.redis_url),
-        storage_url=(tmp_path / "storage").as_uri(),
-        secret_key=SecretStr(SECRET_KEY),
-        work_folder=tmp_path / "work",
-        api=ApiSettings(min_free_bytes=0, key_cache_seconds=0, health_cache_seconds=0),
-    )
-
-
 @pytest.fixture(scope="session")
 def settings_of_session(services: Services) -> Settings:
     """Settings of what outlives a test: it stores nothing."""
@@ -147,7 +134,15 @@ def settings_of_session(services: Services) -> Settings:
         redis_url=SecretStr(services.redis_url),
         storage_url="file:///nowhere",
         secret_key=SecretStr(SECRET_KEY),
+        api=ApiSettings(min_free_bytes=0, key_cache_seconds=0, health_cache_seconds=0),
     )
+
+
+@pytest.fixture
+def settings(settings_of_session: Settings, tmp_path: Path) -> Settings:
+    """Settings of one test, with a storage folder of its own."""
+    own = {"storage_url": (tmp_path / "storage").as_uri(), "work_folder": tmp_path / "work"}
+    return settings_of_session.model_copy(update=own, deep=True)
 
 
 @pytest.fixture(scope="session")
@@ -243,10 +238,27 @@ def routed(settings_of_session: Settings) -> FastAPI:
     return create_app(settings_of_session)
 
 
+class LastingDatabase(AsyncDatabase):
+    """Connections and compiled statements are paid for once: the application of the next test goes on with them."""
+
+    async def dispose(self) -> None:
+        """The session does it."""
+
+
+@pytest.fixture(scope="session")
+async def lasting_database(settings_of_session: Settings) -> AsyncIterator[LastingDatabase]:
+    """It lasts as long as its event loop, which is that of all tests."""
+    lasting = LastingDatabase(settings_of_session)
+    yield lasting
+    await super(LastingDatabase, lasting).dispose()
+
+
 @pytest.fixture
-async def app(routed: FastAPI, settings: Settings, database: Database) -> AsyncIterator[FastAPI]:
+async def app(
+    routed: FastAPI, settings: Settings, database: Database, lasting_database: LastingDatabase
+) -> AsyncIterator[FastAPI]:
     """The application with everything it holds, on an empty database."""
-    async with lifespan_of(settings)(routed):
+    async with lifespan_of(settings, lambda _: lasting_database)(routed):
         yield routed
 
 

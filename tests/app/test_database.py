@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import create_engine, make_url, text
 
@@ -59,9 +60,10 @@ def test_a_statement_may_take_as_long_as_who_makes_it_says(settings: Settings, d
 
 
 async def test_the_api_is_not_ready_and_answers_503_until_writes_are_taken(
-    make_key: MakeKey, take_writes: Callable[[], None], client: httpx.AsyncClient
+    make_key: MakeKey, take_writes: Callable[[], None], app: FastAPI, client: httpx.AsyncClient
 ) -> None:
     headers = bearer(make_key(scopes=SCOPES))
+    await app.state.database.engine.dispose()  # connections made before know nothing of it
 
     async def readiness() -> str:
         return str((await client.get("/readyz")).json()["components"]["postgres"]["detail"])
