@@ -53,6 +53,8 @@ def identity_of(opened: OpenJob, max_drop: float | None) -> Identity:
             "threads": opened.threads,
             "target": request.target.model_dump(mode="json"),
             "max_drop": max_drop,
+            # Passes choose by timing as well, and a trial keeps what it was timed at.
+            "timing": [job.timing_rounds, job.round_seconds],
             "source": source_digest(),
             "libraries": libraries(),
             "python": platform.python_version(),

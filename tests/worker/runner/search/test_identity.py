@@ -69,6 +69,8 @@ ANOTHER = [
     Case("threads", {"request": {"target": {"device": "cpu", "threads": 1}}}),
     Case("device", {"request": {"target": {"device": "cuda", "threads": 2}}}),
     Case("batch", {"request": {"target": {"device": "cpu", "threads": 2, "batch": 4}}}),
+    Case("timing-rounds", {"timing_rounds": 99}),
+    Case("round-seconds", {"round_seconds": 2.0}),
     Case("shapes", {"request": {"target": {"device": "cpu", "threads": 2, "shapes": {"x": [1, 8]}}}}),
 ]
 THE_SAME = [
