@@ -178,7 +178,7 @@ class RunnerSettings(BaseSettings):
         default=0, ge=0, description="Threads of a model, and the most it may ask for; 0: every core."
     )
     timing_rounds: int = Field(default=9, ge=3, le=99, description="How often files are timed by turns, time allowing.")
-    round_seconds: float = Field(default=0.25, ge=0.01, le=10, description="How long a file is timed each time.")
+    round_seconds: float = Field(default=0.25, ge=0.01, le=3, description="How long a file is timed each time.")
 
 
 class WorkerSettings(BaseSettings):

@@ -9,7 +9,7 @@ from benchmarks.tasks import arrays_in, samples_of
 from worker.engine.evaluation.metrics import agreement, broken_samples, classes, signal_and_noise
 from worker.engine.fidelity import Power, typical_db
 from worker.engine.sessions import open_session, run_session
-from worker.engine.turns import Conditions, take_turns
+from worker.engine.turns import ROUND_SECONDS, Conditions, take_turns
 
 
 class Broken(Exception):
@@ -50,7 +50,9 @@ def turns(models: list[str], held_out: str, batch: int, threads: int, rounds: in
     """Median milliseconds of a call of `batch` samples by round, a list a file. `seconds` is for all of it."""
     feed = next(samples_of(arrays_in(Path(held_out)), batch))
     timings = take_turns(
-        [Path(model) for model in models], [feed] * len(models), Conditions(threads, rounds, seconds, "cpu")
+        [Path(model) for model in models],
+        [feed] * len(models),
+        Conditions(threads, rounds, seconds, "cpu", ROUND_SECONDS),
     )
     return {"medians_ms": [timing.medians for timing in timings]}
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import numpy as np
 import onnx
 
+from app.config import RunnerSettings
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
 from benchmarks.tasks import Task, arrays_in
@@ -39,12 +40,15 @@ def search(
     request = {"model_id": NOBODY, "recipe": "auto", "data": dict.fromkeys(roles, NOBODY), "target": target, **body}
     first = onnx.load(model, load_external_data=False).graph.output[0].name
     request |= {"search": {"training": train}, "deployment_check": True, "metric": {"output": first, **body["metric"]}}
+    usual = RunnerSettings()
     job = RunnerJob(
         kind=JobKind.OPTIMIZE,
         model=_input(model, "application/octet-stream"),
         datasets=datasets,
         request=OptimizeRequest.model_validate(request),
         threads=one.threads,
+        timing_rounds=usual.timing_rounds,
+        round_seconds=usual.round_seconds,
         budget_seconds=budget,
         memory_bytes=MEMORY_BYTES,
     )

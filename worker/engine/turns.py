@@ -23,7 +23,7 @@ CLEARLY_FASTER = 1.3
 WARM_UP_CALLS = 3
 WARM_UP_SECONDS = 0.05
 LEAST_CALLS, MOST_CALLS = 5, 2000
-# Past this much a round's median gets no steadier, only the job longer.
+# What a pass takes a round where nobody asks for more: past this much most medians get no steadier, only jobs longer.
 ROUND_SECONDS = 0.25
 
 
@@ -52,7 +52,7 @@ class Conditions:
     rounds: int
     seconds: float
     device: Device
-    round_seconds: float = field(default_factory=lambda: ROUND_SECONDS)
+    round_seconds: float
 
 
 def take_turns(paths: Sequence[Path], feeds: Sequence[Feed], conditions: Conditions) -> list[Timing]:
@@ -77,10 +77,10 @@ def take_turns(paths: Sequence[Path], feeds: Sequence[Feed], conditions: Conditi
     return timings
 
 
-def least_turn_seconds(load_seconds: float, call_seconds: float) -> float:
-    """What one file takes in one round, however short the round is meant to be."""
+def least_turn_seconds(load_seconds: float, call_seconds: float, round_seconds: float) -> float:
+    """What one file takes in one round of at most `round_seconds`, however little of that it is given."""
     # A call longer than a whole turn warms up once and is timed once.
-    calls = 2 if call_seconds > ROUND_SECONDS else WARM_UP_CALLS + LEAST_CALLS
+    calls = 2 if call_seconds > round_seconds else WARM_UP_CALLS + LEAST_CALLS
     return load_seconds + calls * call_seconds
 
 

@@ -57,8 +57,8 @@ class RunnerJob(Strict):
     datasets: dict[str, InputFile] = Field(default_factory=dict, description="By role, or `dataset` at inspection.")
     request: OptimizeRequest | None = None
     threads: int = Field(description="Threads of a model that asks for no number, and the most that one may ask for.")
-    timing_rounds: int = Field(default=9, description="How often files are timed by turns, where time suffices.")
-    round_seconds: float = Field(default=0.25, description="How long each is timed, every time, at most.")
+    timing_rounds: int = Field(description="How often files are timed by turns, where time suffices.")
+    round_seconds: float = Field(description="How long each is timed, every time, at most.")
     budget_seconds: float
     memory_bytes: int
     checkpoints: dict[int, str] = Field(

@@ -83,7 +83,9 @@ class _Bench:
     def time(self, files: Mapping[str, ModelFile], standings: Mapping[str, Standing], share: float) -> None:
         """Latency of as many files, the first ones, as this share of the time suffices for."""
         footprint = self.original.footprint
-        turn = LEAST_ROUNDS_FOR_SPREAD * least_turn_seconds(footprint.load_ms / 1e3, footprint.call_ms / 1e3)
+        turn = LEAST_ROUNDS_FOR_SPREAD * least_turn_seconds(
+            footprint.load_ms / 1e3, footprint.call_ms / 1e3, self.laboratory.round_seconds
+        )
         allowed = share * self._seconds_left() - START_SECONDS
         names = list(files)
         fitting = names[: max(0, int(allowed / turn) - 1)]

@@ -37,7 +37,7 @@ elsewhere = model.path.parent
 written.mkdir()
 (written / "other").write_bytes(b"x" * 4096)
 feed = feeds_of(model).describe(ArrayStore(elsewhere / "store"))
-turns = Turns(models=[str(model.path)], feeds=[feed], threads=1, seconds=0.1, rounds=3)
+turns = Turns(models=[str(model.path)], feeds=[feed], threads=1, seconds=0.1, rounds=3, round_seconds=0.05)
 calls = {"footprint": (one_call(model, elsewhere), Footprint), "latency": (turns, TurnsAnswer)}
 calls["kernels"] = one_call(model, elsewhere).model_copy(update={"folder": str(written)}), KernelReport
 asked = calls[sys.argv[3]]

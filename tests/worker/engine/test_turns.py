@@ -7,11 +7,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from tests.conftest import ROUND_SECONDS
 from tests.worker import networks
 from tests.worker.networks import normal
 from worker.engine import turns
 from worker.engine.sessions import ModelFails, open_session
-from worker.engine.turns import LEAST_CALLS, Conditions, Timing, is_faster, ratios, take_turns
+from worker.engine.turns import LEAST_CALLS, Conditions, Timing, is_faster, least_turn_seconds, ratios, take_turns
 
 FEED = {"x": normal(2, 8)}
 
@@ -22,7 +23,11 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_every_file_has_equally_many_rounds_of_some_calls(path: Path) -> None:
-    timings = take_turns([path, path, path], [FEED] * 3, Conditions(threads=1, rounds=4, seconds=0.2, device="cpu"))
+    timings = take_turns(
+        [path, path, path],
+        [FEED] * 3,
+        Conditions(threads=1, rounds=4, seconds=0.2, device="cpu", round_seconds=ROUND_SECONDS),
+    )
     assert len({len(timing.rounds) for timing in timings}) == 1
     for timing in timings:
         assert 1 <= len(timing.rounds) <= 4
@@ -32,7 +37,11 @@ def test_every_file_has_equally_many_rounds_of_some_calls(path: Path) -> None:
 
 
 def test_however_little_time_there_is_one_round_is_made(path: Path) -> None:
-    timings = take_turns([path, path], [FEED] * 2, Conditions(threads=1, rounds=5, seconds=1e-9, device="cpu"))
+    timings = take_turns(
+        [path, path],
+        [FEED] * 2,
+        Conditions(threads=1, rounds=5, seconds=1e-9, device="cpu", round_seconds=ROUND_SECONDS),
+    )
     assert [len(timing.rounds) for timing in timings] == [1, 1]
 
 
@@ -47,7 +56,9 @@ def test_the_order_turns_round_from_one_round_to_the_next(tmp_path: Path, monkey
     monkeypatch.setattr(turns, "open_session", opened)
     monkeypatch.setattr(turns, "MOST_CALLS", 5)
     files = [networks.save(networks.perceptron(), tmp_path / name) for name in "abc"]
-    take_turns(files, [FEED] * 3, Conditions(threads=1, rounds=3, seconds=60, device="cpu"))
+    take_turns(
+        files, [FEED] * 3, Conditions(threads=1, rounds=3, seconds=60, device="cpu", round_seconds=ROUND_SECONDS)
+    )
     assert "".join(order) == "abccbaabc"
 
 
@@ -64,7 +75,16 @@ def test_a_file_that_does_not_run_is_said(path: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     with pytest.raises(ModelFails):
-        take_turns([path, broken], [FEED] * 2, Conditions(threads=1, rounds=1, seconds=0.1, device="cpu"))
+        take_turns(
+            [path, broken],
+            [FEED] * 2,
+            Conditions(threads=1, rounds=1, seconds=0.1, device="cpu", round_seconds=ROUND_SECONDS),
+        )
+
+
+@pytest.mark.parametrize(("round_seconds", "calls"), [(0.25, 2), (2.0, 8)])
+def test_what_a_turn_takes_at_least_depends_on_how_long_rounds_are(round_seconds: float, calls: int) -> None:
+    assert least_turn_seconds(0.1, 0.5, round_seconds) == pytest.approx(0.1 + calls * 0.5)
 
 
 @pytest.mark.parametrize(

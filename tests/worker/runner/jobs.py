@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from app.jobs.states import JobKind
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from worker.runner.__main__ import run_job
 from worker.runner.contract import JOB_FILE, RESULT_FILE, InputFile, RunnerJob, RunnerResult
 from worker.runner.events import Events
@@ -27,6 +28,8 @@ def prepare(kind: JobKind, workdir: Path, media_type: str) -> RunnerJob:
         model=file if kind is JobKind.INSPECT_MODEL else None,
         datasets={"dataset": file} if kind is JobKind.INSPECT_DATASET else {},
         threads=1,
+        timing_rounds=TIMING_ROUNDS,
+        round_seconds=ROUND_SECONDS,
         budget_seconds=60,
         memory_bytes=MEMORY_BYTES,
     )

@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from app.jobs.states import JobKind
 from app.recipes.request import Metric, OptimizeRequest
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from tests.worker import networks
 from worker.engine.evaluation.one_call import OutputFace
 from worker.engine.feeds import DataMismatch
@@ -42,6 +43,8 @@ def load(
         datasets=datasets,
         request=OptimizeRequest.model_validate(body | request),
         threads=1,
+        timing_rounds=TIMING_ROUNDS,
+        round_seconds=ROUND_SECONDS,
         budget_seconds=60,
         memory_bytes=1 << 30,
     )

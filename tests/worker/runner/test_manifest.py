@@ -12,6 +12,7 @@ import pytest
 
 from app.jobs.states import JobKind
 from app.recipes.request import Metric, OptimizeRequest
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from tests.worker import networks
 from tests.worker.runner.optimizing import optimize
 from worker.engine.processor import processor_name
@@ -28,7 +29,15 @@ def _manifest(device: str) -> dict[str, Any]:
     request = OptimizeRequest.model_validate(
         {"model_id": uuid4(), "recipe": [{"pass": "optimize_graph"}], "target": {"device": device}}
     )
-    job = RunnerJob(kind=JobKind.OPTIMIZE, request=request, threads=1, budget_seconds=1, memory_bytes=1)
+    job = RunnerJob(
+        kind=JobKind.OPTIMIZE,
+        request=request,
+        threads=1,
+        timing_rounds=TIMING_ROUNDS,
+        round_seconds=ROUND_SECONDS,
+        budget_seconds=1,
+        memory_bytes=1,
+    )
     medians = {"original": [1.0, 1.0], "optimized": [1.0, 1.0]}
     return build_manifest(job, request, Account(Metric(name="cosine", output="y"), [], [], medians, {}, []))
 

@@ -10,7 +10,6 @@ import pytest
 from app.recipes.request import Metric
 from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from tests.worker import networks
-from worker.engine import turns
 from worker.engine.feeds import match_arrays
 from worker.engine.graph import inputs_of
 from worker.engine.model_file import ModelFile
@@ -117,11 +116,9 @@ def test_what_there_is_no_time_for_is_said_and_not_begun(
     assert all("no time was left" in reason and "Raise budget_seconds" in reason for reason in standing.unmeasured)
 
 
-def test_where_time_suffices_for_some_the_first_are_measured(
-    laboratory: Laboratory, subject: Subject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_time_suffices_for_some_the_first_are_measured(laboratory: Laboratory, subject: Subject) -> None:
     """Calls of 0.2 s, said to take that: the turns of five files would be over after the deadline."""
-    monkeypatch.setattr(turns, "ROUND_SECONDS", 0.25)
+    laboratory.round_seconds, laboratory.timing_rounds = 0.25, 1
     slow = subject.footprint.model_copy(update={"load_ms": 0.0, "call_ms": 200.0})
     files = dict.fromkeys("abcde", subject.model)
     # Two rounds of 8 calls are 3.2 s a file: half of 20 s suffices for the original and one more, and a comparison of
@@ -129,6 +126,13 @@ def test_where_time_suffices_for_some_the_first_are_measured(
     found = measure_beside(laboratory, replace(subject, footprint=slow), files, AGREEMENT, seconds=20.0)
     assert [name for name, standing in found.items() if standing.times is not None] == ["a"]
     assert all("no time was left" in " ".join(found[name].unmeasured) for name in "bcde")
+
+
+def test_turns_are_expected_to_take_as_long_as_their_rounds(laboratory: Laboratory) -> None:
+    laboratory.timing_rounds, laboratory.round_seconds = 9, 0.25
+    assert laboratory.turns_seconds(2) == pytest.approx(9 * 2 * 0.33)  # measured: 0.08 s a turn beside the calls
+    laboratory.round_seconds = 2.0
+    assert laboratory.turns_seconds(2) == pytest.approx(9 * 2 * 2.08)
 
 
 def test_data_in_memory_is_written_once_for_all_probes(laboratory: Laboratory, subject: Subject) -> None:

@@ -7,7 +7,6 @@ from app.recipes.request import Metric
 from worker.engine.feeds import FeedDescription
 from worker.engine.sessions import Device
 from worker.engine.stored_arrays import StoredArray
-from worker.engine.turns import ROUND_SECONDS
 
 
 class KernelReport(BaseModel):
@@ -28,7 +27,7 @@ class Turns(BaseModel):
     device: Device = "cpu"
     seconds: float
     rounds: int
-    round_seconds: float = ROUND_SECONDS
+    round_seconds: float
 
 
 class TurnsAnswer(BaseModel):

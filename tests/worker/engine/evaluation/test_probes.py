@@ -13,6 +13,7 @@ import pytest
 
 from app.jobs.report import Latency
 from app.recipes.request import Metric
+from tests.conftest import ROUND_SECONDS
 from tests.worker import networks
 from worker.engine.evaluation.child import Bounds, MeasurementFailed, run_probe, run_script
 from worker.engine.evaluation.metrics import MetricMismatch
@@ -80,7 +81,14 @@ def test_kernels_are_told_apart(operator: str, types: list[str], kind: str) -> N
 def test_turns_give_every_model_as_many_rounds(tmp_path: Path) -> None:
     models = [_perceptron(tmp_path / str(seed), seed) for seed in range(2)]
     feed = feeds_of(models[0]).describe(ArrayStore(tmp_path / "store"))
-    request = Turns(models=[str(model.path) for model in models], feeds=[feed, feed], threads=1, seconds=1.0, rounds=5)
+    request = Turns(
+        models=[str(model.path) for model in models],
+        feeds=[feed, feed],
+        threads=1,
+        seconds=1.0,
+        rounds=5,
+        round_seconds=ROUND_SECONDS,
+    )
     found = run_probe("latency", request, TurnsAnswer, Bounds(tmp_path / "probe", 60))
     rounds = [len(latency.round_medians_ms) for latency in found.latencies]
     assert rounds[0] == rounds[1]
@@ -186,7 +194,7 @@ Path(sys.argv[2]).write_text('{"answer": {"latencies": [], "ratios": [], "calls_
 def test_a_probe_that_dies_is_started_once_more(tmp_path: Path, deaths: int) -> None:
     script = tmp_path / "dying.py"
     script.write_text(f"DEATHS = {deaths}\n{DYING}")
-    request = Turns(models=[], feeds=[], threads=1, seconds=1, rounds=1)
+    request = Turns(models=[], feeds=[], threads=1, seconds=1, rounds=1, round_seconds=ROUND_SECONDS)
     bounds = Bounds(tmp_path / "probe", 60)
     if deaths < 2:
         assert run_script(script, request, TurnsAnswer, bounds).latencies == []
@@ -256,7 +264,9 @@ def test_what_a_forked_probe_took_counts_as_taken_by_its_runner(tmp_path: Path) 
 
 def _times(model: ModelFile, folder: Path, seconds: float = 0.1, **bounds: Any) -> list[Latency]:
     feed = feeds_of(model).describe(ArrayStore(folder / f"store-{time.monotonic_ns()}"))
-    request = Turns(models=[str(model.path)], feeds=[feed], threads=1, seconds=seconds, rounds=9)
+    request = Turns(
+        models=[str(model.path)], feeds=[feed], threads=1, seconds=seconds, rounds=9, round_seconds=ROUND_SECONDS
+    )
     return run_probe("latency", request, TurnsAnswer, Bounds(folder / "probe", 60, **bounds)).latencies
 
 

@@ -18,6 +18,7 @@ import onnx
 from app.config import RunnerSettings
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from tests.worker.runner.hostile.case import OCTETS
 from tests.worker.runner.jobs import INPUT, MEMORY_BYTES, prepare
 from worker.failures import death, out_of_time
@@ -104,6 +105,8 @@ def optimize_all(models: Sequence[bytes], folder: Path, silence_seconds: float =
             model=file,
             request=OptimizeRequest.model_validate(body),
             threads=1,
+            timing_rounds=TIMING_ROUNDS,
+            round_seconds=ROUND_SECONDS,
             budget_seconds=BUDGET_SECONDS,
             memory_bytes=MEMORY_BYTES,
         )

@@ -11,6 +11,7 @@ import pytest
 
 from app.jobs.states import JobKind
 from app.recipes.request import OptimizeRequest
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from tests.worker import networks
 from tests.worker.runner.optimizing import input_file, optimize
 from worker.engine.model_file import ModelFile
@@ -66,6 +67,8 @@ def test_a_dataset_that_was_uploaded_twice_is_divided_all_the_same(tmp_path: Pat
         datasets=datasets,
         request=request,
         threads=1,
+        timing_rounds=TIMING_ROUNDS,
+        round_seconds=ROUND_SECONDS,
         budget_seconds=60,
         memory_bytes=4 << 30,
     )

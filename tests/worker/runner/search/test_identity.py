@@ -12,6 +12,7 @@ import pytest
 from app.jobs.states import JobKind
 from app.recipes.quantization import QuantizeStatic
 from app.recipes.request import Metric, OptimizeRequest
+from tests.conftest import ROUND_SECONDS, TIMING_ROUNDS
 from worker.engine.model_file import ModelFile
 from worker.engine.versions import SOURCES, source_digest
 from worker.runner.contract import InputFile, RunnerJob
@@ -43,6 +44,8 @@ def opened(**job: Any) -> OpenJob:
         "datasets": {"calibration": file("c"), "evaluation": file("e")},
         "request": OptimizeRequest.model_validate(request | job.pop("request", {})),
         "threads": 2,
+        "timing_rounds": TIMING_ROUNDS,
+        "round_seconds": ROUND_SECONDS,
         "budget_seconds": 60.0,
         "memory_bytes": 1 << 30,
     }
