@@ -16,7 +16,7 @@ from app.config import Settings, get_settings
 from app.database import Database
 from app.health.announcing import announce
 from app.health.tables import WorkerRow
-from app.jobs import lease
+from app.jobs import lease, reaping
 from app.logs import configure_logs
 from app.queue import Queue
 from app.storage import Storage
@@ -52,7 +52,7 @@ class Housekeeper:
         """One round: take back, expire, publish, forget silent workers, and tell that somebody does so."""
         jobs = self._settings.jobs
         with self._database.session_scope() as session:
-            for lost in lease.reap(session, jobs.backoff_seconds, queue_ttl_seconds=jobs.queue_ttl_seconds):
+            for lost in reaping.reap(session, jobs.backoff_seconds, queue_ttl_seconds=jobs.queue_ttl_seconds):
                 ids = {"request_id": lost.request_id, "job_id": str(lost.job_id), "attempt": lost.attempt}
                 log.warning("lease_over", **ids, now=lost.state.value)
             for job_id in lease.expire(session):

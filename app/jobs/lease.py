@@ -1,4 +1,4 @@
-"""Claim, heartbeat, finish, requeue, reap: the SQL that fences.
+"""Claim, heartbeat, finish, requeue: the SQL that fences.
 
 Every statement that a holder makes names its fence, so that one whose lease was taken away can change nothing. All
 times are the database's. Each function is one statement, or belongs into one transaction of the caller's.
@@ -15,17 +15,11 @@ from sqlalchemy.orm import Session
 
 from app.errors import Fault, OurFault
 from app.jobs import checkpoints, subjects
-from app.jobs.states import TERMINAL, JobKind, JobState
+from app.jobs.states import JobKind, JobState
 from app.jobs.tables import IdempotencyRow, JobEventRow, JobRow
 from app.jobs.turns import held_back, takeable
 from app.webhooks import outbox
 
-WORKER_LOST = Fault(
-    code=OurFault.WORKER_LOST,
-    title="The worker was lost",
-    detail="The worker that ran the job stopped answering, on every attempt.",
-    remedy="Look at the worker's log; submit the job again when the cause is gone.",
-)
 NOT_INSPECTED = Fault(
     code=OurFault.INSPECTION_INTERRUPTED,
     title="The inspection did not happen",
@@ -49,16 +43,6 @@ class Claim:
     max_attempts: int
     traceparent: str | None = None
     request_id: str | None = None
-
-
-@dataclass(frozen=True)
-class Reaped:
-    """An attempt whose lease was over, and what its job came to."""
-
-    job_id: UUID
-    attempt: int
-    request_id: str | None
-    state: JobState
 
 
 @dataclass(frozen=True)
@@ -124,7 +108,7 @@ def claim(
         return None
     values = row._asdict()
     claimed = Claim(job_id=values.pop("id"), **(values | {"kind": JobKind(row.kind)}))
-    _append(session, job_id, [state_event(JobState.RUNNING, attempt=row.attempt)])
+    append_events(session, job_id, [state_event(JobState.RUNNING, attempt=row.attempt)])
     return claimed
 
 
@@ -150,7 +134,7 @@ def record(session: Session, held: Claim, progress: Progress, events: Sequence[d
     ).one_or_none()
     if row is None:
         return None
-    _append(session, held.job_id, events)
+    append_events(session, held.job_id, events)
     return row.cancel_requested_at is not None
 
 
@@ -170,7 +154,7 @@ def finish(
         update(JobRow)
         .where(_held(held))
         .values(
-            _ending(state)
+            ending(state)
             | {
                 "progress": 1.0 if state is JobState.SUCCEEDED else JobRow.progress,
                 "error": error.model_dump() if error else None,
@@ -183,7 +167,7 @@ def finish(
     ).one_or_none()
     if row is None:
         return False
-    _close(session, held.job_id, held.kind, state_event(state, error=error, runner_seconds=runner_seconds))
+    close_job(session, held.job_id, held.kind, state_event(state, error=error, runner_seconds=runner_seconds))
     return True
 
 
@@ -200,7 +184,7 @@ def requeue(
 
     It may then wait for a worker for `queue_ttl_seconds`, or for what is left of the time that it had, if that is more.
     """
-    back = _back_in_queue(wait_seconds, queue_ttl_seconds)
+    back = back_in_queue(wait_seconds, queue_ttl_seconds)
     row = session.execute(
         update(JobRow)
         .where(_held(held), JobRow.cancel_requested_at.is_(None))
@@ -211,7 +195,7 @@ def requeue(
         # Asked for before, or while this waited for the row. The other way round a cancel that comes between the two
         # statements would be forgotten by a job that goes back into the queue.
         return _end_cancelled(session, held)
-    _append(session, held.job_id, [state_event(JobState.QUEUED, reason=reason)])
+    append_events(session, held.job_id, [state_event(JobState.QUEUED, reason=reason)])
     return True
 
 
@@ -225,51 +209,12 @@ def _end_cancelled(session: Session, held: Claim) -> bool:
     row = session.execute(
         update(JobRow)
         .where(_held(held), JobRow.cancel_requested_at.is_not(None))
-        .values(_ending(JobState.CANCELLED))
+        .values(ending(JobState.CANCELLED))
         .returning(JobRow.id)
     ).one_or_none()
     if row is not None:
-        _close(session, held.job_id, held.kind, state_event(JobState.CANCELLED))
+        close_job(session, held.job_id, held.kind, state_event(JobState.CANCELLED))
     return row is not None
-
-
-def reap(session: Session, backoff_seconds: float, *, queue_ttl_seconds: float, limit: int = 100) -> list[Reaped]:
-    """Take back jobs whose lease is over: cancelled where that was asked, queued again, or failed `worker_lost`.
-
-    Those in the queue may wait for a worker as `requeue` has it.
-    """
-    rows = session.execute(
-        select(
-            JobRow.id,
-            JobRow.kind,
-            JobRow.attempt,
-            JobRow.max_attempts,
-            JobRow.cancel_requested_at,
-            JobRow.request_id,
-        )
-        .where(JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < func.clock_timestamp())
-        .order_by(JobRow.lease_expires_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    reaped = []
-    for row in rows:
-        error = None
-        if row.cancel_requested_at is not None:
-            state, values = JobState.CANCELLED, _ending(JobState.CANCELLED)
-        elif row.attempt < row.max_attempts:
-            state = JobState.QUEUED
-            values = _back_in_queue(backoff(backoff_seconds, row.attempt), queue_ttl_seconds)
-        else:
-            state, error = JobState.FAILED, WORKER_LOST
-            values = _ending(state) | {"error": error.model_dump()}
-        session.execute(update(JobRow).where(JobRow.id == row.id).values(values))
-        if state in TERMINAL:
-            _close(session, row.id, JobKind(row.kind), state_event(state, error=error))
-        else:
-            _append(session, row.id, [state_event(state, reason="lease_over")])
-        reaped.append(Reaped(row.id, row.attempt, row.request_id, state))
-    return reaped
 
 
 def expire(session: Session, limit: int = 100) -> list[UUID]:
@@ -281,10 +226,10 @@ def expire(session: Session, limit: int = 100) -> list[UUID]:
         .with_for_update(skip_locked=True)
     )
     rows = session.execute(
-        update(JobRow).where(JobRow.id.in_(due)).values(_ending(JobState.EXPIRED)).returning(JobRow.id, JobRow.kind)
+        update(JobRow).where(JobRow.id.in_(due)).values(ending(JobState.EXPIRED)).returning(JobRow.id, JobRow.kind)
     ).all()
     for row in rows:
-        _close(session, row.id, JobKind(row.kind), state_event(JobState.EXPIRED))
+        close_job(session, row.id, JobKind(row.kind), state_event(JobState.EXPIRED))
     return [row.id for row in rows]
 
 
@@ -304,8 +249,8 @@ def cancel(session: Session, job_id: UUID, workspace_id: UUID) -> JobState | Non
         return None
     if row.state == JobState.RUNNING:
         return JobState.RUNNING
-    session.execute(update(JobRow).where(JobRow.id == job_id).values(_ending(JobState.CANCELLED)))
-    _close(session, job_id, JobKind(row.kind), state_event(JobState.CANCELLED))
+    session.execute(update(JobRow).where(JobRow.id == job_id).values(ending(JobState.CANCELLED)))
+    close_job(session, job_id, JobKind(row.kind), state_event(JobState.CANCELLED))
     return JobState.CANCELLED
 
 
@@ -369,9 +314,9 @@ def state_event(state: JobState, **data: Any) -> dict[str, Any]:
     return {"type": "state", "state": state.value} | known | ({"error": error.model_dump()} if error else {})
 
 
-def _close(session: Session, job_id: UUID, kind: JobKind, event: dict[str, Any]) -> None:
+def close_job(session: Session, job_id: UUID, kind: JobKind, event: dict[str, Any]) -> None:
     """What follows from a job's end: its last event, messages about it, no checkpoints, what becomes of its subject."""
-    _append(session, job_id, [event])
+    append_events(session, job_id, [event])
     outbox.announce(session, job_id)
     checkpoints.forget(session, job_id)
     if event["state"] != JobState.SUCCEEDED:
@@ -379,7 +324,8 @@ def _close(session: Session, job_id: UUID, kind: JobKind, event: dict[str, Any])
         subjects.reject(session, job_id, kind, fault)
 
 
-def _ending(state: JobState) -> dict[str, Any]:
+def ending(state: JobState) -> dict[str, Any]:
+    """What the columns of a job that ends are set to."""
     return {
         "state": state,
         "finished_at": func.clock_timestamp(),
@@ -390,7 +336,8 @@ def _ending(state: JobState) -> dict[str, Any]:
     }
 
 
-def _back_in_queue(wait_seconds: float, queue_ttl_seconds: float) -> dict[str, Any]:
+def back_in_queue(wait_seconds: float, queue_ttl_seconds: float) -> dict[str, Any]:
+    """What the columns of a job are set to that goes back into the queue, due after `wait_seconds`."""
     now = func.clock_timestamp()
     return {
         "state": JobState.QUEUED,
@@ -405,7 +352,8 @@ def _back_in_queue(wait_seconds: float, queue_ttl_seconds: float) -> dict[str, A
     }
 
 
-def _append(session: Session, job_id: UUID, events: Sequence[dict[str, Any]]) -> None:
+def append_events(session: Session, job_id: UUID, events: Sequence[dict[str, Any]]) -> None:
+    """Write down events of a job, in this order."""
     if events:
         rows = [
             {"job_id": job_id, "type": event["type"], "data": {k: v for k, v in event.items() if k != "type"}}

@@ -6,7 +6,8 @@ from typing import get_type_hints
 import pytest
 
 from app.errors import OUR_FAULTS, Fault, OurFault, StorageFull, Unavailable
-from app.jobs.lease import NOT_INSPECTED, WORKER_LOST
+from app.jobs.lease import NOT_INSPECTED
+from app.jobs.reaping import WORKER_LOST
 from app.jobs.states import JobKind
 from app.storage import ContentMissing
 from worker.failures import death, not_stored, ours, out_of_memory, out_of_time, too_much_written

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app.blobs.tables import storage_key
 from app.database import Database
-from app.jobs import lease
+from app.jobs import lease, reaping
 from app.jobs.states import JobKind, JobState
 from app.storage import Storage
 from tests.app.garbage import collect_garbage
@@ -162,7 +162,7 @@ def test_a_supervisor_whose_lease_was_taken_writes_nothing(
     job_id, thread = running
     with database.session_scope() as session:
         session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 s'"))
-        lease.reap(session, 0.0, queue_ttl_seconds=0.0)
+        reaping.reap(session, 0.0, queue_ttl_seconds=0.0)
         assert lease.claim(session, job_id, "another", 45.0) is not None
     before = read_job(database, job_id)
     thread.join(20)

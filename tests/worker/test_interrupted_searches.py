@@ -19,7 +19,7 @@ from app.artifacts.tables import ArtifactRow
 from app.blobs.tables import storage_key
 from app.database import Database
 from app.datasets.tables import DatasetRow
-from app.jobs import lease
+from app.jobs import lease, reaping
 from app.jobs.states import JobState
 from app.jobs.tables import JobDatasetRow, ReportRow
 from tests.app.jobs.factories import add_job, events_of, read_job
@@ -141,7 +141,7 @@ def test_a_worker_that_is_lost_costs_nothing_that_was_found(
     with running_until_kept(supervisor, database, job_id, "net-1"), database.session_scope() as session:
         # As housekeeping does with the lease of a worker that stopped answering.
         session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 s'"))
-        assert [lost.state for lost in lease.reap(session, 0.0, queue_ttl_seconds=0.0)] == [JobState.QUEUED]
+        assert [lost.state for lost in reaping.reap(session, 0.0, queue_ttl_seconds=0.0)] == [JobState.QUEUED]
     assert read_job(database, job_id).state == JobState.CANCELLED
     assert kept(supervisor, database, job_id) == [("net-1.onnx", 7)]
 

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from app.database import Database
 from app.errors import Fault
-from app.jobs import lease
+from app.jobs import lease, reaping
 from app.jobs.lease import Claim, Progress
 from app.jobs.states import JobState
 from app.jobs.tables import JobEventRow
@@ -26,7 +26,7 @@ def take(database: Database, job_id: UUID, lease_seconds: float = 45.0) -> Claim
 
 def reap(database: Database) -> list[tuple[UUID, JobState]]:
     with database.session_scope() as session:
-        return [(lost.job_id, lost.state) for lost in lease.reap(session, 0.0, queue_ttl_seconds=0.0)]
+        return [(lost.job_id, lost.state) for lost in reaping.reap(session, 0.0, queue_ttl_seconds=0.0)]
 
 
 def events_of(database: Database, job_id: UUID) -> list[tuple[str, str | None]]:
@@ -269,7 +269,7 @@ def test_time_in_a_worker_is_not_time_in_the_queue(database: Database, ttl_secon
         assert lease.requeue(
             session, held, wait_seconds=0, spend_attempt=False, reason="stopped", queue_ttl_seconds=ttl_seconds
         )
-        assert [lost.job_id for lost in lease.reap(session, 0.0, queue_ttl_seconds=ttl_seconds)] == [reaped]
+        assert [lost.job_id for lost in reaping.reap(session, 0.0, queue_ttl_seconds=ttl_seconds)] == [reaped]
         remaining = session.scalars(text("SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM jobs")).all()
         assert all(left - 60 < seconds <= left for seconds in remaining)
     with database.session_scope() as session:

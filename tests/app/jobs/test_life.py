@@ -27,8 +27,9 @@ from sqlalchemy.orm import Session
 
 from app.access.service import ensure_workspace
 from app.database import Database
-from app.jobs import lease, turns
-from app.jobs.lease import WORKER_LOST, Claim, Progress
+from app.jobs import lease, reaping, turns
+from app.jobs.lease import Claim, Progress
+from app.jobs.reaping import WORKER_LOST
 from app.jobs.states import EDGES, TERMINAL, JobState
 from app.jobs.tables import JobEventRow, JobRow
 from tests.app.jobs.factories import add_job
@@ -149,7 +150,7 @@ class Life(RuleBasedStateMachine):
             if job.state is JobState.RUNNING and job.lease_over:
                 again = JobState.QUEUED if job.attempts_left > 0 else JobState.FAILED
                 job.state = expected[job_id] = JobState.CANCELLED if job.cancel_asked else again
-        assert {lost.job_id: lost.state for lost in self.do(lease.reap, 0.0, queue_ttl_seconds=0.0)} == expected
+        assert {lost.job_id: lost.state for lost in self.do(reaping.reap, 0.0, queue_ttl_seconds=0.0)} == expected
 
     @rule(job_id=jobs)
     def cancel(self, job_id: UUID) -> None:

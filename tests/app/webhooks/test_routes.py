@@ -18,7 +18,7 @@ from app.access.keys import SCOPES
 from app.access.tables import AuditRow
 from app.database import Database
 from app.errors import Fault
-from app.jobs import lease
+from app.jobs import lease, reaping
 from app.jobs.states import JobKind, JobState
 from app.webhooks import outbox, service
 from app.webhooks.routes import RESOLVING
@@ -157,14 +157,14 @@ def by_expiry(database: Database, workspace_id: UUID) -> UUID:
 def by_reaping(database: Database, workspace_id: UUID) -> UUID:
     job_id = add_job(database, **RUNNING)
     with database.session_scope() as session:
-        lease.reap(session, 0.0, queue_ttl_seconds=0.0)
+        reaping.reap(session, 0.0, queue_ttl_seconds=0.0)
     return job_id
 
 
 def by_reaping_what_was_cancelled(database: Database, workspace_id: UUID) -> UUID:
     job_id = add_job(database, **RUNNING, cancel_requested_at=PAST)
     with database.session_scope() as session:
-        lease.reap(session, 0.0, queue_ttl_seconds=0.0)
+        reaping.reap(session, 0.0, queue_ttl_seconds=0.0)
     return job_id
 
 

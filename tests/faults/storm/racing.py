@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.jobs import lease
-from app.jobs.lease import WORKER_LOST, Claim
+from app.jobs.lease import Claim
+from app.jobs.reaping import WORKER_LOST
 from app.jobs.states import JobState
 from app.jobs.tables import JobEventRow, JobRow
 from tests.app.jobs.factories import add_job
