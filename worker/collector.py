@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.blobs.collection import GarbageCollector
-from app.blobs.retention import let_go_of_artifacts, let_go_of_datasets, let_go_of_models
+from app.blobs.retention import forget_inspections, let_go_of_artifacts, let_go_of_datasets, let_go_of_models
 from app.config import Settings
 from app.database import Database
 from app.errors import LatheError
@@ -48,6 +48,7 @@ class Collector:
             self._let_go_of_models,
             self._let_go_of_datasets,
             self._let_go_of_artifacts,
+            self._forget_inspections,
             self._remove_garbage,
         ):
             try:
@@ -77,6 +78,10 @@ class Collector:
 
     def _let_go_of_artifacts(self) -> None:
         _tell(artifacts=let_go_of_artifacts(self._database, self._settings.retention))
+
+    def _forget_inspections(self) -> None:
+        if forgotten := forget_inspections(self._database):
+            log.info("inspections_forgotten", uploads=forgotten)
 
     def _remove_garbage(self) -> None:
         removed = self._garbage.collect()

@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.access.service import without_key
 from app.access.tables import Action, WorkspaceRow
 from app.artifacts.tables import ArtifactRow, PromotionRow
-from app.blobs.tables import BlobRow, let_go
+from app.blobs.tables import BlobRow, let_go, nothing_read
 from app.blobs.upload_kinds import UploadKind
 from app.config import RetentionSettings
 from app.database import Database
@@ -56,6 +56,28 @@ def let_go_of_artifacts(database: Database, defaults: RetentionSettings) -> int:
         _in_batches(database, _old_artifacts(*cutoff), ArtifactRow, Action.ARTIFACT_DELETED, remove)
         for cutoff in _cutoffs(database, WorkspaceRow.artifacts_days, defaults.artifacts_days)
     )
+
+
+def forget_inspections(database: Database) -> int:
+    """Keep nothing of deleted models and datasets that inspection read in them; of how many something was kept.
+
+    Whoever deletes one does so by `let_go`. An API of a release before it does not, and may go on for a while beside a
+    database that is migrated.
+    """
+    return _forget_inspections(database, ModelRow) + _forget_inspections(database, DatasetRow)
+
+
+def _forget_inspections(database: Database, table: type[UploadT]) -> int:
+    kept = or_(table.inspection.is_not(None), table.problem.is_not(None))
+    some = select(table.id).where(table.deleted_at.is_not(None), kept).limit(BATCH).with_for_update(skip_locked=True)
+    forgotten = 0
+    while True:
+        with database.session_scope() as session:
+            cleared = update(table).where(table.id.in_(some)).values(nothing_read()).returning(table.id)
+            found = len(session.execute(cleared).all())
+        forgotten += found
+        if found < BATCH:
+            return forgotten
 
 
 def _cutoffs(

@@ -95,4 +95,9 @@ class UploadColumns:
 
 def let_go() -> dict[str, Any]:
     """What the columns of a deleted upload are set to: neither its bytes are kept nor what inspection read in them."""
-    return {"blob_id": None, "deleted_at": func.now(), "inspection": null(), "problem": null()}
+    return {"blob_id": None, "deleted_at": func.now()} | nothing_read()
+
+
+def nothing_read() -> dict[str, Any]:
+    """What the columns are set to that hold what inspection read."""
+    return {"inspection": null(), "problem": null()}

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "20261130_truncation"
-down_revision = "20261130_deleted_uploads"
+down_revision = "20261130_job_states"
 branch_labels = None
 depends_on = None
 

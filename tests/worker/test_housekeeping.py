@@ -267,6 +267,25 @@ def test_models_that_cannot_be_let_go_of_keep_no_dataset_and_no_garbage(
     assert stored(storage) == kept
 
 
+def test_of_what_an_api_of_the_release_before_deleted_nothing_is_kept_that_was_read_in_it(
+    database: Database, quick: Settings, storage: Storage, tmp_path: Path
+) -> None:
+    read: dict[str, Any] = {"status": "ready", "inspection": {"said": "much"}, "problem": {"code": "x"}}
+    for table in (ModelRow, DatasetRow):
+        for name in ("deleted", "alive"):
+            store_upload(database, storage, table, f"{table} {name}".encode(), tmp_path, name=name, **read)
+        with database.session_scope() as session:
+            session.execute(update(table).where(table.name == "deleted").values(blob_id=None, deleted_at=PAST))
+    Collector(quick, database, storage).collect()
+    with database.session_scope() as session:
+        for table in (ModelRow, DatasetRow):
+            found = session.execute(select(table.name, table.inspection, table.problem)).all()
+            assert {name: (said, problem) for name, said, problem in found} == {
+                "deleted": (None, None),
+                "alive": (read["inspection"], read["problem"]),
+            }
+
+
 def outputs_of(folder: Path) -> tuple[RunnerResult, Path]:
     """What a runner leaves: a model and a manifest."""
     (folder / OUTPUT_FOLDER).mkdir(parents=True)
