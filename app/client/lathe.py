@@ -176,7 +176,8 @@ class Lathe(UploadCalls, FollowingCalls):
         `source` is a job, for the model that stands for it (of a search that runs the best so far), or an artifact or
         its id. An interrupted download is continued; the file appears once its sha256 is verified; a link
         stays, and what it points to is replaced. Raises DownloadCorrupt, FileExistsError where the path is a device or
-        a pipe, and NothingDelivered for a job without a model, or for None, which is what its `optimized` is.
+        a pipe, and NothingDelivered for a job without a model, or whose model was deleted, or for None, which is what
+        its `optimized` is then.
         """
         delivered = source.delivered() if isinstance(source, Job) else source
         if delivered is None:

@@ -96,13 +96,15 @@ class Job(schemas.Job):
 
     @property
     def optimized(self) -> JobArtifact | None:
-        """The model that stands for the job, promoted or else the best one that is there; None where there is none.
+        """The model that stands for the job: promoted, or else the one that its summary and report are about.
 
-        Of a search that runs, or did not come to its end, it is the best that was found so far (`provisional`).
+        None where that one is not there, whatever else was found. Of a search that runs, or did not come to its end, it
+        is the best that was found so far (`provisional`).
         """
-        models = [artifact for artifact in self.artifacts if artifact.kind == "model"]
-        promoted = (artifact for artifact in models if artifact.id == self.promoted_artifact_id)
-        return next(promoted, models[0] if models else None)
+        name = self.summary.file_name if self.summary else None
+        models = self._models()
+        standing = [one for one in models if name in (None, one.file_name)]
+        return next((one for one in models if one.id == self.promoted_artifact_id), standing[0] if standing else None)
 
     def delivered(self, kind: str = "model") -> JobArtifact:
         """The file of that kind that stands for the job. Raises NothingDelivered, saying how the job stands."""
@@ -112,9 +114,19 @@ class Job(schemas.Job):
             return found
         if not self.is_over:
             raise NothingDelivered(f"Job {self.id} is {self.state}, as far as is known here: wait for it first.")
+        others = self._models() if kind == "model" else []
+        if others:
+            named = ", ".join(f"`{one.file_name}` (artifact {one.id})" for one in others)
+            raise NothingDelivered(
+                f"The model that job {self.id} delivered was deleted, and no other one stands for it. It also found "
+                f"{named}: fetch one by that id, or promote it."
+            )
         none_left = " that is still there." if self.succeeded else "."
         why = f": {self.error.detail} ({self.error.code})" if self.error else none_left
         raise NothingDelivered(f"Job {self.id} is {self.state} and has delivered no {kind}{why}")
+
+    def _models(self) -> list[JobArtifact]:
+        return [artifact for artifact in self.artifacts if artifact.kind == "model"]
 
 
 class Artifact(JobArtifact):

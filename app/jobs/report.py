@@ -369,6 +369,9 @@ class Summary(BaseModel):
     metric: str = Field(description="The metric of the job.")
     baseline: Figures = Field(description="The original.")
     optimized: Figures = Field(description="The delivered file.")
+    file_name: str | None = Field(
+        default=None, description="Of the delivered file, among the job's artifacts; null of jobs of earlier releases."
+    )
     ratio: dict[str, Finite] = Field(
         description="Original over optimized, `size`, `latency`, `memory`: above 1 is better; `metric`: the difference."
     )

@@ -35,7 +35,13 @@ def summary_of(before: Measurement, candidate: Candidate, metric: Metric, compar
     }
     if original is not None and optimized is not None:
         ratio["metric"] = optimized - original
-    return Summary(metric=name, baseline=_figures(before, original), optimized=_figures(after, optimized), ratio=ratio)
+    return Summary(
+        metric=name,
+        baseline=_figures(before, original),
+        optimized=_figures(after, optimized),
+        file_name=candidate.file_name,
+        ratio=ratio,
+    )
 
 
 def _figures(measured: Measurement, metric: float | None) -> Figures:

@@ -160,6 +160,36 @@ def test_a_job_tells_its_files_by_kind() -> None:
         job.delivered("manifest")
 
 
+FIGURES = {"size_bytes": 1, "latency_ms": 1, "throughput_per_second": 1, "peak_memory_bytes": 1, "metric": None}
+SUMMARY = {"metric": "top1", "baseline": FIGURES, "optimized": FIGURES, "ratio": {}}
+
+
+@pytest.mark.parametrize(
+    ("summary", "promoted", "file_name"),
+    [
+        pytest.param({"file_name": "model.onnx"}, None, "model.onnx", id="the delivered one"),
+        pytest.param({"file_name": "model.onnx"}, UUID(int=6), "second.onnx", id="the promoted one"),
+        pytest.param({"file_name": "deleted.onnx"}, UUID(int=6), "second.onnx", id="promoted before it was deleted"),
+        pytest.param({}, None, "model.onnx", id="of an earlier release"),
+    ],
+)
+def test_a_job_is_stood_for_by_the_model_that_its_summary_is_about(
+    summary: dict[str, str], promoted: UUID | None, file_name: str
+) -> None:
+    models = [ARTIFACT, ARTIFACT.model_copy(update={"id": UUID(int=6), "file_name": "second.onnx"})]
+    fields = {"state": "succeeded", "summary": SUMMARY | summary, "promoted_artifact_id": promoted, "artifacts": models}
+    assert Job.model_validate(JOB | fields).delivered().file_name == file_name
+
+
+def test_once_the_delivered_model_is_deleted_none_is_taken_for_it(connect: Connect, tmp_path: Path) -> None:
+    """The summary, the verdict and the report are not about any other."""
+    fields = {"state": "succeeded", "summary": SUMMARY | {"file_name": "deleted.onnx"}, "artifacts": [ARTIFACT]}
+    job = Job.model_validate(JOB | fields)
+    assert job.optimized is None
+    with pytest.raises(NothingDelivered, match=rf"was deleted.* `model\.onnx` \(artifact {ARTIFACT.id}\)"):
+        connect().download(job, tmp_path)
+
+
 FAULT = {"code": "out_of_budget", "title": "-", "detail": "The time was up."}
 
 

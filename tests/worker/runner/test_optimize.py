@@ -81,6 +81,7 @@ def test_digits_are_quantized_and_proved(tmp_path: Path) -> None:
     assert candidate.sha256 == hashlib.sha256(delivered.read_bytes()).hexdigest()
     assert candidate.measurement.size_bytes == delivered.stat().st_size
     assert result.summary.metric == "top1"
+    assert result.summary.file_name == candidate.file_name == result.artifacts[0].file_name
     assert result.summary.optimized.metric == pytest.approx(accuracy, abs=0.002)
     kinds = {entry.operator: entry.kind for entry in candidate.measurement.kernels.by_operator}
     assert kinds["QLinearConv"] == "int8"
