@@ -167,7 +167,7 @@ class RunnerSettings(BaseSettings):
     memory_bytes: Bytes = Field(default=16 << 30, ge=256 * MEBIBYTE)
     file_bytes: Bytes = Field(default=32 << 30, ge=MEBIBYTE)
     disk_bytes: Bytes = Field(
-        default=128 << 30, ge=MEBIBYTE, description="All that a job may write, beyond what is brought to it."
+        default=128 << 30, ge=MEBIBYTE, description="All that a job may leave in its folder, beyond what is brought."
     )
     processes: Count = Field(default=256, ge=16, description="Processes and threads of the child and its children.")
     inspect_seconds: Seconds = Field(default=300.0, gt=0, description="Wall time of an inspection.")

@@ -1,7 +1,8 @@
 """How much a runner writes in all. The kernel bounds each of its files, and neither their number nor their sum; so the
 supervisor looks at its folder every few seconds, and ends a runner that has left too much there.
 
-Bytes that no name leads to any more, of a file that was removed and is still open, are not seen.
+Bytes that no name leads to any more, of a file that was removed and is still open, are not seen: a process can keep its
+open files from being listed, and map them without. Only a disk of its own holds who does so.
 """
 
 import os
