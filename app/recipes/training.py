@@ -73,7 +73,8 @@ class TrainingOptions(Arguments):
         default={},
         max_length=256,
         description="By output: the array of the training data with its labels. By default arrays bear the names of "
-        "their outputs, or the only one of whole numbers goes with the first output that scores its classes. "
+        "their outputs, or the only one of whole numbers goes with the first output that scores its classes; a "
+        "column of them, where an output holds one number a sample, with that. "
         "Numbers of classes may be whole floats, and have an axis of one where the output has its scores; NaN and "
         "negative ones are not counted. Whole numbers or booleans that are all 0 or 1, one for each element of the "
         "output, are learned by binary cross-entropy, rows of them with a single 1 as numbers of classes; other "

@@ -69,8 +69,8 @@ def choose_targets(
     `squashed`: by output, what makes probabilities of it, as `readings.squashed_by` says.
 
     As `options.labels` says; else by name; else the only array of whole numbers for the first output that scores its
-    classes; else the only array of all for the first output of its size, or for the first that scores its classes where
-    they lie in floats or booleans.
+    classes; else the only array of all for the first output of its size; else, where there is none of its size, for the
+    first that scores its classes where they lie in a column, in floats or in booleans.
 
     Raises:
         LabelsMismatch: an output or array is missing, or does not fit.
@@ -93,16 +93,19 @@ def _guessed(
     labels: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], options: TrainingOptions
 ) -> dict[str, str]:
     whole = [name for name, values in labels.items() if values.dtype.kind in "iu"]
-    if len(whole) == 1:
-        fitting = [name for name, one in outputs.items() if _classes(name, labels[whole[0]], one, options) is not None]
-        if fitting:
-            return {fitting[0]: whole[0]}
-    if len(labels) == 1:
-        array, values = next(iter(labels.items()))
-        fitting = [name for name, one in outputs.items() if _as_many(values, one)]
-        fitting = fitting or [name for name, one in outputs.items() if _holds_classes(name, values, one, options)]
-        return {fitting[0]: array} if fitting else {}
-    return {}
+    only = whole if len(whole) == 1 else list(labels)
+    if len(only) != 1:
+        return {}
+    array, values = only[0], labels[only[0]]
+    as_many = [name for name, one in outputs.items() if _as_many(values, one)]
+    if not whole:
+        fitting = as_many or [name for name, one in outputs.items() if _holds_classes(name, values, one, options)]
+    else:
+        scored = [name for name, one in outputs.items() if _classes(name, values, one, options) is not None]
+        flat = [name for name in scored if outputs[name].ndim > values.ndim]
+        # A column is one number a sample as well: where an output holds one, that is likelier what was meant.
+        fitting = flat or (as_many if len(labels) == 1 else []) or ([] if as_many else scored)
+    return {fitting[0]: array} if fitting else {}
 
 
 def _target(

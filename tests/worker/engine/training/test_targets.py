@@ -24,6 +24,7 @@ class Choice:
     labels: dict[str, np.ndarray]
     expected: dict[str, tuple[str, int | None]]
     arguments: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, np.ndarray] = field(default_factory=lambda: OUTPUTS)
 
 
 CHOICES = [
@@ -50,13 +51,25 @@ CHOICES = [
     Choice("classes-in-booleans", {"label": CLASSES == 1}, {"logits": ("label", 1)}),
     Choice("floats-that-are-no-classes", {"label": CLASSES * 1.5}, {}),
     Choice("floats-beyond-all-classes", {"label": CLASSES * 4.0}, {}),
+    Choice(
+        "a-column-for-an-output-of-one-number",
+        {"label": CLASSES[:, None] % 2},
+        {"score": ("label", None)},
+        outputs={"embedding": normal(2, 128), "score": normal(2, 1)},
+    ),
+    Choice(
+        "a-column-that-could-be-either-beside-something-else",
+        {"label": CLASSES[:, None] % 2, "weight": normal(6)},
+        {},
+        outputs={"embedding": normal(2, 128), "score": normal(2, 1)},
+    ),
     Choice("nothing-fits", {"label": normal(6, 7)}, {}),
 ]
 
 
 @pytest.mark.parametrize("case", CHOICES, ids=lambda case: case.id)
 def test_labels_find_their_output(case: Choice) -> None:
-    found = choose_targets(case.labels, OUTPUTS, _options(**case.arguments))
+    found = choose_targets(case.labels, case.outputs, _options(**case.arguments))
     assert {target.output: (target.array, target.axis) for target in found} == case.expected
 
 
