@@ -210,6 +210,19 @@ def test_a_teacher_need_not_be_trainable(tmp_path: Path) -> None:
     assert result.manifest["teacher_sha256"] == teacher.sha256()
 
 
+def test_a_teacher_is_not_asked_about_samples_that_are_left_out(tmp_path: Path) -> None:
+    """Infinity as a place in a table fails its call."""
+    text = """g (float[N,8] x) => (float[N,4] y) {
+        a = Abs(x) k = Cast<to = 7>(a) t = Gather(table, k) m = ReduceMean<axes = [1], keepdims = 0>(t)
+        p = MatMul(m, w) y = Relu(p) }"""
+    teacher = save(networks.prepared(text, table=normal(32, 4), w=normal(4, 4)), tmp_path / "teacher")
+    rows = normal(16, 8)
+    rows[1, 3] = np.inf
+    job = Job(tmp_path / "run", {"x": rows}, others={str(OTHER): teacher})
+    result = job.run("distill", save(SPOILT, tmp_path / "model"), teacher=str(OTHER), epochs=2, beta=0.5)
+    assert any(note.startswith("The teacher was asked once, before training") for note in result.notes)
+
+
 def _wider(classes: int) -> ModelProto:
     return networks.normalized_perceptron(classes=classes)
 

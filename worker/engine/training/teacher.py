@@ -39,15 +39,16 @@ class Teacher:
                 parts[name].append(value[None] if self.feeds.whole else value[: len(call.samples)])
         return {name: np.concatenate(found) for name, found in parts.items()}
 
-    def keep_answers(self, batch: int, context: PassContext) -> bool:
-        """Ask about every sample now and remember, if there is room: an epoch then costs the student's time alone.
+    def keep_answers(self, samples: np.ndarray, batch: int, context: PassContext) -> bool:
+        """Ask about these samples, ascending indices, now and remember, if there is room: an epoch then costs the
+        student's time alone. Of others there is no answer then.
 
         Raises:
             BudgetExhausted: time is over meanwhile.
 
         """
         count = self.feeds.sample_count
-        first = self.answers(np.arange(min(batch, count)))
+        first = self.answers(samples[:batch])
         row_bytes = sum(array[:1].nbytes for array in first.values())
         if row_bytes * count > MOST_KEPT_BYTES:
             return False
@@ -58,10 +59,10 @@ class Teacher:
             )
             for number, name in enumerate(self.names)
         }
-        for start in range(0, count, batch):
+        for start in range(0, len(samples), batch):
             context.check_time("what the teacher says of the training data")
-            samples = np.arange(start, min(start + batch, count))
-            for name, rows in self.answers(samples).items():
-                kept[name][start : start + len(samples)] = rows
+            asked = samples[start : start + batch]
+            for name, rows in self.answers(asked).items():
+                kept[name][asked] = rows
         self.kept = dict(kept)
         return True

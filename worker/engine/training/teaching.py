@@ -45,7 +45,8 @@ def teach(
     data: TrainingData,
     context: PassContext,
 ) -> Taught:
-    """`samples` are those that are trained on: projections are fitted on a step's worth of them.
+    """`samples` are those that are trained on: projections are fitted on a step's worth of them. The teacher is asked
+    about the student's samples alone.
 
     Raises:
         AnswersDiffer: teacher and student have no output in common.
@@ -58,13 +59,13 @@ def teach(
     soft = match_outputs(graph, readings) if options.alpha else []
     pairs: list[Pair] = []
     if options.beta:
-        pairs = match_features(_own(student), _look(model, graph, feeds, context), options.features)
+        pairs = match_features(_own(student), _look(model, graph, feeds, student.samples, context), options.features)
         if not pairs:
             notes.append("Teacher and student have no inner tensors of one name or place: no features were learned.")
     names = [one.teacher for one in soft] + [pair.teacher for pair in pairs]
     teacher = Teacher(model, feeds, names, context, context.scratch / "teacher")
     if names:
-        kept = options.epochs > 1 and teacher.keep_answers(options.batch_size, context)
+        kept = options.epochs > 1 and teacher.keep_answers(student.samples, options.batch_size, context)
         notes.append(
             f"The teacher was asked {'once, before training' if kept else 'in every epoch'}: {len(soft)} outputs, "
             f"{len(pairs)} features."
@@ -141,14 +142,14 @@ def _own(student: Student) -> Inner:
     return Inner(_floats(student.look(candidates(graph))), convolved(graph), whole)
 
 
-def _look(model: ModelFile, graph: ir.Model, feeds: Feeds, context: PassContext) -> Inner:
-    """Inner values of the teacher on a few samples."""
+def _look(model: ModelFile, graph: ir.Model, feeds: Feeds, samples: np.ndarray, context: PassContext) -> Inner:
+    """Inner values of the teacher on a few of these samples."""
     names = candidates(graph)
     if not names:
         return Inner({})
     exposed = expose(model, names, context.scratch / "features")
     session = open_session(exposed.path, context.threads, session_options(context.threads))
-    call = next(feeds.calls(2))
+    call = next(feeds.calls(2, samples))
     made = dict(zip(names, run_session(session, call.feed, names), strict=True))
     fed = len(next(iter(call.feed.values()))) if call.feed else 0
     return Inner(_floats(as_rows(made, feeds, fed, len(call.samples))), convolved(graph), bool(feeds.whole))
