@@ -49,10 +49,16 @@ def open_arrays(path: Path, media_type: str, scratch: Path) -> dict[str, np.ndar
     return safetensors_file.open_arrays(path)
 
 
+def rows_not_finite(rows: np.ndarray) -> np.ndarray:
+    """By entry of the first axis whether it holds a NaN or an infinity, (N,) bool: none does of others than floats."""
+    if rows.dtype.kind != "f" and rows.dtype != BFLOAT16:
+        return np.zeros(len(rows), bool)
+    found: np.ndarray = (~np.isfinite(rows)).reshape(len(rows), -1).any(axis=1)
+    return found
+
+
 def samples_not_finite(array: np.ndarray) -> int:
     """Samples (entries of the first axis) that hold a NaN or an infinity. Reads a piece at a time."""
-    if array.dtype.kind != "f" and array.dtype != BFLOAT16:
-        return 0
     step = max(1, CHUNK_BYTES * len(array) // max(1, array.nbytes))
     pieces = (array[start : start + step] for start in range(0, len(array), step))
-    return sum(int((~np.isfinite(piece)).reshape(len(piece), -1).any(axis=1).sum()) for piece in pieces)
+    return sum(int(rows_not_finite(piece).sum()) for piece in pieces)

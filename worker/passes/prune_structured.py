@@ -341,7 +341,9 @@ def _scored(work: Work, rest: Rest) -> Scored:
         from worker.engine.training.fisher import gradient_products  # noqa: PLC0415
 
         samples = min(FISHER_SAMPLES, config.calibration_samples, context.feeds.sample_count)
-        return fisher_scores(rest.structure, gradient_products(rest.model, context, samples), samples, is_over)
+        felt = gradient_products(rest.model, context, samples)
+        scored = fisher_scores(rest.structure, felt.products, samples, is_over)
+        return replace(scored, notes=[*felt.notes, *scored.notes])
     return Scored(magnitude_scores(rest.structure, 1 if config.importance == "l1" else 2))
 
 

@@ -58,7 +58,7 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
     arrays = open_roles(job, workdir, scratch)
     feeds = {role: match_arrays(inputs, found, source_of(job, role)) for role, found in arrays.items()}
     casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
-    warnings = [*casts, *not_finite(job, arrays)]
+    warnings = [*casts, *not_finite_in_words(job, arrays)]
     batch, latency = timed_call(job, request, model, feeds, warnings)
     shapes = {name: array.shape[1:] for name, array in latency.arrays.items()}
     random_calibration = "calibration" not in feeds and "training" not in feeds
@@ -170,7 +170,7 @@ def _words(job: RunnerJob, request: OptimizeRequest, feeds: dict[str, Feeds], us
     return words
 
 
-def not_finite(job: RunnerJob, arrays: dict[str, dict[str, np.ndarray]]) -> list[str]:
+def not_finite_in_words(job: RunnerJob, arrays: dict[str, dict[str, np.ndarray]]) -> list[str]:
     """In words, the arrays in which something is no number; a file that serves two roles is read once."""
     files = {job.datasets[role].path: (source_of(job, role), found) for role, found in arrays.items()}
     return [

@@ -180,6 +180,15 @@ def test_fisher_information_is_of_as_many_samples_as_there_is_time_for(
     assert any("on 5 of 96 samples" in note for note in result.notes)
 
 
+def test_samples_that_say_nothing_of_units_are_counted(tmp_path: Path) -> None:
+    rows = normal(8, 4, 8, 8, seed=3)
+    rows[1, 0, 0, 0] = np.nan
+    model = ModelFile(save(prepared(NETWORK, **_constants()), tmp_path / "model"))
+    arguments = {"ratio": 0.5, "importance": "fisher", "calibration_samples": 3, "recovery": False}
+    result = Job(tmp_path / "run", {"x": rows}).run("prune_structured", model, **arguments)
+    assert any(note.startswith("Left out of `fisher`: 1 of the first 4 samples") for note in result.notes)
+
+
 def test_a_target_of_latency_is_reached_by_files_that_were_timed(run: Run) -> None:
     result = run(target={"latency_ratio": 0.7}, importance="l2")
     assert result.modified

@@ -35,7 +35,7 @@ Scores = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Scored:
-    """Every group, and what there was no time for, in words."""
+    """Every group, and in words what there was no time for, or what was left out."""
 
     scores: Scores
     notes: list[str] = field(default_factory=list)

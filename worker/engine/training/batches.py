@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from worker.engine.arrays import rows_not_finite
 from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds
 from worker.engine.trainable.arrays import tensor_from
@@ -62,25 +63,65 @@ def split(samples: np.ndarray, share: float, seed: int) -> Split:
     return Split(np.sort(order[held:]), np.sort(order[:held]))
 
 
-def not_finite(feeds: Feeds, batch: int) -> dict[str, np.ndarray]:
-    """By input the samples, as ascending indices, that are fed NaN or infinity in it; inputs without any are left out.
-
-    Where more than half of the samples hold infinity, only NaN counts. Reads `batch` samples at a time.
+@dataclass(frozen=True)
+class Finite:
+    """`samples`, ascending indices, are those of the first `read` that may be fed; `strange` has by input the others,
+    inputs without any left out.
     """
-    strange: dict[str, list[np.ndarray]] = {}
-    unknown: dict[str, list[np.ndarray]] = {}
-    for call in feeds.calls(batch):
-        for name, array in call.feed.items():
-            rows = array.reshape(1, -1) if feeds.whole else array[: len(call.samples)].reshape(len(call.samples), -1)
-            if rows.dtype.kind != "f" or np.isfinite(rows).all():
-                continue
-            strange.setdefault(name, []).append(call.samples[~np.isfinite(rows).all(axis=1)])
-            unknown.setdefault(name, []).append(call.samples[np.isnan(rows).any(axis=1)])
-    found = {}
-    for name, parts in strange.items():
-        masks = sum(map(len, parts)) > MASKED_SHARE * feeds.sample_count
-        found[name] = np.concatenate(unknown[name] if masks else parts)
-    return {name: samples for name, samples in found.items() if len(samples)}
+
+    samples: np.ndarray
+    strange: Mapping[str, np.ndarray]
+    read: int
+
+
+@dataclass
+class _Strange:
+    """What one input is fed that is no number: samples with NaN, and those with infinity, masks left out."""
+
+    unknown: list[np.ndarray] = field(default_factory=list)
+    infinite: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, rows: np.ndarray, samples: np.ndarray) -> None:
+        infinite, zeros = np.isinf(rows).any(axis=1), rows == 0
+        # Added to scores, 0 keeps a place and -inf takes it out, as of padding in a few samples alone.
+        masks = (zeros | (rows == -np.inf)).all(axis=1) & zeros.any(axis=1)
+        self.unknown.append(samples[np.isnan(rows).any(axis=1)])
+        self.infinite.append(samples[infinite & ~masks])
+
+    def left_out(self, read: int) -> np.ndarray:
+        """Ascending indices, of so many samples."""
+        masked = sum(map(len, self.infinite)) > MASKED_SHARE * read
+        return np.unique(np.concatenate([*self.unknown, *([] if masked else self.infinite)]))
+
+
+def find_finite(feeds: Feeds, batch: int, most: int | None = None) -> Finite:
+    """The samples that are fed no NaN and no infinity, all or, as far as it takes to find them, the first `most`.
+
+    Masks that are added to scores hold infinity: samples of which an input holds 0 and -inf alone may be fed, and where
+    more than half of the samples hold other infinity in an input, only those with NaN may not. Reads `batch` samples
+    at a time.
+    """
+    found: dict[str, _Strange] = {}
+    read, wanted = 0, feeds.sample_count if most is None else most
+    while read < feeds.sample_count and wanted > 0:
+        size = min(batch, wanted)
+        following = np.arange(read, min(read + size, feeds.sample_count))
+        for call in feeds.calls(size, following):
+            for name, array in call.feed.items():
+                rows = array[None] if feeds.whole else array[: len(call.samples)]
+                if (strange := rows_not_finite(rows)).any():
+                    of_input = found.setdefault(name, _Strange())
+                    of_input.add(rows[strange].reshape(int(strange.sum()), -1), call.samples[strange])
+        read += len(following)
+        if most is not None:
+            wanted = most - len(_finite(found, read).samples)
+    return _finite(found, read)
+
+
+def _finite(found: Mapping[str, _Strange], read: int) -> Finite:
+    strange = {name: samples for name, one in found.items() if len(samples := one.left_out(read))}
+    every = np.arange(read)
+    return Finite(np.setdiff1d(every, np.concatenate([*strange.values(), every[:0]])), strange, read)
 
 
 def smallest_step(count: int, size: int) -> int:

@@ -8,6 +8,7 @@ information (F. Kunstner et al., Limitations of the Empirical Fisher Approximati
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from worker.engine.trainable.importing import plain_graph
 from worker.engine.training.losses import log_probabilities
 from worker.engine.training.randomness import generator, repeatable
 from worker.engine.training.readings import Reading, find_readings
-from worker.engine.training.student import prepare_student
+from worker.engine.training.student import Student, prepare_student
 
 # The first number of the key of what is drawn here; `randomness` has the others.
 ANSWER = 3
@@ -31,10 +32,19 @@ class NothingToFeel(UserFault):
     code, title = "no_gradients", "No output of the model has gradients"
 
 
-def gradient_products(model: ModelFile, context: PassContext, samples: int) -> Iterator[dict[str, np.ndarray]]:
-    """Of every weight g * w by the name of its constant, in its shape, float32: one sample of the calibration data
-    at a time, the first `samples` of those that are finite. Of numbers, answers are normal around the output, as wide
-    as it is large.
+@dataclass(frozen=True)
+class Felt:
+    """Of every weight g * w by the name of its constant, in its shape, float32, one sample at a time; and in words what
+    was left out.
+    """
+
+    products: Iterator[dict[str, np.ndarray]]
+    notes: list[str]
+
+
+def gradient_products(model: ModelFile, context: PassContext, samples: int) -> Felt:
+    """Of the first `samples` of the calibration data that are finite; what lies behind these is not read. Of numbers,
+    answers are normal around the output, as wide as it is large.
 
     Raises:
         NotTrainable: an operator has no form in torch.
@@ -45,23 +55,27 @@ def gradient_products(model: ModelFile, context: PassContext, samples: int) -> I
     """
     options = TrainingOptions()
     with repeatable(context.threads):
-        student = prepare_student(model, TrainingData(context.feeds), options, context)
+        student = prepare_student(model, TrainingData(context.feeds), options, context, samples)
         outputs = student.look()
-        readings = find_readings(plain_graph(model), outputs, {}, options, bool(student.feeds.whole))
-        if not readings:
-            raise NothingToFeel(
-                "Fisher information is taken of outputs that hold floats, a row for each sample; the model's outputs "
-                f"are {', '.join(value.name for value in model.structure().graph.output)}, and none does.",
-                "Choose another `importance`, or give a model that returns scores in place of class numbers.",
-            )
-        wide = {
-            name: float(np.sqrt(np.mean(np.square(rows, dtype=np.float64)))) or 1.0 for name, rows in outputs.items()
-        }
-        weights = {name: tensor for name, tensor in student.tensors.items() if tensor.requires_grad}
-        names = list(dict.fromkeys(reading.value for reading in readings.values()))
+    readings = find_readings(plain_graph(model), outputs, {}, options, bool(student.feeds.whole))
+    if not readings:
+        raise NothingToFeel(
+            "Fisher information is taken of outputs that hold floats, a row for each sample; the model's outputs "
+            f"are {', '.join(value.name for value in model.structure().graph.output)}, and none does.",
+            "Choose another `importance`, or give a model that returns scores in place of class numbers.",
+        )
+    wide = {name: float(np.sqrt(np.mean(np.square(rows, dtype=np.float64)))) or 1.0 for name, rows in outputs.items()}
+    return Felt(_products(student, readings, wide, context, samples), _left_out_in_words(student))
+
+
+def _products(
+    student: Student, readings: Mapping[str, Reading], wide: Mapping[str, float], context: PassContext, samples: int
+) -> Iterator[dict[str, np.ndarray]]:
+    weights = {name: tensor for name, tensor in student.tensors.items() if tensor.requires_grad}
+    names = list(dict.fromkeys(reading.value for reading in readings.values()))
+    with repeatable(context.threads):
         student.module.eval()
-        chosen = student.samples[:samples]
-        for number, call in enumerate(student.feeds.calls(1, chosen)):
+        for number, call in enumerate(student.feeds.calls(1, student.samples[:samples])):
             feed = {name: tensor_from(array).to(student.module.device) for name, array in call.feed.items()}
             made = student.module(feed, names)
             drawn = generator(context.seed, ANSWER, number)
@@ -74,6 +88,16 @@ def gradient_products(model: ModelFile, context: PassContext, samples: int) -> I
                 origin = student.origins.get(name, name)
                 found[origin] = found[origin] + felt if origin in found else felt
             yield found
+
+
+def _left_out_in_words(student: Student) -> list[str]:
+    finite = student.finite
+    if not finite.strange:
+        return []
+    return [
+        f"Left out of `fisher`: {finite.read - len(finite.samples):,} of the first {finite.read:,} samples of the "
+        f"calibration data, fed NaN or infinity in {', '.join(finite.strange)}."
+    ]
 
 
 def _surprise(

@@ -25,7 +25,7 @@ from worker.engine.trainable.module import NORMALIZATION, TrainableGraph
 from worker.engine.trainable.parity import check_parity
 from worker.engine.trainable.parting import part
 from worker.engine.trainable.weights import biases_and_norms
-from worker.engine.training.batches import TooFewSamples, not_finite, smallest_step, training_count
+from worker.engine.training.batches import Finite, TooFewSamples, find_finite, smallest_step, training_count
 
 FROZEN = "frozen by the recipe"
 MOST_NAMED = 5
@@ -46,7 +46,7 @@ class NothingToTrain(UserFault):
 @dataclass(frozen=True)
 class Student:
     """`tensors` are those of the module that training moves; `frozen` says why others stay. `feeds` may be batched;
-    `samples` are those of it that may be fed, ascending indices.
+    `finite` says which samples of it may be fed.
 
     `file` is the model that was given, or where its exporter had merged tensors one with constants of their own for
     them; `origins` has the constant of the given model by the name of each. `biases` names biases and norms, which are
@@ -56,12 +56,17 @@ class Student:
     file: ModelFile
     module: TrainableGraph
     feeds: Feeds
-    samples: np.ndarray
+    finite: Finite
     tensors: dict[str, torch.Tensor]
     frozen: dict[str, str]
     notes: list[str] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
     biases: frozenset[str] = frozenset()
+
+    @property
+    def samples(self) -> np.ndarray:
+        """That may be fed, ascending indices."""
+        return self.finite.samples
 
     def look(self, names: list[str] | None = None) -> dict[str, np.ndarray]:
         """Of two samples, or one call, the outputs or these values, as rows; what has no row a sample is left out."""
@@ -103,10 +108,17 @@ def feeds_for(model: ModelFile, data: TrainingData) -> Feeds:
     return match_arrays(inputs_of(model.structure()), arrays, data.feeds.source)
 
 
-def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptions, context: PassContext) -> Student:
+def prepare_student(
+    model: ModelFile,
+    data: TrainingData,
+    options: TrainingOptions,
+    context: PassContext,
+    most: int | None = None,
+) -> Student:
     """The model as a module on its device, proven against ONNX Runtime on the first samples; weights that the recipe
     freezes have no gradient, feeds are as large as the graph takes, and samples with NaN or infinity are left out: one
-    would make the statistics and the loss of all that are fed with it no number.
+    would make the statistics and the loss of all that are fed with it no number. Where the first `most` of them will
+    do, no others are looked for.
 
     Raises:
         QuantizedModel: it computes in 8 bits: gradients do not pass through rounding.
@@ -122,8 +134,16 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
             "Put the passes that train before those that quantize.",
         )
     feeds = feeds_for(model, data)
-    strange = not_finite(feeds, options.batch_size)
-    samples = _without(feeds, strange)
+    # Two batches of the file tell whether it takes larger ones.
+    least = 2 * (feeds.fixed_batch or 1)
+    finite = find_finite(feeds, options.batch_size, None if most is None else max(most, least))
+    samples = finite.samples
+    if not len(samples):
+        where = ", ".join(sorted(finite.strange))
+        raise TooFewSamples(
+            f"Something of every sample of the training data is NaN or infinite, in {where}.",
+            "Give training data without them.",
+        )
     parted = part(model, set(options.freeze), Path(tempfile.mkdtemp(prefix="parted-", dir=context.scratch)))
     model = parted.model
     module = import_model(model)
@@ -136,7 +156,7 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
     if not any(tensor.requires_grad for tensor in tensors.values()):
         raise NothingToTrain("Every weight of the model is frozen.", "Leave a weight out of `freeze`.")
     feeds, notes = _batched(module, feeds, samples)
-    notes.extend(_left_out_in_words(feeds, samples, strange))
+    notes.extend(_left_out_in_words(finite))
     if parted.origins:
         merged = len(set(parted.origins.values()))
         notes.append(
@@ -154,7 +174,7 @@ def prepare_student(model: ModelFile, data: TrainingData, options: TrainingOptio
         notes.append("Trained on the processor: torch finds no GPU here.")
     tensors = {name: module.held()[name] for name in tensors}
     biases = biases_and_norms(plain_graph(model).graph)
-    return Student(model, module, feeds, samples, tensors, frozen, notes, parted.origins, biases)
+    return Student(model, module, feeds, finite, tensors, frozen, notes, parted.origins, biases)
 
 
 def _device(context: PassContext) -> torch.device:
@@ -167,28 +187,16 @@ def _frozen(model: ModelFile, module: TrainableGraph, options: TrainingOptions) 
     return frozen | {name: FROZEN for name in module.held() if name in options.freeze}
 
 
-def _without(feeds: Feeds, strange: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The samples that are `strange` in no input, ascending indices."""
-    every = np.arange(feeds.sample_count)
-    left = np.setdiff1d(every, np.concatenate([*strange.values(), every[:0]]))
-    if not len(left):
-        raise TooFewSamples(
-            f"Something of every sample of the training data is NaN or infinite, in {', '.join(sorted(strange))}.",
-            "Give training data without them.",
-        )
-    return left
-
-
-def _left_out_in_words(feeds: Feeds, samples: np.ndarray, strange: Mapping[str, np.ndarray]) -> list[str]:
-    if not strange:
+def _left_out_in_words(finite: Finite) -> list[str]:
+    if not finite.strange:
         return []
     arrays = []
-    for name, found in strange.items():
+    for name, found in finite.strange.items():
         more = f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
         arrays.append(f"{name} at {', '.join(map(str, found[:MOST_NAMED]))}{more}")
     return [
-        f"Left out of training and of judging: {feeds.sample_count - len(samples):,} of {feeds.sample_count:,} "
-        f"samples, fed NaN or infinity ({'; '.join(arrays)}, counted from 0)."
+        f"Left out of training and of judging: {finite.read - len(finite.samples):,} of {finite.read:,} samples, fed "
+        f"NaN or infinity ({'; '.join(arrays)}, counted from 0)."
     ]
 
 

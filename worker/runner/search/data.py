@@ -16,7 +16,7 @@ from worker.runner.job_data import (
     RANDOM_CALLS,
     JobData,
     check_shapes,
-    not_finite,
+    not_finite_in_words,
     open_roles,
     random_calls,
     source_of,
@@ -54,7 +54,7 @@ def load_search_data(
     split = split_roles(given, files, names, scratch / "split", request.seed, trains=request.learns)
     feeds = {role: match_arrays(inputs, found, split.sources[role]) for role, found in split.arrays.items()}
     casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
-    warnings = [*casts, *not_finite(job, given), *split.warnings, *_unused(names, split.sources)]
+    warnings = [*casts, *not_finite_in_words(job, given), *split.warnings, *_unused(names, split.sources)]
     batch, latency = timed_call(job, request, model, feeds, warnings)
     words = split.words
     if not given:

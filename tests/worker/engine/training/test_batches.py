@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
 from tests.worker.networks import normal
 from worker.engine.feeds import Feeds
-from worker.engine.training.batches import Batches, TooFewSamples, not_finite, split
+from worker.engine.training.batches import Batches, TooFewSamples, find_finite, split
 from worker.engine.training.targets import Target
 
 
@@ -47,6 +48,7 @@ NAN, INFINITY = float("nan"), float("inf")
         pytest.param({7: NAN, 12: -INFINITY, 3: INFINITY}, [3, 7, 12], id="single samples"),
         pytest.param(dict.fromkeys(range(11), -INFINITY) | {15: NAN}, [15], id="beside a mask"),
         pytest.param(dict.fromkeys(range(11), -INFINITY), [], id="a mask"),
+        pytest.param(dict.fromkeys(range(11), NAN) | {15: INFINITY}, [*range(11), 15], id="beside what is unknown"),
         pytest.param({}, [], id="none"),
     ],
 )
@@ -57,15 +59,38 @@ def test_samples_that_are_no_numbers_are_found(
     feeds = _feeds(20, **form)
     for row, value in values.items():
         feeds.arrays["x"][row, ..., 1] = value
-    strange = not_finite(feeds, 6)
-    assert [*strange.get("x", [])] == found
-    assert bool(strange) is bool(found)
+    finite = find_finite(feeds, 6)
+    assert [*finite.strange.get("x", [])] == found
+    assert bool(finite.strange) is bool(found)
+    assert finite.samples.tolist() == [sample for sample in range(20) if sample not in found]
+    assert finite.read == 20
 
 
 def test_what_is_too_large_for_its_input_is_infinite() -> None:
     feeds = Feeds({"x": np.array([[1.0], [1e300]])}, {"x": "float32"}, frozenset(), 2)
     with np.errstate(over="ignore"):
-        assert {name: samples.tolist() for name, samples in not_finite(feeds, 6).items()} == {"x": [1]}
+        assert {name: samples.tolist() for name, samples in find_finite(feeds, 6).strange.items()} == {"x": [1]}
+
+
+@pytest.mark.parametrize("padded", [4, 6], ids=["in-some-samples", "in-most"])
+def test_padding_that_is_masked_is_no_fault(padded: int) -> None:
+    """Masked throughout nothing is left to attend to: NaN would come out."""
+    masks = np.zeros((10, 1, 1, 5), np.float32)
+    masks[:padded, ..., 3:] = -INFINITY
+    given = {"mask": masks, "x": np.ones((10, 5), ml_dtypes.bfloat16)}
+    given["x"][2, 0] = -INFINITY
+    feeds = Feeds(given, {"mask": "float32", "x": "bfloat16"}, frozenset(), 10)
+    assert {name: samples.tolist() for name, samples in find_finite(feeds, 4).strange.items()} == {"x": [2]}
+    masks[9] = -INFINITY
+    assert find_finite(feeds, 4).strange["mask"].tolist() == [9]
+
+
+def test_no_more_is_looked_at_than_is_asked_for() -> None:
+    feeds = _feeds(20)
+    feeds.arrays["x"][[1, 2, 15], 0] = NAN
+    finite = find_finite(feeds, 4, most=6)
+    assert (finite.samples.tolist(), finite.read) == ([0, 3, 4, 5, 6, 7], 8)
+    assert finite.strange["x"].tolist() == [1, 2]
 
 
 def test_the_seed_draws_what_is_held_out() -> None:
