@@ -34,6 +34,8 @@ class TrainingData:
 
     feeds: Feeds
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    places: np.ndarray | None = None
+    """Where its samples lie in the dataset, ascending indices; None: they are all of it."""
 
 
 class Checkpoints(Protocol):

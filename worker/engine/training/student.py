@@ -156,7 +156,7 @@ def prepare_student(
     if not any(tensor.requires_grad for tensor in tensors.values()):
         raise NothingToTrain("Every weight of the model is frozen.", "Leave a weight out of `freeze`.")
     feeds, notes = _batched(module, feeds, samples)
-    notes.extend(_left_out_in_words(finite))
+    notes.extend(_left_out_in_words(finite, data.places))
     if parted.origins:
         merged = len(set(parted.origins.values()))
         notes.append(
@@ -187,16 +187,18 @@ def _frozen(model: ModelFile, module: TrainableGraph, options: TrainingOptions) 
     return frozen | {name: FROZEN for name in module.held() if name in options.freeze}
 
 
-def _left_out_in_words(finite: Finite) -> list[str]:
+def _left_out_in_words(finite: Finite, places: np.ndarray | None) -> list[str]:
+    """`places` as `TrainingData` has them."""
     if not finite.strange:
         return []
     arrays = []
     for name, found in finite.strange.items():
         more = f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
-        arrays.append(f"{name} at {', '.join(map(str, found[:MOST_NAMED]))}{more}")
+        first = found[:MOST_NAMED] if places is None else places[found[:MOST_NAMED]]
+        arrays.append(f"{name} at {', '.join(map(str, first))}{more}")
     return [
         f"Left out of training and of judging: {finite.read - len(finite.samples):,} of {finite.read:,} samples, fed "
-        f"NaN or infinity ({'; '.join(arrays)}, counted from 0)."
+        f"NaN or infinity ({'; '.join(arrays)}, counted from 0{'' if places is None else ' in the whole dataset'})."
     ]
 
 

@@ -72,7 +72,7 @@ def load_search_data(
         random_evaluation=not given,
         random_calibration=not given,
         held_out="evaluation" not in split.shared,
-        training=_training(feeds, labels),
+        training=_training(feeds, labels, split.places),
     )
     return SearchData(accepting, replace(accepting, evaluation=feeds["selection"], labels=labels.get("selection", {})))
 
@@ -94,5 +94,9 @@ def _unused(names: dict[str, str], sources: dict[str, str]) -> list[str]:
     return [f"No candidate is trained: nothing was made of {name}."]
 
 
-def _training(feeds: dict[str, Feeds], labels: dict[str, dict[str, np.ndarray]]) -> TrainingData | None:
-    return TrainingData(feeds["training"], labels["training"]) if "training" in feeds else None
+def _training(
+    feeds: dict[str, Feeds], labels: dict[str, dict[str, np.ndarray]], places: dict[str, np.ndarray]
+) -> TrainingData | None:
+    if "training" not in feeds:
+        return None
+    return TrainingData(feeds["training"], labels["training"], places.get("training"))

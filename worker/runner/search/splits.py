@@ -34,6 +34,8 @@ class Split:
     sources: dict[str, str]
     words: dict[str, str]
     warnings: list[str] = field(default_factory=list)
+    places: dict[str, np.ndarray] = field(default_factory=dict)
+    """By role where its samples lie in the dataset, ascending indices, of roles that were given a part of one."""
     shared: set[str] = field(default_factory=set)
     """Roles that use the samples of others as well."""
 
@@ -73,6 +75,8 @@ def split_roles(
             split.arrays[role] = (
                 dict(arrays) if chosen is None else _copied(arrays, chosen, folder / f"{number}-{role}")
             )
+            if chosen is not None and len(chosen) < count:
+                split.places[role] = chosen
             split.sources[role] = name
             of = "" if chosen is None or len(chosen) == count else f" of {count:,}"
             split.words[role] = f"{name}: {count if chosen is None else len(chosen):,}{of} samples"

@@ -73,8 +73,10 @@ def test_a_dataset_that_was_uploaded_twice_is_divided_all_the_same(tmp_path: Pat
         memory_bytes=4 << 30,
     )
     loaded = load_search_data(job, request, ModelFile(path), tmp_path, tmp_path / "scratch")
-    assert loaded.accepting.training is not None
+    training = loaded.accepting.training
+    assert training is not None
+    assert np.array_equal(arrays["x"][training.places], training.feeds.arrays["x"])
     feeds = [loaded.accepting.calibration, loaded.accepting.evaluation, loaded.selecting.evaluation]
-    feeds.append(loaded.accepting.training.feeds)
+    feeds.append(training.feeds)
     seen = [hashlib.sha256(row.tobytes()).digest() for one in feeds for row in one.arrays["x"]]
     assert len(seen) == len(set(seen)) == 100

@@ -66,8 +66,9 @@ def test_where_nothing_is_trained_all_samples_decide(
 def test_labels_stay_with_their_samples(tmp_path: Path) -> None:
     arrays = {"evaluation": {"x": np.arange(100.0).reshape(100, 1), "label": np.arange(100)}}
     found = split_roles(arrays, {"evaluation": "a"}, {"evaluation": "dataset 'a'"}, tmp_path, 0)
-    for part in found.arrays.values():
+    for role, part in found.arrays.items():
         assert np.array_equal(part["x"][:, 0], part["label"])
+        assert np.array_equal(found.places[role], part["label"])
 
 
 def test_the_seed_draws_the_samples(tmp_path: Path) -> None:
