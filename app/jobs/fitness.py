@@ -9,7 +9,7 @@ from app.datasets.inspection import ArraySpec, DatasetInspection
 from app.datasets.matching import Axes, fits, match
 from app.datasets.tables import DatasetRow
 from app.errors import DataMismatch, DataRequired, NotTrainable, Unprocessable
-from app.jobs.metric_choice import SCORES, choose_metric, row_of, size_of
+from app.jobs.metric_choice import SCORES, axes_of_classes, choose_metric, row_of, size_of
 from app.jobs.naming import MOST_NAMED, named, untrainable
 from app.jobs.search_fitness import check_floor, judging_arrays, settle_search
 from app.models.inspection import ModelInspection, TensorSpec
@@ -212,16 +212,12 @@ def _check_label_shapes(
 
 
 def _may_be_labels(label: ArraySpec, row: Axes | None) -> bool:
-    """Of an output that holds `row` for a sample: numbers of its classes, with or without an axis of one in their
-    place, or as many numbers as it holds.
-    """
+    """Of an output that holds `row` for a sample: numbers of its classes, or as many numbers as it holds."""
     if row is None:
         return True
     given = label.shape[1:]
-    classes = [axis for axis, size in enumerate(row) if size != 1]
-    wanted = [[*row[:axis], *one, *row[axis + 1 :]] for axis in classes for one in ([], [1])]
     as_many = size_of(row) in (None, math.prod(given))
-    return label.dtype.startswith(LABEL_DTYPES) and (as_many or any(fits(given, axes) for axes in wanted))
+    return label.dtype.startswith(LABEL_DTYPES) and (as_many or any(fits(given, axes) for axes in axes_of_classes(row)))
 
 
 def _in_words(tensor: ArraySpec | TensorSpec) -> str:

@@ -64,9 +64,19 @@ def _find_output(metric: Metric | None, specs: list[TensorSpec]) -> TensorSpec:
 
 
 def _default(output: TensorSpec, row: Axes | None, labels: dict[str, ArraySpec]) -> Metric:
-    flat = all(len(array.shape) == 1 and array.dtype.startswith(("int", "uint")) for array in labels.values())
+    numbered = len(labels) == 1 and all(_number_classes(array, row) for array in labels.values())
     classes = _is_class_scores(output) or _is_class_numbers(output, row)
-    return Metric(name="top1" if len(labels) == 1 and flat and classes else "agreement")
+    return Metric(name="top1" if numbered and classes else "agreement")
+
+
+def _number_classes(labels: ArraySpec, row: Axes | None) -> bool:
+    """Whether labels look like the number of a class for each sample. Those in booleans or a column may be something
+    else where it is not known that an output holds one row of a certain size for each sample.
+    """
+    if len(labels.shape) == 1 and labels.dtype.startswith(("int", "uint")):
+        return True
+    certain = row is not None and len(row) <= 1 and size_of(row) is not None
+    return certain and labels.shape[1:] in ([], [1]) and labels.dtype.startswith(NUMBERS)
 
 
 def _is_class_scores(output: TensorSpec) -> bool:
@@ -122,7 +132,7 @@ def _check_shapes(metric: str, output: TensorSpec, labels: ArraySpec, row: Axes 
     one_by_one = metric in ERRORS or output.dtype.startswith(NUMBERS)
     wanted = [row] if one_by_one else []
     if metric not in ERRORS:
-        wanted += _without_classes(row, last_only=metric == "top5")
+        wanted += axes_of_classes(row, last_only=metric == "top5")
     if any(fits(given, axes) for axes in wanted) or (one_by_one and size_of(row) in (None, math.prod(given))):
         return
     if not wanted:
@@ -140,10 +150,13 @@ def _check_shapes(metric: str, output: TensorSpec, labels: ArraySpec, row: Axes 
     )
 
 
-def _without_classes(row: Axes, *, last_only: bool) -> list[Axes]:
-    """Axes of labels for scores that lie on the last axis or, as in segmentation, on the first."""
-    found = [row[:-1]] if row and row[-1] != 1 else []
-    return found + ([row[1:]] if len(row) > 1 and row[0] != 1 and not last_only else [])
+def axes_of_classes(row: Axes, *, last_only: bool = False) -> list[Axes]:
+    """Axes, for one sample, of labels that number classes: of scores that lie on the last axis of `row` or, as in
+    segmentation, on the first; with or without an axis of one in that place.
+    """
+    places = [len(row) - 1] if last_only else [len(row) - 1, 0]
+    scored = [place for place in dict.fromkeys(places) if row and row[place] != 1]
+    return [[*row[:place], *one, *row[place + 1 :]] for place in scored for one in ([], [1])]
 
 
 def size_of(axes: Axes) -> int | None:

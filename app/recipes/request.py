@@ -138,8 +138,9 @@ class OptimizeRequest(BaseModel):
     data: Data = Field(default_factory=Data, description="Datasets by role; all optional.")
     metric: Metric | None = Field(
         default=None,
-        description="By default `top1` where the evaluation data has one integer label array, a label each sample, and "
-        "the output holds scores or numbers of classes; else `agreement`. The report names labels that it did not use.",
+        description="By default `top1` where the evaluation data has one label array of integers or booleans, a label "
+        "each sample, flat or as a column, and the output holds scores or numbers of classes; else `agreement`. The "
+        "report names labels that it did not use, as those in floats.",
     )
     contract: Contract | None = Field(
         default=None,

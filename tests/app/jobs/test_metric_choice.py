@@ -113,6 +113,34 @@ class Choice:
 
 CHOICES = [
     Choice("labels-mean-top1", {"evaluation": [IMAGES, LABELS]}, None, ("top1", "logits", "label")),
+    *(
+        Choice(f"{name}-mean-top1", {"evaluation": [IMAGES, LABELS | form]}, None, ("top1", "logits", "label"))
+        for name, form in (
+            ("labels-in-a-column", {"shape": [100, 1]}),
+            ("labels-in-booleans", {"dtype": "bool"}),
+            ("labels-in-a-column-of-booleans", {"dtype": "bool", "shape": [100, 1]}),
+        )
+    ),
+    Choice(
+        "a-column-may-be-a-number-of-a-row-of-unknown-size",
+        {"evaluation": [IMAGES, LABELS | {"shape": [100, 1]}]},
+        None,
+        ("agreement", "score", None),
+        [SCORES | {"shape": ["N", None]}],
+    ),
+    Choice(
+        "a-column-is-no-class-of-an-output-of-one-number",
+        {"evaluation": [IMAGES, LABELS | {"shape": [100, 1]}]},
+        None,
+        ("agreement", "score", None),
+        [SCORES | {"shape": ["N", 1]}],
+    ),
+    Choice(
+        "a-column-as-asked",
+        {"evaluation": [IMAGES, LABELS | {"shape": [100, 1]}]},
+        {"name": "top5"},
+        ("top5", "logits", "label"),
+    ),
     Choice("no-labels-mean-agreement", {"evaluation": [IMAGES]}, None, ("agreement", "logits", None)),
     Choice("no-data-means-agreement", {}, None, ("agreement", "logits", None)),
     Choice(

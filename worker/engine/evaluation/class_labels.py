@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.jobs.report import Quality
-from worker.engine.evaluation.metrics import MetricMismatch, class_axis
+from worker.engine.evaluation.metrics import MetricMismatch, class_place
 
 TOP = {"top5": 5}
 
 
 def class_count(output: Sequence[int], labels: Sequence[int], dtype: str) -> int | None:
     """Classes that a float output of this shape scores for labels of this shape; None where it scores none."""
-    axis = class_axis(output, labels) if dtype.startswith("float") else None
-    return None if axis is None else output[axis]
+    place = class_place(output, labels) if dtype.startswith("float") else None
+    return None if place is None else output[place[0]]
 
 
 def check_labels(name: str, labels: np.ndarray, output: str, classes: int | None) -> None:

@@ -100,6 +100,17 @@ def class_axis(output: Sequence[int], labels: Sequence[int]) -> int | None:
     return None
 
 
+def class_place(output: Sequence[int], labels: Sequence[int]) -> tuple[int, bool] | None:
+    """As `class_axis`, and whether the labels have an axis of one in that place."""
+    axis = class_axis(output, labels)
+    if axis is not None:
+        return axis, False
+    for place in (len(output) - 1, 1):
+        if len(output) > 1 and output[place] > 1 and [*output[:place], 1, *output[place + 1 :]] == [*labels]:
+            return place, True
+    return None
+
+
 def scores_axis(rank: int) -> int:
     """Where an output of this many axes holds scores of classes, if it does: rows and sequences (N, L, C) on the last
     axis, images (N, C, H, W) on the second.
@@ -108,17 +119,19 @@ def scores_axis(rank: int) -> int:
 
 
 def classes(output: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The predicted class for every label: the top score, or the output itself where it holds class numbers.
+    """The predicted class for every label, of their shape: the top score, or the output itself where it holds class
+    numbers.
 
     Raises:
-        MetricMismatch: it is neither (see `class_axis`).
+        MetricMismatch: it is neither (see `class_place`).
 
     """
     if output.dtype.kind in "iub" and output.size == labels.size:
         return output.reshape(labels.shape)
-    axis = class_axis(output.shape, labels.shape)
-    if axis is not None:
-        return np.asarray(np.argmax(output, axis=axis))
+    place = class_place(output.shape, labels.shape)
+    if place is not None:
+        axis, kept = place
+        return np.asarray(np.argmax(output, axis=axis, keepdims=kept))
     raise MetricMismatch(
         f"An output of shape {list(output.shape)} holds no class scores for labels of shape {list(labels.shape)}.",
         "Choose another output or label array in `metric`, or a metric for numbers: mse, mae.",
@@ -135,7 +148,8 @@ def top_k(output: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     known = labels >= 0
     if k == 1:
         return _masked_mean(classes(output, labels) == labels, known)
-    if output.ndim != labels.ndim + 1 or output.shape[:-1] != labels.shape:
+    numbers = numbers_along_last(output, labels)
+    if numbers is None:
         raise MetricMismatch(
             f"top{k} needs class scores on the last axis; the output is {list(output.shape)}, the labels are "
             f"{list(labels.shape)}.",
@@ -143,7 +157,14 @@ def top_k(output: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
         )
     k = min(k, output.shape[-1])
     best = np.argpartition(-output, k - 1, axis=-1)[..., :k]
-    return _masked_mean((best == labels[..., None]).any(axis=-1), known)
+    return _masked_mean((best == numbers[..., None]).any(axis=-1), known.reshape(numbers.shape))
+
+
+def numbers_along_last(output: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """The labels of scores that lie on the last axis, without an axis of one there; None where they are of others."""
+    if labels.ndim == output.ndim and labels.shape[-1] == 1 < output.shape[-1]:
+        labels = labels[..., 0]
+    return labels if output.ndim == labels.ndim + 1 and output.shape[:-1] == labels.shape else None
 
 
 def squared_error(output: np.ndarray, labels: np.ndarray) -> np.ndarray:

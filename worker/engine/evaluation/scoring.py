@@ -99,7 +99,7 @@ def _score_labels(
         columns["mae"].append(np.where(wrong, np.inf, metrics.absolute_error(output, truth)))
         return
     columns["accuracy" if metric == "accuracy" else "top1"].append(_hits(output, truth, 1, lost))
-    many = output.ndim == truth.ndim + 1 and output.shape[-1] >= TOP5_CLASSES and output.shape[:-1] == truth.shape
+    many = output.shape[-1] >= TOP5_CLASSES and metrics.numbers_along_last(output, truth) is not None
     if metric == "top5" or many:
         columns["top5"].append(_hits(output, truth, 5, lost))
     known = truth >= 0

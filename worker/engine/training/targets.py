@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from app.recipes.training import TrainingOptions
-from worker.engine.evaluation.metrics import class_axis, scores_axis
+from worker.engine.evaluation.metrics import class_axis, class_place, scores_axis
 from worker.engine.faults import UserFault
 
 CHUNK_ELEMENTS = 1 << 22
@@ -140,17 +140,13 @@ def _classes(
     if values.dtype.kind not in "iubf" or options.kinds.get(output) == "numbers":
         return None
     shape = [len(answers), *values.shape[1:]]
-    axis, numbers = class_axis(answers.shape, shape), values
-    for place in range(1, len(shape)):
-        if axis is None and shape[place] == 1 and class_axis(answers.shape, _without(shape, place)) == place:
-            axis, numbers = place, values.squeeze(place)
+    axis, column = class_place(answers.shape, shape) or (None, False)
+    numbers = values.squeeze(axis) if column else values
+    if column and class_axis(answers.shape, [len(answers), *numbers.shape[1:]]) != axis:
+        return None  # without that axis nothing tells which one has the scores
     if axis is None or (values.dtype.kind == "f" and not _are_whole(values)):
         return None
     return axis, numbers
-
-
-def _without(shape: list[int], place: int) -> list[int]:
-    return [*shape[:place], *shape[place + 1 :]]
 
 
 def _holds_classes(output: str, values: np.ndarray, answers: np.ndarray, options: TrainingOptions) -> bool:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from app.jobs.report import Quality
+from app.recipes.request import Metric
 from worker.engine.evaluation.class_labels import check_labels, class_count, guessing
 from worker.engine.evaluation.metrics import MetricMismatch
+from worker.engine.evaluation.scoring import Scores
 
 
 @pytest.mark.parametrize(
@@ -14,11 +16,13 @@ from worker.engine.evaluation.metrics import MetricMismatch
         ([8, 10], [8], "float32", 10),
         ([8, 5, 10], [8, 5], "float16", 10),
         ([8, 3, 4, 4], [8, 4, 4], "float32", 3),
+        ([8, 10], [8, 1], "float32", 10),
+        ([8, 3, 4, 4], [8, 1, 4, 4], "float32", 3),
         ([8, 1], [8], "float32", None),
         ([8], [8], "int64", None),
         ([8, 10], [8, 10], "float32", None),
     ],
-    ids=["scores", "tokens", "segmentation", "regression", "class-numbers", "one-hot"],
+    ids=["scores", "tokens", "segmentation", "column", "channel", "regression", "class-numbers", "one-hot"],
 )
 def test_how_many_classes_an_output_scores(output: list[int], labels: list[int], dtype: str, count: int | None) -> None:
     assert class_count(output, labels, dtype) == count
@@ -83,3 +87,19 @@ def test_a_metric_that_guessing_reaches_is_said(
     assert (warning is not None) == said
     if warning is not None:
         assert [part for part in (name, "'label'", "'logits'", "guessing") if part not in warning] == []
+
+
+@pytest.mark.parametrize("form", ["column", "booleans", "column of floats"])
+def test_classes_are_scored_the_same_in_every_form(form: str) -> None:
+    flat = np.arange(20) % 2
+    labels = {"column": flat[:, None], "booleans": flat == 1, "column of floats": flat[:, None].astype(np.float32)}
+    original, candidate = (np.random.default_rng(seed).standard_normal((20, 7)).astype(np.float32) for seed in (0, 1))
+    found = []
+    for one in (flat, labels[form]):
+        scores = Scores(Metric.model_validate({"name": "top5", "output": "y", "labels": "label"}), {"label": one})
+        scores.add("y", original, candidate, np.arange(20))
+        assert scores.classes == 7
+        found.append(scores.labelled["label|candidate"])
+    assert found[0].keys() == found[1].keys() >= {"top1", "top5", "owners"}
+    for name, columns in found[0].items():
+        np.testing.assert_array_equal(columns[0], found[1][name][0])

@@ -37,6 +37,19 @@ def test_classes_lie_where_labels_leave_an_axis_and_else_where_they_usually_do(
     assert metrics.class_axis(output, output[:axis] + output[axis + 1 :]) == axis
 
 
+@pytest.mark.parametrize("k", [1, 5])
+def test_classes_may_be_numbered_in_a_column(k: int) -> None:
+    np.testing.assert_array_equal(metrics.top_k(SCORES, LABELS[:, None], k), metrics.top_k(SCORES, LABELS, k))
+    assert metrics.classes(SCORES, LABELS[:, None]).shape == (200, 1)
+
+
+def test_an_axis_of_one_says_where_the_scores_are() -> None:
+    """Of three places of three classes the labels alone do not."""
+    scores = np.array([[[0, 2, 0], [1, 0, 1], [0, 1, 2]]], np.float32)
+    assert metrics.classes(scores, np.zeros((1, 1, 3), int)).tolist() == [[[1, 0, 2]]]
+    assert metrics.classes(scores, np.zeros((1, 3, 1), int)).tolist() == [[[1], [0], [2]]]
+
+
 def test_token_labels_below_zero_are_not_counted() -> None:
     scores = np.eye(3, dtype=np.float32)[None].repeat(2, axis=0)
     labels = np.array([[0, 1, -100], [1, -100, -100]])
