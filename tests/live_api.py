@@ -63,7 +63,9 @@ class LiveApi:
     storage_folder: Path
 
     def client(self) -> httpx.Client:
-        return httpx.Client(transport=httpx.HTTPTransport(uds=str(self.address)), base_url="http://lathe", timeout=60)
+        return httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.address), verify=False), base_url="http://lathe", timeout=60
+        )
 
     def stored_files(self) -> list[str]:
         return sorted(

@@ -8,7 +8,7 @@ import httpx
 from pydantic_settings import BaseSettings
 
 from app.client.errors import NotConfigured
-from app.client.transport import authorization, is_local
+from app.client.transport import authorization, own_connections
 from app.config import Settings
 from app.diagnosis.finding import Finding, ok, problem, warning
 
@@ -54,8 +54,7 @@ def _variables(settings: type[BaseSettings]) -> Iterator[str]:
 def api(url: str, key: str | None) -> list[Finding]:
     """Whether the API answers at `url`, as what version, and whether it takes the key."""
     try:
-        # A proxy cannot reach this machine's own addresses.
-        with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=not is_local(url)) as client:
+        with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, **own_connections(url)) as client:
             links = client.get("/").raise_for_status().json()
             return [_version(url, str(links.get("version"))), _key(client, key)]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:

@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from app.access.provisioning import ensure_first_key
+from app.client.transport import own_connections
 from app.config import Settings
 from app.embedded.folder import EmbeddedError
 from app.embedded.managed_process import ManagedProcess
@@ -188,15 +189,16 @@ class Stack:
         """Wait until `/readyz` says that every part works. Raises EmbeddedError with what is missing by then."""
         deadline = time.monotonic() + timeout
         missing = "the API does not answer"
-        while time.monotonic() < deadline and not self._stopping.is_set():
-            try:
-                answer = httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False)
-                if answer.status_code == 200:
-                    return
-                missing = answer.text
-            except httpx.HTTPError:
-                missing = "the API does not answer"
-            time.sleep(READY_POLL_SECONDS)
+        with httpx.Client(timeout=5, **own_connections(self.url)) as client:
+            while time.monotonic() < deadline and not self._stopping.is_set():
+                try:
+                    answer = client.get(f"{self.url}/readyz")
+                    if answer.status_code == 200:
+                        return
+                    missing = answer.text
+                except httpx.HTTPError:
+                    missing = "the API does not answer"
+                time.sleep(READY_POLL_SECONDS)
         if not self._stopping.is_set():
             raise EmbeddedError(f"not ready after {timeout:g} s: {missing}; logs are in {self.services.folder.logs}")
 

@@ -1,6 +1,6 @@
 """Databases that are reached and take no writes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
 import httpx
@@ -13,6 +13,7 @@ from app.access.keys import SCOPES
 from app.access.service import ensure_workspace
 from app.config import Settings
 from app.database import DATABASE_AWAY, AsyncDatabase, Database
+from app.main import lifespan_of
 from tests.conftest import MakeKey, bearer
 from worker.collector import STATEMENT_SECONDS
 
@@ -59,11 +60,21 @@ def test_a_statement_may_take_as_long_as_who_makes_it_says(settings: Settings, d
     assert shown == ["10min", "30s"]
 
 
+@pytest.fixture
+async def own_client(
+    routed: FastAPI, settings: Settings, take_writes: Callable[[], None]
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Of an application whose connections are all made when nothing can be written, and that nobody uses after it."""
+    async with lifespan_of(settings)(routed):
+        transport = httpx.ASGITransport(routed)
+        async with httpx.AsyncClient(transport=transport, base_url="http://lathe") as client:
+            yield client
+
+
 async def test_the_api_is_not_ready_and_answers_503_until_writes_are_taken(
-    make_key: MakeKey, take_writes: Callable[[], None], app: FastAPI, client: httpx.AsyncClient
+    make_key: MakeKey, take_writes: Callable[[], None], own_client: httpx.AsyncClient
 ) -> None:
-    headers = bearer(make_key(scopes=SCOPES))
-    await app.state.database.engine.dispose()  # connections made before know nothing of it
+    client, headers = own_client, bearer(make_key(scopes=SCOPES))
 
     async def readiness() -> str:
         return str((await client.get("/readyz")).json()["components"]["postgres"]["detail"])

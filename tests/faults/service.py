@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from app.blobs import mark
 from app.blobs.tables import BlobRow, storage_key
+from app.client.transport import own_connections
 from app.config import Settings
 from app.database import Database
 from app.embedded import Stack
@@ -31,7 +32,12 @@ class Service:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.client = httpx.Client(base_url=stack.url, headers={"Authorization": f"Bearer {stack.key}"}, timeout=30)
+        self.client = httpx.Client(
+            base_url=stack.url,
+            headers={"Authorization": f"Bearer {stack.key}"},
+            timeout=30,
+            **own_connections(stack.url),
+        )
         self.storage_folder = Path(unquote(urlsplit(stack.environment["STORAGE_URL"]).path))
         self.work_folder = Path(stack.environment["LATHE_WORK_FOLDER"])
 

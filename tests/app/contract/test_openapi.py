@@ -25,6 +25,7 @@ from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 
 from app.access.keys import SCOPES
+from app.client.transport import own_connections
 from app.config import Settings
 from app.database import Database
 from app.heads import HttpProtocol
@@ -88,7 +89,7 @@ def address(settings: Settings, database: Database) -> Iterator[str]:
 @pytest.fixture
 def known(address: str, key: Headers, database: Database, workspace_id: UUID) -> dict[str, str]:
     """Ids that a path may hold and that something has, so that more is seen than what is said of nothing."""
-    with httpx.Client(base_url=address, headers=key, trust_env=False) as client:
+    with httpx.Client(base_url=address, headers=key, **own_connections(address)) as client:
         model = client.post("/v1/models?name=x", content=b"bytes", headers=OCTETS).json()
         dataset = client.post("/v1/datasets?name=x", content=b"bytes", headers=OCTETS).json()
         begin = {"Tus-Resumable": VERSION, "Upload-Length": "100", "Upload-Metadata": metadata(kind="model", name="y")}

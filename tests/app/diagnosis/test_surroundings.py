@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fastapi import Request, Response
 
+from app.client.transport import own_connections
 from app.diagnosis.surroundings import api
 from tests.app.client.conftest import Server, server
 from tests.conftest import MakeKey
@@ -24,7 +25,7 @@ def environment(environment: dict[str, str], request: pytest.FixtureRequest) -> 
 @pytest.fixture
 def url(service_url: str) -> str:
     """Of the API once it answers: to start takes longer than a diagnosis waits."""
-    httpx.get(f"{service_url}/healthz", timeout=60, trust_env=False).raise_for_status()
+    httpx.get(f"{service_url}/healthz", timeout=60, **own_connections(service_url)).raise_for_status()
     return service_url
 
 

@@ -18,6 +18,7 @@ from uuid import UUID
 import httpx
 from onnx import ModelProto
 
+from app.client.transport import own_connections
 from tests.faults.storm.installation import WORKSPACES, Installation
 from tests.faults.storm.journal import ACCEPTED, Journal
 from tests.faults.storm.plan import Fate, Mix, PlannedJob, planned_job
@@ -224,7 +225,9 @@ def _headers(job: PlannedJob) -> dict[str, str]:
 
 def connect(installation: Installation, key: str) -> httpx.Client:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=installation.url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
+    return httpx.Client(
+        base_url=installation.url, headers=headers, timeout=TIMEOUT_SECONDS, **own_connections(installation.url)
+    )
 
 
 def send_model(client: httpx.Client, journal: Journal, content: bytes, workspace: int) -> httpx.Response:

@@ -71,6 +71,7 @@ def prepare_job(
     *,
     pieces: dict[str, str] | None = None,
     timing_rounds: int = TIMING_ROUNDS,
+    round_seconds: float = ROUND_SECONDS,
     **request: Any,
 ) -> RunnerJob:
     """The job, its files in `workdir`; `request` is its body, `pieces` are what earlier searches left, by key."""
@@ -88,7 +89,7 @@ def prepare_job(
         request=settled(OptimizeRequest.model_validate(body), workdir / "upload", model, data),
         threads=1,
         timing_rounds=timing_rounds,
-        round_seconds=ROUND_SECONDS,
+        round_seconds=round_seconds,
         budget_seconds=budget,
         memory_bytes=4 << 30,
         pieces=pieces or {},

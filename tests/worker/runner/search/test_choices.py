@@ -16,7 +16,7 @@ FLOAT = TensorProto.FLOAT
 SAMPLES = 48
 BUDGET = 60.0
 # These are of which is faster, on a busy machine.
-ROUNDS = 5
+ROUNDS, ROUND_SECONDS = 5, 0.15
 PASSES = ["optimize_graph", "quantize_static", "quantize_dynamic"]
 
 
@@ -104,7 +104,9 @@ def test_the_recipe_suits_the_model(case: Case, tmp_path: Path) -> None:
     model = case.model()
     body = {"metric": {"name": "sqnr_db"}, "contract": {"floor": 10.0}, "search": {"passes": PASSES}}
     samples = {"evaluation": case.samples}
-    result = optimize(tmp_path, model, samples, BUDGET, timing_rounds=ROUNDS, recipe="auto", **body)
+    result = optimize(
+        tmp_path, model, samples, BUDGET, timing_rounds=ROUNDS, round_seconds=ROUND_SECONDS, recipe="auto", **body
+    )
     report = result.report
     assert report is not None
     assert report.search is not None
