@@ -62,14 +62,17 @@ class Base(DeclarativeBase):
 
 
 class AsyncDatabase:
-    """The API's face where it asks for nobody: it sees every workspace. One `session_scope` is one transaction."""
+    """The API's face where it asks for nobody: it sees every workspace. One `session_scope` is one transaction.
 
-    def __init__(self, settings: Settings) -> None:
-        self.engine = self._make_engine(settings, _connect_args())
+    With `pings` a connection is tried before it is used again, which is a round trip more.
+    """
+
+    def __init__(self, settings: Settings, *, pings: bool = False) -> None:
+        self.engine = self._make_engine(settings, _connect_args(), pings)
         _leave_what_takes_no_writes(self.engine.sync_engine)
         # Connections that are never anything but the role of requests, and never write.
         readers = _connect_args(f" -c role={REQUEST_ROLE} -c default_transaction_read_only=on")
-        self._reading_engine = self._make_engine(settings, readers)
+        self._reading_engine = self._make_engine(settings, readers, pings)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._readers = async_sessionmaker(self._reading_engine.execution_options(isolation_level="AUTOCOMMIT"))
 
@@ -88,13 +91,13 @@ class AsyncDatabase:
         await self._reading_engine.dispose()
 
     @staticmethod
-    def _make_engine(settings: Settings, connect_args: dict[str, Any]) -> AsyncEngine:
+    def _make_engine(settings: Settings, connect_args: dict[str, Any], pings: bool) -> AsyncEngine:
         return create_async_engine(
             settings.database_url.get_secret_value(),
             pool_size=settings.database.pool_size,
             max_overflow=settings.database.max_overflow,
             pool_timeout=settings.database.pool_timeout_seconds,
-            pool_pre_ping=False,
+            pool_pre_ping=pings,
             connect_args=connect_args,
             hide_parameters=True,  # errors are logged, and parameters are users' data
         )

@@ -247,8 +247,8 @@ class LastingDatabase(AsyncDatabase):
 
 @pytest.fixture(scope="session")
 async def lasting_database(settings_of_session: Settings) -> AsyncIterator[LastingDatabase]:
-    """It lasts as long as its event loop, which is that of all tests."""
-    lasting = LastingDatabase(settings_of_session)
+    """It lasts as long as its event loop, which is that of all tests; some of them end everybody's connections."""
+    lasting = LastingDatabase(settings_of_session, pings=True)
     yield lasting
     await super(LastingDatabase, lasting).dispose()
 

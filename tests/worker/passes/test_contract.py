@@ -79,6 +79,8 @@ TRAINING = frozenset({"distill", "fine_tune"})
 VARIED = ("convnet", "attention")
 # It trains what runs in int8, and leaves alone a model of which nothing does.
 TAUGHT = TRAINING | {"quantize_aware_training"}
+# A second of each; what others have of their own, the passes that do not train meet as well.
+ALWAYS_TAUGHT = ("convnet", "attention", "lstm")
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Run]:
     return cache(lambda name, network: Run.of(name, by_name[network], tmp_path_factory.mktemp("run")))
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
-@pytest.mark.parametrize("name", list(CATALOGUE))
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        pytest.param(
+            name,
+            network,
+            id=f"{name}-{network.name}",
+            marks=[pytest.mark.long] if name in TAUGHT and network.name not in ALWAYS_TAUGHT else [],
+        )
+        for name in CATALOGUE
+        for network in NETWORKS
+    ],
+)
 def test_a_pass_keeps_its_contract(name: str, network: Network, run: Callable[[str, str], Run]) -> None:
     if name in network.refused:
         with pytest.raises(UserFault):

@@ -37,7 +37,7 @@ from tests.worker.runner.hostile.programs import PROGRAMS
 from worker.engine.faults import UserFault
 
 arguments, root = json.loads(sys.argv[1]), Path(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
+resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
 for name, (number, (program, build)) in itertools.product(arguments, enumerate(PROGRAMS.items())):
     folder = root / name
     folder.mkdir(exist_ok=True)

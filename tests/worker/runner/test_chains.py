@@ -95,6 +95,7 @@ def test_every_step_of_a_chain_is_measured_beside_the_original(run: Run, tmp_pat
     assert RunnerResult.model_validate_json(result.model_dump_json(by_alias=True)).report == report
 
 
+@pytest.mark.long
 def test_without_time_for_the_steps_the_delivered_file_is_measured_all_the_same(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def test_a_sequence_is_tried_at_one_and_at_the_end_of_its_positions(check: Check
     assert shapes["largest_batch"] == [32, 6]
 
 
+@pytest.mark.long
 def test_what_the_original_refuses_is_skipped_and_said(check: Check) -> None:
     """A batch that the original itself has baked in."""
     baked = product("t = Constant <value_ints = [1, 4]> () y = Reshape (p, t)")

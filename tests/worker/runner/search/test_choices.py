@@ -93,8 +93,8 @@ CASES = [
 ]
 
 
-# They take a quarter and half of a minute; what of them stays in float is tested below the search as well.
-LONG = ("a long memory", "attention")
+# They take between a quarter and half of a minute; what of them stays in float is tested below the search as well.
+LONG = ("convolutions", "a long memory", "attention")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_what_goes_wrong_with_one_finalist_costs_no_other_its_measurement(
     assert [line for line in warnings if line.startswith("`longer` was left out")]
 
 
+@pytest.mark.long
 def test_each_is_compared_in_an_equal_share_of_what_is_not_kept_for_later(
     original: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
