@@ -23,7 +23,13 @@ PRUNED: dict[str, Any] = {"pass": "prune_structured", "ratio": 0.25}
 # An LSTM stays whole as the old exporter writes it here, told to fold no constants: it slices weights in the graph.
 PRUNED_WEIGHTS: dict[str, Any] = {"pass": "prune_unstructured", "sparsity": 0.3}
 DISTILLED: dict[str, Any] = {"pass": "distill", "epochs": 4, "batch_size": BATCH}
-QUANTIZED: dict[str, Any] = {"pass": "quantize_aware_training", "epochs": 1, "batch_size": BATCH}
+# Whether int8 pays on this machine is not the question: networks of this size take some microseconds.
+QUANTIZED: dict[str, Any] = {
+    "pass": "quantize_aware_training",
+    "epochs": 1,
+    "batch_size": BATCH,
+    "placement": "kernels",
+}
 
 
 def some_of_them(*names: str) -> list[Any]:
