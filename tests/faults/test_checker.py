@@ -298,7 +298,7 @@ BREACHES = [
     Breach("what_was_over_never_changed", lambda found: found.last_digests.update({GOOD: "other"}), "a row changed"),
     Breach("what_was_over_never_changed", lambda found: found.last_digests.pop(GOOD), "a row went"),
     Breach("nothing_is_left_over", lambda found: found.processes.append("python -m worker.runner"), "a process"),
-    Breach("nothing_is_left_over", lambda found: found.left_over.append("/work/0198"), "a work folder"),
+    Breach("nothing_is_left_over", lambda found: found.left_over.append("0198"), "a work folder"),
 ]
 
 

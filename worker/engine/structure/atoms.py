@@ -40,6 +40,10 @@ class Atoms:
             if reason is not None:
                 self._reasons.setdefault(upper, reason)
 
+    def unite_rows(self, blocks: np.ndarray) -> None:
+        """Make one set of the sets in each row of `blocks`, (rows, members)."""
+        self.unite(np.broadcast_to(blocks[:, :1], blocks.shape).ravel(), blocks.ravel())
+
     def freeze(self, atoms: np.ndarray, reason: str) -> None:
         """Let these sets stay; the first reason is kept."""
         for root in np.unique(self.roots(atoms)).tolist():

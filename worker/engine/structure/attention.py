@@ -74,9 +74,7 @@ def _groups(wiring: Wiring, along: list[np.ndarray | None], shared: int) -> np.n
             wiring.atoms.freeze(atoms, FIXED)
         return None
     groups = alive[1].reshape(shared, -1)[:, :1]
-    for atoms in alive:
-        blocks = atoms.reshape(shared, -1)
-        wiring.atoms.unite(np.broadcast_to(groups, blocks.shape).ravel(), blocks.ravel())
+    wiring.atoms.unite_rows(np.concatenate([groups, *(atoms.reshape(shared, -1) for atoms in alive)], axis=1))
     return groups[:, 0]
 
 

@@ -20,7 +20,7 @@ def group_normalization(node: ir.Node, wiring: Wiring) -> None:
     wiring.freeze(source, MIXED, list(range(2, len(axes))))
     channels = axes[1]
     if channels is not None:
-        _unite_rows(wiring, channels.reshape(integer(node, "num_groups", 1), -1))
+        wiring.atoms.unite_rows(channels.reshape(integer(node, "num_groups", 1), -1))
     for value in vectors:
         wiring.tie([(channels, count), (wiring.of(value)[0], count)])
     wiring.axes[node.outputs[0]] = list(axes)
@@ -38,7 +38,7 @@ def depth_to_space(node: ir.Node, wiring: Wiring) -> None:
         count = integer(node, "blocksize", 1) ** 2
         apart = text(node, "mode", "DCR") == "DCR"
         blocks = channels.reshape(count, -1).T if apart else channels.reshape(-1, count)
-        _unite_rows(wiring, blocks)
+        wiring.atoms.unite_rows(blocks)
         channels = blocks[:, 0]
     wiring.axes[node.outputs[0]] = [batch, channels, None, None]
 
@@ -58,8 +58,3 @@ def _read(node: ir.Node) -> ir.Value:
     if value is None:
         raise NotImplementedError
     return value
-
-
-def _unite_rows(wiring: Wiring, blocks: np.ndarray) -> None:
-    """Of `(blocks, members)` atoms make those of each row one set."""
-    wiring.atoms.unite(np.broadcast_to(blocks[:, :1], blocks.shape).ravel(), blocks.ravel())

@@ -49,9 +49,7 @@ def _by_groups(wiring: Wiring, channels: np.ndarray | None, kernel: ir.Value, gr
             if atoms is not None:
                 wiring.atoms.freeze(atoms, FIXED)
         return filters
-    blocks, read = filters.reshape(groups, -1), channels.reshape(groups, -1)
-    for atoms in (blocks, read):
-        wiring.atoms.unite(np.broadcast_to(blocks[:, :1], atoms.shape).ravel(), atoms.ravel())
+    wiring.atoms.unite_rows(np.concatenate([filters.reshape(groups, -1), channels.reshape(groups, -1)], axis=1))
     return filters
 
 
