@@ -4,6 +4,7 @@ DATABASE_URL and REDIS_URL choose the servers, else the embedded ones are starte
 tests make a database of their own and drop it in the end.
 """
 
+import gc
 import itertools
 import os
 import socket
@@ -56,8 +57,17 @@ class Services:
     redis_url: str
 
 
+# What is imported to collect lives as long as the process: each search for garbage would go through all of it.
+gc.disable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     put_in_order(items)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -9,8 +9,8 @@ import numpy as np
 
 from worker.engine.deployment.requests import Case, EdgeAnswer, Edges, EdgesAnswer, Variant
 from worker.engine.evaluation.child import serve_probe
-from worker.engine.evaluation.comparison import Pair
 from worker.engine.evaluation.metrics import agreement
+from worker.engine.evaluation.pair import Pair
 from worker.engine.faults import UserFault
 from worker.engine.fidelity import LARGEST_DB
 from worker.engine.sessions import Feed, as_taken_by, open_session, run_session

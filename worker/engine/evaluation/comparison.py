@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from app.jobs.report import Quality
 from worker.engine.evaluation import metrics
@@ -26,34 +25,14 @@ from worker.engine.evaluation.bootstrap import (
 )
 from worker.engine.evaluation.child import serve_probe
 from worker.engine.evaluation.class_labels import guessing
+from worker.engine.evaluation.pair import Pair
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
 from worker.engine.evaluation.scoring import Columns, Scores
 from worker.engine.feeds import Call, Feeds
-from worker.engine.sessions import ModelFails, as_taken_by, open_session, run_session
+from worker.engine.sessions import ModelFails, open_session, run_session
 
 LABEL_METRICS = frozenset({"top1", "top5", "f1", "accuracy", "mse", "mae"})
 FIGURES = ("metric_original", "metric_candidate", "drop", "drop_low", "drop_high", "drop_above", "drop_below")
-
-
-@dataclass
-class Pair:
-    """Both sessions; outputs by name, inputs cast to what each declares."""
-
-    original: ort.InferenceSession
-    candidate: ort.InferenceSession
-
-    def names(self) -> list[str]:
-        return [output.name for output in self.original.get_outputs()]
-
-    def run(self, call: Call) -> tuple[list[Any], list[Any]]:
-        """What both answer. Raises ModelFails, also where the candidate answers in sizes that the original fixes."""
-        left = run_session(self.original, call.feed)
-        right = run_session(self.candidate, as_taken_by(self.candidate, call.feed), self.names())
-        for face, original, candidate in zip(self.original.get_outputs(), left, right, strict=True):
-            if isinstance(original, np.ndarray) and not _keeps_sizes(face.shape, original, np.asarray(candidate)):
-                shapes = f"{list(np.shape(candidate))} where the original's has {list(original.shape)}"
-                raise ModelFails(f"Output {face.name!r} has shape {shapes}.", None)
-        return left, right
 
 
 @dataclass
@@ -127,14 +106,6 @@ def _affordable(examination: Examination, batch: int, seconds: float) -> np.ndar
         f"Time allowed for {len(chosen)} of {len(everything)} samples; quality was measured on those, drawn at random."
     )
     return np.asarray(np.sort(chosen))
-
-
-def _keeps_sizes(declared: list[Any], original: np.ndarray, candidate: np.ndarray) -> bool:
-    """Whether the file is whole: of boxes it may find another number, of classes it may not have one."""
-    if original.ndim != candidate.ndim:
-        return False
-    sizes = zip(declared, original.shape, candidate.shape, strict=False)  # declared of no axis where the rank is open
-    return all(now == was for fixed, was, now in sizes if fixed == was)
 
 
 def _cut(output: Any, call: Call, feeds: Feeds) -> np.ndarray | None:

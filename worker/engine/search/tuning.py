@@ -5,15 +5,17 @@ Optuna's tree-structured Parzen estimator (J. Bergstra et al., Algorithms for Hy
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import optuna
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.catalogue import AnyPass
 from app.recipes.quantization import QuantizeStatic
 from worker.engine.search.ground import Ground
 from worker.engine.search.proposals import Proposal, Ratios, Trial, find, key_of
+
+if TYPE_CHECKING:
+    import optuna
 
 MOST_SAMPLES = 8
 # Without a better one in so many, the sampler has nothing more to say.
@@ -28,11 +30,16 @@ class Tuner:
     """Proposes options of the static form; the same trials and seed give the same proposals."""
 
     def __init__(self, weights: ObjectiveWeights, seed: int) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._weights = weights
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTING)
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._weights, self._seed = weights, seed
         self._open: dict[int, optuna.Trial] = {}
+
+    @cached_property
+    def _study(self) -> "optuna.Study":
+        import optuna  # noqa: PLC0415 - takes a third of a second, and nobody asks before int8 was tried
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=self._seed, n_startup_trials=STARTING)
+        return optuna.create_study(direction="maximize", sampler=sampler)
 
     def proposals(self, trials: Sequence[Trial], ground: Ground) -> Iterator[Proposal]:
         """The next sample, once the defaults were tried and found faster than float; none where it goes nowhere."""
@@ -93,7 +100,7 @@ class Tuner:
         return gain if trial.likely else min(gain, 0.0) - trial.drop
 
 
-def _options(trial: optuna.Trial) -> dict[str, Any]:
+def _options(trial: "optuna.Trial") -> dict[str, Any]:
     return {
         "calibration_method": trial.suggest_categorical(
             "calibration_method", ["auto", "mse", "minmax", "percentile", "entropy"]
