@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # Whole services that tests start time by fewer and shorter turns than they would for a user, who wants narrow
 # intervals; and give a model one thread, as tests that run beside each other would else wait for each other's spinning
 # threads.
-TIMING_ROUNDS, ROUND_SECONDS = 3, 0.05
+TIMING_ROUNDS, ROUND_SECONDS = 3, 0.02
 os.environ.setdefault("LATHE_RUNNER_TIMING_ROUNDS", str(TIMING_ROUNDS))
 os.environ.setdefault("LATHE_RUNNER_ROUND_SECONDS", str(ROUND_SECONDS))
 os.environ.setdefault("LATHE_RUNNER_THREADS", "1")
