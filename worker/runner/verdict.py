@@ -7,6 +7,8 @@ from worker.engine.evaluation.metrics import SMALLER_IS_BETTER
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.runner.job_data import JobData
 
+# What decides in a search: a part of the evaluation data.
+ACCEPTED_BY = "samples to accept by"
 # Why samples that are not held out decide nothing, and what would: of a search, and of a recipe.
 CHOSEN_BY = "The file was chosen by the same ones, as there are too few to hold some out: give more."
 MADE_BY = "Passes of the recipe read the same ones: upload others, and name them as `data.evaluation`."
@@ -31,8 +33,8 @@ def judge(
         confidence = request.contract.confidence
         decision = decide(compared, str(metric.name), allowed, confidence, held_out=data.held_out)
         auto = request.recipe == "auto"
-        what = "samples to accept by" if auto else "samples of evaluation data"
-        words = [_figures(metric, compared), _decided(decision, allowed, confidence, what, held_out=data.held_out)]
+        what = ACCEPTED_BY if auto else "samples of evaluation data"
+        words = [_figures(metric, compared), decided(decision, allowed, confidence, what, held_out=data.held_out)]
         if decision.outcome == "undecidable" and not data.held_out and not _is_beyond_proof(decision, allowed):
             words.append(CHOSEN_BY if auto else MADE_BY)
         if decision.outcome == "undecidable" and auto and not data.random_evaluation:
@@ -54,8 +56,8 @@ def _is_beyond_proof(decision: Decision, allowed: float) -> bool:
     return allowed <= 0 and (decision.below or 0.0) > allowed + ROUNDING
 
 
-def _decided(decision: Decision, allowed: float, confidence: float, what: str, *, held_out: bool) -> str:
-    """`what` the samples are that would decide it: a search accepts by a part of the evaluation data."""
+def decided(decision: Decision, allowed: float, confidence: float, what: str, *, held_out: bool) -> str:
+    """A decision in words, with its bound, and how many samples would make it; `what` those are."""
     sure = f"At {confidence:g} confidence"
     if decision.outcome == "met":
         return f"{sure} the drop is at most {_number(decision.below or 0.0)}: within the {_number(allowed)} allowed."

@@ -7,14 +7,16 @@ from worker.engine.search.front import PLAIN, SAME
 from worker.engine.search.proposals import Trial
 
 
-def figures(trial: Trial, weights: ObjectiveWeights) -> str:
-    """`2.31 times as fast (2.20 - 2.44), 3.9 times as small, a drop of 0.002`; of memory where it counts."""
+def figures(trial: Trial, weights: ObjectiveWeights, samples: str = "choosing") -> str:
+    """`2.31 times as fast (2.20 - 2.44), 3.9 times as small, a drop of 0.002`; of memory where it counts. `samples`
+    says what those are for that the drop is of.
+    """
     speed = f"{trial.speed:.3g} times as fast"
     if trial.latency is not None and trial.latency.low is not None and trial.latency.high is not None:
         speed += f" ({trial.latency.low:.3g} - {trial.latency.high:.3g})"
     drop = "a difference that is no number" if trial.drop is None else f"a drop of {_number(trial.drop)}"
     memory = f", {trial.ratios.memory:.3g} times as little memory" if weights.memory else ""
-    return f"{speed}, {trial.ratios.size:.3g} times as small{memory}, {drop} on the samples for choosing"
+    return f"{speed}, {trial.ratios.size:.3g} times as small{memory}, {drop} on the samples for {samples}"
 
 
 def verdict_on(
@@ -24,21 +26,42 @@ def verdict_on(
     weights: ObjectiveWeights,
     *,
     of_front: bool,
+    again: bool,
     of_last_front: bool,
 ) -> str:
-    """Why it won, or lost, in one sentence. `of_front`: nothing that was tried is better in all at once;
-    `of_last_front`: nothing that was measured once more and is delivered is.
+    """Why it won, or lost, in one sentence. `of_front`: nothing that was tried is better in all at once; `again`: it
+    was measured once more, and `of_last_front`: nothing else that was is better then.
     """
     if trial.failure is not None:
         return trial.failure
-    respects = "speed, size, memory and quality" if weights.memory else "speed, size and quality"
-    place = _place(trial, winner, _number(allowed), respects, of_front=of_front, of_last_front=of_last_front)
-    return f"{_capital(figures(trial, weights))}: {place}."
+    if of_last_front:
+        front = f"nothing is better in {_respects(weights)} at once"
+    elif of_front:
+        front = f"nothing that was tried is better in {_respects(weights)} at once"
+        if not again:
+            front += ", and others, which gain more or lose less, were measured once more in its place"
+    else:
+        front = f"beaten{_better(trial, winner)}"
+    return f"{_capital(figures(trial, weights))}: {_place(trial, winner, _number(allowed), front)}."
 
 
-def _place(
-    trial: Trial, winner: Trial | None, allowed: str, respects: str, *, of_front: bool, of_last_front: bool
-) -> str:
+def fallen(last: Trial, weights: ObjectiveWeights, beaten_by: str | None) -> str:
+    """What the last measurement says of one that is not on its front, in a sentence. `beaten_by`: what is as good."""
+    other = f": {beaten_by} is as good or better in {_respects(weights)}" if beaten_by else ""
+    return f"Measured once more it is {figures(last, weights, 'accepting')}{other}."
+
+
+def lacking_samples(trial: Trial, weights: ObjectiveWeights, decided: str) -> str:
+    """Of one that gains more than what is delivered; `decided` says how many would do."""
+    return f"`{trial.name}` ({_counted(trial, weights)}) was not accepted for want of samples. {decided}"
+
+
+def _respects(weights: ObjectiveWeights) -> str:
+    return "speed, size, memory and quality" if weights.memory else "speed, size and quality"
+
+
+def _place(trial: Trial, winner: Trial | None, allowed: str, front: str) -> str:
+    """`front` says where it stands among those that hold."""
     if winner is not None and trial.name == winner.name:
         return "it gains most of those that were accepted"
     if not trial.holds:
@@ -47,14 +70,7 @@ def _place(
         return (
             f"within the {allowed} allowed, and so near to it that the samples for accepting are not likely to show it"
         )
-    if of_last_front:
-        return f"nothing is better in {respects} at once"
-    if of_front:
-        return (
-            f"nothing that was tried is better in {respects} at once, and others, which gain more or lose less, were "
-            "measured once more in its place"
-        )
-    return f"beaten{_better(trial, winner)}"
+    return front
 
 
 def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) -> list[str]:

@@ -111,6 +111,9 @@ class Trial:
         return max(0.0, (self.drop or 0.0) if self.drop_below is None else self.drop_below)
 
 
+ORIGINAL = Trial(Proposal("original", "graph", (), Ratios(), 1.0, 0.0), 0.0, drop=0.0, holds=True, likely=True)
+
+
 def best_of(trials: Sequence[Trial], weights: ObjectiveWeights) -> Trial | None:
     """Of those that are likely to be accepted, or else that hold, the one that gains most; the earlier of equals."""
     holding = [trial for trial in trials if trial.measured and trial.holds]

@@ -35,6 +35,15 @@ class Delivered:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What was promised."""
+
+    metric: Metric
+    allowed: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Finalist:
     """The same with everything that was measured on its file."""
 
@@ -66,14 +75,11 @@ class Finalist:
         low = self.ratio.value if self.ratio.low is None else self.ratio.low
         return replace(self.trial.ratios, latency=low, memory=self.memory / SAME).gain(weights) > 0
 
-
-@dataclass(frozen=True)
-class Bound:
-    """What was promised."""
-
-    metric: Metric
-    allowed: float
-    confidence: float
+    def lacks_samples(self, bound: Bound) -> bool:
+        """Whether it holds by the estimates of both measurements, and too few samples say so."""
+        drop = self.compared.drop
+        within = drop is not None and drop <= bound.allowed + ROUNDING
+        return self.decision.outcome == "undecidable" and self.trial.holds and within
 
 
 @dataclass(frozen=True)
@@ -227,14 +233,7 @@ def choose_winner(
     samples = max((one.compared.scored_samples for one in finalists), default=0)
     least = least_samples(str(bound.metric.name), bound.allowed, bound.confidence)
     if not accepted and (samples < least or not held_out):
-        accepted = [
-            one
-            for one in finalists
-            if one.decision.outcome == "undecidable"
-            and one.trial.holds
-            and one.compared.drop is not None
-            and one.compared.drop <= bound.allowed + ROUNDING
-        ]
+        accepted = [one for one in finalists if one.lacks_samples(bound)]
         tested |= {one.trial.name for one in finalists}
     winner = max(accepted, key=lambda one: one.trial.ratios.gain(weights), default=None)
     return Choice(winner, tested)

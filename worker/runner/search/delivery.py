@@ -1,16 +1,16 @@
 """What a search delivers: the winner, the rest of the front, and why."""
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from app.jobs.report import Candidate, Deployment, Report, SearchReport, TrialOutcome, TrialReport, Verdict
 from app.recipes.auto import ObjectiveWeights
-from worker.engine.search.explaining import verdict_on, why
-from worker.engine.search.front import pareto_front
-from worker.engine.search.proposals import Trial
+from worker.engine.search.explaining import fallen, lacking_samples, verdict_on, why
+from worker.engine.search.front import as_good, pareto_front
+from worker.engine.search.proposals import ORIGINAL, Trial
 from worker.runner.artifacts import Artifact, marked_slower, write_manifest
 from worker.runner.causes import Evidence, find_causes
 from worker.runner.contract import OutputFile, RunnerResult
@@ -22,7 +22,7 @@ from worker.runner.search.data import SearchData
 from worker.runner.search.plotting import Picture, Point, write_plots
 from worker.runner.search.searching import Found, report_of
 from worker.runner.summary import environment_of, summary_of
-from worker.runner.verdict import is_slower, judge, with_speed
+from worker.runner.verdict import ACCEPTED_BY, decided, is_slower, judge, with_speed
 
 NOT_DRAWN = "The picture of the front could not be drawn; the worker's log says why, and the report has its figures."
 
@@ -39,7 +39,9 @@ class Ending:
     turn: Turn
     found: Found
     finalists: list[Finalist]
-    """The winner first."""
+    """The delivered ones, the winner first."""
+    measured: list[Finalist]
+    """All that were measured once more."""
     accepted: bool
     """Whether the first of them was accepted; else it is the original."""
     tested: frozenset[str]
@@ -59,7 +61,7 @@ def delivered(ending: Ending) -> RunnerResult:
     before = ending.original.measurement(
         ending.turn.latency, ending.turn.calls_per_second * ending.data.accepting.batch, winner.compared.original
     )
-    verdict = _verdict(winner, ending, causes=True)
+    verdict = verdict_of(winner, ending, causes=True)
     artifact, *extras = [_named(one) for one in files[winner.delivered.trial.name]]
     medians = {"original": ending.turn.latency.round_medians_ms, "optimized": winner.latency.round_medians_ms}
     outcome = winner.delivered.outcome
@@ -75,7 +77,7 @@ def delivered(ending: Ending) -> RunnerResult:
         environment=environment_of(ending.opened.request, ending.data.accepting),
         data=ending.data.accepting.words,
         warnings=ending.warnings,
-        search=_search(ending),
+        search=told(ending),
         deployment=ending.deployment,
         manifest=manifest,
     )
@@ -145,17 +147,16 @@ def _candidate(one: Finalist, files: Sequence[Artifact], ending: Ending) -> Cand
         **_named(files[0]),
         measurement=one.subject.measurement(one.latency, speed, one.compared.candidate),
         latency_ratio=one.ratio,
-        verdict=_verdict(one, ending, causes=False),
+        verdict=verdict_of(one, ending, causes=False),
         drop=one.compared.drop,
     )
 
 
-def _verdict(one: Finalist, ending: Ending, *, causes: bool) -> Verdict:
+def verdict_of(one: Finalist, ending: Ending, *, causes: bool) -> Verdict:
+    """Whether the contract holds for one that is delivered; of the original also what more samples would accept."""
     if not one.delivered.outcome.steps:
-        return Verdict(
-            outcome="met",
-            reason="The original is delivered as it was uploaded: no candidate that gains anything was accepted.",
-        )
+        reason = "The original is delivered as it was uploaded: no candidate that gains anything was accepted."
+        return Verdict(outcome="met", reason=" ".join([reason, *_lacking_samples(ending)]))
     found = find_causes(_evidence(one, ending)) if causes else []
     data = ending.data.accepting
     return with_speed(judge(ending.opened.request, ending.bound.metric, one.compared, data, found), one.ratio)
@@ -174,53 +175,89 @@ def _evidence(one: Finalist, ending: Ending) -> Evidence:
     )
 
 
-def _search(ending: Ending) -> SearchReport:
+def told(ending: Ending) -> SearchReport:
+    """The search in words: why the winner won, what was tried, and why each of the others lost."""
     trials, finalists = ending.found.trials, ending.finalists
     winner = finalists[0].trial if ending.accepted else None
-    said = {one.delivered.trial.name: one for one in finalists}
+    reasons = [*why(winner, trials, ending.weights, ending.bound.allowed), *_lacking_samples(ending)]
     return SearchReport(
-        explanation=[*why(winner, trials, ending.weights, ending.bound.allowed), ending.found.ended],
-        trials=_trials(ending, winner, said),
+        explanation=[*reasons, ending.found.ended],
+        trials=_trials(ending, winner),
         front=[one.delivered.trial.name for one in finalists],
         seconds=ending.seconds,
         ended=ending.found.ended,
     )
 
 
-def _trials(ending: Ending, winner: Trial | None, said: Mapping[str, Finalist]) -> list[TrialReport]:
-    """`said`: what is delivered, by name."""
+def _lacking_samples(ending: Ending) -> list[str]:
+    """How many would do for the one that ended the tests, in a sentence, where nothing but samples lacks.
+
+    None where what is delivered was not accepted, and chosen by estimates: its own verdict says how many would do.
+    """
+    if ending.accepted and ending.finalists[0].decision.outcome != "met":
+        return []
+    return [
+        lacking_samples(one.trial, ending.weights, _decided(one, ending))
+        for one in ending.measured
+        if one.trial.name in ending.tested and one.lacks_samples(ending.bound)
+    ]
+
+
+def _decided(one: Finalist, ending: Ending) -> str:
+    bound, held_out = ending.bound, ending.data.accepting.held_out
+    return decided(one.decision, bound.allowed, bound.confidence, ACCEPTED_BY, held_out=held_out)
+
+
+def _trials(ending: Ending, winner: Trial | None) -> list[TrialReport]:
     trials = ending.found.trials
+    again = {one.trial.name: one for one in ending.measured}
     of_trials = {one.name for one in pareto_front(trials)}
     found = []
     for trial in trials:
-        has_file, of_last = trial.name in said, trial.name in ending.front
+        last, of_last_front = again.get(trial.name), trial.name in ending.front
         explanation = verdict_on(
             trial,
             winner,
             ending.bound.allowed,
             ending.weights,
             of_front=trial.name in of_trials,
-            of_last_front=has_file and of_last,
+            again=last is not None,
+            of_last_front=of_last_front,
         )
-        if has_file:
-            explanation += _accepting(said[trial.name], ending)
-        outcome = _outcome(trial, winner, of_last_front=has_file and of_last)
+        if last is not None:
+            won = winner is not None and trial.name == winner.name
+            words = [] if won or of_last_front else [fallen(last.final, ending.weights, _beaten_by(last, ending))]
+            explanation = " ".join([explanation, *words, *_accepting(last, ending)])
+        outcome = _outcome(trial, winner, of_last_front=of_last_front)
         found.append(report_of(trial, outcome, explanation, ending.weights))
     return found
 
 
-def _accepting(one: Finalist, ending: Ending) -> str:
-    """What the samples for accepting say of it, and whether that counts."""
+def _beaten_by(one: Finalist, ending: Ending) -> str | None:
+    """What is as good in all by the last measurement; None of one that differs by what is no number."""
+    if one.compared.drop is None:
+        return None
+    if as_good(ORIGINAL, one.final):
+        return "the original"
+    front = (other for other in ending.measured if other.trial.name in ending.front)
+    return next((f"`{other.trial.name}`" for other in front if as_good(other.final, one.final)), None)
+
+
+def _accepting(one: Finalist, ending: Ending) -> list[str]:
+    """What the samples for accepting say of it, and whether that counts: in sentences, none where all is well."""
     if one.decision.outcome != "met":
-        return f" On the samples for accepting it is {one.decision.outcome}."
+        words = [f"On the samples for accepting it is {one.decision.outcome}.", _decided(one, ending)]
+        gaining = {other.trial.name for other in ending.measured if other.gains(ending.weights)}
+        ended_tests = one.trial.name in ending.tested and gaining - ending.tested
+        return [*words, "It failed its test, and none that risks more was tested."] if ended_tests else words
     if not one.gains(ending.weights):
-        return " On the samples for accepting it holds, and it gains nothing for certain."
+        return ["On the samples for accepting it holds, and it gains nothing for certain."]
     if one.trial.name not in ending.tested:
-        return (
-            " On the samples for accepting it holds, which does not count: of those alike one is tested, the safest "
+        return [
+            "On the samples for accepting it holds, which does not count: of those alike one is tested, the safest "
             "first and until one fails, so that none is accepted by chance."
-        )
-    return ""
+        ]
+    return []
 
 
 def _outcome(trial: Trial, winner: Trial | None, *, of_last_front: bool) -> TrialOutcome:

@@ -11,7 +11,7 @@ from worker.engine.pass_contract import PassContext
 from worker.engine.processor import instruction_sets
 from worker.engine.search.front import as_good, finalists, pareto_front
 from worker.engine.search.ground import WITH_VNNI, Ground, shares
-from worker.engine.search.proposals import Proposal, Ratios, Trial
+from worker.engine.search.proposals import ORIGINAL, Trial
 from worker.engine.structure.removal import Subject as Removable
 from worker.runner.artifacts import candidate_stem, write_artifact, write_extras
 from worker.runner.chain import Outcome
@@ -38,7 +38,6 @@ PREPARED, BASELINE, SEARCHED, EXAMINED = 0.02, 0.06, 0.85, 0.95
 UNCHECKED = (
     "The original is delivered as it was uploaded: the deployment check, which is of what a pass made, was left out."
 )
-ORIGINAL = Trial(Proposal("original", "graph", (), Ratios(), 1.0, 0.0), 0.0, drop=0.0, holds=True, likely=True)
 
 
 def run(job: RunnerJob, workdir: Path, events: Events) -> RunnerResult:
@@ -107,6 +106,7 @@ def _concluded(
         turn=turn,
         found=found,
         finalists=[first, *rest],
+        measured=final,
         accepted=winner is not None,
         tested=choice.tested,
         front=frozenset(front),

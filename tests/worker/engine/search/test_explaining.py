@@ -65,7 +65,7 @@ def test_memory_is_told_where_it_counts() -> None:
 
 def test_memory_is_why_one_is_beaten_and_another_is_not() -> None:
     winner, loser = remembering("weights in 8 bits", 3.0), remembering("float16", 1.5)
-    said = verdict_on(loser, winner, 0.01, MEMORY, of_front=False, of_last_front=False)
+    said = verdict_on(loser, winner, 0.01, MEMORY, of_front=False, again=False, of_last_front=False)
     assert said.endswith(": beaten; `weights in 8 bits` has 0.5 of its memory.")
-    said = verdict_on(loser, winner, 0.01, MEMORY, of_front=True, of_last_front=True)
+    said = verdict_on(loser, winner, 0.01, MEMORY, of_front=True, again=True, of_last_front=True)
     assert said.endswith(": nothing is better in speed, size, memory and quality at once.")
