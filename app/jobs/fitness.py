@@ -23,6 +23,10 @@ from app.recipes.structure import PruneStructured
 
 INT8_BITS = 8
 LABEL_DTYPES = ("int", "uint", "bool", "float")
+OR_GIVEN = (
+    ', or submit the recipe as `search.given` with `"recipe": "auto"`, which sets samples of other data aside for it '
+    "or makes some up"
+)
 LABELS_WANTED = "Give the number of the class of each sample, or as many numbers as the output holds."
 
 
@@ -143,7 +147,7 @@ def _check_passes(
             if f"{role}_data" in needs and role not in given:
                 raise DataRequired(
                     f"The pass `{entry.name}` needs {role} data.",
-                    remedy=f"Upload a dataset and name it as `data.{role}`.",
+                    remedy=f"Upload a dataset and name it as `data.{role}`{OR_GIVEN if role == 'calibration' else ''}.",
                 )
         known = known and "student" not in config.other_models()
         _check_training_labels(entry, config, facts, arrays.get("training", []), known=known)

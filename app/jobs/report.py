@@ -172,7 +172,14 @@ class Candidate(BaseModel):
     name: str = Field(description="Its name in this report.")
     recipe: list[str] = Field(description="The passes that made it.")
     passes: list[dict[str, Any]] = Field(
-        default_factory=list, description="Of a search: the same with their arguments, to be submitted as a recipe."
+        default_factory=list,
+        description="Of a search: the same with their arguments. As a recipe by themselves they want data for all that "
+        "they read, where a search divides what there is, or makes some up.",
+    )
+    request: dict[str, Any] | None = Field(
+        default=None,
+        description="Of a search: the body of a job that makes this file again, from samples divided as they were for "
+        "it; null of the original.",
     )
     file_name: str = Field(description="The artifact's file name.")
     sha256: str = Field(description="Hash of the artifact.")

@@ -1,6 +1,6 @@
 """What a job may be asked for: shared by the API, the client and the runner."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -187,6 +187,14 @@ class OptimizeRequest(BaseModel):
         """Whether something learns from the training data, or with `auto` may."""
         named = any("training_data" in CATALOGUE[config.pass_].needs(config) for config in self.passes)
         return named or bool(self.search and self.search.training)
+
+    def for_given(self, passes: list[dict[str, Any]]) -> dict[str, Any]:
+        """The body of a request, as JSON, that has a search try these passes alone, and divide the data as this one's
+        does. The request is one whose defaults were filled in at submission.
+        """
+        asked = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        # Where samples are set aside to learn from they are for these as well, though they may learn nothing.
+        return asked | {"search": {"given": [passes], "training": self.learns}}
 
     @property
     def confidence(self) -> float:

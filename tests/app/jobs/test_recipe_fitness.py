@@ -213,6 +213,13 @@ def test_a_recipe_that_cannot_be_carried_out_is_refused_by_name(case: Refusal, s
     case.happens(settings)
 
 
+def test_who_has_no_calibration_data_is_told_of_the_search_that_does_without(settings: Settings) -> None:
+    """As where a search found the recipe, and set samples aside for it."""
+    with pytest.raises(DataRequired) as caught:
+        check(settings, {"recipe": STATIC}, {"evaluation": [IMAGES]})
+    assert "`search.given`" in (caught.value.remedy or "")
+
+
 def test_recipes_given_to_a_search_stand_each_by_itself(settings: Settings) -> None:
     """Two that could not follow one another, and a calibration that the search sets samples aside for."""
     body = {"recipe": "auto", "search": {"given": [COMPILE, STATIC, DISTILL]}}

@@ -1,6 +1,7 @@
 """Which searches are refused when a job is submitted, and which of those that are not train."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from app.config import Settings
 from app.errors import MetricMismatch
 from app.jobs.routing import needs_trainer
 from app.jobs.search_fitness import NothingToTry, SearchContradictory
-from tests.app.jobs.refusals import GRAPH, IMAGES, LABELS, Refusal, check
+from tests.app.jobs.refusals import GRAPH, IMAGES, LABELS, STATIC, Refusal, check
 
 COMPILE = [{"pass": "compile"}]
 TRAINING = {"training": [IMAGES, LABELS]}
@@ -81,6 +82,20 @@ def test_a_request_that_was_settled_is_accepted_as_it_was(settings: Settings) ->
     settled = check(settings, {"recipe": "auto", "search": {"given": [GRAPH]}}, {"evaluation": [IMAGES]})
     again = settled.model_dump(mode="json", by_alias=True, exclude={"model_id", "data"})
     assert check(settings, again, {"evaluation": [IMAGES]}) == settled
+
+
+@pytest.mark.parametrize(
+    "arrays", [{}, {"evaluation": [IMAGES]}, TRAINING], ids=["no data", "no calibration data", "data to learn from"]
+)
+def test_what_a_search_found_is_accepted_with_the_data_of_the_search(
+    arrays: dict[str, list[dict[str, Any]]], settings: Settings
+) -> None:
+    found_by = check(settings, {"recipe": "auto", "seed": 7, "search": {"max_trials": 3}}, arrays)
+    again = check(settings, found_by.for_given(STATIC), arrays)
+    assert [[config.pass_ for config in recipe] for recipe in again.recipes] == [["quantize_static"]]
+    assert again.model_copy(update={"search": None}) == found_by.model_copy(update={"search": None})
+    # By this samples are divided.
+    assert again.learns == found_by.learns == (arrays is TRAINING)
 
 
 @pytest.mark.parametrize(

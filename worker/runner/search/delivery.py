@@ -137,13 +137,15 @@ def _named(one: Artifact) -> dict[str, Any]:
 def _candidate(one: Finalist, files: Sequence[Artifact], ending: Ending) -> Candidate:
     steps = one.delivered.outcome.steps
     speed = one.calls_per_second * ending.data.accepting.batch
+    passes = [
+        config.model_dump(by_alias=True, mode="json", exclude_defaults=True) | {"pass": str(config.pass_)}
+        for config in one.delivered.trial.proposal.recipe
+    ]
     return Candidate(
         name=one.delivered.trial.name,
         recipe=[step.pass_ for step in steps],
-        passes=[
-            config.model_dump(by_alias=True, mode="json", exclude_defaults=True) | {"pass": str(config.pass_)}
-            for config in one.delivered.trial.proposal.recipe
-        ],
+        passes=passes,
+        request=ending.opened.request.for_given(passes) if passes else None,
         **_named(files[0]),
         measurement=one.subject.measurement(one.latency, speed, one.compared.candidate),
         latency_ratio=one.ratio,
