@@ -1,6 +1,6 @@
 """The best that a search has found so far: an artifact while the job runs, and what is left of it if nothing else is.
 
-A job has one at most. It is replaced by what gains more, in this attempt or in a later one; what the job delivers in
+A job has one at most. It is replaced by what is better, in this attempt or in a later one; what the job delivers in
 the end takes its place.
 """
 

@@ -76,7 +76,10 @@ class Best(Strict):
     file: str = Field(max_length=64, pattern=r"^\d+\.(onnx|tar)$")
     file_name: FileName
     media_type: MediaType
-    gain: float = Field(description="As the objective counts it: more is better.")
+    gain: float = Field(
+        description="As the objective counts it: more is better. Below 0 of what is not likely to be accepted, so that "
+        "whatever is takes its place."
+    )
     trial: TrialReport = Field(description="What was measured on it.")
 
 

@@ -11,7 +11,10 @@ import pytest
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import OptimizeRequest
 from tests.worker.engine.search.grounds import CONVOLUTIONAL, LATENCY, trial
+from worker.engine.model_file import ModelFile
 from worker.engine.search.proposals import Proposal, Ratios, Trial
+from worker.runner.chain import Outcome
+from worker.runner.contract import Best
 from worker.runner.events import Events
 from worker.runner.pacing import Pacing
 from worker.runner.search.best import BestSoFar
@@ -82,3 +85,45 @@ def test_however_many_are_given_none_is_built_in_haste(tmp_path: Path) -> None:
 def test_a_trial_tells_its_memory_where_that_was_measured(weights: ObjectiveWeights, told: float | None) -> None:
     one = replace(trial("float16"), ratios=Ratios(memory=told or 1.0))
     assert report_of(one, "tried", "", weights).memory_ratio == told
+
+
+class BestEvents(Events):
+    """Remembers what was set aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Best] = []
+
+    def best(self, best: Best) -> None:
+        self.found.append(best)
+
+
+def near(name: str, latency: float, drop: float = 0.008) -> Trial:
+    """It holds, and so near to what is allowed that it is not likely to be accepted."""
+    return trial(name, latency, drop=drop)
+
+
+@pytest.mark.parametrize(
+    ("trials", "kept"),
+    [
+        pytest.param([near("near", 3.0)], ["near"], id="nothing else holds"),
+        pytest.param([near("near", 3.0), trial("safe", 1.1)], ["near", "safe"], id="what is safe is better"),
+        pytest.param([trial("safe", 1.1), near("near", 3.0)], ["safe"], id="and stays so"),
+        pytest.param([near("near", 2.0), near("nearer", 3.0)], ["near", "nearer"], id="of two the one that gains more"),
+        pytest.param([near("near", 3.0), near("less", 2.0)], ["near"], id="and not the one that gains less"),
+        pytest.param([near("broken", 3.0, drop=0.02)], [], id="beyond the contract"),
+        pytest.param([near("slower", 0.9), trial("slow", 0.9)], [], id="no gain"),
+    ],
+)
+def test_what_holds_by_a_hair_is_kept_until_something_holds_safely(
+    trials: list[Trial], kept: list[str], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"a model")
+    events = BestEvents()
+    best = BestSoFar(tmp_path, "net", LATENCY, events)
+    for one in trials:
+        best.consider(one, Outcome(ModelFile(model)), report_of(one, "tried", "", LATENCY))
+    assert [one.trial.name for one in events.found] == kept
+    # By this the supervisor compares them with what an earlier attempt left.
+    assert sorted(one.gain for one in events.found) == [one.gain for one in events.found]
