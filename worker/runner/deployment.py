@@ -66,19 +66,14 @@ def seconds_for_checking(laboratory: Laboratory) -> float:
 
 
 def checked(
-    request: OptimizeRequest,
-    laboratory: Laboratory,
-    original: Subject,
-    candidate: Subject,
-    most_threads: int,
-    most_seconds: float = MOST_SECONDS,
+    request: OptimizeRequest, laboratory: Laboratory, original: Subject, candidate: Subject, most_threads: int
 ) -> Deployment | None:
     """The check, where the job asked for one. It comes before the steps of a chain, which take what is left."""
     if not request.deployment_check:
         return None
     laboratory.pacing.phase("checking")
     slower_fails = request.weights.latency > 0
-    seconds = min(most_seconds, seconds_for_checking(laboratory))
+    seconds = seconds_for_checking(laboratory)
     saturates = needs_reduced_range(request.target.instruction_set)
     return check_deployment(laboratory, original, candidate, Terms(seconds, most_threads, slower_fails, saturates))
 

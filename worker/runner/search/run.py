@@ -124,8 +124,7 @@ def _checked(ending: Ending) -> Ending:
     opened, winner = ending.opened, ending.finalists[0]
     laboratory = opened.laboratory(ending.data.accepting, "checking")
     opened.pacing.span(EXAMINED, 1.0)
-    seconds = CHECKING * opened.pacing.budget_seconds
-    found = checked(opened.request, laboratory, ending.original, winner.subject, opened.job.threads, seconds)
+    found = checked(opened.request, laboratory, ending.original, winner.subject, opened.job.threads)
     return replace(ending, deployment=found)
 
 

@@ -22,7 +22,7 @@ from worker.runner.search.trying import Bench, Tried
 FINALIST_SECONDS = 7.0
 # Of the budget, what measuring the finalists is left at least and at most.
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.4
-# And what the deployment check of the winner is left.
+# And what the deployment check of the winner is left at least: it takes what nothing else did.
 CHECKING = 0.1
 # A trial may overrun what was expected of it so far before it is stopped.
 OVERRUN = 3.0
