@@ -13,7 +13,7 @@ SAME = 1.02
 LIKE_RISK = 0.5
 # What gains no more than this above another, as a logarithm, is as good: two timings of one file differ by as much.
 LEAST_STEP = 0.02
-# Measuring takes seconds each.
+# Measuring takes seconds each. The ends of the front are others as well, and none of them is left out.
 MOST_STEPS = 6
 MOST_OTHERS, MOST_BROKEN = 2, 1
 MOST_RISK = 1e9
@@ -73,10 +73,23 @@ def _like_risk(one: Trial, allowed: float) -> int:
     return math.floor(min(one.risk / max(allowed, ROUNDING) / LIKE_RISK, MOST_RISK))
 
 
+def _ends(front: Sequence[Trial]) -> list[Trial]:
+    """The fastest, the smallest, the one of least memory and the one that loses least; of equals the earlier."""
+    if not front:
+        return []
+    ends = [
+        max(front, key=lambda one: one.ratios.latency),
+        max(front, key=lambda one: one.ratios.size),
+        max(front, key=lambda one: one.ratios.memory),
+        min(front, key=lambda one: one.drop or 0.0),
+    ]
+    return [one for number, one in enumerate(ends) if one not in ends[:number]]
+
+
 def finalists(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float) -> list[Trial]:
     """Those that are measured once more, on samples of their own: the `steps`, and the nearest that gains more.
 
-    Beside them the best of the plain methods, and of the front what is no step.
+    Beside them the best of the plain methods, and of the front its ends, whatever the objective, and what gains most.
     """
     by_gain = sorted((one for one in trials if one.measured), key=lambda one: -one.ratios.gain(weights))
     holding = [one for one in by_gain if one.holds and one.drop is not None]
@@ -84,7 +97,10 @@ def finalists(trials: Sequence[Trial], weights: ObjectiveWeights, allowed: float
     chosen = steps(trials, weights, allowed)
     plain = [one for one in holding if one.proposal.family in PLAIN and one.ratios.gain(weights) > 0]
     chosen += [one for one in plain[:1] if one not in chosen]
-    chosen += [one for one in holding if one.name in front and one not in chosen][:MOST_OTHERS]
+    of_front = [one for one in holding if one.name in front]
+    ends = [one for one in _ends(of_front) if one not in chosen]
+    others = [*ends, *(one for one in of_front if one not in [*chosen, *ends])]
+    chosen += others[: max(len(ends), MOST_OTHERS)]
     best = max((one.ratios.gain(weights) for one in chosen), default=0.0)
     broken = [one for one in by_gain if not one.holds and one.name in front and one.ratios.gain(weights) > best]
     return [*chosen, *sorted(broken, key=lambda one: one.drop or 0.0)[:MOST_BROKEN]]

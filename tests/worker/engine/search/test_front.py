@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.worker.engine.search.grounds import LATENCY, trial
+from tests.worker.engine.search.grounds import LATENCY, SIZE, trial
 from worker.engine.search.front import MOST_STEPS, finalists, pareto_front, steps
 from worker.engine.search.proposals import Trial
 
@@ -117,6 +117,23 @@ def test_the_best_plain_method_and_the_front_are_there_though_they_need_no_test(
     ]
     assert [one.name for one in steps(trials, LATENCY, ALLOWED)] == ["pruned"]
     assert [one.name for one in finalists(trials, LATENCY, ALLOWED)] == ["pruned", "static", "weights"]
+
+
+def test_the_ends_of_the_front_are_there_whatever_the_objective_is() -> None:
+    """Any point of the front may be picked later, and most likely one of these."""
+    trials = [
+        *(trial(f"cut {number}", 1.1**number, 2.0, 0.0004 * number, family="pruned") for number in range(1, 14)),
+        trial("fastest", 9.0, 1.2, 0.0098, likely=False),
+        trial("smallest", 0.95, 7.0, 0.009, family="weights"),
+        trial("small", 0.97, 6.0, 0.008, family="weights"),
+        trial("safest", 0.9, 1.5, -0.001, family="dynamic"),
+    ]
+    ends = {"fastest", "smallest", "safest"}
+    assert ends <= {one.name for one in pareto_front(trials)}
+    for weights in (LATENCY, SIZE):
+        found = [one.name for one in finalists(trials, weights, ALLOWED)]
+        assert ends <= set(found)
+        assert len(found) == len(set(found))
 
 
 def test_what_breaks_the_contract_and_gains_nothing_is_no_finalist() -> None:
