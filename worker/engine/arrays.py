@@ -1,5 +1,6 @@
 """Datasets as read-only memory maps: one array a name, never loaded whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,22 @@ def samples_not_finite(array: np.ndarray) -> int:
     step = max(1, CHUNK_BYTES * len(array) // max(1, array.nbytes))
     pieces = (array[start : start + step] for start in range(0, len(array), step))
     return sum(int(rows_not_finite(piece).sum()) for piece in pieces)
+
+
+def copy_samples(arrays: Mapping[str, np.ndarray], samples: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
+    """These entries of the first axis of every array, (N,) int, in files of the new folder: memory does not grow with
+    the data.
+    """
+    folder.mkdir(parents=True)
+    copies = {}
+    for number, (name, array) in enumerate(arrays.items()):
+        shape = (len(samples), *array.shape[1:])
+        if array.size == 0:
+            copies[name] = np.zeros(shape, array.dtype)
+            continue
+        copy = np.memmap(folder / f"{number}.bin", dtype=array.dtype, mode="w+", shape=shape)
+        step = max(1, CHUNK_BYTES * len(array) // array.nbytes)
+        for start in range(0, len(samples), step):
+            copy[start : start + step] = array[samples[start : start + step]]
+        copies[name] = np.asarray(copy)
+    return copies

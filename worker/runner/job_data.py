@@ -8,7 +8,7 @@ import numpy as np
 
 from app.recipes.catalogue import CATALOGUE
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
-from worker.engine.arrays import open_arrays, samples_not_finite
+from worker.engine.arrays import copy_samples, open_arrays, samples_not_finite
 from worker.engine.evaluation.class_labels import check_labels, class_count
 from worker.engine.evaluation.metrics import CLASSIFICATION
 from worker.engine.evaluation.one_call import OutputFace
@@ -18,6 +18,7 @@ from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import TrainingData
 from worker.engine.processor import WITHOUT_VNNI, beyond_here, needs_reduced_range
 from worker.engine.random_input import integer_bounds, is_batch, random_feeds, working_shapes
+from worker.engine.repeated_samples import Samples, repeated
 from worker.runner.contract import RunnerJob
 
 RANDOM_CALLS = 8
@@ -64,30 +65,30 @@ def load_data(job: RunnerJob, request: OptimizeRequest, model: ModelFile, workdi
     random_calibration = "calibration" not in feeds and "training" not in feeds
     calibration = feeds.get("calibration") or feeds.get("training")
     calibration = calibration or random_calls(model, shapes, RANDOM_CALLS, request.seed)
-    evaluation, seen = _evaluation(feeds, calibration)
-    warnings.extend(seen)
-    if "evaluation" not in feeds and random_calibration:
-        warnings.append(RANDOM)
-    words = _words(job, request, feeds, {"calibration": calibration, "evaluation": evaluation})
+    judging = _judging(job, request, arrays, feeds, scratch)
+    evaluation = calibration
+    if judging.role is not None:
+        evaluation = match_arrays(inputs, judging.arrays, source_of(job, judging.role))
+    warnings.extend(judging.warnings)
+    words = _words(job, request, feeds, {"calibration": calibration, "evaluation": evaluation}) | judging.words
     if "calibration" in feeds and "calibration" not in words:
         warnings.append(f"No pass of the recipe calibrates: {source_of(job, 'calibration')} was not used for that.")
     warnings.extend(_about_training(job, request))
     for role in ("calibration", "training"):
         if {role, "evaluation"} <= feeds.keys() and _same_file(job, role, "evaluation"):
             warnings.append(f"{role.capitalize()} and evaluation use the same dataset: nothing was held out.")
-    labels = {role: without_inputs(found, inputs) for role, found in arrays.items()}
     return JobData(
         calibration=calibration,
         evaluation=evaluation,
         latency=latency,
         batch=batch,
-        labels=labels.get("evaluation", {}),
+        labels=without_inputs(judging.arrays, inputs) if judging.role == "evaluation" else {},
         words=words,
         warnings=warnings,
-        random_evaluation="evaluation" not in feeds and random_calibration,
+        random_evaluation=judging.role is None,
         random_calibration=random_calibration,
-        held_out=_held_out(job, request),
-        training=TrainingData(feeds["training"], labels["training"]) if "training" in feeds else None,
+        held_out=judging.held_out,
+        training=_training(arrays, feeds, inputs),
     )
 
 
@@ -190,15 +191,66 @@ def _calibrates(request: OptimizeRequest) -> bool:
     return any(CATALOGUE[config.pass_].reads_calibration for config in request.passes)
 
 
-def _held_out(job: RunnerJob, request: OptimizeRequest) -> bool:
-    """Whether no pass reads the samples that quality is measured on; the same bytes uploaded twice are the same."""
-    files = {role: file.sha256 for role, file in job.datasets.items()}
-    made_up = ""
-    calibrating = files.get("calibration") or files.get("training") or made_up
-    read = {calibrating} if _calibrates(request) else set()
-    if request.learns:
-        read.add(files.get("training", made_up))
-    return files.get("evaluation", calibrating) not in read
+@dataclass(frozen=True)
+class _Judging:
+    """What quality is measured on: the arrays of a role, None where no data was given, without samples that passes read
+    of other roles; and what is told of it.
+    """
+
+    role: str | None
+    arrays: dict[str, np.ndarray]
+    held_out: bool
+    warnings: list[str]
+    words: dict[str, str] = field(default_factory=dict)
+
+
+def _judging(
+    job: RunnerJob,
+    request: OptimizeRequest,
+    arrays: dict[str, dict[str, np.ndarray]],
+    feeds: dict[str, Feeds],
+    scratch: Path,
+) -> _Judging:
+    """Samples are the same by content: the same bytes uploaded twice, and the same sample in two datasets."""
+    role = next((one for one in ("evaluation", "calibration", "training") if one in feeds), None)
+    if role is None:
+        return _Judging(None, {}, not (_calibrates(request) or request.learns), [RANDOM])
+    warnings = []
+    if role != "evaluation":
+        warnings.append(
+            f"No evaluation data was given: fidelity was measured on the {role} data, which the optimization has seen. "
+            "Give samples of their own as evaluation data."
+        )
+    read = [one for one in _roles_read(request, feeds) if one in feeds]
+    if not read or any(_same_file(job, role, one) for one in read):
+        return _Judging(role, arrays[role], not read, warnings)
+    parts = {one: Samples(feeds[one], np.arange(feeds[one].sample_count)) for one in (role, *read)}
+    again = repeated(parts, {role: read})[role]
+    source, count, left_out = source_of(job, role), len(again), int(again.sum())
+    if not left_out:
+        return _Judging(role, arrays[role], True, warnings)
+    if left_out == count:
+        warnings.append(f"Passes of the recipe read all {count:,} samples of {source} as well: nothing was held out.")
+        return _Judging(role, arrays[role], False, warnings)
+    warnings.append(
+        f"Left out of {count:,} samples of {source}, as passes of the recipe read the same ones: {left_out:,}."
+    )
+    kept = copy_samples(arrays[role], np.flatnonzero(~again), scratch / "held-out")
+    return _Judging(role, kept, True, warnings, {role: f"{source}: {count - left_out} of {count} samples"})
+
+
+def _roles_read(request: OptimizeRequest, feeds: dict[str, Feeds]) -> set[str]:
+    """Roles that passes read samples of; without calibration data those that are trained on calibrate."""
+    found = {"calibration" if "calibration" in feeds else "training"} if _calibrates(request) else set()
+    return found | ({"training"} if request.learns else set())
+
+
+def _training(
+    arrays: dict[str, dict[str, np.ndarray]], feeds: dict[str, Feeds], inputs: list[TensorFace]
+) -> TrainingData | None:
+    if "training" not in feeds:
+        return None
+    return TrainingData(feeds["training"], without_inputs(arrays["training"], inputs))
 
 
 def _about_training(job: RunnerJob, request: OptimizeRequest) -> list[str]:
@@ -214,18 +266,6 @@ def source_of(job: RunnerJob, role: str) -> str:
 
 def _same_file(job: RunnerJob, first: str, second: str) -> bool:
     return job.datasets[first].sha256 == job.datasets[second].sha256
-
-
-def _evaluation(feeds: dict[str, Feeds], calibration: Feeds) -> tuple[Feeds, list[str]]:
-    if "evaluation" in feeds:
-        return feeds["evaluation"], []
-    for role in ("calibration", "training"):
-        if role in feeds:
-            return feeds[role], [
-                f"No evaluation data was given: fidelity was measured on the {role} data, which the optimization has "
-                "seen. Give samples of their own as evaluation data."
-            ]
-    return calibration, []
 
 
 def check_shapes(job: RunnerJob, request: OptimizeRequest, inputs: list[TensorFace]) -> None:

@@ -10,7 +10,7 @@ from worker.runner.job_data import JobData
 # What decides in a search: a part of the evaluation data.
 ACCEPTED_BY = "samples to accept by"
 # Why samples that are not held out decide nothing, and what would: of a search, and of a recipe.
-CHOSEN_BY = "The file was chosen by the same ones, as there are too few to hold some out: give more."
+CHOSEN_BY = "The file was chosen by the same ones, as there are too few others to hold out: give more."
 MADE_BY = "Passes of the recipe read the same ones: upload others, and name them as `data.evaluation`."
 
 

@@ -34,8 +34,8 @@ QUANTIZE: dict[str, object] = {"pass": "quantize_static"}
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """`run(recipe)`: a job on a small convolutional network, without labels."""
-    images = np.random.default_rng(0).standard_normal((SAMPLES, 3, 16, 16)).astype(np.float32)
-    data = {"calibration": {"image": images[:16]}, "evaluation": {"image": images}}
+    images = np.random.default_rng(0).standard_normal((SAMPLES + 16, 3, 16, 16)).astype(np.float32)
+    data = {"calibration": {"image": images[SAMPLES:]}, "evaluation": {"image": images[:SAMPLES]}}
     return lambda recipe: optimize(
         tmp_path / "w", networks.convnet(), data, budget=BUDGET_SECONDS, recipe=recipe, target={"threads": 1}
     )

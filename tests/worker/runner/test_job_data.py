@@ -124,6 +124,36 @@ def test_samples_that_a_pass_reads_are_not_held_out(
     assert load(tmp_path, data, recipe=recipe).held_out is held_out
 
 
+ROWS = {"image": networks.normal(8, 3, 16, 16), "label": np.arange(8)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "role", "seen", "left", "told"),
+    [
+        pytest.param(STATIC, "calibration", [1, 4], [0, 2, 3, 5, 6, 7], "the same ones: 2.", id="calibrated on some"),
+        pytest.param(TRAINED, "training", [7], [0, 1, 2, 3, 4, 5, 6], "the same ones: 1.", id="trained on one"),
+        pytest.param(STATIC, "training", [0], [1, 2, 3, 4, 5, 6, 7], "the same ones: 1.", id="calibrated as it trains"),
+        pytest.param(GRAPH, "calibration", [1, 4], [*range(8)], None, id="no pass reads them"),
+        pytest.param(STATIC, "calibration", [*range(8)], [*range(8)], "nothing was held out", id="calibrated on all"),
+    ],
+)
+def test_samples_that_a_pass_reads_from_another_dataset_are_left_out(
+    recipe: list[dict[str, str]], role: str, seen: list[int], left: list[int], told: str | None, tmp_path: Path
+) -> None:
+    """The files differ, and hold the same samples."""
+    read = {"image": ROWS["image"][seen].astype(np.float64)}
+    data = load(tmp_path, {role: read, "evaluation": ROWS}, recipe=recipe)
+    assert np.array_equal(data.evaluation.arrays["image"], ROWS["image"][left])
+    assert data.evaluation.sample_count == len(left)
+    assert data.labels["label"].tolist() == left
+    assert data.held_out is (len(seen) < 8)
+    some = f"{len(left)} of 8" if len(left) < 8 else "8"
+    assert data.words["evaluation"] == f"dataset 'my evaluation': {some} samples"
+    words = [line for line in data.warnings if "Left out" in line or "held out" in line]
+    assert len(words) == (told is not None)
+    assert all(told in line and "8 samples of dataset 'my evaluation'" in line for line in words if told)
+
+
 @pytest.mark.parametrize("rows", ["N", "0"])
 def test_an_input_without_elements_counts_no_samples(rows: str, tmp_path: Path) -> None:
     network = networks.parse(

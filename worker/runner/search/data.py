@@ -23,7 +23,7 @@ from worker.runner.job_data import (
     timed_call,
     without_inputs,
 )
-from worker.runner.search.splits import split_roles
+from worker.runner.search.splits import Given, split_roles
 
 # Made up for choosing, enough to tell files apart that agree from files that do not; and for accepting, as many as the
 # usual confidence needs to accept any by a metric that counts no samples (`acceptance.least_samples`).
@@ -48,13 +48,16 @@ def load_search_data(
     """
     inputs = inputs_of(model.structure())
     check_shapes(job, request, inputs)
-    given = open_roles(job, workdir, scratch)
-    names = {role: source_of(job, role) for role in given}
-    files = {role: job.datasets[role].sha256 for role in given}
-    split = split_roles(given, files, names, scratch / "split", request.seed, trains=request.learns)
+    arrays = open_roles(job, workdir, scratch)
+    names = {role: source_of(job, role) for role in arrays}
+    given = {
+        role: Given(found, match_arrays(inputs, found, names[role]), job.datasets[role].sha256, names[role])
+        for role, found in arrays.items()
+    }
+    split = split_roles(given, scratch / "split", request.seed, trains=request.learns)
     feeds = {role: match_arrays(inputs, found, split.sources[role]) for role, found in split.arrays.items()}
     casts = dict.fromkeys(warning for found in feeds.values() for warning in found.warnings)
-    warnings = [*casts, *not_finite_in_words(job, given), *split.warnings, *_unused(names, split.sources)]
+    warnings = [*casts, *not_finite_in_words(job, arrays), *split.warnings, *_unused(names, split.sources)]
     batch, latency = timed_call(job, request, model, feeds, warnings)
     words = split.words
     if not given:

@@ -2,7 +2,8 @@
 
 Datasets that the user gives for a role serve it; a dataset that must serve several is divided among them, by a
 permutation drawn from the seed. Where acceptance saw what was chosen by, the best of many candidates would look better
-than it is (C. Dwork et al., The reusable holdout, Science 349, 2015).
+than it is (C. Dwork et al., The reusable holdout, Science 349, 2015). So what chooses and what accepts is left without
+the samples that are, by content, among those of an earlier purpose: in another dataset, or twice in the same.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from worker.engine.arrays import copy_samples
+from worker.engine.feeds import Feeds
+from worker.engine.repeated_samples import Samples, repeated
 
 Arrays = Mapping[str, np.ndarray]
 # Parts of a dataset that serves several: most for what needs most, learning first, then deciding with confidence.
@@ -23,7 +28,27 @@ SOURCES = {
     "selection": ("evaluation", "calibration", "training"),
     "evaluation": ("evaluation", "calibration", "training"),
 }
-COPY_BYTES = 16 << 20
+# Of the roles that decide: those whose samples they must not have, what they do, and what those others do, in words.
+EARLIER = {"selection": ("training", "calibration"), "evaluation": ("training", "calibration", "selection")}
+DOES = {"selection": "choose", "evaluation": "accept"}
+OTHERS_DO = {"selection": "calibrate or train", "evaluation": "calibrate, train or choose"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A dataset as it was given for a role."""
+
+    arrays: Arrays
+    feeds: Feeds
+    """What of it the model is fed."""
+    sha256: str
+    """Of its file: one that was uploaded twice is one."""
+    name: str
+    """What it is called, in words."""
+
+    @property
+    def sample_count(self) -> int:
+        return min((len(array) for array in self.arrays.values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -40,47 +65,55 @@ class Split:
     """Roles that use the samples of others as well."""
 
 
-def split_roles(
-    given: Mapping[str, Arrays],
-    files: Mapping[str, str],
-    names: Mapping[str, str],
-    folder: Path,
-    seed: int,
-    *,
-    trains: bool = True,
-) -> Split:
-    """`files` says by role which file holds its arrays, by its hash: one that was uploaded twice is one. `names` says
-    what it is called; copies go into `folder`. Where nothing is trained no sample is set aside for it.
-    """
+def split_roles(given: Mapping[str, Given], folder: Path, seed: int, *, trains: bool = True) -> Split:
+    """`given` by role; copies go into `folder`. Where nothing is trained no sample is set aside for it."""
     source = {
-        role: next(one for one in sources if one in given)
+        role: next(given[one] for one in sources if one in given)
         for role, sources in SOURCES.items()
         if any(one in given for one in sources) and (trains or role != "training")
     }
     split = Split({}, {}, {})
-    for number, path in enumerate(dict.fromkeys(files[one] for one in source.values())):
-        roles = [role for role in PARTS if role in source and files[source[role]] == path]
+    parts: dict[str, Samples] = {}
+    owners: dict[str, Given] = {}
+    for number, sha256 in enumerate(dict.fromkeys(one.sha256 for one in source.values())):
+        roles = [role for role in PARTS if role in source and source[role].sha256 == sha256]
         owner = source[roles[0]]
-        name, arrays = names[owner], given[owner]
-        count = min((len(array) for array in arrays.values()), default=0)
-        parts = divide(count, roles, np.random.default_rng([seed, number]))
-        if parts is None:
+        count = owner.sample_count
+        divided = divide(count, roles, np.random.default_rng([seed, number]))
+        if divided is None:
             split.shared.update(roles)
             split.warnings.append(
-                f"There are {count} samples in {name}, too few to divide: {', '.join(roles)} use the same ones, and "
-                "nothing was held out."
+                f"There are {count} samples in {owner.name}, too few to divide: {', '.join(roles)} use the same ones, "
+                "and nothing was held out."
             )
         for role in roles:
-            chosen = None if parts is None else parts[role]
-            split.arrays[role] = (
-                dict(arrays) if chosen is None else _copied(arrays, chosen, folder / f"{number}-{role}")
-            )
-            if chosen is not None and len(chosen) < count:
-                split.places[role] = chosen
-            split.sources[role] = name
-            of = "" if chosen is None or len(chosen) == count else f" of {count:,}"
-            split.words[role] = f"{name}: {count if chosen is None else len(chosen):,}{of} samples"
+            parts[role] = Samples(owner.feeds, np.arange(count) if divided is None else divided[role])
+            owners[role] = owner
+    _leave_out(parts, owners, split)
+    for role, part in parts.items():
+        owner, places = owners[role], part.places
+        count, some = owner.sample_count, len(places) < owner.sample_count
+        split.arrays[role] = copy_samples(owner.arrays, places, folder / role) if some else dict(owner.arrays)
+        if some:
+            split.places[role] = places
+        split.sources[role] = owner.name
+        split.words[role] = f"{owner.name}: {len(places):,}{f' of {count:,}' if some else ''} samples"
     return split
+
+
+def _leave_out(parts: dict[str, Samples], owners: Mapping[str, Given], split: Split) -> None:
+    """Takes out of `parts` what decides nothing, as a part before it has the same; `split` is told."""
+    deciding = [role for role in DOES if role in parts and role not in split.shared]
+    earlier = {role: [one for one in EARLIER[role] if one in parts] for role in deciding}
+    for role, again in repeated(parts, earlier).items():
+        of = f"samples of {owners[role].name} to {DOES[role]} by"
+        count, left_out = len(again), int(again.sum())
+        if left_out == count:
+            split.shared.add(role)
+            split.warnings.append(f"All {count:,} {of} {OTHERS_DO[role]} as well: nothing was held out.")
+        elif left_out:
+            parts[role] = parts[role].at(~again)
+            split.warnings.append(f"Left out of {count:,} {of}, as the same ones {OTHERS_DO[role]}: {left_out:,}.")
 
 
 def divide(count: int, roles: list[str], random: np.random.Generator) -> dict[str, np.ndarray] | None:
@@ -98,20 +131,3 @@ def divide(count: int, roles: list[str], random: np.random.Generator) -> dict[st
     shuffled = random.permutation(count)
     ends = np.cumsum(list(sizes.values()))
     return {role: np.sort(shuffled[end - size : end]) for (role, size), end in zip(sizes.items(), ends, strict=True)}
-
-
-def _copied(arrays: Arrays, samples: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """These samples, on disk: memory does not grow with the data."""
-    folder.mkdir(parents=True)
-    copies = {}
-    for number, (name, array) in enumerate(arrays.items()):
-        shape = (len(samples), *array.shape[1:])
-        if array.size == 0:
-            copies[name] = np.zeros(shape, array.dtype)
-            continue
-        copy = np.memmap(folder / f"{number}.bin", dtype=array.dtype, mode="w+", shape=shape)
-        step = max(1, COPY_BYTES * len(array) // array.nbytes)
-        for start in range(0, len(samples), step):
-            copy[start : start + step] = array[samples[start : start + step]]
-        copies[name] = np.asarray(copy)
-    return copies

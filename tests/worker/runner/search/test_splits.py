@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worker.runner.search.splits import split_roles
+from worker.engine.feeds import Feeds
+from worker.runner.search.splits import Given, Split, split_roles
 
 
 @dataclass
@@ -28,13 +29,21 @@ COUNTS = {"a": 400, "b": 300, "c": 200}
 STARTS = {"a": 0, "b": 10_000, "c": 20_000}
 
 
+def given(name: str, x: np.ndarray, **labels: np.ndarray) -> Given:
+    """A dataset of this name, with one array for the input `x`."""
+    feeds = Feeds({"x": x}, {"x": x.dtype.name}, frozenset(), len(x))
+    return Given({"x": x, **labels}, feeds, name, f"dataset {name!r}")
+
+
 def split(
     files: dict[str, str], folder: Path, seed: int = 0, counts: dict[str, int] = COUNTS, *, trains: bool = True
 ) -> dict[str, np.ndarray]:
     """By role, the numbers of its samples: every sample of every dataset has its own."""
-    arrays = {role: {"x": np.arange(counts[name]) + STARTS[name]} for role, name in files.items()}
-    names = {role: f"dataset {name!r}" for role, name in files.items()}
-    found = split_roles(arrays, files, names, folder, seed, trains=trains)
+    datasets = {role: given(name, np.arange(counts[name]) + STARTS[name]) for role, name in files.items()}
+    return numbers(split_roles(datasets, folder, seed, trains=trains))
+
+
+def numbers(found: Split) -> dict[str, np.ndarray]:
     return {role: one["x"] for role, one in found.arrays.items()}
 
 
@@ -64,8 +73,8 @@ def test_where_nothing_is_trained_all_samples_decide(
 
 
 def test_labels_stay_with_their_samples(tmp_path: Path) -> None:
-    arrays = {"evaluation": {"x": np.arange(100.0).reshape(100, 1), "label": np.arange(100)}}
-    found = split_roles(arrays, {"evaluation": "a"}, {"evaluation": "dataset 'a'"}, tmp_path, 0)
+    rows = given("a", np.arange(100.0).reshape(100, 1), label=np.arange(100))
+    found = split_roles({"evaluation": rows}, tmp_path, 0)
     for role, part in found.arrays.items():
         assert np.array_equal(part["x"][:, 0], part["label"])
         assert np.array_equal(found.places[role], part["label"])
@@ -80,8 +89,47 @@ def test_the_seed_draws_the_samples(tmp_path: Path) -> None:
 
 
 def test_too_few_to_divide_serve_every_purpose_and_it_is_said(tmp_path: Path) -> None:
-    arrays = {"evaluation": {"x": np.arange(2)}}
-    found = split_roles(arrays, {"evaluation": "a"}, {"evaluation": "dataset 'a'"}, tmp_path, 0)
+    found = split_roles({"evaluation": given("a", np.arange(2))}, tmp_path, 0)
     assert all(len(part["x"]) == 2 for part in found.arrays.values())
     assert "2 samples in dataset 'a', too few to divide" in found.warnings[0]
     assert found.shared == {"calibration", "selection", "evaluation"}
+
+
+@pytest.mark.parametrize("role", ["calibration", "training"])
+def test_what_calibrates_or_trains_is_left_out_of_another_dataset_that_decides(role: str, tmp_path: Path) -> None:
+    """As where it is the first rows of what is evaluated: the files differ, and the samples are the same."""
+    rows = np.arange(400)
+    datasets = {role: given("some", rows[:50]), "evaluation": given("all", rows, label=rows)}
+    found = split_roles(datasets, tmp_path, 0)
+    parts = numbers(found)
+    assert not set(range(50)) & {*parts["selection"].tolist(), *parts["evaluation"].tolist()}
+    assert len(parts["selection"]) + len(parts["evaluation"]) == 350
+    assert np.array_equal(found.arrays["evaluation"]["label"], parts["evaluation"])
+    left_out = 267 - len(parts["evaluation"])
+    assert found.words["evaluation"] == f"dataset 'all': {len(parts['evaluation'])} of 400 samples"
+    assert found.warnings == [
+        f"Left out of 133 samples of dataset 'all' to choose by, as the same ones calibrate or train: {50 - left_out}.",
+        "Left out of 267 samples of dataset 'all' to accept by, as the same ones calibrate, train or choose: "
+        f"{left_out}.",
+    ]
+    assert not found.shared
+
+
+def test_a_sample_that_a_dataset_holds_twice_serves_one_purpose(tmp_path: Path) -> None:
+    found = split_roles({"training": given("twice", np.tile(np.arange(300), 2))}, tmp_path, 0)
+    parts = numbers(found)
+    assert len(parts["training"]) == 360
+    learned = {*parts["training"].tolist(), *parts["calibration"].tolist()}
+    assert not learned & set(parts["selection"].tolist())
+    assert not (learned | set(parts["selection"].tolist())) & set(parts["evaluation"].tolist())
+    assert len(parts["evaluation"]) > 0
+
+
+def test_where_all_that_accepts_was_seen_it_serves_all_the_same_and_nothing_is_held_out(tmp_path: Path) -> None:
+    rows = np.arange(300)
+    found = split_roles({"training": given("all", rows), "evaluation": given("some", rows[:90])}, tmp_path, 0)
+    assert len(numbers(found)["evaluation"]) == 60
+    assert found.shared == {"selection", "evaluation"}
+    assert found.warnings[-1] == (
+        "All 60 samples of dataset 'some' to accept by calibrate, train or choose as well: nothing was held out."
+    )

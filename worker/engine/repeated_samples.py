@@ -1,0 +1,75 @@
+"""Samples that a model is fed more than once, found by what it is fed: to the byte, and whatever the labels are.
+
+A part of each sample is hashed first, and all of it only where that part is the same: samples may be large, and few are
+the same. Arrays are read a piece at a time; what is kept of a sample is eight bytes.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.engine.feeds import Feeds
+
+# Elements of each array of a sample that are hashed first: those in its middle, as what is the same of many is margins.
+PART = 1024
+CHUNK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some samples of `feeds`: those at `places`, (N,) int."""
+
+    feeds: Feeds
+    places: np.ndarray
+
+    def at(self, chosen: np.ndarray) -> "Samples":
+        """Some of these: `chosen` are indices, or (N,) bool."""
+        return Samples(self.feeds, self.places[chosen])
+
+
+def repeated(parts: Mapping[str, Samples], earlier: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """By each name of `earlier`, (N,) bool: which samples of that part a part that is named there has as well.
+
+    None has of a model without inputs. Two that differ are taken for the same once in 2**64.
+    """
+    if not all(part.feeds.arrays for part in parts.values()):
+        return {name: np.zeros(len(parts[name].places), bool) for name in earlier}
+    short = {name: _hashes(part, PART) for name, part in parts.items()}
+    found = {}
+    for name, others in earlier.items():
+        again = np.isin(short[name], np.concatenate([short[other] for other in others]))
+        alike = np.flatnonzero(again)
+        if len(alike):
+            theirs = [_hashes(parts[other].at(np.isin(short[other], short[name][alike]))) for other in others]
+            again[alike] = np.isin(_hashes(parts[name].at(alike)), np.concatenate(theirs))
+        found[name] = again
+    return found
+
+
+def _hashes(samples: Samples, most: int | None = None) -> np.ndarray:
+    """Of each sample, (N,) uint64: of all of it, or of `most` elements of each array."""
+    feeds, places = samples.feeds, samples.places
+    step = max(1, CHUNK_BYTES // max(1, sum(array[:1].nbytes for array in feeds.arrays.values())))
+    digests = bytearray()
+    for start in range(0, len(places), step):
+        chosen = places[start : start + step]
+        pieces = [_bytes(feeds.arrays[name], chosen, feeds.dtypes[name], most) for name in sorted(feeds.arrays)]
+        for row in np.concatenate(pieces, axis=1):
+            digests += hashlib.blake2b(row, digest_size=8).digest()
+    return np.frombuffer(bytes(digests), np.uint64)
+
+
+def _bytes(array: np.ndarray, places: np.ndarray, dtype: str, most: int | None) -> np.ndarray:
+    """(N, bytes) uint8 of entries of the first axis, as the model is fed them."""
+    width = math.prod(array.shape[1:])
+    first = 0 if most is None else max(0, (width - most) // 2)
+    columns = slice(first, width if most is None else first + most)
+    if array.flags.c_contiguous:  # nothing else of the file is read
+        rows = array.reshape(len(array), width)[places, columns]
+    else:
+        rows = array[places].reshape(len(places), width)[:, columns]
+    with np.errstate(all="ignore"):  # what is beyond the range of the input's dtype is infinite when it is fed as well
+        return np.ascontiguousarray(rows, dtype=np.dtype(dtype)).view(np.uint8)
