@@ -305,14 +305,16 @@ class EdgeInput(BaseModel):
     """One input at the edge, on the original and on the delivered file."""
 
     name: str = Field(description="`zeros`, `highest`, `largest_batch`, `longest AXIS`, ...")
-    outcome: CheckOutcome = Field(description="`skipped` where the original does not run it, or no time was left.")
+    outcome: CheckOutcome = Field(
+        description="`skipped` where the original does not run it or answers nothing finite, or no time was left."
+    )
     words: str = Field(description="What was fed, and what came of it.")
     shapes: dict[str, list[int]] = Field(default_factory=dict, description="Shapes of the inputs.")
     agreement: float | None = Field(default=None, description="With the original, mean over samples and outputs.")
     sqnr_db: float | None = Field(
         default=None,
-        description="Of the worst output: the larger of its power here and on an ordinary sample, over the power of "
-        "the difference.",
+        description="Of the worst output of floats: the larger of its power here and on an ordinary sample, over the "
+        "power of the difference. Each output is held to what it keeps of the ordinary sample.",
     )
 
 

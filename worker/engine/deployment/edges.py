@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.engine.deployment.requests import Case, EdgeAnswer, Edges, EdgesAnswer, Variant
+from worker.engine.deployment.requests import Case, EdgeAnswer, EdgeOutput, Edges, EdgesAnswer, Variant
 from worker.engine.evaluation.child import serve_probe
 from worker.engine.evaluation.metrics import agreement
 from worker.engine.evaluation.pair import Pair
@@ -77,26 +77,26 @@ def _compare(pair: Pair, name: str, variant: Variant, feed: Feed, usual: Usual) 
 
 
 def _judge(answer: EdgeAnswer, outputs: dict[str, tuple[Any, Any]], usual: Usual) -> None:
-    shares, ratios = [], []
     for name, (left, right) in outputs.items():
         if not isinstance(left, np.ndarray) or not isinstance(right, np.ndarray):
             continue
         if left.shape != right.shape or left.dtype.kind != right.dtype.kind:
             answer.reshaped.append(name)
-            continue
-        if left.size:
+        elif not left.size:
+            answer.outputs[name] = EdgeOutput(agreement=1.0)
+        elif _is_float(left) and not np.isfinite(left).any():
+            answer.not_finite.append(name)
+        elif _is_float(left) and bool((np.isfinite(left) & ~np.isfinite(right)).any()):
+            answer.broken.append(name)
+        else:
             rows = (left.reshape(1), right.reshape(1)) if left.ndim == 0 else (left, right)
-            shares.append(float(agreement(*rows).mean()))
-        if _is_float(left):
-            if bool((np.isfinite(left) & ~np.isfinite(right)).any()):
-                answer.broken.append(name)
-            ratios.append(ratio_db(left, right, usual.powers.get(name, 0.0)))
-    answer.agreement = float(np.mean(shares)) if shares else None
-    answer.sqnr_db = min(ratios, default=None)
+            ratio = ratio_db(left, right, usual.powers.get(name, 0.0)) if _is_float(left) else None
+            answer.outputs[name] = EdgeOutput(agreement=float(agreement(*rows).mean()), sqnr_db=ratio)
 
 
 def ratio_db(exact: np.ndarray, made: np.ndarray, usual_power: float) -> float:
-    """Signal to noise, dB, over elements finite in both; the signal is at least as strong as on ordinary input.
+    """Signal to noise, dB, over elements finite in both, of which there is one at least; the signal is at least as
+    strong as on ordinary input.
 
     Zeros may make an original answer next to nothing: an error that nobody would notice on ordinary input is none then.
     """

@@ -1,5 +1,8 @@
 """Outcomes of the deployment check, from what its children answered."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from app.jobs.report import CheckName, CheckOutcome, DeploymentCheck, EdgeInput, ThreadLatency
 from worker.engine.deployment.requests import AloneAnswer, EdgeAnswer, EdgesAnswer, Repeated
 from worker.engine.deployment.saturation_risk import Risk
@@ -14,6 +17,9 @@ LEAST_MEMORY_RUNS = 20
 # Ranges are chosen for ordinary input, and one number everywhere is none: a small CNN whose int8 form keeps 45 dB of
 # images keeps 20 of zeros, and 4 of their lowest value. At 3 dB half of an answer's power is error.
 EDGE_LOSS_DB, ENOUGH_DB = 10.0, 3.0
+# Numbers of classes and texts are the same or not, and of a single row the least noise turns what is nearly a tie: so
+# they are judged over all edges of a check together.
+EDGE_LOSS_SHARE = 0.5
 NAMED = 3
 
 
@@ -89,10 +95,10 @@ def judge_memory(points: list[tuple[int, int]]) -> DeploymentCheck:
 def judge_edges(name: CheckName, answer: EdgesAnswer) -> tuple[DeploymentCheck, list[EdgeInput]]:
     """Whether the file answers as the original does at the edges; the first case is the ordinary one."""
     ordinary, *edges = answer.cases
-    floor = _floor(ordinary)
-    inputs = [_edge(one, floor) for one in edges]
+    floors = _floors(ordinary, edges)
+    inputs = [_edge(one, floors) for one in edges]
     failed = [one for one in inputs if one.outcome == "failed"]
-    passed = [one for one in inputs if one.outcome == "passed"]
+    passed = [case for case, one in zip(edges, inputs, strict=True) if one.outcome == "passed"]
     judged = [one.sqnr_db for one in passed if one.sqnr_db is not None]
     figures = {"passed": float(len(passed)), "failed": float(len(failed)), "all": float(len(inputs))}
     figures |= {"least_sqnr_db": min(judged)} if judged else {}
@@ -103,10 +109,14 @@ def judge_edges(name: CheckName, answer: EdgesAnswer) -> tuple[DeploymentCheck, 
     if not passed:
         reason = f" {left_out[0].words}" if left_out else " There is nothing that could be other than it is."
         return _check(name, "skipped", f"None was compared.{reason}", figures), inputs
-    words = f"Finite and as the original in {', '.join(one.name for one in passed)}"
-    words += f": {min(judged):.1f} dB or more." if judged else "."
-    if floor is None:
-        words += " How much they agree was not judged: they differ on ordinary input as well."
+    words = f"Compared with the original in {', '.join(one.name for one in passed)}: {_kept(passed)}."
+    unjudged = sorted({output for one in passed for output in one.outputs} - floors.judged)
+    if unjudged:
+        words += (
+            f" How much of {', '.join(unjudged)} stays was not judged: on ordinary input little or nothing of it does."
+        )
+    silent = [f"{output} in {one.name}" for one in edges for output in one.not_finite]
+    words += f" Not finite anywhere in the original: {', '.join(silent)}." if silent else ""
     words += f" Skipped: {', '.join(one.name for one in left_out)}." if left_out else ""
     return _check(name, "passed", words, figures), inputs
 
@@ -184,19 +194,41 @@ def _differs(answer: AloneAnswer) -> bool:
     return any(one is not None and one.different_runs > 0 for one in (answer.alone, answer.together))
 
 
-def _floor(ordinary: EdgeAnswer) -> float | None:
-    """The least signal to noise at an edge; None where the file keeps too little of ordinary answers to ask for any.
+@dataclass(frozen=True)
+class _Floors:
+    """What is asked of outputs at an edge, by name.
 
-    Files that were trained, or that draw random numbers, have their own answers where nobody said what is right.
+    Nothing of those of which little is kept on ordinary input, or which hold nothing there: files that were trained, or
+    that draw random numbers, have their own answers where nobody said what is right.
     """
-    if ordinary.sqnr_db is None or ordinary.sqnr_db < EDGE_LOSS_DB:
-        return None
-    return min(ENOUGH_DB, ordinary.sqnr_db - EDGE_LOSS_DB)
+
+    sqnr_db: Mapping[str, float]
+    """Of floats."""
+    shares: Mapping[str, float]
+    """Of others: the least share that is the same over all edges together."""
+    changed: frozenset[str]
+    """Those of the latter that keep less."""
+
+    @property
+    def judged(self) -> set[str]:
+        return {*self.sqnr_db, *self.shares}
 
 
-def _edge(answer: EdgeAnswer, floor: float | None) -> EdgeInput:
-    agreed = "" if answer.agreement is None else f", {answer.agreement:.1%} agreement"
-    measured = f" ({answer.sqnr_db:.1f} dB{agreed})" if answer.sqnr_db is not None else agreed
+def _floors(ordinary: EdgeAnswer, edges: list[EdgeAnswer]) -> _Floors:
+    ratios, shares, changed = {}, {}, set()
+    for name, usual in ordinary.outputs.items():
+        exact = [one.outputs[name] for one in edges if name in one.outputs and one.outputs[name].sqnr_db is None]
+        if usual.sqnr_db is not None and usual.sqnr_db >= EDGE_LOSS_DB:
+            ratios[name] = min(ENOUGH_DB, usual.sqnr_db - EDGE_LOSS_DB)
+        elif usual.sqnr_db is None and usual.agreement > EDGE_LOSS_SHARE and exact:
+            shares[name] = usual.agreement - EDGE_LOSS_SHARE
+            if sum(one.agreement for one in exact) / len(exact) < shares[name]:
+                changed.add(name)
+    return _Floors(ratios, shares, frozenset(changed))
+
+
+def _edge(answer: EdgeAnswer, floors: _Floors) -> EdgeInput:
+    measured = _measured(answer)
     outcome: CheckOutcome = "passed"
     words = f"{answer.words}{measured}."
     if answer.outcome == "failed":
@@ -209,8 +241,11 @@ def _edge(answer: EdgeAnswer, floor: float | None) -> EdgeInput:
         outcome, words = "failed", f"{answer.words}: another shape or type of {', '.join(answer.reshaped)}."
     elif answer.broken:
         outcome, words = "failed", f"{answer.words}: not finite where the original is: {', '.join(answer.broken)}."
-    elif floor is not None and answer.sqnr_db is not None and answer.sqnr_db < floor:
-        outcome, words = "failed", f"{answer.words}: far from the original{measured}, {floor:.1f} dB are the least."
+    elif far := _far(answer, floors):
+        outcome, words = "failed", f"{answer.words}: far from the original{measured}: {', '.join(far)}."
+    elif not answer.outputs:
+        what = "the original is not finite anywhere" if answer.not_finite else "no output is a tensor"
+        outcome, words = "skipped", f"{answer.words}: there is nothing to compare, as {what}."
     return EdgeInput(
         name=answer.name,
         outcome=outcome,
@@ -219,3 +254,31 @@ def _edge(answer: EdgeAnswer, floor: float | None) -> EdgeInput:
         agreement=answer.agreement,
         sqnr_db=answer.sqnr_db,
     )
+
+
+def _measured(answer: EdgeAnswer) -> str:
+    """` (31.2 dB, 100.0% agreement)`, or what of it there is."""
+    found = [] if answer.sqnr_db is None else [f"{answer.sqnr_db:.1f} dB"]
+    found += [] if answer.agreement is None else [f"{answer.agreement:.1%} agreement"]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _far(answer: EdgeAnswer, floors: _Floors) -> list[str]:
+    """Outputs that keep less than is asked of them, with how much."""
+    found = []
+    for name, kept in answer.outputs.items():
+        floor = floors.sqnr_db.get(name)
+        if kept.sqnr_db is not None and floor is not None and kept.sqnr_db < floor:
+            found.append(f"{name} keeps {kept.sqnr_db:.1f} dB, {floor:.1f} are the least")
+        elif kept.sqnr_db is None and name in floors.changed and kept.agreement < floors.shares[name]:
+            found.append(f"{kept.agreement:.1%} of {name} is the same, and over all such inputs too little")
+    return found
+
+
+def _kept(passed: list[EdgeAnswer]) -> str:
+    """The least that is kept in any of them: of floats, and of what is the same or is not."""
+    ratios = [one.sqnr_db for one in passed if one.sqnr_db is not None]
+    shares = [kept.agreement for one in passed for kept in one.outputs.values() if kept.sqnr_db is None]
+    found = [f"finite where it is, {min(ratios):.1f} dB or more"] if ratios else []
+    found += [f"{min(shares):.1%} or more of whole numbers and text the same"] if shares else []
+    return ", ".join(found)

@@ -77,6 +77,17 @@ class Edges(BaseModel):
     seconds: float
 
 
+class EdgeOutput(BaseModel):
+    """What the candidate keeps of one output."""
+
+    agreement: float = Field(description="Mean over samples; 1 of what holds no element in either.")
+    sqnr_db: float | None = Field(
+        default=None,
+        description="Of floats: the larger of the output's power here and on ordinary input, over that of the "
+        "difference.",
+    )
+
+
 class EdgeAnswer(BaseModel):
     """One case.
 
@@ -89,12 +100,19 @@ class EdgeAnswer(BaseModel):
     shapes: dict[str, list[int]] = {}
     broken: list[str] = Field(default=[], description="Outputs that are finite in the original and not in the other.")
     reshaped: list[str] = Field(default=[], description="Outputs of another shape or dtype than the original's.")
-    sqnr_db: float | None = Field(
-        default=None,
-        description="Of the worst output: the larger of its power here and on ordinary input, over that of the "
-        "difference. None where no output is a float.",
-    )
-    agreement: float | None = Field(default=None, description="Mean over samples and outputs.")
+    not_finite: list[str] = Field(default=[], description="Outputs of which the original holds no finite element.")
+    outputs: dict[str, EdgeOutput] = Field(default={}, description="Those that could be compared, by name.")
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Of the worst output; None where none that could be compared is a float."""
+        return min((one.sqnr_db for one in self.outputs.values() if one.sqnr_db is not None), default=None)
+
+    @property
+    def agreement(self) -> float | None:
+        """Mean over outputs; None where none could be compared."""
+        shares = [one.agreement for one in self.outputs.values()]
+        return sum(shares) / len(shares) if shares else None
 
 
 class EdgesAnswer(BaseModel):

@@ -3,8 +3,8 @@
 import pytest
 
 from app.jobs.report import Interval, Latency, ThreadLatency
-from worker.engine.deployment.judging import FLAT_BYTES, judge_loading, judge_memory, judge_threads
-from worker.engine.deployment.requests import AloneAnswer, Repeated
+from worker.engine.deployment.judging import FLAT_BYTES, judge_edges, judge_loading, judge_memory, judge_threads
+from worker.engine.deployment.requests import AloneAnswer, EdgeAnswer, EdgeOutput, EdgesAnswer, Repeated
 
 START = 50 << 20
 
@@ -56,3 +56,39 @@ def test_being_slower_fails_where_speed_is_wanted(slower: list[int], slower_fail
     assert found.outcome == outcome
     assert ("Slower than the original with 2." in found.words) == bool(slower)
     assert found.figures["p99_at_2_ms"] == 2
+
+
+def edges(*kept: dict[str, float | EdgeOutput]) -> EdgesAnswer:
+    """The ordinary case, then those at the edge; by output the dB of floats, or what is kept."""
+    cases = []
+    for number, outputs in enumerate(kept):
+        found = {
+            name: one if isinstance(one, EdgeOutput) else EdgeOutput(agreement=0.9, sqnr_db=one)
+            for name, one in outputs.items()
+        }
+        cases.append(EdgeAnswer(name=f"case{number}", outcome="compared", words="fed", outputs=found))
+    return EdgesAnswer(cases=cases)
+
+
+SAME, OTHER = EdgeOutput(agreement=1.0), EdgeOutput(agreement=0.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "words"),
+    [
+        pytest.param(edges({"y": 40}, {"y": 20}), "passed", "finite where it is, 20.0 dB or more.", id="floats"),
+        pytest.param(edges({"y": 40}, {"y": 2}), "failed", "y keeps 2.0 dB, 3.0 are the least", id="far-floats"),
+        pytest.param(edges({"y": 4}, {"y": 2}), "passed", "How much of y stays was not judged", id="floats-of-its-own"),
+        pytest.param(edges({"c": SAME}, {"c": SAME}), "passed", "in case1: 100.0% or more of whole", id="exact"),
+        pytest.param(edges({"c": SAME}, {"c": OTHER}, {"c": OTHER}), "failed", "0.0% of c is the same", id="far-exact"),
+        pytest.param(edges({"c": SAME}, {"c": OTHER}, {"c": SAME}), "passed", ": 0.0% or more of whole", id="one-tie"),
+        pytest.param(edges({"c": OTHER}, {"c": OTHER}), "passed", "How much of c stays was not", id="exact-of-its-own"),
+        pytest.param(edges({"y": 40, "z": 1}, {"y": 2, "z": 1}), "failed", "y keeps 2.0 dB", id="beside-a-lost-output"),
+        pytest.param(edges({"y": 40, "z": 1}, {"y": 9, "z": 1}), "passed", "How much of z stays", id="lost-is-named"),
+        pytest.param(edges({}, {}), "skipped", "no output is a tensor", id="nothing-to-compare"),
+    ],
+)
+def test_each_output_is_held_to_what_it_keeps_of_ordinary_input(answer: EdgesAnswer, outcome: str, words: str) -> None:
+    found, _ = judge_edges("extreme_values", answer)
+    assert found.outcome == outcome
+    assert words in found.words
