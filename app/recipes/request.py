@@ -47,7 +47,9 @@ class Metric(BaseModel):
 
     name: MetricName = Field(description="The metric; `agreement`, `cosine` and `sqnr_db` need no labels.")
     output: Name | None = Field(
-        default=None, description="The model output; by default the first that holds numbers, or else text."
+        default=None,
+        description="The model output; by default the first that holds numbers, or else text. A contract is of this "
+        "one alone: the causes of the verdict name others that changed by more than it allows.",
     )
     labels: Name | None = Field(default=None, description="The label array; by default the one that is no input.")
 

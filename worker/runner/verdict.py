@@ -1,10 +1,15 @@
 """Whether the contract holds, in words that carry their numbers."""
 
+from collections import defaultdict
+
+import numpy as np
+
 from app.jobs.report import Interval, Verdict
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
 from worker.engine.evaluation.acceptance import COUNTING, ROUNDING, Decision, decide
-from worker.engine.evaluation.metrics import SMALLER_IS_BETTER
+from worker.engine.evaluation.metrics import SMALLER_IS_BETTER, drop
 from worker.engine.evaluation.requests import ComparisonAnswer
+from worker.engine.fidelity import CHANGES_A_DROP
 from worker.runner.job_data import JobData
 
 # What decides in a search: a part of the evaluation data.
@@ -12,6 +17,7 @@ ACCEPTED_BY = "samples to accept by"
 # Why samples that are not held out decide nothing, and what would: of a search, and of a recipe.
 CHOSEN_BY = "The file was chosen by the same ones, as there are too few others to hold out: give more."
 MADE_BY = "Passes of the recipe read the same ones: upload others, and name them as `data.evaluation`."
+NAMED_OUTPUTS = 5
 
 
 def judge(
@@ -19,13 +25,14 @@ def judge(
 ) -> Verdict:
     """By the confidence that the contract asks for, or where it asks for none by the estimate of the drop itself.
 
-    The reason says how sure an estimate is.
+    The reason says how sure an estimate is. First among the causes is what changed beside the output of the contract.
     """
     if request.contract is None:
         return Verdict(
             outcome="no_contract", reason=f"No contract was asked for. {_figures(metric, compared)}", causes=causes
         )
     allowed = request.contract.largest_drop(str(metric.name))
+    causes = [*_other_outputs(metric, compared, allowed), *causes]
     if compared.drop is None:
         reason = f"{_figures(metric, compared)} The difference is not a finite number, so the contract does not hold."
         return Verdict(outcome="unmet", reason=reason, causes=causes)
@@ -49,6 +56,35 @@ def judge(
         reason=" ".join([reason, *_doubts(metric, compared, allowed, met, data)]),
         causes=causes,
     )
+
+
+def _other_outputs(metric: Metric, compared: ComparisonAnswer, allowed: float) -> list[str]:
+    """A list of no or one sentence: outputs that the contract is not of, and that changed by more than it allows.
+
+    By the metric of the contract, or where that needs labels by agreement with the original.
+    """
+    values: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for one in compared.candidate:
+        if one.output not in (None, metric.output) and one.labels is None:
+            values[str(one.output)][one.name] = one.value
+    free = metric.name in LABEL_FREE
+    most = allowed if free else CHANGES_A_DROP * allowed
+    changed = []
+    for output, found in values.items():
+        # What answers NaN keeps agreement alone.
+        name = str(metric.name) if free and metric.name in found else "agreement"
+        value = found.get(name)
+        lost = 0.0 if value is None else float(drop(name, np.float64(1), np.float64(value)))
+        if value is not None and lost > most + ROUNDING:
+            changed.append((lost, f"{output!r} ({name} {_number(value)})"))
+    if not changed:
+        return []
+    some = ", ".join(words for _, words in sorted(changed, reverse=True)[:NAMED_OUTPUTS])
+    rest = f" and {len(changed) - NAMED_OUTPUTS} more" if len(changed) > NAMED_OUTPUTS else ""
+    return [
+        f"The contract is of {metric.output!r} alone, and other outputs changed by more than goes with the "
+        f"{_number(allowed)} allowed of it: {some}{rest}. Name one as `metric.output` to hold it to the contract."
+    ]
 
 
 def _is_beyond_proof(decision: Decision, allowed: float) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.report import Verdict
+from app.jobs.report import Quality, Verdict
 from app.recipes.request import Metric, OptimizeRequest
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.feeds import Feeds
@@ -56,13 +56,23 @@ def test_samples_without_a_label_are_not_counted(scored: int, words: str) -> Non
 
 
 def judged(
-    samples: int, *, held_out: bool = True, recipe: Any = "auto", name: Any = "mse", max_drop: float = 0.01
+    samples: int,
+    *,
+    held_out: bool = True,
+    recipe: Any = "auto",
+    name: Any = "mse",
+    max_drop: float = 0.01,
+    kept: dict[str, dict[str, float | None]] | None = None,
 ) -> Verdict:
-    """Of a candidate that is exactly as its original."""
+    """Of a candidate that is exactly as its original; or of other outputs keeps so much, by output and metric."""
     figures: dict[str, Any] = dict.fromkeys(("drop", "drop_low", "drop_high", "drop_above", "drop_below"), 0.0)
     compared = ComparisonAnswer(
         original=[],
-        candidate=[],
+        candidate=[
+            Quality(name=metric, output=output, value=value, sample_count=samples)
+            for output, values in (kept or {}).items()
+            for metric, value in values.items()
+        ],
         metric_original=0.5,
         metric_candidate=0.5,
         sample_count=samples,
@@ -115,3 +125,24 @@ def test_samples_are_asked_for_only_where_they_could_show_that_nothing_is_lost(
     reason = judged(1000, held_out=False, recipe=recipe, name=name, max_drop=0).reason
     assert ("no number of samples shows" in reason) != provable
     assert ("the same ones" in reason) == provable
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "said"),
+    [
+        pytest.param("agreement", {"agreement": 0.4, "sqnr_db": 1.0}, "'z' (agreement 0.4)", id="lost"),
+        pytest.param("agreement", {"agreement": 0.99, "sqnr_db": 1.0}, None, id="within"),
+        pytest.param("sqnr_db", {"agreement": 0.4, "sqnr_db": 12.0}, "'z' (sqnr_db 12)", id="noise"),
+        pytest.param("sqnr_db", {"agreement": 1.0, "sqnr_db": None}, None, id="without-noise"),
+        pytest.param("sqnr_db", {"agreement": 0.0}, "'z' (agreement 0)", id="broken"),
+        pytest.param("top1", {"agreement": 0.96, "sqnr_db": 9.0}, "'z' (agreement 0.96)", id="beside-labels"),
+        pytest.param("top1", {"agreement": 0.98, "sqnr_db": 9.0}, None, id="three-changes-a-drop"),
+    ],
+)
+def test_outputs_beside_the_contracts_that_changed_are_named(
+    name: str, kept: dict[str, float | None], said: str | None
+) -> None:
+    verdict = judged(1000, name=name, kept={"y": {"agreement": 0.0, "sqnr_db": 0.0}, "z": kept})
+    assert verdict.outcome == "met"
+    assert (verdict.causes == []) == (said is None)
+    assert said is None or (f": {said}. Name one" in verdict.causes[0] and "of 'y' alone" in verdict.causes[0])
