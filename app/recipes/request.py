@@ -45,7 +45,11 @@ class Metric(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: MetricName = Field(description="The metric; `agreement`, `cosine` and `sqnr_db` need no labels.")
+    name: MetricName = Field(
+        description="The metric; `agreement`, `cosine` and `sqnr_db` need no labels. Of an output of floats (N, C) "
+        "`agreement` counts samples whose top class stays; and that keep 10 dB as well, where nearly all of the "
+        "original's have the same one."
+    )
     output: Name | None = Field(
         default=None,
         description="The model output; by default the first that holds numbers, or else text. A contract is of this "

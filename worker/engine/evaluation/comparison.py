@@ -120,8 +120,11 @@ def _cut(output: Any, call: Call, feeds: Feeds) -> np.ndarray | None:
     return np.broadcast_to(output, (count, *output.shape))
 
 
-def _statistics(columns: Columns) -> dict[str, Statistic]:
+def _statistics(columns: Columns, *, one_class: bool = False) -> dict[str, Statistic]:
+    """By metric; where there is but one top class, samples agree that keep enough besides."""
     joined = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    if one_class:
+        joined["agreement"] = joined["agreement"] * metrics.keeps_enough(joined["signal"], joined["noise"])
     found: dict[str, Statistic] = {
         name: Mean(joined[name])
         for name in ("top1", "accuracy", "top5", "mse", "mae", "agreement", "cosine")
@@ -136,7 +139,9 @@ def _statistics(columns: Columns) -> dict[str, Statistic]:
 
 def _answer(examination: Examination) -> ComparisonAnswer:
     scores, request, names = examination.scores, examination.request, examination.pair.names()
-    fidelity = {name: _statistics(columns) for name, columns in scores.outputs.items()}
+    fidelity = {
+        name: _statistics(columns, one_class=scores.is_one_class(name)) for name, columns in scores.outputs.items()
+    }
     labelled = {key: _statistics(columns) for key, columns in scores.labelled.items()}
     # A NaN that the original does not have spoils what is computed over the other elements. Labels: `scoring`.
     for name, count in scores.broken.items():
@@ -267,11 +272,17 @@ def _warnings(scores: Scores) -> list[str]:
 
 def _doubts(examination: Examination, original: list[Quality]) -> list[str]:
     """What is to be said of the job's metric of the original: a list of no or one sentence."""
-    metric = examination.request.metric
+    metric, scores = examination.request.metric, examination.scores
+    if metric.name == "agreement" and scores.is_one_class(str(metric.output)):
+        return [
+            f"The top class of the original's output {metric.output!r} is the same in nearly all samples, so that "
+            f"agreement on it says little: a sample agrees where it also keeps {metrics.LEAST_DB:g} dB of the "
+            f"original. If {metric.output!r} holds no scores of classes, name another metric, as sqnr_db or cosine."
+        ]
     if metric.name not in metrics.CLASSIFICATION:
         return []
     of_the_job = [one for one in original if (one.name, one.labels) == (metric.name, metric.labels)]
-    return [words for one in of_the_job if (words := guessing(one, examination.scores.classes)) is not None]
+    return [words for one in of_the_job if (words := guessing(one, scores.classes)) is not None]
 
 
 def main() -> None:

@@ -13,6 +13,9 @@ from worker.engine.faults import UserFault
 # What counts as the same element where an output is no row of class scores: a share of the row's root mean square.
 TOLERANCE = 0.05
 SCORES_RANK, IMAGE_RANK = 2, 4
+# From this share of samples with the same top class on, that they keep it says nearly nothing of them: a contract may
+# well allow for the others. What a sample has to keep besides, then, is what passes have for the least, dB.
+NEARLY_ALL, LEAST_DB = 0.95, 10.0
 # Kinds of arrays: text as ONNX Runtime returns it; and what is the same or is not, numbers of classes, say, or a mask.
 TEXT = "O"
 EXACT = "iub" + TEXT
@@ -48,6 +51,17 @@ def agreement(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     width = TOLERANCE * np.sqrt(np.mean(finite**2, axis=1, keepdims=True)) if left.shape[1] else 0.0
     with np.errstate(invalid="ignore"):
         return _share((np.abs(left - right) <= width) | (left == right) | (np.isnan(left) & np.isnan(right)))
+
+
+def is_one_class(tops: np.ndarray) -> bool:
+    """Whether the top class, `(N,)`, is the same in nearly all samples, as of many outputs that hold no scores."""
+    counts = np.unique(tops, return_counts=True)[1]
+    return bool(counts.max(initial=0) >= NEARLY_ALL * len(tops))
+
+
+def keeps_enough(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Per sample, of what `signal_and_noise` returns: whether it keeps 10 dB."""
+    return np.asarray(noise <= signal * 10 ** (-LEAST_DB / 10))
 
 
 def cosine(original: np.ndarray, candidate: np.ndarray) -> np.ndarray:

@@ -31,6 +31,8 @@ class Scores:
     reshaped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     classes: int | None = None
     skipped: set[str] = field(default_factory=set)
+    tops: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    """By output: the original's top class in each sample."""
     count: int = 0
 
     def add(self, name: str, original: np.ndarray | None, candidate: np.ndarray | None, samples: np.ndarray) -> None:
@@ -55,6 +57,8 @@ class Scores:
         signal, noise = metrics.signal_and_noise(original, candidate)
         columns["signal"].append(signal)
         columns["noise"].append(noise)
+        if metrics.looks_like_scores(original):
+            self.tops[name].append(np.argmax(original, axis=1))
         broken = metrics.broken_samples(original, candidate)
         self.broken[name] += int(broken.sum())
         if original.dtype.kind == "f":
@@ -68,6 +72,10 @@ class Scores:
                 check_labels(label, self.labels[label], name, self.classes)
             _score_labels(self.labelled[f"{label}|original"], metric, original, truth, self.count)
             _score_labels(self.labelled[f"{label}|candidate"], metric, held, truth, self.count, lost)
+
+    def is_one_class(self, output: str) -> bool:
+        """Whether the output has a top class, the same in nearly all samples."""
+        return output in self.tops and metrics.is_one_class(np.concatenate(self.tops[output]))
 
     def _labels_of(self, output: str) -> list[tuple[str, str]]:
         """Label arrays scored against this output, with the metric asked for: the job's, and those named as it."""
