@@ -65,6 +65,15 @@ InstructionSetOption = Annotated[
     str | None, typer.Option(help="The least that the processors have there: avx2, avx512 or vnni.")
 ]
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Batch that latency is measured at.")]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="INPUT=SIZES",
+        help="Shape of an input that latency is measured at, as input_ids=1x128; repeat it. By default the first "
+        "sample's.",
+    ),
+]
 DeploymentCheckOption = Annotated[
     bool | None,
     typer.Option(help="Check at the end whether the delivered file can be put to work. With --auto that is done."),
@@ -102,6 +111,7 @@ def optimize(
     target: TargetOption = Device.CPU,
     threads: ThreadsOption = None,
     batch: BatchOption = None,
+    shape: ShapeOption = None,
     instruction_set: InstructionSetOption = None,
     objective: ObjectiveOption = None,
     deployment_check: DeploymentCheckOption = None,
@@ -117,6 +127,7 @@ def optimize(
     chain = _recipe(passes, recipe, auto=auto)
     search = search_of(auto=auto, train=train, allow=allow, max_trials=max_trials, reuse=reuse)
     contract, wanted = contract_of(max_drop, floor, confidence), objective_of(objective)
+    sizes = {"threads": threads, "batch": batch, "shapes": shapes_of(shape), "instruction_set": instruction_set}
     if metric is None and (output or labels):
         fail("--output and --labels say where a metric is measured: name it with --metric", ExitCode.USAGE)
     roles = _stated(calibration=calibration, training=training, evaluation=evaluation)
@@ -129,7 +140,7 @@ def optimize(
             data={role: id_or_upload(text, partial(send_dataset, lathe)) for role, text in roles.items()},
             metric=_stated(name=metric, output=output, labels=labels) if metric else None,
             contract=contract,
-            target=_stated(device=target.value, threads=threads, batch=batch, instruction_set=instruction_set),
+            target=_stated(device=target.value, **sizes),
             objective=wanted,
             search=search,
             deployment_check=deployment_check,
@@ -160,6 +171,18 @@ def _recipe(passes: list[str] | None, file: Path | None, *, auto: bool) -> str |
         words = 'must hold a list of passes, each a name or an object, as [{"pass": "quantize_static"}]'
         fail(f"{file} {words}", ExitCode.USAGE)
     return chain
+
+
+def shapes_of(texts: list[str] | None) -> dict[str, list[int]] | None:
+    """By input, of `input_ids=1x128`; None where there is none. Raises typer.Exit where it is no shape."""
+    shapes: dict[str, list[int]] = {}
+    for text in texts or ():
+        name, _, sizes = text.rpartition("=")
+        axes = sizes.split("x")
+        if not name or name in shapes or not all(axis.isascii() and axis.isdecimal() and int(axis) for axis in axes):
+            fail(f"--shape is an input and its sizes, once for each, as input_ids=1x128; not `{text}`", ExitCode.USAGE)
+        shapes[name] = [int(axis) for axis in axes]
+    return shapes or None
 
 
 def _finite(text: str) -> float:

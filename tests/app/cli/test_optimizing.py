@@ -133,10 +133,14 @@ def test_a_recipe_file_sets_parameters_and_a_cancelled_job_is_no_success(
     # The one worker is busy with the first, so the second is still queued when it is cancelled.
     first, second = (
         lathe("optimize", files["model"], "--recipe", recipe, *options, "--json").json
-        for options in (("--priority", "high"), ("--priority", "low", "--deployment-check"))
+        for options in (
+            ("--priority", "high", "--shape", "image=1x1x8x8"),
+            ("--priority", "low", "--deployment-check"),
+        )
     )
     assert second["request"]["recipe"][0]["per_channel"] is False
     assert [job["request"]["deployment_check"] for job in (first, second)] == [None, True]
+    assert [job["request"]["target"]["shapes"] for job in (first, second)] == [{"image": [1, 1, 8, 8]}, None]
     assert lathe("cancel", second["id"], "--json").json["state"] == "cancelled"
     watched = lathe("watch", second["id"], "--json")
     assert watched.json["state"] == "cancelled"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.cli.search_options import objective_of
+from app.cli.submission import shapes_of
 from tests.app.cli.conftest import LatheCommand
 
 
@@ -22,6 +23,11 @@ def test_an_objective_is_a_name_or_weights(text: str | None, wanted: Any) -> Non
     assert objective_of(text) == wanted
 
 
+def test_shapes_are_sizes_by_input() -> None:
+    assert shapes_of(None) is None
+    assert shapes_of(["input_ids=1x128", "a=b:0=3"]) == {"input_ids": [1, 128], "a=b:0": [3]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -34,6 +40,10 @@ def test_an_objective_is_a_name_or_weights(text: str | None, wanted: Any) -> Non
         pytest.param(["--auto", "--objective", "speed"], "`speed`", id="no objective"),
         pytest.param(["--auto", "--objective", "size=lots"], "`size=lots`", id="no weight"),
         pytest.param(["--auto", "--objective", "size=1,size=2"], "`size=1,size=2`", id="a weight twice"),
+        pytest.param(["--auto", "--shape", "tokens"], "`tokens`", id="a shape without sizes"),
+        pytest.param(["--auto", "--shape", "tokens=1x"], "`tokens=1x`", id="a size that is none"),
+        pytest.param(["--auto", "--shape", "tokens=0x8"], "`tokens=0x8`", id="a size of nothing"),
+        pytest.param(["--auto", "--shape", "a=1", "--shape", "a=2"], "`a=2`", id="a shape twice"),
     ],
 )
 def test_what_is_no_search_is_refused_here(
