@@ -74,7 +74,7 @@ def _other_outputs(metric: Metric, compared: ComparisonAnswer, allowed: float) -
         # What answers NaN keeps agreement alone.
         name = str(metric.name) if free and metric.name in found else "agreement"
         value = found.get(name)
-        lost = 0.0 if value is None else float(drop(name, np.float64(1), np.float64(value)))
+        lost = 0.0 if value is None else float(drop(name, np.asarray(1.0), np.asarray(value)))
         if value is not None and lost > most + ROUNDING:
             changed.append((lost, f"{output!r} ({name} {_number(value)})"))
     if not changed:
