@@ -6,7 +6,7 @@ import numpy as np
 
 from app.jobs.report import Interval, Verdict
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
-from worker.engine.evaluation.acceptance import COUNTING, ROUNDING, Decision, decide
+from worker.engine.evaluation.acceptance import COUNTING, ROUNDING, Decision, counted_samples, decide
 from worker.engine.evaluation.metrics import SMALLER_IS_BETTER, drop
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.fidelity import CHANGES_A_DROP
@@ -18,6 +18,8 @@ ACCEPTED_BY = "samples to accept by"
 CHOSEN_BY = "The file was chosen by the same ones, as there are too few others to hold out: give more."
 MADE_BY = "Passes of the recipe read the same ones: upload others, and name them as `data.evaluation`."
 NAMED_OUTPUTS = 5
+# Which samples it is that more are wanted of.
+RAREST = "F1 weighs all classes alike. The rarest is {}: the original is right about it in {:,} of these samples."
 
 
 def judge(
@@ -42,8 +44,8 @@ def judge(
         auto = request.recipe == "auto"
         what = ACCEPTED_BY if auto else "samples of evaluation data"
         words = [_figures(metric, compared), decided(decision, allowed, confidence, what, held_out=data.held_out)]
-        if decision.outcome == "undecidable" and not data.held_out and not _is_beyond_proof(decision, allowed):
-            words.append(CHOSEN_BY if auto else MADE_BY)
+        if decision.outcome == "undecidable" and not _is_beyond_proof(decision, allowed):
+            words += _wanted(compared, data, auto=auto)
         if decision.outcome == "undecidable" and auto and not data.random_evaluation:
             words.append(f"To accept by there were {data.words['evaluation']}.")
         words += ["The input was random."] if data.random_evaluation else []
@@ -113,6 +115,14 @@ def decided(decision: Decision, allowed: float, confidence: float, what: str, *,
     return f"{not_here} With the same answers {enough} {what} would."
 
 
+def _wanted(compared: ComparisonAnswer, data: JobData, *, auto: bool) -> list[str]:
+    """Which samples it is that are missing, where that is known: a list of no or one sentence."""
+    if not data.held_out:
+        return [CHOSEN_BY if auto else MADE_BY]
+    rare = compared.influence
+    return [] if rare is None else [RAREST.format(rare.rarest_class, rare.rarest_samples)]
+
+
 def is_slower(ratio: Interval) -> bool:
     """Whether the delivered file is slower than its original beyond the noise: all of the interval is below 1."""
     return ratio.value < 1 and (ratio.high is None or ratio.high < 1)
@@ -178,12 +188,14 @@ def _doubts(metric: Metric, compared: ComparisonAnswer, allowed: float, met: boo
         found.append(
             f"The interval reaches back within the contract: {compared.scored_samples:,} samples do not settle it."
         )
-    counted = metric.name in COUNTING
     # The rule of three (J. Hanley, A. Lippman-Hand, JAMA 1983): none in n is compatible with up to 3 in n.
-    scored = compared.scored_samples
-    if counted and met and compared.changed_samples == 0 and 3 / scored > allowed:
+    largest = min(1.0, 3 / counted_samples(compared, str(metric.name))) if metric.name in COUNTING else 0.0
+    none_lost = compared.drop == 0 if metric.name == "f1" else compared.changed_samples == 0
+    if met and none_lost and largest > allowed:
+        what = "Nothing was lost" if metric.name == "f1" else "No sample changed"
         found.append(
-            f"No sample changed, which for {scored:,} samples still allows a true drop of up to {_number(3 / scored)}."
+            f"{what}, which for {compared.scored_samples:,} samples still allows a true drop of up to "
+            f"{_number(largest)}."
         )
     if data.random_evaluation:
         found.append("The input was random.")

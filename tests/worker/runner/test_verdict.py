@@ -7,7 +7,7 @@ import pytest
 
 from app.jobs.report import Quality, Verdict
 from app.recipes.request import Metric, OptimizeRequest
-from worker.engine.evaluation.requests import ComparisonAnswer
+from worker.engine.evaluation.requests import ComparisonAnswer, Influence
 from worker.engine.feeds import Feeds
 from worker.runner.job_data import JobData
 from worker.runner.verdict import judge
@@ -63,6 +63,8 @@ def judged(
     name: Any = "mse",
     max_drop: float = 0.01,
     kept: dict[str, dict[str, float | None]] | None = None,
+    confidence: float | None = 0.95,
+    influence: Influence | None = None,
 ) -> Verdict:
     """Of a candidate that is exactly as its original; or of other outputs keeps so much, by output and metric."""
     figures: dict[str, Any] = dict.fromkeys(("drop", "drop_low", "drop_high", "drop_above", "drop_below"), 0.0)
@@ -79,10 +81,11 @@ def judged(
         scored_samples=samples,
         changed_samples=0,
         warnings=[],
+        influence=influence,
         **figures,
     )
     request = OptimizeRequest.model_validate(
-        {"model_id": uuid.uuid4(), "recipe": recipe, "contract": {"max_drop": max_drop, "confidence": 0.95}}
+        {"model_id": uuid.uuid4(), "recipe": recipe, "contract": {"max_drop": max_drop, "confidence": confidence}}
     )
     feeds, words = Feeds({}, {}, frozenset(), 1), {"evaluation": f"dataset 'a': {samples} samples"}
     data = JobData(feeds, feeds, feeds, batch=1, labels={}, words=words, held_out=held_out)
@@ -146,3 +149,21 @@ def test_outputs_beside_the_contracts_that_changed_are_named(
     assert verdict.outcome == "met"
     assert (verdict.causes == []) == (said is None)
     assert said is None or (f": {said}. Name one" in verdict.causes[0] and "of 'y' alone" in verdict.causes[0])
+
+
+# Two classes, one of them 1 % of the samples.
+RARE = Influence(most=1 / 16, rarest_class=1, rarest_samples=4)
+
+
+def test_of_f1_the_rarest_class_is_named_and_as_many_samples_as_it_asks_for() -> None:
+    verdict = judged(400, name="f1", influence=RARE)
+    assert verdict.outcome == "undecidable"
+    assert "about 7,500 samples to accept by would. " in verdict.reason
+    assert "The rarest is 1: the original is right about it in 4 of these samples." in verdict.reason
+    assert "The rarest is" not in judged(400, name="f1", influence=RARE, held_out=False).reason
+
+
+def test_without_a_confidence_it_is_said_what_of_a_rare_class_may_be_lost_unseen() -> None:
+    verdict = judged(400, recipe=[{"pass": "optimize_graph"}], name="f1", confidence=None, influence=RARE)
+    assert verdict.outcome == "met"
+    assert "Nothing was lost, which for 400 samples still allows a true drop of up to 0.1875." in verdict.reason

@@ -25,6 +25,7 @@ from worker.engine.evaluation.bootstrap import (
 )
 from worker.engine.evaluation.child import serve_probe
 from worker.engine.evaluation.class_labels import guessing
+from worker.engine.evaluation.influence import influence_on
 from worker.engine.evaluation.pair import Pair
 from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
 from worker.engine.evaluation.scoring import Columns, Scores
@@ -220,6 +221,7 @@ def _contract_figures(
         "drop_below": drop.bound(request.confidence, skewness),
         "changed_samples": changed,
         "scored_samples": _scored(after, scores.count),
+        "influence": influence_on(before) if isinstance(before, MacroF1) else None,
     }
 
 

@@ -54,6 +54,14 @@ class Comparison(BaseModel):
     confidence: float = 0.95
 
 
+class Influence(BaseModel):
+    """What hangs on one sample of macro-F1, which is no mean over samples."""
+
+    most: float = Field(gt=0, description="What one sample takes of it at most: 1 / samples where all weigh alike.")
+    rarest_class: int = Field(description="The one that the original is right about in the fewest samples.")
+    rarest_samples: int = Field(description="How many those are.")
+
+
 class ComparisonAnswer(BaseModel):
     """Quality of both files, and of the difference."""
 
@@ -72,5 +80,10 @@ class ComparisonAnswer(BaseModel):
     )
     sample_count: int
     scored_samples: int = Field(description="Of them those that the metric scores: without a known label none is.")
-    changed_samples: int = Field(description="Samples whose score by the metric changed.")
+    changed_samples: int = Field(
+        description="Samples whose score by the metric changed; of `f1`, which no sample has of its own, 0."
+    )
+    influence: Influence | None = Field(
+        default=None, description="Of `f1`, where the original is right about anything; else null."
+    )
     warnings: list[str]

@@ -13,7 +13,7 @@ from itertools import takewhile
 from app.jobs.report import Interval, Latency
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
-from worker.engine.evaluation.acceptance import ROUNDING, Decision, decide, least_samples
+from worker.engine.evaluation.acceptance import ROUNDING, Decision, accepts_any, decide
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.search.front import SAME, steps
 from worker.engine.search.proposals import Ratios, Trial
@@ -151,7 +151,11 @@ def measure_finalists(
 
 
 def _decided(compared: ComparisonAnswer, bound: Bound, data: JobData) -> Decision:
-    return decide(compared, str(bound.metric.name), bound.allowed, bound.confidence, held_out=data.held_out)
+    return decide(compared, *_asked(bound), held_out=data.held_out)
+
+
+def _asked(bound: Bound) -> tuple[str, float, float]:
+    return str(bound.metric.name), bound.allowed, bound.confidence
 
 
 def _take_turns(
@@ -230,9 +234,8 @@ def choose_winner(
     sequence = _fixed_sequence(finalists, weights, bound)
     accepted = list(takewhile(lambda one: one.decision.outcome == "met", sequence))
     tested = frozenset(one.trial.name for one in sequence[: len(accepted) + 1])
-    samples = max((one.compared.scored_samples for one in finalists), default=0)
-    least = least_samples(str(bound.metric.name), bound.allowed, bound.confidence)
-    if not accepted and (samples < least or not held_out):
+    enough = any(accepts_any(one.compared, *_asked(bound)) for one in finalists)
+    if not accepted and not (enough and held_out):
         accepted = [one for one in finalists if one.lacks_samples(bound)]
         tested |= {one.trial.name for one in finalists}
     winner = max(accepted, key=lambda one: one.trial.ratios.gain(weights), default=None)

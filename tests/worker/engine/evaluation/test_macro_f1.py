@@ -120,6 +120,7 @@ def test_its_interval_is_drawn_where_it_is_asked_for(tmp_path: Path, metric: str
         seconds=30,
         seed=0,
     )
-    found: dict[str, Quality] = {one.name: one for one in compare(request).candidate}
+    answer = compare(request)
+    found: dict[str, Quality] = {one.name: one for one in answer.candidate}
     assert found["f1"].value is not None and found["top1"].low is not None
-    assert (found["f1"].low is not None) == (metric == "f1")
+    assert (found["f1"].low is not None) == (answer.influence is not None) == (metric == "f1")
