@@ -6,7 +6,7 @@ import numpy as np
 
 from app.jobs.report import Interval, Verdict
 from app.recipes.request import LABEL_FREE, Metric, OptimizeRequest
-from worker.engine.evaluation.acceptance import COUNTING, ROUNDING, Decision, counted_samples, decide
+from worker.engine.evaluation.acceptance import COUNTING, ROUNDING, Decision, counted_samples, decide, is_within
 from worker.engine.evaluation.metrics import SMALLER_IS_BETTER, drop
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.fidelity import CHANGES_A_DROP
@@ -50,7 +50,7 @@ def judge(
             words.append(f"To accept by there were {data.words['evaluation']}.")
         words += ["The input was random."] if data.random_evaluation else []
         return Verdict(outcome=decision.outcome, reason=" ".join(words), causes=causes)
-    met = compared.drop <= allowed + ROUNDING
+    met = is_within(compared.drop, str(metric.name), allowed)
     side = "within" if met else "beyond"
     reason = f"{_figures(metric, compared)} That is {side} the {_number(allowed)} allowed."
     return Verdict(
@@ -179,7 +179,7 @@ def _doubts(metric: Metric, compared: ComparisonAnswer, allowed: float, met: boo
     """What a careful reader would object to."""
     found = []
     low, high = compared.drop_low, compared.drop_high
-    if met and high is not None and high > allowed + 1e-9:
+    if met and high is not None and not is_within(high, str(metric.name), allowed):
         found.append(
             f"The interval reaches beyond the contract: {compared.scored_samples:,} samples do not settle it; more "
             "evaluation data would."

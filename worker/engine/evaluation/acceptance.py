@@ -68,17 +68,27 @@ def decide(
     else:
         least = least_samples(metric, allowed, confidence) if drop <= allowed else LEAST_RESAMPLED
     shown = metric in COUNTING or samples >= LEAST_RESAMPLED
-    if shown and above > allowed + ROUNDING:
+    if shown and not is_within(above, metric, allowed):
         return Decision("unmet", below, above)
     if not held_out:
         return Decision("undecidable", below, above)
-    within = below <= allowed + ROUNDING
+    within = is_within(below, metric, allowed)
     if within and samples >= least:
         return Decision("met", below, above)
     if within or not shown:
         return Decision("undecidable", below, above, least, at_least=True)
     needed = _samples_needed(compared, metric, (above, below), allowed, confidence)
     return Decision("undecidable", below, above, None if needed is None else max(least, needed))
+
+
+def is_within(drop: float, metric: str, allowed: float) -> bool:
+    """Whether it is no more than `allowed`, but for rounding."""
+    return drop <= allowed + _rounding(metric, allowed)
+
+
+def _rounding(metric: str, allowed: float) -> float:
+    # A floor of 150 dB of `sqnr_db` allows 1e-15.
+    return min(ROUNDING, 1e-6 * allowed) if metric == "sqnr_db" else ROUNDING
 
 
 def counted_samples(compared: ComparisonAnswer, metric: str) -> float:
@@ -94,7 +104,7 @@ def accepts_any(compared: ComparisonAnswer, metric: str, allowed: float, confide
     """Whether as many samples accept a file that changes none of them."""
     if metric not in COUNTING:
         return compared.scored_samples >= least_samples(metric, allowed, confidence)
-    return _upper(metric, 0, counted_samples(compared, metric), confidence) <= allowed + ROUNDING
+    return is_within(_upper(metric, 0, counted_samples(compared, metric), confidence), metric, allowed)
 
 
 def least_samples(metric: str, allowed: float, confidence: float) -> int:
@@ -163,7 +173,7 @@ def _samples_needed(
     """
     samples, drop = compared.sample_count, compared.drop or 0.0
     distance = allowed - drop
-    if abs(distance) < ROUNDING:
+    if abs(distance) <= _rounding(metric, allowed):
         return None
     above, below = bounds
     counted = 0

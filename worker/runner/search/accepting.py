@@ -13,7 +13,7 @@ from itertools import takewhile
 from app.jobs.report import Interval, Latency
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
-from worker.engine.evaluation.acceptance import ROUNDING, Decision, accepts_any, decide
+from worker.engine.evaluation.acceptance import Decision, accepts_any, decide, is_within
 from worker.engine.evaluation.requests import ComparisonAnswer
 from worker.engine.search.front import SAME, steps
 from worker.engine.search.proposals import Ratios, Trial
@@ -78,7 +78,7 @@ class Finalist:
     def lacks_samples(self, bound: Bound) -> bool:
         """Whether it holds by the estimates of both measurements, and too few samples say so."""
         drop = self.compared.drop
-        within = drop is not None and drop <= bound.allowed + ROUNDING
+        within = drop is not None and is_within(drop, str(bound.metric.name), bound.allowed)
         return self.decision.outcome == "undecidable" and self.trial.holds and within
 
 

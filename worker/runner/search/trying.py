@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from app.recipes.auto import ObjectiveWeights
 from app.recipes.request import Metric
-from worker.engine.evaluation.acceptance import ROUNDING
+from worker.engine.evaluation.acceptance import is_within
 from worker.engine.faults import UserFault, is_disk_full
 from worker.engine.model_file import ModelFile
 from worker.engine.search.proposals import Proposal, Ratios, Trial
@@ -135,8 +135,8 @@ class Bench:
             drop=compared.drop,
             drop_below=compared.drop_below,
             sqnr_db=next((one.value for one in compared.candidate if one.name == "sqnr_db"), None),
-            holds=_within(compared.drop, self.allowed),
-            likely=_within(compared.drop, self.likely),
+            holds=self._loses_at_most(self.allowed, compared.drop),
+            likely=self._loses_at_most(self.likely, compared.drop),
             notes=_notes(outcome),
         )
         if in_full:
@@ -169,11 +169,14 @@ class Bench:
             drop=found.drop,
             drop_below=found.drop_below,
             sqnr_db=found.sqnr_db,
-            holds=_within(found.drop, self.allowed),
-            likely=_within(found.drop, self.likely),
+            holds=self._loses_at_most(self.allowed, found.drop),
+            likely=self._loses_at_most(self.likely, found.drop),
             notes=_notes(outcome),
             cached=True,
         )
+
+    def _loses_at_most(self, bound: float, drop: float | None) -> bool:
+        return drop is not None and is_within(drop, str(self.metric.name), bound)
 
     @property
     def _with_memory(self) -> bool:
@@ -185,10 +188,6 @@ class Bench:
             footprint = self.laboratory.examine(outcome.model).footprint
             memory = self.original.footprint.peak_memory_bytes / max(1, footprint.peak_memory_bytes)
         return Ratios(latency, self.original.size_bytes / max(1, standing.size_bytes), memory)
-
-
-def _within(drop: float | None, bound: float) -> bool:
-    return drop is not None and drop <= bound + ROUNDING
 
 
 def _notes(outcome: Outcome) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.engine.evaluation.acceptance import COUNTING, decide, least_samples, likely_drop
+from worker.engine.evaluation.acceptance import COUNTING, decide, is_within, least_samples, likely_drop
 from worker.engine.evaluation.bootstrap import Drop, Mean, estimate, skewness_of
 from worker.engine.evaluation.requests import ComparisonAnswer
 
@@ -163,6 +163,18 @@ def test_a_contract_of_a_hundredth_is_broken_as_seldom_as_it_says() -> None:
 def test_what_is_no_number_keeps_no_contract() -> None:
     answer = compared(*scores(10, 0)).model_copy(update={"drop": None, "drop_below": None})
     assert decide(answer, "mse", 0.01, 0.95).outcome == "unmet"
+
+
+@pytest.mark.parametrize(
+    ("decibels", "outcome"), [pytest.param(92, "unmet", id="58 dB below"), pytest.param(150, "met", id="just as much")]
+)
+def test_a_floor_is_held_however_little_noise_it_allows(decibels: float, outcome: str) -> None:
+    allowed = 10.0 ** (-150 / 10)
+    kept = np.full(100, float(decibels))
+    answer = compared(kept, kept, metric="sqnr_db")
+    assert answer.drop is not None
+    assert decide(answer, "sqnr_db", allowed, 0.95).outcome == outcome
+    assert is_within(answer.drop, "sqnr_db", allowed) == (outcome == "met")
 
 
 def test_samples_without_a_label_show_nothing() -> None:
