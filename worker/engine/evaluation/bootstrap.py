@@ -79,18 +79,26 @@ class Mean:
 
 @dataclass(frozen=True)
 class SqnrDb:
-    """Signal to quantization noise ratio over all samples, dB: 10 log10(sum signal / sum noise)."""
+    """Signal to quantization noise ratio over all samples, dB: 10 log10(sum signal / sum noise).
+
+    Samples whose noise is NaN have none and do not count.
+    """
 
     signal: np.ndarray
     noise: np.ndarray
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
+        signal, noise = self._powers()
         with np.errstate(divide="ignore", invalid="ignore"):
-            decibels: np.ndarray = 10 * np.log10((weights @ self.signal) / (weights @ self.noise))
+            decibels: np.ndarray = 10 * np.log10((weights @ signal) / (weights @ noise))
         return decibels
 
     def pooled(self, groups: np.ndarray) -> "SqnrDb":
-        return SqnrDb(np.bincount(groups, self.signal), np.bincount(groups, self.noise))
+        signal, noise = self._powers()
+        return SqnrDb(np.bincount(groups, signal), np.bincount(groups, noise))
+
+    def _powers(self) -> np.ndarray:
+        return np.where(np.isnan(self.noise), 0.0, [self.signal, self.noise])
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def compare(request: Comparison) -> ComparisonAnswer:
     for call in feeds.calls(batch, samples):
         left, right = pair.run(call)
         for name, original, candidate in zip(pair.names(), left, right, strict=True):
-            scores.add(name, _cut(original, call, feeds), _cut(candidate, call, feeds), call.samples)
+            scores.add(name, *_cut(original, candidate, call, feeds), call.samples)
         scores.count += len(call.samples)
     return _answer(examination)
 
@@ -109,16 +109,24 @@ def _affordable(examination: Examination, batch: int, seconds: float) -> np.ndar
     return np.asarray(np.sort(chosen))
 
 
-def _cut(output: Any, call: Call, feeds: Feeds) -> np.ndarray | None:
-    """`(samples of the call, ...)`, padding cut off; None for what is no tensor of numbers or text."""
-    if not isinstance(output, np.ndarray) or output.dtype.kind not in "f" + metrics.EXACT:
-        return None
+def _cut(original: Any, candidate: Any, call: Call, feeds: Feeds) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """An output of both, `(samples of the call, ...)`, padding cut off, or `(1, ...)` where the original's has no such
+    axis and answers for the whole call; None for what is no tensor of numbers or text.
+    """
+    if not (_is_tensor(original) and _is_tensor(candidate)):
+        return None, None
     count = len(call.samples)
     rows = feeds.fixed_batch or count
-    if not feeds.whole and output.ndim and len(output) == rows:
-        return output[:count]
-    # No batch axis: the whole output belongs to every sample of the call.
-    return np.broadcast_to(output, (count, *output.shape))
+    if feeds.whole or not original.ndim or len(original) != rows:
+        return original[None], candidate[None]
+    if candidate.ndim and len(candidate) == rows:
+        return original[:count], candidate[:count]
+    # Of another shape in every sample.
+    return original[:count], np.broadcast_to(candidate, (count, *candidate.shape))
+
+
+def _is_tensor(output: Any) -> bool:
+    return isinstance(output, np.ndarray) and output.dtype.kind in "f" + metrics.EXACT
 
 
 def _statistics(columns: Columns, *, one_class: bool = False) -> dict[str, Statistic]:
@@ -226,8 +234,8 @@ def _contract_figures(
 
 
 def _scored(statistic: Statistic, samples: int) -> int:
-    if isinstance(statistic, Mean):
-        return int(np.sum(~np.isnan(statistic.scores)))
+    if isinstance(statistic, Mean | SqnrDb):
+        return int(np.sum(~np.isnan(statistic.scores if isinstance(statistic, Mean) else statistic.noise)))
     return len(np.unique(statistic.owners)) if isinstance(statistic, MacroF1) else samples
 
 
@@ -251,6 +259,10 @@ def _perfect(name: str) -> Statistic:
 def _warnings(scores: Scores) -> list[str]:
     found = [
         f"Output {name!r} is no tensor of numbers or text; it was not compared." for name in sorted(scores.skipped)
+    ]
+    found += [
+        f"Output {name!r} has no axis of samples: it is one answer for all those of a call, and counts once a call."
+        for name in sorted(scores.of_calls)
     ]
     for name, count in scores.not_finite.items():
         if count:

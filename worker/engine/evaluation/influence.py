@@ -48,8 +48,9 @@ def _harm(
     f1: np.ndarray,
     seen: np.ndarray,
 ) -> np.ndarray:
-    """What samples `(P,)` take from the class that is harmed most where all of a sample, but for what is right in it, is
-    taken for it. `counted` `(M,)` are samples, classes and hits.
+    """What samples `(P,)` take from the class that each harms most, if what is not right in that is taken for it.
+
+    `counted` `(M,)` are samples, classes and hits.
     """
     rows, codes, hits = counted
     inside = (rows >= part.start) & (rows < part.stop)

@@ -16,6 +16,8 @@ from worker.engine.evaluation.class_labels import check_labels, class_count
 
 Columns = dict[str, list[np.ndarray]]
 TOP5_CLASSES = 6
+# Columns of F1, which have a row for each class in each sample.
+OF_CLASSES = frozenset({"owners", "classes", "hits", "seen"})
 
 
 @dataclass
@@ -33,10 +35,12 @@ class Scores:
     skipped: set[str] = field(default_factory=set)
     tops: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     """By output: the original's top class in each sample."""
+    of_calls: set[str] = field(default_factory=set)
     count: int = 0
 
     def add(self, name: str, original: np.ndarray | None, candidate: np.ndarray | None, samples: np.ndarray) -> None:
-        """One output of one call, `(samples of the call, ...)` of each file; None: it cannot be compared.
+        """One output of one call, `(samples of the call, ...)` of each file; or `(1, ...)`, which all of them share and
+        which counts as the first; None: it cannot be compared.
 
         `samples` are their indices; `count` is of the calls before.
 
@@ -47,6 +51,15 @@ class Scores:
         if original is None or candidate is None:
             self.skipped.add(name)
             return
+        self._score(name, original, candidate, samples[: len(original)])
+        without_score = len(samples) - len(original)
+        if without_score:
+            self.of_calls.add(name)
+            keys = [f"{label}|{which}" for label, _ in self._labels_of(name) for which in ("original", "candidate")]
+            for columns in (self.outputs[name], *(self.labelled[key] for key in keys if key in self.labelled)):
+                _leave_out(columns, without_score)
+
+    def _score(self, name: str, original: np.ndarray, candidate: np.ndarray, samples: np.ndarray) -> None:
         reshaped = original.shape != candidate.shape
         self.reshaped[name] += len(samples) * reshaped
         columns = self.outputs[name]
@@ -85,6 +98,13 @@ class Scores:
         if output in self.labels and (output, self.metric.output) != (self.metric.labels, output):
             found.append((output, "top1" if self.labels[output].dtype.kind in "iu" else "mse"))
         return found
+
+
+def _leave_out(columns: Columns, count: int) -> None:
+    """So many samples more that have no score."""
+    for name, arrays in columns.items():
+        if name not in OF_CLASSES:
+            arrays.append(np.full(count, np.nan))
 
 
 def _score_labels(

@@ -1,0 +1,62 @@
+"""An output without an axis of samples is one answer a call, however many samples the call's fixed batch takes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.recipes.request import Metric
+from tests.worker import networks
+from worker.engine.evaluation.comparison import compare
+from worker.engine.evaluation.requests import Comparison
+from worker.engine.feeds import match_arrays
+from worker.engine.graph import inputs_of
+from worker.engine.model_file import ModelFile
+from worker.engine.stored_arrays import ArrayStore
+
+# The last of five calls is padded.
+BATCH, COUNT, CALLS = 8, 36, 5
+TEXT = (
+    "agraph (float[8, 4] x) => (float[4] y, float[8, 4] each)"
+    " { mean = ReduceMean <axes = [0], keepdims = 0> (x) y = Mul (mean, scale) each = Mul (x, scale) }"
+)
+
+
+@pytest.mark.parametrize(
+    ("output", "metric", "scored"),
+    [
+        ("y", "agreement", CALLS),
+        ("y", "sqnr_db", CALLS),
+        ("y", "top1", CALLS),
+        ("y", "f1", CALLS),
+        ("each", "agreement", COUNT),
+        ("each", "sqnr_db", COUNT),
+        ("each", "f1", COUNT),
+    ],
+)
+def test_it_counts_once_a_call(tmp_path: Path, output: str, metric: str, scored: int) -> None:
+    files = [
+        ModelFile(networks.save(networks.holding(TEXT, scale=np.float32(scale)), tmp_path / name))
+        for name, scale in (("original", 1.0), ("candidate", 1.01))
+    ]
+    x, store = networks.normal(COUNT, 4), ArrayStore(tmp_path / "store")
+    labels = {"labels": "label"} if metric in ("top1", "f1") else {}
+    request = Comparison(
+        original=str(files[0].path),
+        candidate=str(files[1].path),
+        feed=match_arrays(inputs_of(files[0].structure()), {"x": x}, "data").describe(store),
+        labels={"label": store.keep(np.argmax(x, axis=1))} if labels else {},
+        metric=Metric.model_validate({"name": metric, "output": output} | labels),
+        threads=1,
+        batch=1,
+        seconds=30,
+        seed=0,
+    )
+    found = compare(request)
+    assert (found.sample_count, found.scored_samples) == (COUNT, scored)
+    assert {one.sample_count for one in found.candidate if one.output == output} == {scored}
+    assert any("counts once a call" in warning and "'y'" in warning for warning in found.warnings)
+    if metric == "sqnr_db":
+        assert found.metric_candidate == pytest.approx(40, abs=0.01)
+    else:
+        assert found.drop == 0
