@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.fusion_options import AttentionMaskFormat, FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
 from worker.engine.model_file import ModelFile
@@ -16,6 +16,8 @@ def patterns(device: Device) -> FusionOptions:
     # These two reshape the model's inputs or approximate a function.
     options.enable_embed_layer_norm = False
     options.enable_gelu_approximation = False
+    # By default Attention is handed the number of visible tokens, and takes them for the first ones.
+    options.attention_mask_format = AttentionMaskFormat.AttentionMask
     # On a CPU these kernels are slower than what they stand for (worker.engine.rewrites.residual_sum).
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = device != "cpu"
     return options

@@ -99,13 +99,18 @@ def integer_bounds(model: onnx.ModelProto, inputs: list[TensorFace]) -> dict[str
         if face.dtype != "bool" and not face.dtype.startswith(("int", "uint")):
             continue
         lowered = face.name.lower()
-        if "mask" in lowered:
+        if is_mask(face.name):
             bounds[face.name] = Fill(1, 2)
         elif "token_type" in lowered or "segment" in lowered:
             bounds[face.name] = Fill(0, 1)
         else:
             bounds[face.name] = Fill(0, _table_rows(model.graph, face.name, rows) or _default_high(face.dtype))
     return bounds
+
+
+def is_mask(name: str) -> bool:
+    """Whether an input of this name says which places count: nothing else in a file tells."""
+    return "mask" in name.lower()
 
 
 def _default_high(dtype: str) -> int:

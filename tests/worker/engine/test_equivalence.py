@@ -14,11 +14,13 @@ from worker.engine.model_file import ModelFile
 X = normal(2, 4)
 
 
-def _difference(before: onnx.ModelProto, after: onnx.ModelProto, folder: Path, x: np.ndarray = X) -> str | None:
+def _difference(
+    before: onnx.ModelProto, after: onnx.ModelProto, folder: Path, x: np.ndarray = X, **others: np.ndarray
+) -> str | None:
     first, second = (
         ModelFile(networks.save(model, folder / name)) for name, model in (("before", before), ("after", after))
     )
-    return difference(Reference.of(first, {"x": x}, threads=1), second)
+    return difference(Reference.of(first, {"x": x, **others}, threads=1), second)
 
 
 def _model(body: str, output: str = "float[2,4] y") -> onnx.ModelProto:
@@ -86,6 +88,40 @@ def test_a_model_whose_inputs_became_float16_takes_the_float32_of_its_job(tmp_pa
         for body in (f"{noise} z = Neg(x)", f"n = Neg(x) {noise} z = Identity(n)")
     )
     assert _difference(first, second, tmp_path) is None
+
+
+# On masks that hide nothing but at the end all of them answer the same.
+BY_PLACE = "m = Cast<to = 1>(mask) y = Mul(x, m)"
+BY_NUMBER = "i = Cast<to = 7>(mask) n = ReduceSum(i, last) seen = Less(places, n) m = Cast<to = 1>(seen) y = Mul(x, m)"
+
+
+@pytest.mark.parametrize("mask", [np.ones((2, 4), bool), np.array([[1, 1, 1, 0], [1, 1, 0, 0]])], ids=["none", "end"])
+def test_a_rewrite_that_looks_only_at_how_much_a_mask_hides_is_seen(mask: np.ndarray, tmp_path: Path) -> None:
+    kind = "bool" if mask.dtype == bool else "int64"
+    by_place, by_number = (
+        prepared(
+            f"network (float[2,4] x, {kind}[2,4] mask) => (float[2,4] y) {{ {body} }}",
+            last=np.array([1]),
+            places=np.arange(4),
+        )
+        for body in (BY_PLACE, BY_NUMBER)
+    )
+    assert _difference(by_place, by_place, tmp_path / "same", mask=mask) is None
+    assert _difference(by_place, by_number, tmp_path / "other", mask=mask) == "output 'y' changed"
+
+
+def test_where_no_other_mask_is_taken_the_call_itself_is_compared(tmp_path: Path) -> None:
+    """Its sum is the number of elements of a shape, so that it has to hide nothing."""
+    same, other = (
+        prepared(
+            "network (float[2,4] x, int64[8] mask) => (float[N] y) "
+            f"{{ n = ReduceSum(mask) flat = Reshape(x, n) y = {operator}(flat) }}"
+        )
+        for operator in ("Identity", "Neg")
+    )
+    mask = np.ones(8, np.int64)
+    assert _difference(same, same, tmp_path / "same", mask=mask) is None
+    assert _difference(same, other, tmp_path / "other", mask=mask) == "output 'y' changed"
 
 
 def test_a_model_that_does_not_load_is_a_difference(tmp_path: Path) -> None:
