@@ -1,8 +1,8 @@
 """Making a graph ready for what follows: a recent opset, known shapes, constants and BatchNorm folded.
 
 Every step but the first is tried on its own and kept only if the result loads and computes the same on one call, and on
-that call with other places masked; a step that fails is left out and said in the notes. Files are saved at ONNX Runtime's BASIC level: higher levels are the
-machine's, not the model's.
+that call with other places masked; a step that fails is left out and said in the notes. Files are saved at ONNX
+Runtime's BASIC level: higher levels are the machine's, not the model's.
 """
 
 import shutil

@@ -11,7 +11,7 @@ from worker.engine.nodes import MOVES, float32_constant, is_operator
 LARGEST, SMALLEST = float(np.finfo(np.float16).max), np.finfo(np.float16).smallest_subnormal
 
 # What they make of a constant may hold it as it is.
-HANDS_ON = MOVES | {"Where", "Add"}
+HANDS_ON = MOVES | {"Where", "Add", "Sub", "Mul", "Div", "Neg", "Max"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ def nodes_beyond(model: ir.Model, tensors: Collection[str]) -> list[str]:
     values = {value for found in reads.values() for value in found}
     constants = {value for value in values if not _fits(float32_constant(value))}
     for node, found in reads.items():
-        if is_operator(node, *HANDS_ON) and any(value in constants for value in found):
+        # What is divided by such a constant becomes small.
+        handed = found[:1] if is_operator(node, "Div") else found
+        if is_operator(node, *HANDS_ON) and any(value in constants for value in handed):
             constants.update(node.outputs)
     wide = constants | {value for value in values if value.name in tensors}
     return [
