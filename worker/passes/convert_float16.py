@@ -15,6 +15,7 @@ from worker.engine.calibration import Calibration, Settings, calibrate
 from worker.engine.float16.constants import LARGEST, nodes_beyond
 from worker.engine.float16.conversion import to_float16
 from worker.engine.float16.layers import compared_tensors, layers_of, planned
+from worker.engine.float16.signatures import float_tensors
 from worker.engine.graph import nodes_of
 from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.inspection import walk
@@ -85,7 +86,8 @@ def _kept(
 
     Running the converted file would not show what overflows: on a CPU the runtime computes float16 in float32.
     """
-    calibration = calibrate(float_model, Settings(samples=config.calibration_samples), context, lambda _share: None)
+    settings, tensors = Settings(samples=config.calibration_samples), float_tensors(graph)
+    calibration = calibrate(float_model, settings, context, lambda _share: None, tensors)
     unseen = {name for name, range_ in calibration.not_finite.items() if range_ is None}
     wide = nodes_beyond(graph, _wide(calibration))
     unknown_range = [name for name in nodes_beyond(graph, unseen) if name not in set(wide)]

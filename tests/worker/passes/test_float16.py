@@ -56,6 +56,22 @@ def test_values_beyond_its_range_stay_in_float32(tmp_path: Path) -> None:
     assert any("stay in float32" in note for note in result.notes)
 
 
+def test_what_follows_an_operator_unknown_to_shape_inference_is_looked_at(tmp_path: Path) -> None:
+    """Files that ONNX Runtime itself optimized hold such operators."""
+    model = networks.holding(
+        'network (float[N,4] x) => (float[N,4] y) { large = com.microsoft.FusedGemm<activation = "Relu">(x, w) '
+        "r = Relu(large) small = MatMul(r, v) y = Sigmoid(small) }",
+        w=np.full((4, 4), 3e4, np.float32),
+        v=np.full((4, 4), 1e-5, np.float32),
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    file = ModelFile(networks.save(model, tmp_path / "model"))
+    config = ConvertFloat16.model_validate({"pass": "convert_float16"})
+    result = apply(file, config, _context(file, np.ones((2, 4), np.float32), tmp_path / "scratch"))
+    account = {layer.operator: layer.planned for layer in result.layers}
+    assert account == {"FusedGemm": "float", "Relu": "float", "MatMul": "float", "Sigmoid": "float16"}
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_sample_that_is_not_finite_hides_no_value_beyond_its_range(bad: float, tmp_path: Path) -> None:
     model = ModelFile(networks.save(LARGE, tmp_path / "model"))

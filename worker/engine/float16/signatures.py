@@ -16,6 +16,7 @@ from worker.engine.graph import RUNTIME_DOMAIN, STANDARD_DOMAINS
 from worker.engine.nodes import is_operator
 
 SINGLE, HALF = "tensor(float)", "tensor(float16)"
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 # Schemas allow float16, and something would be lost that rounding to 11 bits does not explain.
 IN_FLOAT32 = {
     "Dropout": "draws at random, by its seed, and would draw otherwise",
@@ -63,7 +64,7 @@ def half_of(node: ir.Node, opsets: Mapping[str, int]) -> Half:
     values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
     if not all(isinstance(value.type, ir.TensorType) for value in values):
         return Half()
-    if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in _attributes(node)):
+    if _holds_graphs(node):
         return Half()
     inputs = {
         position: parameter.variable
@@ -96,7 +97,8 @@ def complete_types(model: ir.Model) -> None:
     """Give tensors the types that schemas say they have, where inference gave none: it knows few contrib operators."""
     for node in model.graph.all_nodes():
         signature = None
-        if any(value.name and value.type is None for value in node.outputs):
+        # What branches and loops hand over, of any types, bears one type's name in their schemas.
+        if any(value.name and value.type is None for value in node.outputs) and not _holds_graphs(node):
             signature = _signature(node.domain, node.op_type, _version(node, model.opset_imports))
         if signature is None:
             continue
@@ -108,6 +110,24 @@ def complete_types(model: ir.Model) -> None:
         for _, value, parameter in _matched(node.outputs, signature.outputs):
             if value.type is None:
                 value.type = types.get(parameter.variable)
+
+
+def float_tensors(model: ir.Model) -> dict[str, int]:
+    """Element type by name of every tensor of float32 or float16, no constant, that enters or leaves a node of the main
+    graph: those as well whose types schemas alone tell (`complete_types`).
+    """
+    complete_types(model)
+    values = [value for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None]
+    return {
+        value.name: int(value.type.dtype)
+        for value in values
+        if value.name and value.const_value is None and isinstance(value.type, ir.TensorType) and value.dtype in FLOATS
+    }
+
+
+def _holds_graphs(node: ir.Node) -> bool:
+    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return any(attribute.type in kinds for attribute in _attributes(node))
 
 
 def _attributes(node: ir.Node) -> list[ir.Attr]:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from tests.worker import networks
 from tests.worker.networks import normal, prepared
 from worker.engine.float16.conversion import to_float16
-from worker.engine.float16.signatures import Half, half_of
+from worker.engine.float16.signatures import Half, float_tensors, half_of
 from worker.engine.graph import nodes_of
 from worker.engine.graph_file import read_graph, save_graph
 from worker.engine.model_file import ModelFile
@@ -210,3 +210,15 @@ def test_operators_of_the_runtime_are_converted_by_their_schemas(tmp_path: Path)
 def test_an_operator_that_nobody_knows_stays_in_float32() -> None:
     node = ir.node("Relu", [ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT))], domain="their.own")
     assert half_of(node, {"": 17, "their.own": 1}) == Half()
+
+
+def test_what_a_loop_hands_over_is_not_taken_for_what_its_schema_calls_by_one_name() -> None:
+    model = networks.holding(
+        "network (float[2] x) => (float[2] y) { count, s = Loop(n, on, zero, x) "
+        "<body = g (int64 i, bool before, int64 c, float[2] t) => (bool after, int64 d, float[2] u)"
+        "{ after = Identity(before) d = Identity(i) u = Neg(t) }> r = Cast<to = 1>(count) y = Add(r, s) }",
+        n=np.int64(2),
+        on=np.bool_(True),
+        zero=np.int64(0),
+    )
+    assert float_tensors(ir.from_proto(model)) == {"x": SINGLE, "y": SINGLE}
