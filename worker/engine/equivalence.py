@@ -13,6 +13,10 @@ from worker.engine.sessions import Feed, ModelFails, as_taken_by, open_session, 
 
 # Folding BatchNorm or fusing a Gelu reorders float32 sums: 60 dB is a hundred times worse than what that costs.
 LEAST_SQNR_DB = 60.0
+# What exceeds all but the smallest tenth so many times, and 1 as well, is compared by itself.
+LARGE = 1e4
+# So many roundings of the largest number may be in what is computed from it.
+ROUNDINGS = 64
 MAX_DETAIL_CHARACTERS = 200
 NOT_COMPARABLE = "outputs differ from call to call: nothing can be compared"
 
@@ -133,10 +137,31 @@ def _same_array(left: np.ndarray, right: np.ndarray) -> bool:
         return False
     if left.dtype.kind != "f":
         return bool(np.array_equal(left, right))
+    rounding = ROUNDINGS * float(np.finfo(left.dtype).eps)
     left, right = left.astype(np.float64), right.astype(np.float64)
     finite = np.isfinite(left)
     if not np.array_equal(left[~finite], right[~finite], equal_nan=True) or not np.isfinite(right[finite]).all():
         return False
-    noise = float(np.sum((left[finite] - right[finite]) ** 2))
-    signal = float(np.sum(left[finite] ** 2))
-    return noise <= signal * 10 ** (-LEAST_SQNR_DB / 10) + 1e-12
+    return _same_numbers(np.abs(left[finite]), np.abs(left[finite] - right[finite]), rounding)
+
+
+def _same_numbers(size: np.ndarray, error: np.ndarray, rounding: float) -> bool:
+    """Whether errors (n,) are rounding, of numbers of these magnitudes (n,), by power; large numbers one by one.
+
+    Masks put the lowest number where there is nothing, and beside its power everything is small.
+    """
+    large, carried = _large(size), 0.0
+    if large.any():
+        # A constant comes out the same to the bit, and hands no rounding on.
+        carried = rounding * float(size[error > 0].max(initial=0.0))
+        if (error[large] > size[large] * 10 ** (-LEAST_SQNR_DB / 20) + carried).any():
+            return False
+        size, error = size[~large], error[~large]
+    noise, signal = float(np.sum(error**2)), float(np.sum(size**2))
+    return noise <= signal * 10 ** (-LEAST_SQNR_DB / 10) + size.size * carried**2 + 1e-12
+
+
+def _large(size: np.ndarray) -> np.ndarray:
+    if size.max(initial=0.0) <= LARGE:
+        return np.zeros(size.shape, bool)
+    return size > LARGE * max(1.0, float(np.quantile(size[size > 0], 0.1)))

@@ -24,7 +24,13 @@ def _difference(
 
 
 def _model(body: str, output: str = "float[2,4] y") -> onnx.ModelProto:
-    return prepared(f"network (float[2,4] x) => ({output}) {{ {body} }}", one=np.float32(1), small=np.float32(1 + 1e-5))
+    return prepared(
+        f"network (float[2,4] x) => ({output}) {{ {body} }}",
+        one=np.float32(1),
+        small=np.float32(1 + 1e-5),
+        low=np.full((2, 1), -1e9, np.float32),
+        lowest=np.full((2, 5), np.finfo(np.float32).min),
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,8 +40,23 @@ def _model(body: str, output: str = "float[2,4] y") -> onnx.ModelProto:
         ("y = Mul(x, small)", "y = Identity(x)", "float[2,4] y"),
         ("y = Sqrt(x)", "z = Sqrt(x) y = Identity(z)", "float[2,4] y"),
         ("y = SequenceConstruct(x, x)", "z = Neg(x) n = Neg(z) y = SequenceConstruct(n, x)", "seq(float[2,4]) y"),
+        ("z = Mul(x, small) y = Concat<axis = 1>(z, lowest)", "y = Concat<axis = 1>(x, lowest)", "float[2,9] y"),
+        (
+            "a = Mul(x, one) b = Sub(a, low) y = Concat<axis = 1>(x, b)",
+            "a = Mul(x, small) b = Sub(a, low) y = Concat<axis = 1>(x, b)",
+            "float[2,8] y",
+        ),
+        ("a = Mul(low, small) y = Concat<axis = 1>(x, a)", "y = Concat<axis = 1>(x, low)", "float[2,5] y"),
     ],
-    ids=["nothing", "rounding", "nan-in-the-same-places", "sequences"],
+    ids=[
+        "nothing",
+        "rounding",
+        "nan-in-the-same-places",
+        "sequences",
+        "rounding-beside-hidden",
+        "small-in-large",
+        "rounding-of-large",
+    ],
 )
 def test_the_same_is_the_same(before: str, after: str, output: str, tmp_path: Path) -> None:
     assert _difference(_model(before, output), _model(after, output), tmp_path) is None
@@ -51,8 +72,26 @@ def test_the_same_is_the_same(before: str, after: str, output: str, tmp_path: Pa
         ("y = Greater(x, one)", "y = Less(x, one)", "bool[2,4] y"),
         ("y = SequenceConstruct(x, x)", "n = Neg(x) y = SequenceConstruct(x, n)", "seq(float[2,4]) y"),
         ("y = SequenceConstruct(x, x)", "y = SequenceConstruct(x)", "seq(float[2,4]) y"),
+        ("y = Concat<axis = 1>(x, low)", "n = Neg(x) y = Concat<axis = 1>(n, low)", "float[2,5] y"),
+        ("y = Concat<axis = 1>(x, lowest)", "n = Neg(x) y = Concat<axis = 1>(n, lowest)", "float[2,9] y"),
+        (
+            "y = Concat<axis = 1>(x, low, lowest)",
+            "n = Neg(low) y = Concat<axis = 1>(x, n, lowest)",
+            "float[2,10] y",
+        ),
     ],
-    ids=["sign", "nan", "nan-for-infinity", "shape", "truth", "item", "length"],
+    ids=[
+        "sign",
+        "nan",
+        "nan-for-infinity",
+        "shape",
+        "truth",
+        "item",
+        "length",
+        "beside-a-large-one",
+        "beside-many-hidden",
+        "large-beside-larger",
+    ],
 )
 def test_another_answer_is_said(before: str, after: str, output: str, tmp_path: Path) -> None:
     assert _difference(_model(before, output), _model(after, output), tmp_path) == "output 'y' changed"
