@@ -8,6 +8,8 @@ import onnx_ir as ir
 from worker.engine.graph import STANDARD_DOMAINS, unused_name
 
 CONV_RANK = 4
+# Of tensors and filters of convolutions over one to three axes of space.
+CONV_RANKS = range(3, 6)
 MATRIX_RANK = 2
 TAKEN_NAMES = "names taken"
 # Of constants that may be weights.

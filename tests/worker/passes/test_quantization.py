@@ -230,7 +230,12 @@ def test_a_weight_that_two_products_read_is_stored_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "weight", "reason"),
     [
-        pytest.param("(float[N,3,9] x) => (float[N,4,k] y) { y = Conv(x, w) }", (4, 3, 3), "1 Conv", id="one-axis"),
+        pytest.param(
+            "(float[N,3,9] x) => (float[N,3,k] y) { b = ReduceMean<axes = [0, 2], keepdims = 0>(x) y = Conv(x, w, b) }",
+            (3, 3, 3),
+            "1 Conv",
+            id="computed-bias",
+        ),
         pytest.param(
             "(float[N,3,9,9] x) => (float[N,4,k,l] y) { y = ConvTranspose(x, w) }",
             (3, 4, 2, 2),
@@ -247,6 +252,31 @@ def test_why_a_node_with_weights_has_no_int8_form_is_said(
     shape = [4 if dim.dim_param else dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     result = apply_pass("quantize_static", model, tmp_path, {"x": normal(*shape)})
     assert any(note.startswith(f"In float: {reason} (") for note in result.notes), result.notes
+
+
+@pytest.mark.parametrize("space", [(24,), (6, 7, 8)], ids=["one-axis", "three-axes"])
+def test_convolutions_over_one_axis_or_three_run_in_int8(space: tuple[int, ...], tmp_path: Path) -> None:
+    """With everything that may be done about weights: all of it has to read them whatever their axes."""
+    axes = len(space)
+    ends, sizes = [1] * (2 * axes), ",".join(map(str, space))
+    model = prepared(
+        f"network (float[N,6,{sizes}] x) => (float[N,5] y) {{ a = Conv<pads = {ends}>(x, w, b) r = Relu(a) "
+        f"c = Conv<group = 8, pads = {ends}>(r, d) s = Relu(c) p = MaxPool<kernel_shape = {[2] * axes}>(s) "
+        "e = Conv(p, v) g = GlobalAveragePool(e) f = Flatten(g) y = Gemm(f, h) }",
+        w=normal(8, 6, *[3] * axes),
+        b=normal(8),
+        d=normal(8, 1, *[3] * axes, seed=1),
+        v=normal(8, 8, *[1] * axes, seed=2),
+        h=normal(8, 5, seed=3),
+    )
+    x = normal(8, 6, *space, seed=4)
+    asked = {"placement": "kernels", "equalization": True, "rounding": "gptq", "reduce_range": True}
+    result = apply_pass("quantize_static", model, tmp_path, {"x": x}, **asked)
+    assert [layer.executed for layer in result.layers if layer.operator == "Conv"] == ["QLinearConv"] * 3
+    assert any("nodes planned as int8 run as int8." in note for note in result.notes), result.notes
+    files = networks.save(model, tmp_path / "original"), result.model.path
+    before, after = (run_session(open_session(file, 1), {"x": x})[0] for file in files)
+    assert 10 * np.log10(np.square(before).sum() / np.square(before - after).sum()) > 25
 
 
 def test_behind_the_runtime_s_own_operators_products_run_in_int8(tmp_path: Path) -> None:

@@ -115,6 +115,21 @@ def test_a_weight_that_an_end_reads_as_well_stays_in_8_bits_for_all(tmp_path: Pa
     assert [array.dtype for array in stored if array.size == 8 * 8] == [np.int8]
 
 
+def test_convolutions_over_one_axis_are_trained_in_8_bits(tmp_path: Path) -> None:
+    text = (
+        "network (float[N,4,12] x) => (float[N,6] y) { a = Conv(x, w, b) r = Relu(a) c = Conv(r, v) s = Relu(c) "
+        "f = Flatten(s) y = Gemm(f, h) }"
+    )
+    constants = {"w": normal(8, 4, 3) / 3, "b": normal(8), "v": normal(8, 8, 3) / 5, "h": normal(64, 6) / 8}
+    model = save(prepared(text, **constants), tmp_path / "model")
+    job = Job(tmp_path / "run", {"x": normal(80, 4, 12)})
+    result = job.run("quantize_aware_training", model, placement="kernels", epochs=1, batch_size=32)
+    assert [layer.executed for layer in result.layers if layer.operator == "Conv"] == ["QLinearConv"] * 2
+    # Three matrices; one bias that was there and two that are learned.
+    assert "6 weight tensors were trained." in result.notes
+    assert result.manifest["delivered_fidelity"]["sqnr_db"] > 25
+
+
 def test_a_manifest_repeats_the_run(tmp_path: Path) -> None:
     model = save(_network(), tmp_path / "model")
     first = _run(tmp_path / "first", model, epochs=2)

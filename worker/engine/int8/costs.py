@@ -40,18 +40,21 @@ class Costs:
             for unit in everything.units
         }
         tensors = dict.fromkeys(value for unit in everything.in_int8 for value in (*unit.sources, *unit.outputs))
+        convolutions = [unit for unit in everything.in_int8 if unit.node.op_type == "Conv"]
+        laid_out = {value for unit in convolutions for value in (*unit.sources, *unit.outputs)}
         ns, counts = _conversion_ns(profiles.in_int8), _element_counts(profiles.in_float, profiles.in_int8)
-        conversions = {value.name or "": _conversion_ms(value, counts, ns) for value in tensors}
+        conversions = {value.name or "": _conversion_ms(value, counts, ns, value in laid_out) for value in tensors}
         return cls(units, conversions)
 
 
-def _conversion_ms(value: ir.Value, counts: Mapping[str, int], ns: float) -> float:
+def _conversion_ms(value: ir.Value, counts: Mapping[str, int], ns: float, by_convolution: bool) -> float:
     producer = value.producer()
     if producer is None:
         count = _elements_of(value)
     else:
         count = max(counts.get(origin_of(name or ""), 0) for name in (value.name, producer.name))
-    return count * ns * (LAYOUT_PASSES if rank(value) == CONV_RANK else 1.0) / 1e6
+    passes = LAYOUT_PASSES if by_convolution or rank(value) == CONV_RANK else 1.0
+    return count * ns * passes / 1e6
 
 
 def _time_of(unit: Unit, times: list[NodeTime]) -> float:

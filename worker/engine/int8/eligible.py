@@ -26,7 +26,7 @@ EMPTY = "what it reads or makes was empty in every sample"
 
 # Of nodes with weights that have no form in int8 with ranges given, why not.
 WITHOUT_FORM = {
-    "Conv": "an int8 kernel there is for two axes of space and constant weights",
+    "Conv": "an int8 kernel there is for one to three axes of space, and constant weights and biases",
     "ConvTranspose": "it has no int8 kernel",
     "Gemm": "an int8 kernel there is for a constant matrix and row, and alpha and beta of 1",
     "MatMul": "an int8 kernel there is for one matrix, not for a stack of them",

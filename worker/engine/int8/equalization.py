@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.int8.units import Role, Unit, units_of
+from worker.engine.int8.weights import along
 from worker.engine.nodes import add_initializer, constant, integer, is_operator, only_reader
 
 ROUNDS = 4
@@ -58,12 +59,12 @@ def _equalize(graph: ir.Graph, pair: Pair) -> None:
     alive = (ranges > 0) & (ranges_behind > 0)
     factors = np.sqrt(np.where(alive, ranges, 1.0) / np.where(alive, ranges_behind, 1.0))
     factors = np.clip(factors, 1 / LARGEST_FACTOR, LARGEST_FACTOR).astype(np.float32)
-    _scale(graph, pair.first, 1, first / factors[:, None, None, None])
+    _scale(graph, pair.first, 1, first / along(factors, 0, first.ndim))
     bias = constant(pair.first.bias)
     if bias is not None:
         _scale(graph, pair.first, 2, bias / factors)
-    by_input = factors[:, None, None, None] if _is_depthwise(pair.second) else factors[None, :, None, None]
-    _scale(graph, pair.second, 1, second * by_input)
+    input_axis = 0 if _is_depthwise(pair.second) else 1
+    _scale(graph, pair.second, 1, second * along(factors, input_axis, second.ndim))
 
 
 def _scale(graph: ir.Graph, unit: Unit, index: int, values: np.ndarray) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST_SUM = 128
-FILTER_RANK = 4
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,8 @@ class Pairs:
     def of(cls, shape: tuple[int, ...], axis: int) -> "Pairs":
         """Those of a weight of `shape` whose output channels `axis` counts."""
         terms = np.delete(shape, axis)
-        order = np.arange(terms.prod())
-        if len(shape) == FILTER_RANK:
-            order = order.reshape(terms).transpose(1, 2, 0).reshape(-1)
+        # Channels of a filter come behind the axes of its kernel; a row of a matrix has one axis, which stays.
+        order = np.moveaxis(np.arange(terms.prod()).reshape(terms), 0, -1).reshape(-1)
         whole = len(order) // 2 * 2
         return cls(order[0:whole:2], order[1:whole:2])
 

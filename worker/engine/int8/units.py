@@ -14,7 +14,7 @@ import onnx_ir as ir
 from worker.engine.float16.signatures import complete_types
 from worker.engine.moments.products import Product
 from worker.engine.nodes import (
-    CONV_RANK,
+    CONV_RANKS,
     MATRIX_RANK,
     constant,
     integer,
@@ -65,11 +65,13 @@ class Unit:
 
     @property
     def in_words(self) -> str:
-        """What it is: `depthwise 3x3 Conv`, `1x1 Conv`, `Add`."""
+        """What it is: `depthwise 3x3 Conv`, `1x1 Conv`, `Conv of width 3`, `Add`."""
         if self.node.op_type != "Conv":
             return self.node.op_type
         depthwise = "depthwise " if integer(self.node, "group", 1) > 1 else ""
-        return f"{depthwise}{'x'.join(str(size) for size in self.weight_shape[2:])} Conv"
+        sizes = [str(size) for size in self.weight_shape[2:]]
+        # "3 Conv" would be three of them.
+        return f"{depthwise}{'x'.join(sizes)} Conv" if len(sizes) > 1 else f"{depthwise}Conv of width {sizes[0]}"
 
     @property
     def nodes(self) -> list[ir.Node]:
@@ -194,7 +196,7 @@ def _is_computed(value: ir.Value | None) -> bool:
 
 def _conv(node: ir.Node) -> Role | None:
     weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > MATRIX_RANK else None
-    if weight is None or weight.dtype != np.float32 or weight.ndim != CONV_RANK or not weight.size:
+    if weight is None or weight.dtype != np.float32 or weight.ndim not in CONV_RANKS or not weight.size:
         return None
     if not _is_computed(node.inputs[0]):
         return None
@@ -238,14 +240,14 @@ def _carrier(node: ir.Node) -> Role | None:
 
 
 def _max_pool(node: ir.Node) -> Role | None:
-    return _carrier(node) if rank(node.inputs[0]) == CONV_RANK else None
+    return _carrier(node) if rank(node.inputs[0]) in CONV_RANKS else None
 
 
 def _resize(node: ir.Node) -> Role | None:
     nearest = text(node, "mode", "nearest") == "nearest"
     # What it makes up outside of the region need not lie in the range of what it reads, and runs in float anyway.
     crops = text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
-    return _carrier(node) if nearest and not crops and rank(node.inputs[0]) == CONV_RANK else None
+    return _carrier(node) if nearest and not crops and rank(node.inputs[0]) in CONV_RANKS else None
 
 
 def _split(node: ir.Node) -> Role | None:

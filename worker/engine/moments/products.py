@@ -11,7 +11,7 @@ from worker.engine.nodes import integer, text
 
 @dataclass(frozen=True)
 class Product:
-    """A Conv with two axes of space, a Gemm (not `transA`), or a MatMul by a matrix on its right.
+    """A Conv, a Gemm (not `transA`), or a MatMul by a matrix on its right.
 
     `weight_shape` is that of its second input, which is constant: it is known without reading the values.
     """

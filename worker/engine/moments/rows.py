@@ -1,5 +1,7 @@
 """Rows of a product: what one output element is the sum of, the patch under a filter or the vector before a matrix."""
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -21,11 +23,10 @@ def drawn_rows(
         flat = fed.reshape(-1, 1, fed.shape[-1])
         picked = _picked(len(flat), count, generator)
         return (flat if len(picked) == len(flat) else flat[picked]), picked
-    windows = _windows(product, array)
-    batch, _channels, height, width = windows.shape[:4]
-    picked = _picked(batch * height * width, count, generator)
-    sample, row, column = np.unravel_index(picked, (batch, height, width))
-    patches = windows[sample, :, row, column]
+    windows = np.moveaxis(_windows(product, array), 1, array.ndim - 1)
+    places = windows.shape[: array.ndim - 1]
+    picked = _picked(math.prod(places), count, generator)
+    patches = windows[np.unravel_index(picked, places)]
     rows = np.ascontiguousarray(patches).reshape(len(picked), product.groups, -1).astype(np.float32, copy=False)
     return rows, picked
 
@@ -44,18 +45,20 @@ def _picked(places: int, count: int, generator: np.random.Generator) -> np.ndarr
 
 
 def _windows(product: Product, array: np.ndarray) -> np.ndarray:
-    """`(N, C, H', W', h, w)`: the patch under the filter at every place of the output."""
+    """`(N, C, H', W', h, w)`, or with other axes of space: the patch under the filter at every place of the output."""
     kernel, node = product.weight_shape[2:], product.node
-    strides, dilations = integers(node, "strides", (1, 1)), integers(node, "dilations", (1, 1))
+    ones = (1,) * len(kernel)
+    strides, dilations = integers(node, "strides", ones), integers(node, "dilations", ones)
     extent = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
     padded = np.pad(array, ((0, 0), (0, 0), *_pads(node, array.shape[2:], extent, strides)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(2, 3))
-    return windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=tuple(range(2, array.ndim)))
+    steps = tuple(slice(None, None, step) for step in (1, 1, *strides, *dilations))
+    return windows[steps]
 
 
 def _pads(
     node: ir.Node, space: tuple[int, ...], extent: tuple[int, ...], strides: tuple[int, ...]
-) -> tuple[tuple[int, int], tuple[int, int]]:
+) -> list[tuple[int, int]]:
     """Zeros before and behind each axis of space. ONNX, operator Conv, attribute auto_pad."""
     automatic = text(node, "auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
@@ -64,6 +67,7 @@ def _pads(
             total = max(0, (-(-size // step) - 1) * step + reach - size)
             small, large = total // 2, total - total // 2
             sides.append((small, large) if automatic == "SAME_UPPER" else (large, small))
-        return sides[0], sides[1]
-    pads = integers(node, "pads", (0, 0, 0, 0)) if automatic == "NOTSET" else (0, 0, 0, 0)
-    return (pads[0], pads[2]), (pads[1], pads[3])
+        return sides
+    none = (0, 0) * len(space)
+    pads = integers(node, "pads", none) if automatic == "NOTSET" else none
+    return list(zip(pads[: len(space)], pads[len(space) :], strict=True))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
 from tests.worker import networks
@@ -15,24 +16,27 @@ from worker.engine.sessions import open_session, run_session
 CHANNELS = 8
 
 
-def _pair(activation: str) -> onnx.ModelProto:
-    """`x` (1, 3, 8, 8) through a Conv of very unequal channels, an activation, a depthwise Conv and a 1 x 1 Conv."""
+def _pair(activation: str, axes: int = 2) -> onnx.ModelProto:
+    """`x` (1, 3, 8, 8), over two axes, through a Conv of very unequal channels, an activation, a depthwise Conv and a
+    1 x 1 Conv.
+    """
     generator = np.random.default_rng(0)
-    spread = np.logspace(-1, 1, CHANNELS).astype(np.float32)[:, None, None, None]
+    spread = np.logspace(-1, 1, CHANNELS).astype(np.float32).reshape(CHANNELS, 1, *[1] * axes)
+    kernel, pads, space = [3] * axes, [1] * (2 * axes), [8] * axes
     weights = {
-        "first": generator.standard_normal((CHANNELS, 3, 3, 3)).astype(np.float32) * spread,
+        "first": generator.standard_normal((CHANNELS, 3, *kernel)).astype(np.float32) * spread,
         "bias": generator.standard_normal(CHANNELS).astype(np.float32),
-        "deep": generator.standard_normal((CHANNELS, 1, 3, 3)).astype(np.float32),
-        "last": generator.standard_normal((4, CHANNELS, 1, 1)).astype(np.float32),
+        "deep": generator.standard_normal((CHANNELS, 1, *kernel)).astype(np.float32),
+        "last": generator.standard_normal((4, CHANNELS, *[1] * axes)).astype(np.float32),
     }
     nodes = [
-        helper.make_node("Conv", ["x", "first", "bias"], ["a"], "first_conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["x", "first", "bias"], ["a"], "first_conv", pads=pads),
         helper.make_node(activation, ["a"], ["b"], "activation"),
-        helper.make_node("Conv", ["b", "deep"], ["c"], "deep_conv", group=CHANNELS, pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["b", "deep"], ["c"], "deep_conv", group=CHANNELS, pads=pads),
         helper.make_node("Conv", ["c", "last"], ["y"], "last_conv"),
     ]
     floats = TensorProto.FLOAT
-    return networks.assemble(nodes, {"x": (floats, [1, 3, 8, 8])}, {"y": (floats, [1, 4, 8, 8])}, weights)
+    return networks.assemble(nodes, {"x": (floats, [1, 3, *space])}, {"y": (floats, [1, 4, *space])}, weights)
 
 
 def _ranges(model: ModelFile) -> np.ndarray:
@@ -44,12 +48,13 @@ def _ranges(model: ModelFile) -> np.ndarray:
     return np.abs(weight.const_value.numpy()).reshape(CHANNELS, -1).max(axis=1)
 
 
-def test_channels_spread_alike_and_the_answer_stays(saved: Callable[..., ModelFile], tmp_path: object) -> None:
-    file = saved(_pair("Relu"))
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_channels_spread_alike_and_the_answer_stays(axes: int, saved: Callable[..., ModelFile]) -> None:
+    file = saved(_pair("Relu", axes))
     graph = read_graph(file)
     assert equalize(graph) == 2
     made = save_graph(graph, file.path.parent.parent / "equalized")
-    x = {"x": np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    x = {"x": np.random.default_rng(1).standard_normal((1, 3, *[8] * axes)).astype(np.float32)}
     before, after = (run_session(open_session(one.path, 1), x)[0] for one in (file, made))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
     # The largest channel was a hundred times the smallest.

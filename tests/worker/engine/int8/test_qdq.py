@@ -65,6 +65,32 @@ def test_every_unit_over_images_fuses(
     assert found.sqnr_db() > FLOOR_DB
 
 
+@pytest.mark.parametrize("space", [(20,), (8, 7, 9)], ids=["one-axis", "three-axes"])
+@pytest.mark.parametrize(
+    ("attributes", "channels"),
+    [("", 8), ("strides = {two}, pads = {ends}, ", 8), ("group = 8, dilations = {two}, ", 1)],
+    ids=["whole", "strided", "depthwise"],
+)
+def test_convolutions_over_other_axes_fuse_too(
+    attributes: str, channels: int, space: tuple[int, ...], context: SamplesContext
+) -> None:
+    axes = len(space)
+    kernel, two, ends = [3] * axes, [2] * axes, [1] * (2 * axes)
+    first = f"Conv<{attributes.format(two=two, ends=ends)}kernel_shape = {kernel}>(x, w, b)"
+    sizes, outer = ",".join(map(str, space)), ",".join("hvd"[:axes])
+    model = prepared(
+        f"network (float[N,8,{sizes}] x) => (float[N,k,{outer}] y) "
+        f"{{ c = {first} r = Relu(c) p = MaxPool<kernel_shape = {two}>(r) y = Conv(p, v) }}",
+        w=normal(8, channels, *kernel) / 8,
+        b=BIAS,
+        v=normal(8, 8, *[1] * axes) / 8,
+    )
+    found = quantized(model, context(model, x=normal(4, 8, *space, seed=9)))
+    assert (found.ran["QLinearConv"], found.ran["Conv"], found.ran["FusedConv"]) == (2, 0, 0)
+    assert (found.ran["QuantizeLinear"], found.ran["DequantizeLinear"]) == (1, 1)
+    assert found.sqnr_db() > FLOOR_DB
+
+
 @pytest.mark.parametrize(
     ("body", "operator", "constants"),
     [

@@ -16,10 +16,13 @@ WEIGHTS = {
     "filter": ((8, 6, 3, 3), 0),
     "odd-filter": ((8, 3, 3, 3), 0),
     "one-channel": ((8, 1, 5, 5), 0),
+    "line": ((8, 6, 5), 0),
+    "volume": ((8, 6, 3, 3, 3), 0),
     "pointwise": ((8, 64, 1, 1), 0),
     "matrix": ((65, 16), 1),
     "transposed-matrix": ((16, 64), 0),
 }
+KERNELS = [(9,), (3, 3), (3, 2, 3)]
 
 
 def _codes(shape: tuple[int, ...], axis: int, unsaturated: bool, seed: int = 0) -> Codes:
@@ -53,12 +56,14 @@ def test_what_is_clipped_stays_within_the_limit() -> None:
     assert pairs.limited(codes).tolist() == [[64, 64, -126, -2, 127, -127]]
 
 
-def _convolved(codes: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """uint8 of QLinearConv by `codes` with the scale 1 for weights and 512 for the result."""
-    ones, zero = np.ones(len(codes), np.float32), np.uint8(0)
-    constants = {"xs": np.float32(1), "xz": zero, "w": codes, "ws": ones, "wz": np.zeros(len(codes), np.int8)}
-    constants |= {"ys": np.float32(512), "yz": zero}
-    node = helper.make_node("QLinearConv", ["x", *constants], ["y"])
+def _convolved(codes: np.ndarray, groups: int = 1) -> np.ndarray:
+    """What QLinearConv makes of an image of 255 under each filter, with a bias by which 128 is right."""
+    image = np.full((1, codes.shape[1] * groups, *codes.shape[2:]), 255, np.uint8)
+    one, zero, ones = np.float32(1), np.uint8(0), np.ones(len(codes), np.float32)
+    bias = 128 - 255 * codes.reshape(len(codes), -1).sum(axis=1, dtype=np.int32)
+    constants = {"xs": one, "xz": zero, "w": codes, "ws": ones, "wz": np.zeros(len(codes), np.int8)}
+    constants |= {"ys": one, "yz": zero, "b": bias}
+    node = helper.make_node("QLinearConv", ["x", *constants], ["y"], group=groups)
     graph = helper.make_graph(
         [node],
         "one",
@@ -73,11 +78,17 @@ def _convolved(codes: np.ndarray, image: np.ndarray) -> np.ndarray:
     return made
 
 
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
 @pytest.mark.parametrize("channels", [1, 3, 8])
-def test_the_runtime_computes_exactly_on_the_largest_input(channels: int) -> None:
+def test_the_runtime_computes_exactly_on_the_largest_input(channels: int, kernel: tuple[int, ...]) -> None:
     """On a processor without VNNI this fails by the plain codes, where the two that neighbour both are large."""
-    weight = np.abs(normal(16, channels, 3, 3)) + 1
+    weight = np.abs(normal(16, channels, *kernel)) + 1
     codes = codes_of(weight, 0, Rounding(unsaturated=True), None, NOTHING_LEAST).codes
-    image = np.full((1, channels, 3, 3), 255, np.uint8)
-    exact = np.rint(codes.astype(np.int64).sum(axis=(1, 2, 3)) * 255 / 512).clip(0, 255)
-    np.testing.assert_array_equal(_convolved(codes, image).reshape(-1), exact)
+    assert (_convolved(codes) == 128).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_depthwise_filters_are_exact_without_a_limit(kernel: tuple[int, ...]) -> None:
+    weight = np.abs(normal(16, 1, *kernel)) + 1
+    codes = codes_of(weight, 0, Rounding(unsaturated=True), None, NOTHING_LEAST, depthwise=True).codes
+    assert (_convolved(codes, groups=16) == 128).all()

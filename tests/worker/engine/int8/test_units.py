@@ -28,6 +28,8 @@ def _roles(body: str, inputs: str = IMAGE, opset: int = networks.OPSET, **consta
     [
         ("y = Conv(x, w)", IMAGE, {"w": FILTER}),
         ("y = Conv<group = 3>(x, w, b)", IMAGE, {"w": normal(3, 1, 3, 3), "b": normal(3)}),
+        ("y = Conv(x, w)", "float[2,3,8] x", {"w": normal(4, 3, 3)}),
+        ("y = Conv(x, w, b)", "float[2,3,8,8,8] x", {"w": normal(4, 3, 3, 3, 3), "b": normal(4)}),
         ("y = Gemm(x, w)", "float[2,8] x", {"w": normal(8, 4)}),
         ("y = Gemm<transB = 1>(x, w, b)", "float[2,8] x", {"w": normal(4, 8), "b": normal(1, 4)}),
         ("y = MatMul(x, w)", "float[2,5,8] x", {"w": normal(8, 4)}),
@@ -42,7 +44,7 @@ def test_products_with_constant_matrices_are_weighted(body: str, inputs: str, co
     [
         ("y = Conv(x, w)", f"{IMAGE}, float[4,3,3,3] w", {}),
         ("y = Conv(x, w, b)", f"{IMAGE}, float[4] b", {"w": FILTER}),
-        ("y = Conv(x, w)", "float[2,3,8] x", {"w": normal(4, 3, 3)}),
+        ("y = Conv(x, w)", "float[2,3,4,4,4,4] x", {"w": normal(4, 3, 1, 1, 1, 1)}),
         ("y = Conv(x, w)", "float16[2,3,8,8] x", {"w": FILTER.astype(np.float16)}),
         ("y = Conv(c, w)", IMAGE, {"c": normal(2, 3, 8, 8), "w": FILTER}),
         ("y = Gemm(c, w)", "float[2,8] x", {"c": normal(2, 8), "w": normal(8, 4)}),
@@ -56,7 +58,7 @@ def test_products_with_constant_matrices_are_weighted(body: str, inputs: str, co
         ("y = MatMul(w, x)", "float[8,2] x", {"w": normal(4, 8)}),
         ("y = MatMul(x, w)", "double[2,8] x", {"w": normal(8, 4).astype(np.float64)}),
         ("y, i = MaxPool<kernel_shape = [2, 2]>(x)", IMAGE, {}),
-        ("y = MaxPool<kernel_shape = [2]>(x)", "float[2,3,8] x", {}),
+        ("y = MaxPool<kernel_shape = [1, 1, 1, 1]>(x)", "float[2,3,4,4,4,4] x", {}),
         ('y = Resize<mode = "linear">(x, , s)', IMAGE, {"s": np.array([1, 1, 2, 2], np.float32)}),
         (
             'y = Resize<coordinate_transformation_mode = "tf_crop_and_resize">(x, r, s)',
@@ -162,6 +164,17 @@ def test_channels_are_counted_along_the_axis_that_the_operator_gives_them() -> N
     units = units_of(ir.from_proto(model))
     assert [(unit.channel_axis, unit.channel_count) for unit in units] == [(1, 4), (0, 5), (1, 6), (0, 7)]
     assert [unit.in_words for unit in units] == ["Gemm", "Gemm", "MatMul", "1x1 Conv"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "groups", "words"),
+    [((3,), 1, "Conv of width 3"), ((5,), 6, "depthwise Conv of width 5"), ((3, 1, 3), 1, "3x1x3 Conv")],
+)
+def test_a_convolution_is_told_by_its_kernel(kernel: tuple[int, ...], groups: int, words: str) -> None:
+    sizes = ",".join(["2,6", *["8"] * len(kernel)])
+    weight = normal(6, 6 // groups, *kernel)
+    text = f"network (float[{sizes}] x) => (float[a,b,c] y) {{ y = Conv<group = {groups}>(x, w) }}"
+    assert _units(prepared(text, w=weight))["Conv"].in_words == words
 
 
 def test_what_a_unit_reads_is_told_once_and_without_constants() -> None:

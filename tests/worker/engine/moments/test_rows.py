@@ -66,6 +66,33 @@ def test_rows_times_weights_are_the_convolution(group: int, weight: np.ndarray, 
 
 
 @pytest.mark.parametrize(
+    "attributes",
+    [
+        "",
+        "strides = {two}, pads = {pads}",
+        "dilations = {two}, pads = {pads}",
+        'auto_pad = "SAME_UPPER", strides = {two}',
+        'auto_pad = "VALID"',
+    ],
+)
+@pytest.mark.parametrize("space", [(10,), (5, 7, 6)], ids=["one-axis", "three-axes"])
+@pytest.mark.parametrize("group", [1, 2], ids=["whole", "grouped"])
+def test_rows_over_one_axis_and_three_are_those_of_the_convolution(
+    group: int, space: tuple[int, ...], attributes: str
+) -> None:
+    axes = len(space)
+    weight = normal(6, 4 // group, *(3, 2, 2)[:axes])
+    given = attributes.format(two=[2] * axes, pads=[*range(axes), *[2] * axes])
+    given = ", ".join(filter(None, [f"group = {group}", given]))
+    sizes = ",".join(map(str, (2, 4, *space)))
+    model = prepared(f"network (float[{sizes}] x) => (float[a,b,c] y) {{ y = Conv<{given}>(x, w) }}", w=weight)
+    product, x = _product(model, weight), normal(2, 4, *space, seed=1)
+    rows, places = drawn_rows(product, x, 20, np.random.default_rng(0))
+    found = _products(product, weight, rows)
+    np.testing.assert_allclose(found, results_at(product, _run(model, x), places), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("body", "inputs", "weight"),
     [
         ("y = MatMul(x, w)", "5,8", normal(8, 3)),

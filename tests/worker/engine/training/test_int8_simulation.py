@@ -30,6 +30,7 @@ from worker.engine.training.int8_simulation import Activation, Int8Simulation, S
 
 IMAGES, ROWS = normal(4, 8, 10, 10, seed=9), normal(16, 8, seed=9)
 FILTER, DEPTHWISE, BIAS, MATRIX = normal(8, 8, 3, 3) / 8, normal(8, 1, 3, 3), normal(8), normal(8, 8) / 3
+LINES, VOLUMES = normal(8, 8, 30, seed=9), normal(4, 8, 5, 6, 7, seed=9)
 # Without VNNI kernels saturate; weights whose products do not make the comparison hold on any processor.
 ROUNDING = Rounding(unsaturated=True)
 # Kernels sum integers and torch floats: what falls between two codes may fall to the other one.
@@ -47,6 +48,7 @@ class Case:
 CONV = "c = Conv<pads = [1, 1, 1, 1]>(x, w, b)"
 PRODUCTS = {"m": MATRIX, "b": BIAS}
 CONVOLUTION = {"w": FILTER, "b": BIAS}
+LINE = {"w": normal(8, 8, 3) / 5, "b": BIAS}
 CARRIERS = "p = MaxPool<kernel_shape = [2, 2]>(c) t = Transpose<perm = [0, 2, 3, 1]>(p) y = MatMul(t, m)"
 READ_IN_FLOAT = "e = Exp(c) f = Conv(e, w) g = Erf(e) h = GlobalAveragePool(g) i = GlobalAveragePool(f) y = Add(h, i)"
 UNIT = {"low": np.float32(0), "high": np.float32(1)}
@@ -55,6 +57,8 @@ CASES = [
     Case("conv-clip", f"{CONV} y = Clip(c, low, high)", IMAGES, CONVOLUTION | UNIT),
     Case("conv-without-a-bias", "y = Conv(x, w)", IMAGES, {"w": FILTER}),
     Case("depthwise", "y = Conv<group = 8>(x, w)", IMAGES, {"w": DEPTHWISE}),
+    Case("one-axis", "c = Conv<pads = [1, 1]>(x, w, b) r = Relu(c) y = MaxPool<kernel_shape = [2]>(r)", LINES, LINE),
+    Case("three-axes", "c = Conv(x, w) y = Add(c, c)", VOLUMES, {"w": normal(8, 8, 3, 3, 3) / 8}),
     Case("residual", f"{CONV} r = Relu(c) s = Add(r, x) y = Relu(s)", IMAGES, CONVOLUTION),
     Case("constant-operand", f"{CONV} y = Add(c, a)", IMAGES, CONVOLUTION | {"a": normal(8, 1, 1)}),
     Case("carriers", f"{CONV} {CARRIERS}", IMAGES, CONVOLUTION | PRODUCTS),
@@ -114,7 +118,7 @@ def _compared(one: Simulated, level: str) -> tuple[float, float]:
 @pytest.mark.parametrize("level", [NONE, ALL], ids=["as-written", "as-kernels-run-it"])
 def test_torch_computes_what_the_file_does(case: Case, level: str, context: SamplesContext) -> None:
     rank = ",".join(["N", *(str(size) for size in case.x.shape[1:])])
-    out = "N,k,h,v" if case.x.ndim == 4 else "N,k"
+    out = ",".join("Nkhvd"[: case.x.ndim])
     model = prepared(f"network (float[{rank}] x) => (float[{out}] y) {{ {case.body} }}", **case.constants)
     share, worst = _compared(simulated(model, context(model, x=case.x)), level)
     assert share < LARGEST_SHARE_OFF
