@@ -17,9 +17,10 @@ NEVER = {
 }
 GROUPED = "grouped convolution in int8 is slower than in float"
 ATTENTION = (
-    "a transformer: only products with a weight matrix are quantized; attention scores, Softmax, LayerNormalization "
-    "and residual sums lose too much in 8 bits"
+    "a transformer: only what has weights is quantized; attention scores, Softmax, LayerNormalization and residual "
+    "sums lose too much in 8 bits"
 )
+PATCHES = "a transformer's only convolution: a small share of the work, and every layer behind it reads what it makes"
 NOT_FINITE = "NaN or infinity passed through it"
 EMPTY = "what it reads or makes was empty in every sample"
 
@@ -46,8 +47,9 @@ def eligible(units: list[Unit], transformer: bool, operators: list[str] | None, 
     """Every unit in int8 but for those with a reason against it. `operators`, where given, is the only rule."""
     excluded = set(exclude)
     reasons: dict[str, str] = {}
+    makes_patches = transformer and sum(unit.node.op_type == "Conv" for unit in units) == 1
     for unit in units:
-        reason = _against(unit, transformer) if operators is None else None
+        reason = _against(unit, transformer, makes_patches) if operators is None else None
         if operators is not None and unit.node.op_type not in operators:
             reason = NOT_ASKED
         if unit.name in excluded:
@@ -96,13 +98,14 @@ def reasons_in_words(placement: Placement) -> list[str]:
     ]
 
 
-def _against(unit: Unit, transformer: bool) -> str | None:
+def _against(unit: Unit, transformer: bool, makes_patches: bool) -> str | None:
+    """`makes_patches`: a convolution of this graph has no other beside it, in a transformer."""
     if unit.node.op_type in NEVER:
         return NEVER[unit.node.op_type]
     if unit.node.op_type == "Conv":
         shape = unit.weight.shape
         if integer(unit.node, "group", 1) > 1 and shape is not None and shape[1] != 1:
             return GROUPED
-    if transformer and (unit.role is not Role.WEIGHTED or unit.node.op_type == "Conv"):
-        return ATTENTION
-    return None
+        if makes_patches:
+            return PATCHES
+    return ATTENTION if transformer and unit.role is not Role.WEIGHTED else None

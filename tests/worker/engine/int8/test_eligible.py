@@ -6,8 +6,8 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from tests.worker.networks import normal, parse
-from worker.engine.int8.eligible import without_form_in_words
+from tests.worker.networks import normal, parse, prepared
+from worker.engine.int8.eligible import ATTENTION, PATCHES, eligible, without_form_in_words
 from worker.engine.int8.units import units_of
 
 
@@ -37,3 +37,21 @@ def test_the_reason_is_that_of_the_node(text: str, reason: str) -> None:
         model = onnx.shape_inference.infer_shapes(model)
     graph = ir.from_proto(model)
     assert without_form_in_words(graph, units_of(graph))[-1].endswith(f" {reason}.")
+
+
+@pytest.mark.parametrize(
+    ("stem", "quantized"),
+    [
+        pytest.param("d = Conv(x, w)", {"MatMul"}, id="patches"),
+        pytest.param("c = Conv(x, w) r = Relu(c) d = Conv(r, w)", {"Conv", "MatMul"}, id="stem"),
+    ],
+)
+def test_in_a_transformer_what_has_weights_may_run_in_int8_but_not_its_patches(stem: str, quantized: set[str]) -> None:
+    behind = "t = Transpose<perm = [0, 2, 1]>(d) p = MatMul(t, m) s = Softmax(p) y = Add(s, p)"
+    text = f"network (float[N,8,20] x) => (float[N,h,8] y) {{ {stem} {behind} }}"
+    model = prepared(text, w=normal(8, 8, 3), m=normal(8, 8))
+    found = eligible(units_of(ir.from_proto(model)), True, None, [])
+    assert {unit.node.op_type for unit in found.in_int8} == quantized
+    reasons = {unit.node.op_type: found.reasons.get(unit.name) for unit in found.units}
+    assert (reasons["Transpose"], reasons["Add"]) == (ATTENTION, ATTENTION)
+    assert reasons["Conv"] == (None if "Conv" in quantized else PATCHES)
