@@ -115,6 +115,7 @@ def test_a_weight_that_an_end_reads_as_well_stays_in_8_bits_for_all(tmp_path: Pa
     assert [array.dtype for array in stored if array.size == 8 * 8] == [np.int8]
 
 
+@pytest.mark.long
 def test_convolutions_over_one_axis_are_trained_in_8_bits(tmp_path: Path) -> None:
     text = (
         "network (float[N,4,12] x) => (float[N,6] y) { a = Conv(x, w, b) r = Relu(a) c = Conv(r, v) s = Relu(c) "
