@@ -43,7 +43,7 @@ def apply(model: ModelFile, config: QuantizeAwareTraining, context: PassContext)
     if form.model is None or form.numbers is None:
         left = without_int8(form.preparation, model, config.without_int8, context)
         manifest = {**form.manifest, "replay": form.settled | {"without_int8": left.settled}}
-        layers = layers_of(form.placement, [], form.choice.costs.units, {}, {})
+        layers = layers_of(form.placement, left.executed, form.choice.costs.units, {}, {})
         return PassResult(left.model, left.modified, [*notes, left.note], manifest, layers)
     manifest = {**form.manifest, "replay": form.settled}
     made = _trained(form, form.model, model, config, context, notes, manifest)

@@ -71,8 +71,8 @@ def apply(model: ModelFile, config: QuantizeDynamic, context: PassContext) -> Pa
     ]
     manifest = {"placement": choice.manifest(), "replay": _pinned(work, placement, config)}
     if not placement.quantized:
-        layers = layers_of(placement, [], choice.costs.units, {}, {})
         left = without_int8(work.preparation, model, config.without_int8, context)
+        layers = layers_of(placement, left.executed, choice.costs.units, {}, {})
         manifest["replay"] = {**manifest["replay"], "without_int8": left.settled}
         return PassResult(left.model, left.modified, [*notes, left.note], manifest, layers)
     context.phase("quantizing")

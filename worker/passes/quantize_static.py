@@ -55,5 +55,5 @@ def _unquantized(
     """What is delivered where nothing is left in int8."""
     left = without_int8(form.preparation, model, config.without_int8, context)
     manifest = {**form.manifest, "replay": form.settled | {"without_int8": left.settled}}
-    layers = layers_of(form.placement, [], form.choice.costs.units, {}, {})
+    layers = layers_of(form.placement, left.executed, form.choice.costs.units, {}, {})
     return PassResult(left.model, left.modified, [*notes, left.note], manifest, layers)

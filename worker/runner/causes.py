@@ -123,14 +123,18 @@ def _is_in_half_by_a_pass(evidence: Evidence) -> bool:
 
 def _about_placement(steps: list[Step]) -> list[str]:
     """Why nodes were left in float, what takes most time first."""
-    count: Counter[str] = Counter()
+    count: dict[str, Counter[str]] = defaultdict(Counter)
     milliseconds: dict[str, float] = defaultdict(float)
     for layer in (layer for step in steps for layer in step.layers):
         if layer.planned == "float" and layer.reason is not None:
-            count[layer.reason] += 1
-            milliseconds[layer.reason] += layer.float_ms or 0.0
-    ranked = sorted(count, key=lambda reason: (-milliseconds[reason], -count[reason], reason))
-    return [f"{reason}: {count[reason]} kept in float." for reason in ranked[:NAMED_REASONS]]
+            count[layer.reason][layer.operator] += 1
+            milliseconds[layer.reason] += layer.float_ms or layer.executed_ms or 0.0
+    ranked = sorted(count, key=lambda reason: (-milliseconds[reason], -count[reason].total(), reason))
+    return [f"{reason}: {_counted(count[reason])} kept in float." for reason in ranked[:NAMED_REASONS]]
+
+
+def _counted(operators: Counter[str]) -> str:
+    return ", ".join(f"{count} {operator}" for operator, count in sorted(operators.items()))
 
 
 def _conversions(kernels: KernelReport) -> str:

@@ -279,6 +279,18 @@ def test_convolutions_over_one_axis_or_three_run_in_int8(space: tuple[int, ...],
     assert 10 * np.log10(np.square(before).sum() / np.square(before - after).sum()) > 25
 
 
+@pytest.mark.parametrize("name", ["quantize_static", "quantize_dynamic"])
+def test_a_node_without_an_int8_kernel_is_accounted_for_where_nothing_is_quantized(name: str, tmp_path: Path) -> None:
+    text = "network (float[5,N,8] x) => (float[5,1,N,6] y) { y = GRU<hidden_size = 6>(x, w, r) }"
+    model = prepared(text, w=normal(1, 18, 8), r=normal(1, 18, 6))
+    result = apply_pass(name, model, tmp_path, {"x": normal(1, 5, 2, 8)}, without_int8="original")
+    reason = "it has no int8 kernel"
+    assert [(one.name, one.planned, one.reason, one.executed) for one in result.layers] == [
+        ("GRU_0", "float", reason, "GRU")
+    ]
+    assert f"In float: 1 GRU ({reason})." in result.notes
+
+
 def test_behind_the_runtime_s_own_operators_products_run_in_int8(tmp_path: Path) -> None:
     """Inference does not say what they return; their schemas do."""
     model = parse(

@@ -268,8 +268,8 @@ NETWORK = (
     "network (float[1,8,16,16] x) => (float[1,8,16,16] y) { a = Conv<group = 8, pads = [1, 1, 1, 1]>(x, d) "
     "b = Conv(a, p) c = Conv<group = 8, pads = [1, 1, 1, 1]>(b, e) y = Softmax(c) }"
 )
-DEPTHWISE = "depthwise 3x3 Conv in int8 is slower than in float here, conversions included: 2 kept in float."
-SOFTMAX = "Softmax in int8 is slower than in float: 1 kept in float."
+DEPTHWISE = "depthwise 3x3 Conv in int8 is slower than in float here, conversions included: 2 Conv kept in float."
+SOFTMAX = "Softmax in int8 is slower than in float: 1 Softmax kept in float."
 
 
 @pytest.mark.parametrize(
@@ -297,8 +297,14 @@ def test_what_stayed_in_float_is_named_by_the_time_that_it_takes(
 
 def test_only_the_reasons_that_cost_most_are_named(tmp_path: Path) -> None:
     layers = [left("a", "untimed", None), left("b", "third", 1.0), left("c", "first", 2.0), left("d", "second", 1.5)]
-    found = causes_of(Found([step("quantize_static", layers=layers)], SLOWER), tmp_path)
-    assert found == [f"{reason}: 1 kept in float." for reason in ("first", "second", "third")]
+    found = causes_of(Found([step("quantize_static", layers=layers)], SLOWER), tmp_path / "timed")
+    assert found == [f"{reason}: 1 Conv kept in float." for reason in ("first", "second", "third")]
+    # What has no int8 kernel is timed in the result alone.
+    layers += [
+        left(name, "no kernel", None).model_copy(update={"operator": "GRU", "executed_ms": 3.0}) for name in "ef"
+    ]
+    found = causes_of(Found([step("quantize_static", layers=layers)], SLOWER), tmp_path / "executed")
+    assert found[0] == "no kernel: 2 GRU kept in float."
 
 
 def test_what_speaks_against_the_file_comes_first_and_its_size_last(tmp_path: Path) -> None:

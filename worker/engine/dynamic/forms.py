@@ -26,6 +26,7 @@ BATCH_FIRST = "an LSTM with the batch first"
 STANDARD_ATTENTION = "Attention without weights of its own"
 OTHER_ATTENTION = "Attention with inputs or attributes that QAttention lacks"
 CONVOLUTION = "convolutions quantized at run time are slower than in float"
+NO_KERNEL = "it has no int8 kernel"
 OLD = f"an opset older than {LEAST_OPSET}"
 
 
@@ -113,4 +114,7 @@ STANDARD: dict[str, Callable[[ir.Node], str | None]] = {
     "LSTM": _lstm,
     "Attention": lambda _node: STANDARD_ATTENTION,
     "Conv": lambda _node: CONVOLUTION,
+    "ConvTranspose": lambda _node: NO_KERNEL,
+    "GRU": lambda _node: NO_KERNEL,
+    "RNN": lambda _node: NO_KERNEL,
 }

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -59,12 +60,18 @@ def eligible(units: list[Unit], transformer: bool, operators: list[str] | None, 
     return Placement.of(units, [unit.name for unit in units if unit.name not in reasons], reasons)
 
 
-def without_form_in_words(model: ir.Model, units: list[Unit]) -> list[str]:
-    """One sentence for each kind of node of the main graph that has weights and no int8 form, and each reason."""
-    known = {unit.node for unit in units}
-    without = [node for node in model.graph if node.op_type in WITHOUT_FORM and node not in known]
-    counts = Counter((node.op_type, _without_form(node)) for node in without)
-    return [f"In float: {count} {name} ({reason})." for (name, reason), count in sorted(counts.items())]
+def with_those_without_form(placement: Placement, model: ir.Model) -> Placement:
+    """The same, and among its units every node of the main graph that has weights and no int8 form, with the reason."""
+    known = {unit.node: unit for unit in placement.units}
+    units, reasons = [], dict(placement.reasons)
+    for node in model.graph:
+        if node in known:
+            units.append(known[node])
+        elif node.op_type in WITHOUT_FORM:
+            left = Unit(node, Role.FLOAT)
+            units.append(left)
+            reasons[left.name] = _without_form(node)
+    return replace(placement, units=units, reasons=reasons)
 
 
 def _without_form(node: ir.Node) -> str:

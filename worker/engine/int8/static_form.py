@@ -39,7 +39,7 @@ from worker.engine.int8.choosing import (
     placement_of_recipe,
 )
 from worker.engine.int8.division import cheapest, cheapest_first
-from worker.engine.int8.eligible import eligible, without_form_in_words
+from worker.engine.int8.eligible import eligible, with_those_without_form
 from worker.engine.int8.equalization import equalize
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.range_choice import most_faithful
@@ -175,15 +175,14 @@ def _prepared(model: ModelFile, config: StaticOptions, context: PassContext) -> 
         if strengths and not preparation.attempt("smoothing activations", lambda _file, _folder: smoothed):
             strengths = {}
     graph = read_graph(preparation.model)
-    units = units_of(graph)
     notes = [
         *preparation.notes,
         *unknown_nodes(config.exclude, preparation.model.structure()),
-        *without_form_in_words(graph, units),
     ]
     if strengths:
         notes.append(f"Smoothed the activations behind {len(strengths)} LayerNormalizations.")
-    everything = eligible(units, transformer, config.operators, config.exclude)
+    everything = eligible(units_of(graph), transformer, config.operators, config.exclude)
+    everything = with_those_without_form(everything, graph)
     rounding = _rounding(config, everything, graph, context, transformer)
     samples = extent.samples or _smoothing_samples(config)
     if extent.samples is not None and samples < min(_smoothing_samples(config), context.feeds.sample_count):

@@ -43,6 +43,8 @@ class Role(Enum):
     """Computes in int8 with scales of its own on each side: Add, Mul, Concat, Sigmoid, ..."""
     CARRIER = "carrier"
     """Moves values without changing them; what goes in and what comes out share one scale: MaxPool, Reshape, ..."""
+    FLOAT = "float"
+    """Has weights and no int8 kernel: in an account of all nodes with weights, always in float."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from worker.engine.int8.choosing import ROUNDS, TURNS_SECONDS
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext
 from worker.engine.preparation import Preparation, save_restored
+from worker.engine.profiling import NodeTime
 from worker.engine.timing import profiled, times_as_fast, too_short
 from worker.engine.turns import is_faster
 
@@ -19,11 +20,12 @@ Wanted = Literal["measured", "prepared", "original"]
 
 @dataclass(frozen=True)
 class Unquantized:
-    """`settled` is what a recipe would ask for to get the same again."""
+    """`executed` are the kernels that the file runs; `settled` is what a recipe would ask for to get the same again."""
 
     model: ModelFile
     modified: bool
     note: str
+    executed: list[NodeTime]
     settled: Wanted
 
 
@@ -36,11 +38,11 @@ def without_int8(preparation: Preparation, source: ModelFile, wanted: Wanted, co
     """
     measured = _measured(preparation, source, context) if wanted == "measured" else []
     if wanted != "prepared" and not is_faster(measured):
-        return Unquantized(source, False, UNCHANGED, "original")
+        return Unquantized(source, False, UNCHANGED, profiled(source, context, GLANCE_SECONDS), "original")
     made = save_restored(preparation.model.load(), source, context.scratch / "result")
     gain = f", {statistics.median(measured):.2f} times as fast here," if measured else ""
     note = f"Nothing was quantized; the graph made ready for it{gain} is kept: it answers alike."
-    return Unquantized(made, True, note, "prepared")
+    return Unquantized(made, True, note, profiled(made, context, GLANCE_SECONDS), "prepared")
 
 
 def _measured(preparation: Preparation, source: ModelFile, context: PassContext) -> list[float]:

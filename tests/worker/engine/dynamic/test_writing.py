@@ -15,6 +15,7 @@ from worker.engine.dynamic.forms import (
     BATCH_FIRST,
     CONVOLUTION,
     NO_ACTIVATION,
+    NO_KERNEL,
     NO_MATRIX,
     NO_ROW,
     NOT_FINITE,
@@ -215,6 +216,10 @@ LEFT = {
     "convolution": (
         prepared("network (float[N,4,8] x) => (float[N,k,8] y) { y = Conv(x, w) }", w=normal(2, 4, 1)),
         CONVOLUTION,
+    ),
+    "transposed-convolution": (
+        prepared("network (float[N,4,8] x) => (float[N,k,8] y) { y = ConvTranspose(x, w) }", w=normal(4, 2, 1)),
+        NO_KERNEL,
     ),
     "batch-first": (
         prepared(

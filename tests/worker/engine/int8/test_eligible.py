@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.worker.networks import normal, parse, prepared
-from worker.engine.int8.eligible import ATTENTION, PATCHES, eligible, without_form_in_words
+from worker.engine.int8.eligible import ATTENTION, PATCHES, eligible, reasons_in_words, with_those_without_form
 from worker.engine.int8.units import units_of
 
 
@@ -36,7 +36,8 @@ def test_the_reason_is_that_of_the_node(text: str, reason: str) -> None:
     if "foreign" not in text:
         model = onnx.shape_inference.infer_shapes(model)
     graph = ir.from_proto(model)
-    assert without_form_in_words(graph, units_of(graph))[-1].endswith(f" {reason}.")
+    everything = with_those_without_form(eligible(units_of(graph), False, None, []), graph)
+    assert reasons_in_words(everything) == [f"In float: 1 {reason}."]
 
 
 @pytest.mark.parametrize(
