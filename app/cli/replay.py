@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 VERSION = 1
 ManifestArgument = Annotated[Path, typer.Argument(help="The `manifest.json` of a job, as downloaded.")]
 ModelOption = Annotated[Path | None, typer.Option(help="The original, where this service does not have it.")]
+OthersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--other",
+        metavar="ID=FILE",
+        help="A teacher or student that the recipe names, by its id in the manifest, where this service does not have "
+        "it; once for each.",
+    ),
+]
 DatasetOption = Annotated[Path | None, typer.Option(help="That dataset, where this service does not have it.")]
 
 
@@ -31,6 +40,7 @@ def register(app: typer.Typer) -> None:
 def replay(
     manifest: ManifestArgument,
     model: ModelOption = None,
+    others: OthersOption = None,
     calibration: DatasetOption = None,
     training: DatasetOption = None,
     evaluation: DatasetOption = None,
@@ -40,17 +50,22 @@ def replay(
     document = _read(manifest)
     given = {"calibration": calibration, "training": training, "evaluation": evaluation}
     request = document["request"]
-    recipe, search = replayed_recipe(document), replayed_search(document)
+    recipe = replayed_recipe(document)
     if not recipe:
         fail(f"{manifest} is of a search that delivered the original: there is nothing to run again", ExitCode.USAGE)
+    files = given_models(others or [], document)
     with connect() as lathe:
         data = {
             role: _dataset(lathe, path, document["datasets"].get(role), request["data"].get(role))
             for role, path in given.items()
             if path is not None or request["data"].get(role) is not None
         }
+        original = _model(lathe, model, document)
+        sent = {model_id: str(send_model(lathe, path).id) for model_id, path in files.items()}
+        recipe = renamed(recipe, {request["model_id"]: original} | sent)
+        search = replayed_search(document, recipe)
         job = lathe.optimize(
-            _model(lathe, model, document),
+            original,
             recipe if search is None else "auto",
             search=search,
             deployment_check=None if search is None else False,
@@ -73,7 +88,15 @@ def replayed_recipe(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [step.get("replay", asked) for asked, step in ran]
 
 
-def replayed_search(document: dict[str, Any]) -> dict[str, Any] | None:
+def renamed(recipe: list[dict[str, Any]], models: dict[str, str]) -> list[dict[str, Any]]:
+    """The recipe with other ids of `models`, by those that it names."""
+    return [
+        {name: models.get(value, value) if isinstance(value, str) else value for name, value in step.items()}
+        for step in recipe
+    ]
+
+
+def replayed_search(document: dict[str, Any], recipe: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Of what a search found: to be run as its one candidate, anew, on samples divided as they were then."""
     request = document["request"]
     if request["recipe"] != "auto":
@@ -81,7 +104,28 @@ def replayed_search(document: dict[str, Any]) -> dict[str, Any] | None:
     # Where samples were set aside to learn from they are again, though this one candidate may learn nothing.
     trained = bool((request.get("search") or {}).get("training"))
     # Steps that an earlier search left would be the same bytes though no pass ran.
-    return {"given": [replayed_recipe(document)], "training": trained or None, "reuse": False}
+    return {"given": [recipe], "training": trained or None, "reuse": False}
+
+
+def given_models(pairs: list[str], document: dict[str, Any]) -> dict[str, Path]:
+    """Files by the ids that a manifest has for them, from texts `ID=FILE`.
+
+    Raises:
+        typer.Exit: a text is of another form, or the manifest knows no such model, or by another hash.
+
+    """
+    known = document.get("other_models", {})
+    found = {}
+    for pair in pairs:
+        model_id, separator, path = pair.partition("=")
+        if not separator:
+            fail(f"`--other` takes ID=FILE, and `{pair}` has no `=`", ExitCode.USAGE)
+        if model_id not in known:
+            names = ", ".join(known) or "none beside the original"
+            fail(f"`--other` names the model {model_id}; those of the manifest are: {names}", ExitCode.USAGE)
+        found[model_id] = Path(path)
+        _check_hash(found[model_id], known[model_id]["sha256"])
+    return found
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

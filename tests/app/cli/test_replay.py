@@ -1,5 +1,6 @@
 """A job run again from its manifest gives the same bytes."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from fastapi import Response
 from fastapi.responses import JSONResponse
 
 from app.cli.exits import ExitCode
-from app.cli.replay import differences, replayed_recipe, replayed_search
+from app.cli.replay import differences, given_models, renamed, replayed_recipe, replayed_search
+from app.client.conversion import write_npz
 from tests.app.cli.conftest import LatheCommand
 from tests.app.client.answers import JOB, JOB_ID, MODEL
 from tests.app.client.conftest import Server, server
+from tests.worker import networks
 
 __all__ = ["server"]  # the fixture
 
@@ -32,6 +35,29 @@ def test_a_manifest_gives_the_same_bytes_again(
     other = lathe("replay", tmp_path / "manifest.json", "--model", files["evaluation"])
     assert other.code == 2
     assert "is not the file of the manifest" in other.stderr
+
+
+@pytest.mark.long
+def test_a_job_is_run_again_with_the_file_of_a_teacher_that_was_deleted(lathe: LatheCommand, tmp_path: Path) -> None:
+    model, teacher = (networks.save(networks.perceptron(seed), tmp_path / str(seed)) for seed in range(2))
+    teacher_id = lathe("upload", teacher).stdout.strip()
+    (tmp_path / "recipe.json").write_text(json.dumps([{"pass": "distill", "teacher": teacher_id, "epochs": 1}]))
+    write_npz(tmp_path / "rows.npz", {"x": networks.normal(64, 8)})
+    arguments = ["--recipe", tmp_path / "recipe.json", "--training", tmp_path / "rows.npz", "--threads", "1", "--json"]
+    done = lathe("optimize", model, *arguments, "--watch")
+    assert done.code == 0, done.stderr
+    report = lathe("report", done.json["id"], "--json")
+    assert report.code == 0, report.stderr
+    (tmp_path / "manifest.json").write_text(json.dumps(report.json["manifest"]))
+    deleted = lathe("delete", teacher_id)
+    assert deleted.code == 0, deleted.stderr
+
+    without = lathe("replay", tmp_path / "manifest.json")
+    assert without.code == ExitCode.REFUSED
+    assert f"There is no teacher {teacher_id}" in without.stderr
+    again = lathe("replay", tmp_path / "manifest.json", "--other", f"{teacher_id}={teacher}", "--json")
+    assert again.code == 0, again.stderr
+    assert again.json["match"] is True
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 1}', '{"version": 99}'])
@@ -66,8 +92,41 @@ def test_what_a_search_found_is_made_anew(search: dict[str, Any] | None, trainin
     recipe = [{"pass": "optimize_graph"}, {"pass": "quantize_static"}]
     manifest = _manifest(request={"recipe": "auto", "search": search}, recipe=recipe)
     given = [{"pass": "optimize_graph"}, {"pass": "x", "exclude": ["a"]}]
-    assert replayed_search(manifest) == {"given": [given], "training": training, "reuse": False}
-    assert replayed_search(_manifest()) is None
+    assert replayed_recipe(manifest) == given
+    assert replayed_search(manifest, given) == {"given": [given], "training": training, "reuse": False}
+    assert replayed_search(_manifest(), given) is None
+
+
+def test_a_model_that_a_pass_names_may_be_given_as_a_file(tmp_path: Path) -> None:
+    """It gets another id than it had."""
+    (tmp_path / "teacher=1.onnx").write_bytes(b"teacher")
+    known = {"7d3c": {"name": "t", "sha256": hashlib.sha256(b"teacher").hexdigest(), "size_bytes": 7}}
+    files = given_models([f"7d3c={tmp_path / 'teacher=1.onnx'}"], _manifest(other_models=known))
+    assert files == {"7d3c": tmp_path / "teacher=1.onnx"}
+    recipe = [{"pass": "distill", "teacher": "7d3c", "student": None, "epochs": 2, "features": {"a": "7d3c"}}]
+    assert renamed(recipe, {"7d3c": "new"}) == [recipe[0] | {"teacher": "new"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("model.onnx", "takes ID=FILE"),
+        ("8e4d=model.onnx", "those of the manifest are: 7d3c"),
+        ("7d3c=model.onnx", "is not the file of the manifest"),
+    ],
+    ids=["no-id", "unknown-id", "other-bytes"],
+)
+def test_a_file_that_is_no_model_of_the_manifest_is_refused(
+    given: str, words: str, bare_lathe: LatheCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").write_bytes(b"another")
+    unread: dict[str, Any] = {"artifact": {}, "datasets": {}, "model": {}, "metric": None, "version": 1}
+    known = {"7d3c": {"name": "t", "sha256": "0" * 64, "size_bytes": 7}}
+    Path("manifest.json").write_text(json.dumps(_manifest(other_models=known, **unread)))
+    outcome = bare_lathe("replay", "manifest.json", "--other", given)
+    assert outcome.code == ExitCode.USAGE
+    assert words in outcome.stderr
 
 
 def test_another_machine_and_other_libraries_are_named() -> None:
