@@ -40,6 +40,7 @@ from worker.engine.rewrites import REWRITES, residual_sum
 from worker.engine.rewrites.constant_nodes import lift_constants
 from worker.engine.sessions import BASIC, Device, Feed
 from worker.engine.symbolic_shapes import infer_symbolic
+from worker.engine.unfolding import Folded, compute_again, costly, in_words
 from worker.engine.weight_only.stored import unpacks_when_loaded
 
 # What the rewrites and the runtime's fusions are written for.
@@ -58,6 +59,8 @@ class Preparation:
     threads: int
     notes: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
+    folded: list[Folded] = field(default_factory=list)
+    """Constants that folding made and that cost bytes."""
 
     @classmethod
     def start(cls, model: ModelFile, feed: Feed, scratch: Path, threads: int) -> "Preparation":
@@ -190,6 +193,8 @@ def prepare(
     wanted = opset or min(max(version, LEAST_OPSET), LATEST_OPSET)
     if wanted != version:
         preparation.attempt(f"converting opset {version} to {wanted}", lambda file, to: _convert(file, to, wanted))
+        # Nodes of before would be of another opset.
+        preparation.folded = []
     if not folds_first:
         _fold(preparation, threads, keep_halves)
     if not preparation.attempt("symbolic shape inference", _infer_symbolic, annotates=True):
@@ -215,6 +220,17 @@ def keep_sums_apart(preparation: Preparation, device: Device) -> None:
         )
 
 
+def leave_to_loading(preparation: Preparation) -> None:
+    """The last step of a pass that needs no constants: what folding made and costs bytes is computed as it was."""
+
+    def step(model: ModelFile, folder: Path) -> ModelFile | None:
+        loaded = model.load()
+        return save_restored(loaded, model, folder / "done") if compute_again(loaded, preparation.folded) else None
+
+    if preparation.folded and preparation.attempt("leaving large constants to be computed at load", step):
+        preparation.notes.append("What folding made so is computed when the file is loaded instead, as before.")
+
+
 def _fold(preparation: Preparation, threads: int, keep_halves: bool) -> None:
     structure = preparation.model.structure()
     against = None
@@ -225,9 +241,11 @@ def _fold(preparation: Preparation, threads: int, keep_halves: bool) -> None:
     if against is not None:
         preparation.notes.append(f"Constants were not folded: {against}.")
         return
-    before = operator_counts(structure)
+    before, counts = preparation.model, operator_counts(structure)
     if preparation.attempt("folding constants and BatchNorm", lambda file, to: _folded(file, to, threads)):
-        preparation.notes.extend(changes(before, operator_counts(preparation.model.structure())))
+        preparation.notes.extend(changes(counts, operator_counts(preparation.model.structure())))
+        preparation.folded = costly(before, preparation.model)
+        preparation.notes.extend(in_words(preparation.folded))
 
 
 def normalise(model: ModelFile, folder: Path, *, inline: bool = False) -> ModelFile:

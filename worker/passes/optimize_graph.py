@@ -8,7 +8,7 @@ from worker.engine.fusions import fused, patterns
 from worker.engine.graph import computes_the_same
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
-from worker.engine.preparation import changes, keep_sums_apart, operator_counts, prepared
+from worker.engine.preparation import changes, keep_sums_apart, leave_to_loading, operator_counts, prepared
 
 # Without one of these no transformer pattern can match.
 TRANSFORMER_SIGNS = frozenset({"Softmax", "Erf", "Tanh", "LayerNormalization", "ReduceMean"})
@@ -28,6 +28,7 @@ def apply(model: ModelFile, config: OptimizeGraph, context: PassContext) -> Pass
             after = operator_counts(preparation.model.structure())
             preparation.notes.extend(changes(counts, after) or ["No transformer pattern was found to fuse."])
     keep_sums_apart(preparation, context.device)
+    leave_to_loading(preparation)
     if computes_the_same(model.structure(), preparation.model.structure()):
         return PassResult(model, False, [*preparation.notes, "Nothing was left to fold or fuse."])
     notes = [*preparation.notes, f"Applied: {', '.join(preparation.applied)}."]
