@@ -1,4 +1,7 @@
-"""A mean over all of space is a GlobalAveragePool, which has an int8 kernel; ReduceMean has none."""
+"""A mean over all of space is a GlobalAveragePool, which has an int8 kernel; ReduceMean has none.
+
+Exact but where there is no space: of an axis of size 0 the mean is NaN, and ONNX Runtime's pool refuses the call.
+"""
 
 import numpy as np
 import onnx_ir as ir
