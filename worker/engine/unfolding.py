@@ -105,8 +105,10 @@ def _way(
 
 def _cost(nodes: list[onnx.NodeProto], gone: set[str], given: Mapping[str, onnx.TensorProto]) -> int:
     """Bytes of what would come back; a Constant node holds its tensor."""
-    return sum(node.ByteSize() for node in nodes) + sum(_bytes(given[name]) for name in gone)
+    written: int = sum(node.ByteSize() for node in nodes)
+    return written + sum(_bytes(given[name]) for name in gone)
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
-    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    elements: int = math.prod(tensor.dims)
+    return elements * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
