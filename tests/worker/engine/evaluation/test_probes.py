@@ -28,6 +28,8 @@ from worker.engine.profiling import kind_of
 from worker.engine.stored_arrays import ArrayStore
 
 X = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+# Rounds that last until a probe is looked at, which is after half a second.
+LONG = 0.25
 
 
 def _perceptron(folder: Path, seed: int = 0) -> ModelFile:
@@ -222,8 +224,7 @@ def test_a_probe_whose_nursery_is_killed_is_started_once_more(tmp_path: Path) ->
             killed.append(the_nursery({}).pid)
             os.kill(killed[0], signal.SIGKILL)
 
-    # A second of turns, and the first look after half of one.
-    assert len(_times(model, tmp_path, waiting=kill, seconds=1.0)) == 1
+    assert len(_times(model, tmp_path, waiting=kill, seconds=1.0, round_seconds=LONG)) == 1
     assert killed
 
 
@@ -234,7 +235,7 @@ def test_the_next_forked_probe_is_told_nothing_of_one_that_was_cut_off(tmp_path:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        _times(model, tmp_path, waiting=interrupt, seconds=5.0)
+        _times(model, tmp_path, waiting=interrupt, seconds=5.0, round_seconds=LONG)
     assert len(_times(model, tmp_path)) == 1
 
 
@@ -262,10 +263,12 @@ def test_what_a_forked_probe_took_counts_as_taken_by_its_runner(tmp_path: Path) 
     assert int(done.stdout) > SPREAD_ROWS * 8 * 4
 
 
-def _times(model: ModelFile, folder: Path, seconds: float = 0.1, **bounds: Any) -> list[Latency]:
+def _times(
+    model: ModelFile, folder: Path, seconds: float = 0.1, round_seconds: float = ROUND_SECONDS, **bounds: Any
+) -> list[Latency]:
     feed = feeds_of(model).describe(ArrayStore(folder / f"store-{time.monotonic_ns()}"))
     request = Turns(
-        models=[str(model.path)], feeds=[feed], threads=1, seconds=seconds, rounds=9, round_seconds=ROUND_SECONDS
+        models=[str(model.path)], feeds=[feed], threads=1, seconds=seconds, rounds=9, round_seconds=round_seconds
     )
     return run_probe("latency", request, TurnsAnswer, Bounds(folder / "probe", 60, **bounds)).latencies
 

@@ -57,6 +57,7 @@ def test_the_check_takes_what_the_search_has_left(
         turn=unmeasured,
         found=Found(),
         finalists=[cast("Any", Winner())],
+        measured=[],
         accepted=True,
         tested=frozenset(),
         front=frozenset(),
