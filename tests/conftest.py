@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     put_in_order(items)
 
 
-def pytest_collection_finish() -> None:
+def pytest_runtestloop() -> None:
     gc.freeze()
     gc.enable()
 

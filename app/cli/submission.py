@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,8 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+# The size of an axis, in no more figures than the service takes.
+AXIS = re.compile(r"[1-9][0-9]{0,9}")
 ModelArgument = Annotated[str, typer.Argument(help="A model's id, or a file to upload.")]
 PassesOption = Annotated[
     list[str] | None, typer.Option("--pass", help="A pass with its defaults; repeat it for a chain.")
@@ -179,7 +182,7 @@ def shapes_of(texts: list[str] | None) -> dict[str, list[int]] | None:
     for text in texts or ():
         name, _, sizes = text.rpartition("=")
         axes = sizes.split("x")
-        if not name or name in shapes or not all(axis.isascii() and axis.isdecimal() and int(axis) for axis in axes):
+        if not name or name in shapes or not all(map(AXIS.fullmatch, axes)):
             fail(f"--shape is an input and its sizes, once for each, as input_ids=1x128; not `{text}`", ExitCode.USAGE)
         shapes[name] = [int(axis) for axis in axes]
     return shapes or None

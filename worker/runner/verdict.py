@@ -73,11 +73,11 @@ def _other_outputs(metric: Metric, compared: ComparisonAnswer, allowed: float) -
     most = allowed if free else CHANGES_A_DROP * allowed
     changed = []
     for output, found in values.items():
-        # What answers NaN keeps agreement alone.
-        name = str(metric.name) if free and metric.name in found else "agreement"
+        # What answers NaN keeps agreement alone; and what answers zeros has no ratio to noise, exact or ruined.
+        name = str(metric.name) if free and found.get(str(metric.name)) is not None else "agreement"
         value = found.get(name)
         lost = 0.0 if value is None else float(drop(name, np.asarray(1.0), np.asarray(value)))
-        if value is not None and lost > most + ROUNDING:
+        if value is not None and not is_within(lost, name, most):
             changed.append((lost, f"{output!r} ({name} {_number(value)})"))
     if not changed:
         return []
@@ -119,6 +119,11 @@ def _wanted(compared: ComparisonAnswer, data: JobData, *, auto: bool) -> list[st
     """Which samples it is that are missing, where that is known: a list of no or one sentence."""
     if not data.held_out:
         return [CHOSEN_BY if auto else MADE_BY]
+    return rarest_in_words(compared)
+
+
+def rarest_in_words(compared: ComparisonAnswer) -> list[str]:
+    """Of F1, which class more samples are wanted of: a list of no or one sentence."""
     rare = compared.influence
     return [] if rare is None else [RAREST.format(rare.rarest_class, rare.rarest_samples)]
 

@@ -43,6 +43,7 @@ def test_shapes_are_sizes_by_input() -> None:
         pytest.param(["--auto", "--shape", "tokens"], "`tokens`", id="a shape without sizes"),
         pytest.param(["--auto", "--shape", "tokens=1x"], "`tokens=1x`", id="a size that is none"),
         pytest.param(["--auto", "--shape", "tokens=0x8"], "`tokens=0x8`", id="a size of nothing"),
+        pytest.param(["--auto", "--shape", "tokens=" + 5000 * "9"], "`tokens=9", id="a size without end"),
         pytest.param(["--auto", "--shape", "a=1", "--shape", "a=2"], "`a=2`", id="a shape twice"),
     ],
 )

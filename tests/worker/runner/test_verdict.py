@@ -137,6 +137,7 @@ def test_samples_are_asked_for_only_where_they_could_show_that_nothing_is_lost(
         pytest.param("agreement", {"agreement": 0.99, "sqnr_db": 1.0}, None, id="within"),
         pytest.param("sqnr_db", {"agreement": 0.4, "sqnr_db": 12.0}, "'z' (sqnr_db 12)", id="noise"),
         pytest.param("sqnr_db", {"agreement": 1.0, "sqnr_db": None}, None, id="without-noise"),
+        pytest.param("sqnr_db", {"agreement": 0.0, "sqnr_db": None}, "'z' (agreement 0)", id="no-longer-silent"),
         pytest.param("sqnr_db", {"agreement": 0.0}, "'z' (agreement 0)", id="broken"),
         pytest.param("top1", {"agreement": 0.96, "sqnr_db": 9.0}, "'z' (agreement 0.96)", id="beside-labels"),
         pytest.param("top1", {"agreement": 0.98, "sqnr_db": 9.0}, None, id="three-changes-a-drop"),

@@ -76,9 +76,14 @@ def decide(
     if within and samples >= least:
         return Decision("met", below, above)
     if within or not shown:
-        return Decision("undecidable", below, above, least, at_least=True)
+        return Decision("undecidable", below, above, _of_data(compared, least), at_least=True)
     needed = _samples_needed(compared, metric, (above, below), allowed, confidence)
-    return Decision("undecidable", below, above, None if needed is None else max(least, needed))
+    return Decision("undecidable", below, above, None if needed is None else max(_of_data(compared, least), needed))
+
+
+def _of_data(compared: ComparisonAnswer, scored: int) -> int:
+    """How many samples of data bring so many that are scored: where one answer is for a whole call, many to one."""
+    return math.ceil(scored * compared.sample_count / max(1, compared.scored_samples))
 
 
 def is_within(drop: float, metric: str, allowed: float) -> bool:

@@ -32,7 +32,8 @@ def influence_on(statistic: MacroF1) -> Influence | None:
         for part in _parts(len(samples), len(names))
     )
     found = np.bincount(codes, hits > 0, len(names))
-    rarest = int(np.argmin(np.where(found > 0, found, np.inf)))
+    # Not the one that is right least often: of a frequent class each sample weighs little, however many are wrong.
+    rarest = int(np.argmin(np.where(found > 0, seen, np.inf)))
     return Influence(most=most / len(names), rarest_class=int(names[rarest]), rarest_samples=int(found[rarest]))
 
 

@@ -70,7 +70,7 @@ def _evenly(found: Sequence[Trial]) -> list[Trial]:
 
 def _like_risk(one: Trial, allowed: float) -> int:
     # An error that grows from next to nothing grows by more than a number holds.
-    return math.floor(min(one.risk / max(allowed, ROUNDING) / LIKE_RISK, MOST_RISK))
+    return math.floor(min(one.risk / (allowed or ROUNDING) / LIKE_RISK, MOST_RISK))
 
 
 def _ends(front: Sequence[Trial]) -> list[Trial]:
@@ -80,9 +80,11 @@ def _ends(front: Sequence[Trial]) -> list[Trial]:
     ends = [
         max(front, key=lambda one: one.ratios.latency),
         max(front, key=lambda one: one.ratios.size),
-        max(front, key=lambda one: one.ratios.memory),
         min(front, key=lambda one: one.drop or 0.0),
     ]
+    # It is measured where it counts.
+    if len({one.ratios.memory for one in front}) > 1:
+        ends.append(max(front, key=lambda one: one.ratios.memory))
     return [one for number, one in enumerate(ends) if one not in ends[:number]]
 
 

@@ -22,7 +22,7 @@ from worker.runner.search.data import SearchData
 from worker.runner.search.plotting import Picture, Point, write_plots
 from worker.runner.search.searching import Found, report_of
 from worker.runner.summary import environment_of, summary_of
-from worker.runner.verdict import ACCEPTED_BY, decided, is_slower, judge, with_speed
+from worker.runner.verdict import ACCEPTED_BY, decided, is_slower, judge, rarest_in_words, with_speed
 
 NOT_DRAWN = "The picture of the front could not be drawn; the worker's log says why, and the report has its figures."
 
@@ -207,7 +207,9 @@ def _lacking_samples(ending: Ending) -> list[str]:
 
 def _decided(one: Finalist, ending: Ending) -> str:
     bound, held_out = ending.bound, ending.data.accepting.held_out
-    return decided(one.decision, bound.allowed, bound.confidence, ACCEPTED_BY, held_out=held_out)
+    words = decided(one.decision, bound.allowed, bound.confidence, ACCEPTED_BY, held_out=held_out)
+    rarest = rarest_in_words(one.compared) if held_out and one.decision.outcome == "undecidable" else []
+    return " ".join([words, *rarest])
 
 
 def _trials(ending: Ending, winner: Trial | None) -> list[TrialReport]:

@@ -7,6 +7,7 @@ import pytest
 
 from app.recipes.request import Metric
 from tests.worker import networks
+from worker.engine.evaluation.acceptance import decide, least_samples
 from worker.engine.evaluation.comparison import compare
 from worker.engine.evaluation.requests import Comparison
 from worker.engine.feeds import match_arrays
@@ -58,5 +59,9 @@ def test_it_counts_once_a_call(tmp_path: Path, output: str, metric: str, scored:
     assert any("counts once a call" in warning and "'y'" in warning for warning in found.warnings)
     if metric == "sqnr_db":
         assert found.metric_candidate == pytest.approx(40, abs=0.01)
+        # What is asked for is samples of data, of which a call takes several.
+        needed, least = decide(found, metric, 0.01, 0.95).samples_needed, least_samples(metric, 0.01, 0.95)
+        assert needed is not None
+        assert needed * scored // COUNT >= least
     else:
         assert found.drop == 0

@@ -62,12 +62,21 @@ def test_it_is_what_the_heaviest_sample_takes_that_is_lost(elements: int) -> Non
     assert influence.most == pytest.approx(max(found), rel=0.15)
 
 
-def test_the_rarest_class_is_the_one_that_is_right_in_the_fewest_samples() -> None:
-    labels = np.array([5, 5, 5, 7, 7, 9, 9, 9])
-    before = np.array([5, 5, 5, 7, 7, 9, 5, 5])
-    influence = influence_on(scored(labels, before))
-    assert influence is not None
-    assert (influence.rarest_class, influence.rarest_samples) == (9, 1)
+def test_the_rarest_class_is_the_one_of_which_more_samples_help() -> None:
+    """Of the frequent one that is wrong nearly always, twice as many would change next to nothing."""
+    counts, right = {5: 300, 7: 300, 9: 10}, {5: 5, 7: 300, 9: 10}
+
+    def counted(times: dict[int, int]) -> float:
+        labels = np.repeat([*counts], [counts[name] * times.get(name, 1) for name in counts])
+        places = np.concatenate([np.arange(counts[name] * times.get(name, 1)) for name in counts])
+        wrong = places >= np.array([right[name] * times.get(name, 1) for name in labels])
+        influence = influence_on(scored(labels, np.where(wrong, 7, labels)))
+        assert influence is not None
+        assert (influence.rarest_class, influence.rarest_samples) == (9, 10 * times.get(9, 1))
+        return 1 / influence.most
+
+    assert counted({9: 2}) > 1.7 * counted({})
+    assert counted({5: 2}) < 1.1 * counted({})
 
 
 def test_where_nothing_is_right_nothing_is_known() -> None:

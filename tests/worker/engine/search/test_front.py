@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.worker.engine.search.grounds import LATENCY, SIZE, trial
-from worker.engine.search.front import MOST_STEPS, finalists, pareto_front, steps
+from worker.engine.search.front import MOST_STEPS, _ends, finalists, pareto_front, steps
 from worker.engine.search.proposals import Trial
 
 ALLOWED = 0.01
@@ -134,6 +134,8 @@ def test_the_ends_of_the_front_are_there_whatever_the_objective_is() -> None:
         found = [one.name for one in finalists(trials, weights, ALLOWED)]
         assert ends <= set(found)
         assert len(found) == len(set(found))
+    # Nobody measured memory: nothing is the end of it.
+    assert [one.name for one in _ends(trials[13:])] == ["fastest", "smallest", "safest"]
 
 
 def test_what_breaks_the_contract_and_gains_nothing_is_no_finalist() -> None:
