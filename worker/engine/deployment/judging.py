@@ -110,12 +110,13 @@ def judge_edges(name: CheckName, answer: EdgesAnswer) -> tuple[DeploymentCheck, 
         reason = f" {left_out[0].words}" if left_out else " There is nothing that could be other than it is."
         return _check(name, "skipped", f"None was compared.{reason}", figures), inputs
     words = f"Compared with the original in {', '.join(one.name for one in passed)}: {_kept(passed)}."
-    unjudged = sorted({output for one in passed for output in one.outputs} - floors.judged)
+    unjudged = {output for one in passed for output in one.outputs} - floors.judged - {*ordinary.not_finite}
     if unjudged:
         words += (
-            f" How much of {', '.join(unjudged)} stays was not judged: on ordinary input little or nothing of it does."
+            f" How much of {', '.join(sorted(unjudged))} stays was not judged: on ordinary input little of it does, or "
+            "it holds nothing there."
         )
-    silent = [f"{output} in {one.name}" for one in edges for output in one.not_finite]
+    silent = [f"{output} in {one.name}" for one in (ordinary, *edges) for output in one.not_finite]
     words += f" Not finite anywhere in the original: {', '.join(silent)}." if silent else ""
     words += f" Skipped: {', '.join(one.name for one in left_out)}." if left_out else ""
     return _check(name, "passed", words, figures), inputs

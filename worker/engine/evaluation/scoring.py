@@ -51,7 +51,7 @@ class Scores:
         if original is None or candidate is None:
             self.skipped.add(name)
             return
-        self._score(name, original, candidate, samples[: len(original)])
+        self._score(name, original, candidate, samples[: len(original)], each=len(samples) // len(original))
         without_score = len(samples) - len(original)
         if without_score:
             self.of_calls.add(name)
@@ -59,9 +59,10 @@ class Scores:
             for columns in (self.outputs[name], *(self.labelled[key] for key in keys if key in self.labelled)):
                 _leave_out(columns, without_score)
 
-    def _score(self, name: str, original: np.ndarray, candidate: np.ndarray, samples: np.ndarray) -> None:
+    def _score(self, name: str, original: np.ndarray, candidate: np.ndarray, samples: np.ndarray, each: int) -> None:
+        """`each`: how many samples of the call an answer is of."""
         reshaped = original.shape != candidate.shape
-        self.reshaped[name] += len(samples) * reshaped
+        self.reshaped[name] += each * len(samples) * reshaped
         columns = self.outputs[name]
         columns["agreement"].append(metrics.agreement(original, candidate))
         if original.dtype.kind == metrics.TEXT:  # no direction, no power, and no label: those are numbers
@@ -73,9 +74,10 @@ class Scores:
         if metrics.looks_like_scores(original):
             self.tops[name].append(np.argmax(original, axis=1))
         broken = metrics.broken_samples(original, candidate)
-        self.broken[name] += int(broken.sum())
+        self.broken[name] += each * int(broken.sum())
         if original.dtype.kind == "f":
-            self.not_finite[name] += int((~np.isfinite(original.reshape(len(original), -1))).any(axis=1).sum())
+            silent = ~np.isfinite(original.reshape(len(original), -1))
+            self.not_finite[name] += each * int(silent.any(axis=1).sum())
         # What has another shape is lost whatever it holds, and labels need not fit it.
         held, lost = (original, np.ones_like(broken)) if reshaped else (candidate, broken)
         for label, metric in self._labels_of(name):

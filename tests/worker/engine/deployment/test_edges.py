@@ -55,3 +55,23 @@ def test_where_the_original_is_finite_nowhere_nothing_is_compared(tmp_path: Path
         "Compared with the original in ones, lowest, highest: finite where it is, 200.0 dB or more. "
         "Not finite anywhere in the original: y in zeros. Skipped: zeros."
     )
+
+
+def test_of_what_the_original_never_holds_on_ordinary_input_only_that_is_said(tmp_path: Path) -> None:
+    body = "z = Sub (x, x) y = Div (z, z) k = Abs (x)"
+    found, _ = checked(tmp_path, "float[N, 4] y, float[N, 4] k", body, body)
+    assert found.outcome == "passed"
+    assert "Not finite anywhere in the original: y in ordinary, y in zeros" in found.words
+    assert "was not judged" not in found.words
+
+
+def test_what_is_empty_on_ordinary_input_is_not_judged_and_is_said_not_to_be(tmp_path: Path) -> None:
+    """As boxes, of which a detector finds none in the samples at hand."""
+    boxes = (
+        "o = Constant <value_float = 1.0> () e = Equal (x, o) s = Constant <value_ints = [-1]> () m = Reshape (e, s)"
+    )
+    original, candidate = (f"{boxes} k = Abs (x) b = Compress (x, m) y = {last} (b)" for last in ("Identity", "Neg"))
+    found, _ = checked(tmp_path, "float[M] y, float[N, 4] k", original, candidate)
+    assert found.outcome == "passed", found.words
+    assert "How much of y stays was not judged: on ordinary input little of it does, or it holds nothing" in found.words
+    assert "whole numbers" not in found.words

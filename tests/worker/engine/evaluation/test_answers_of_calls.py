@@ -65,3 +65,23 @@ def test_it_counts_once_a_call(tmp_path: Path, output: str, metric: str, scored:
         assert needed * scored // COUNT >= least
     else:
         assert found.drop == 0
+
+
+def test_all_samples_of_a_call_share_what_is_wrong_with_its_answer(tmp_path: Path) -> None:
+    text = TEXT.replace("y = Mul (mean, scale)", "none = Sub (mean, mean) y = Div (none, none)")
+    model = ModelFile(networks.save(networks.holding(text, scale=np.float32(1.0)), tmp_path / "model"))
+    request = Comparison(
+        original=str(model.path),
+        candidate=str(model.path),
+        feed=match_arrays(inputs_of(model.structure()), {"x": networks.normal(COUNT, 4)}, "data").describe(
+            ArrayStore(tmp_path / "store")
+        ),
+        labels={},
+        metric=Metric(name="agreement", output="each"),
+        threads=1,
+        batch=1,
+        seconds=30,
+        seed=0,
+    )
+    warnings = compare(request).warnings
+    assert f"Output 'y' of the original is NaN or infinite in {COUNT} of {COUNT} samples." in warnings
