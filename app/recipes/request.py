@@ -27,7 +27,7 @@ def _kind_of_recipe(recipe: object) -> str:
 class Data(BaseModel):
     """Datasets by role. Roles may name the same dataset; the report then says that nothing was held out, and no
     contract with a confidence is `met` on what a pass read. Where datasets share some samples, those that passes read
-    are left out of what quality is measured on.
+    are left out of what quality is measured on, unless they are a thousandth of it at most; the report says how many.
     """
 
     model_config = ConfigDict(extra="forbid")

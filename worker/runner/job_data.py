@@ -22,6 +22,8 @@ from worker.engine.repeated_samples import Samples, repeated
 from worker.runner.contract import RunnerJob
 
 RANDOM_CALLS = 8
+# What so small a share of the samples does moves no share of all by more: not worth a copy of the others.
+NEGLIGIBLE = 1e-3
 RANDOM = (
     "No data was given: quality was measured on random input, which says whether the files agree on noise and nothing "
     "about data like yours. Give evaluation data."
@@ -194,7 +196,7 @@ def _calibrates(request: OptimizeRequest) -> bool:
 @dataclass(frozen=True)
 class _Judging:
     """What quality is measured on: the arrays of a role, None where no data was given, without samples that passes read
-    of other roles; and what is told of it.
+    of other roles, unless those are negligibly few; and what is told of it.
     """
 
     role: str | None
@@ -232,6 +234,12 @@ def _judging(
     if left_out == count:
         warnings.append(f"Passes of the recipe read all {count:,} samples of {source} as well: nothing was held out.")
         return _Judging(role, arrays[role], False, warnings)
+    if left_out <= NEGLIGIBLE * count:
+        warnings.append(
+            f"Passes of the recipe read {left_out:,} of {count:,} samples of {source} as well: too few to matter, so "
+            "they are measured on all the same."
+        )
+        return _Judging(role, arrays[role], True, warnings)
     warnings.append(
         f"Left out of {count:,} samples of {source}, as passes of the recipe read the same ones: {left_out:,}."
     )

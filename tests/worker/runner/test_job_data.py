@@ -154,6 +154,17 @@ def test_samples_that_a_pass_reads_from_another_dataset_are_left_out(
     assert all(told in line and "8 samples of dataset 'my evaluation'" in line for line in words if told)
 
 
+@pytest.mark.parametrize(("seen", "left"), [(1, 1000), (2, 998)])
+def test_too_few_to_matter_are_told_of_and_nothing_is_copied(seen: int, left: int, tmp_path: Path) -> None:
+    rows = {"image": networks.normal(1000, 3, 16, 16)}
+    read = {"image": rows["image"][:seen].copy()}
+    data = load(tmp_path, {"calibration": read, "evaluation": rows}, recipe=STATIC)
+    assert data.held_out
+    assert data.evaluation.sample_count == left
+    assert (tmp_path / "scratch" / "held-out").exists() is (left < 1000)
+    assert any("read 1 of 1,000 samples" in line for line in data.warnings) is (left == 1000)
+
+
 @pytest.mark.parametrize("rows", ["N", "0"])
 def test_an_input_without_elements_counts_no_samples(rows: str, tmp_path: Path) -> None:
     network = networks.parse(
