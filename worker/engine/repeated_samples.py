@@ -49,6 +49,15 @@ def repeated(parts: Mapping[str, Samples], earlier: Mapping[str, Sequence[str]])
     return found
 
 
+def distinct(samples: Samples) -> int:
+    """How many of them the model is fed something else for than for all before; all of a model without inputs."""
+    if not samples.feeds.arrays:
+        return len(samples.places)
+    _, kinds, counts = np.unique(_hashes(samples, PART), return_inverse=True, return_counts=True)
+    alike = np.flatnonzero(counts[kinds] > 1)
+    return len(samples.places) - len(alike) + len(np.unique(_hashes(samples.at(alike))))
+
+
 def _hashes(samples: Samples, most: int | None = None) -> np.ndarray:
     """Of each sample, (N,) uint64: of all of it, or of `most` elements of each array."""
     feeds, places = samples.feeds, samples.places

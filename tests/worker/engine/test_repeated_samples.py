@@ -7,7 +7,7 @@ import pytest
 
 from tests.worker.networks import normal
 from worker.engine.feeds import Feeds
-from worker.engine.repeated_samples import PART, Samples, repeated
+from worker.engine.repeated_samples import PART, Samples, distinct, repeated
 
 WIDE = 4 * PART
 
@@ -53,3 +53,11 @@ def test_all_inputs_have_to_be_the_same() -> None:
 
 def test_a_model_without_inputs_is_fed_nothing_twice() -> None:
     assert found(samples(), samples()) == []
+
+
+def test_copies_count_once_and_what_differs_beyond_the_part_that_is_hashed_first_does_not() -> None:
+    rows = np.zeros((4, WIDE), np.float32)
+    rows[2, 0], rows[3, WIDE // 2] = 1, 1
+    assert distinct(samples(x=rows)) == 3
+    assert distinct(samples(x=normal(3, 2))) == 3
+    assert distinct(samples()) == 1

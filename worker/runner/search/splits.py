@@ -14,7 +14,7 @@ import numpy as np
 
 from worker.engine.arrays import copy_samples
 from worker.engine.feeds import Feeds
-from worker.engine.repeated_samples import Samples, repeated
+from worker.engine.repeated_samples import Samples, distinct, repeated
 
 Arrays = Mapping[str, np.ndarray]
 # Parts of a dataset that serves several: most for what needs most, learning first, then deciding with confidence.
@@ -114,6 +114,22 @@ def _leave_out(parts: dict[str, Samples], owners: Mapping[str, Given], split: Sp
         elif left_out:
             parts[role] = parts[role].at(~again)
             split.warnings.append(f"Left out of {count:,} {of}, as the same ones {OTHERS_DO[role]}: {left_out:,}.")
+    if "evaluation" in deciding and "evaluation" not in split.shared:
+        split.warnings.extend(_copies_in_words(parts["evaluation"], owners["evaluation"].name))
+
+
+def _copies_in_words(samples: Samples, name: str) -> list[str]:
+    """In words, that some of the samples that accept are the same: a list of no or one sentence.
+
+    They stay: of inputs that take few values they are honest draws.
+    """
+    count, different = len(samples.places), distinct(samples)
+    if different == count:
+        return []
+    return [
+        f"Of {count:,} samples of {name} to accept by {different:,} are distinct. Each counts as a draw of its own: "
+        "if the others are copies, the bounds of the verdict are too narrow."
+    ]
 
 
 def divide(count: int, roles: list[str], random: np.random.Generator) -> dict[str, np.ndarray] | None:

@@ -125,6 +125,20 @@ def test_a_sample_that_a_dataset_holds_twice_serves_one_purpose(tmp_path: Path) 
     assert len(parts["evaluation"]) > 0
 
 
+def test_copies_among_what_accepts_are_told_of(tmp_path: Path) -> None:
+    datasets = {
+        "calibration": given("some", np.arange(1000, 1100)),
+        "evaluation": given("twice", np.tile(range(300), 2)),
+    }
+    found = split_roles(datasets, tmp_path, 0)
+    accepting = numbers(found)["evaluation"]
+    assert not found.shared
+    assert len(set(accepting.tolist())) < len(accepting)
+    assert found.warnings[-1].startswith(
+        f"Of {len(accepting)} samples of dataset 'twice' to accept by {len(set(accepting.tolist()))} are distinct."
+    )
+
+
 def test_where_all_that_accepts_was_seen_it_serves_all_the_same_and_nothing_is_held_out(tmp_path: Path) -> None:
     rows = np.arange(300)
     found = split_roles({"training": given("all", rows), "evaluation": given("some", rows[:90])}, tmp_path, 0)
