@@ -132,6 +132,10 @@ def likely_drop(metric: str, allowed: float, confidence: float, samples: int) ->
     Samples lost are counted as by Poisson's law, whose median lies within k where its mean is below k + 2/3 (K. P.
     Choi, On the medians of gamma distributions, Proc. AMS 121, 1994); of `f1` as if all weighed alike. `allowed` itself
     where the samples show it of none, and where bounds are not known before there are differences.
+
+    `decide` counts fewer where one answer is for a whole call or classes are rare (`counted_samples`), which is not
+    known before anything was compared. By all samples what comes back is then too near `allowed`, and candidates are
+    taken for likely that will not be accepted; what is accepted is not touched by it.
     """
     if metric not in COUNTING or samples < least_samples(metric, allowed, confidence):
         return allowed
