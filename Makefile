@@ -29,7 +29,7 @@ WORKERS ?= $(shell expr $$(nproc) + $$(nproc) / 2)
 SPREAD = $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help install demo serve test test-long checked lint collected bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean
+.PHONY: help install demo serve test test-long short long lint collected bench bench-faults bench-peers bench-auto bench-compression bench-training-memory bench-hostile bench-endurance clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,16 +42,20 @@ demo: $(VENV)/.stamp-demo
 serve: $(VENV)/.stamp-demo
 	@$(BIN)/lathe serve
 
-test: checked
+# The checks of types take one core for most of a minute: tests run beside them. `make lint` by itself answers sooner.
+test: $(VENV)/.stamp-test
+	@$(MAKE) --no-print-directory -j 2 lint short
+
+test-long: $(VENV)/.stamp-test
+	@$(MAKE) --no-print-directory -j 2 lint long
+
+short: collected
 	$(SPREAD) -m "not long"
 
-test-long: checked
+long: collected
 	LATHE_TEST_EXAMPLES=12 LATHE_TEST_WALKS=8 LATHE_TEST_LIVES=100 LATHE_TEST_MUTATIONS=120 LATHE_TEST_CUTS=100 $(SPREAD)
 
-# Beside the checks of types, which take one core, tests are compiled once for all processes that will run them.
-checked: $(VENV)/.stamp-test
-	@$(MAKE) --no-print-directory -j 2 lint collected
-
+# Tests are compiled once for all processes that will run them.
 collected: $(VENV)/.stamp-test
 	@found=$$($(BIN)/pytest --collect-only -qq 2>&1) || { echo "$$found"; exit 1; }
 

@@ -206,6 +206,7 @@ def housekeeping(environment: dict[str, str]) -> Iterator["subprocess.Popen[byte
         process.wait(20)
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_when_its_message_has_arrived_is_made_up_for_by_the_next(
     database: Database, environment: dict[str, str], workspace_id: UUID
 ) -> None:

@@ -57,7 +57,7 @@ def test_a_full_disk_is_told_from_a_model_that_the_runtime_refuses(suffix: str, 
 @pytest.mark.parametrize(
     "probe",
     [
-        pytest.param("footprint", id="started"),
+        pytest.param("footprint", id="started", marks=pytest.mark.long),
         pytest.param("latency", id="forked", marks=pytest.mark.long),
         pytest.param("kernels", id="half a profile"),
     ],

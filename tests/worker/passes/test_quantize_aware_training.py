@@ -231,6 +231,7 @@ def test_what_was_pruned_stays_zero_where_weights_may_be(bits: str, stay: bool, 
     assert result.manifest["training"]["zeros_kept"] == (["v"] if stay else [])
 
 
+@pytest.mark.long
 def test_training_helps_most_where_bits_are_few(tmp_path: Path) -> None:
     model = save(_network(), tmp_path / "model")
     arguments = {"weight_bits": "ternary", "keep_fidelity": False, "kinds": {"y": "numbers"}, "per_channel": True}

@@ -78,7 +78,8 @@ def of_another_shape() -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("kind", [pytest.param(Laboratory, marks=pytest.mark.long), Crowded])
+@pytest.mark.parametrize("kind", [Laboratory, Crowded])
+@pytest.mark.long
 def test_what_goes_wrong_with_one_finalist_costs_no_other_its_measurement(
     original: ModelFile, tmp_path: Path, kind: type[Laboratory]
 ) -> None:
