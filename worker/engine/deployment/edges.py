@@ -67,16 +67,12 @@ def _compare(pair: Pair, name: str, variant: Variant, feed: Feed, usual: Usual) 
     except UserFault as fault:
         return EdgeAnswer(name=name, outcome="failed", words=f"{variant.words}: {fault.detail}", shapes=shapes)
     outputs = dict(zip(pair.names(), zip(exact, made, strict=True), strict=True))
-    is_ordinary = not usual.powers
-    if is_ordinary:
+    if not usual.powers:
         usual.seconds = time.perf_counter() - started
         usual.elements = max(1, sum(array.size for array in feed.values()))
         usual.powers = {key: mean_square(left) for key, (left, _) in outputs.items() if _is_float(left)}
     answer = EdgeAnswer(name=name, outcome="compared", words=variant.words, shapes=shapes)
     _judge(answer, outputs, usual)
-    if is_ordinary:
-        # What holds nothing there says nothing of how much is kept.
-        answer.outputs = {key: found for key, found in answer.outputs.items() if outputs[key][0].size}
     return answer
 
 
@@ -87,7 +83,8 @@ def _judge(answer: EdgeAnswer, outputs: dict[str, tuple[Any, Any]], usual: Usual
         if left.shape != right.shape or left.dtype.kind != right.dtype.kind:
             answer.reshaped.append(name)
         elif not left.size:
-            answer.outputs[name] = EdgeOutput(agreement=1.0, sqnr_db=LARGEST_DB if _is_float(left) else None)
+            ratio = LARGEST_DB if _is_float(left) else None
+            answer.outputs[name] = EdgeOutput(agreement=1.0, sqnr_db=ratio, is_empty=True)
         elif _is_float(left) and not np.isfinite(left).any():
             answer.not_finite.append(name)
         elif _is_float(left) and bool((np.isfinite(left) & ~np.isfinite(right)).any()):

@@ -218,6 +218,8 @@ class _Floors:
 def _floors(ordinary: EdgeAnswer, edges: list[EdgeAnswer]) -> _Floors:
     ratios, shares, changed = {}, {}, set()
     for name, usual in ordinary.outputs.items():
+        if usual.is_empty:
+            continue
         exact = [one.outputs[name] for one in edges if name in one.outputs and one.outputs[name].sqnr_db is None]
         if usual.sqnr_db is not None and usual.sqnr_db >= EDGE_LOSS_DB:
             ratios[name] = min(ENOUGH_DB, usual.sqnr_db - EDGE_LOSS_DB)

@@ -86,6 +86,7 @@ class EdgeOutput(BaseModel):
         description="Of floats: the larger of the output's power here and on ordinary input, over that of the "
         "difference.",
     )
+    is_empty: bool = Field(default=False, description="It holds no element, which says nothing of how much is kept.")
 
 
 class EdgeAnswer(BaseModel):

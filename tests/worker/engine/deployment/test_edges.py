@@ -75,3 +75,15 @@ def test_what_is_empty_on_ordinary_input_is_not_judged_and_is_said_not_to_be(tmp
     assert found.outcome == "passed", found.words
     assert "How much of y stays was not judged: on ordinary input little of it does, or it holds nothing" in found.words
     assert "whole numbers" not in found.words
+
+
+def test_an_edge_at_which_nothing_is_found_is_the_same_where_no_output_is_a_float(tmp_path: Path) -> None:
+    """As numbers of classes, one a box."""
+    body = (
+        "o = Constant <value_float = 1.0> () e = Equal (x, o) s = Constant <value_ints = [-1]> () m = Reshape (e, s) "
+        "n = Not (m) b = Compress (x, n) y = Cast <to = 7> (b)"
+    )
+    found, inputs = checked(tmp_path, "int64[M] y", body, body)
+    ones = next(one for one in inputs if one.name == "ones")
+    assert (found.outcome, ones.outcome) == ("passed", "passed")
+    assert "no output is a tensor" not in found.words + ones.words
