@@ -5,18 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.recipes.request import Metric
 from tests.worker import networks
+from tests.worker.engine.evaluation.comparing import comparison
 from worker.engine.evaluation.acceptance import decide, least_samples
 from worker.engine.evaluation.comparison import compare
-from worker.engine.evaluation.requests import Comparison
-from worker.engine.feeds import match_arrays
-from worker.engine.graph import inputs_of
-from worker.engine.model_file import ModelFile
-from worker.engine.stored_arrays import ArrayStore
 
 # The last of five calls is padded.
-BATCH, COUNT, CALLS = 8, 36, 5
+COUNT, CALLS = 36, 5
+X = networks.normal(COUNT, 4)
 TEXT = (
     "agraph (float[8, 4] x) => (float[4] y, float[8, 4] each)"
     " { mean = ReduceMean <axes = [0], keepdims = 0> (x) y = Mul (mean, scale) each = Mul (x, scale) }"
@@ -36,24 +32,10 @@ TEXT = (
     ],
 )
 def test_it_counts_once_a_call(tmp_path: Path, output: str, metric: str, scored: int) -> None:
-    files = [
-        ModelFile(networks.save(networks.holding(TEXT, scale=np.float32(scale)), tmp_path / name))
-        for name, scale in (("original", 1.0), ("candidate", 1.01))
-    ]
-    x, store = networks.normal(COUNT, 4), ArrayStore(tmp_path / "store")
-    labels = {"labels": "label"} if metric in ("top1", "f1") else {}
-    request = Comparison(
-        original=str(files[0].path),
-        candidate=str(files[1].path),
-        feed=match_arrays(inputs_of(files[0].structure()), {"x": x}, "data").describe(store),
-        labels={"label": store.keep(np.argmax(x, axis=1))} if labels else {},
-        metric=Metric.model_validate({"name": metric, "output": output} | labels),
-        threads=1,
-        batch=1,
-        seconds=30,
-        seed=0,
-    )
-    found = compare(request)
+    models = (networks.holding(TEXT, scale=np.float32(1.0)), networks.holding(TEXT, scale=np.float32(1.01)))
+    asked = {"name": metric, "output": output} | ({"labels": "label"} if metric in ("top1", "f1") else {})
+    labels = {"label": np.argmax(X, axis=1)} if "labels" in asked else {}
+    found = compare(comparison(tmp_path, models, {"x": X}, asked, labels))
     assert (found.sample_count, found.scored_samples) == (COUNT, scored)
     assert {one.sample_count for one in found.candidate if one.output == output} == {scored}
     assert any("counts once a call" in warning and "'y'" in warning for warning in found.warnings)
@@ -69,19 +51,7 @@ def test_it_counts_once_a_call(tmp_path: Path, output: str, metric: str, scored:
 
 def test_all_samples_of_a_call_share_what_is_wrong_with_its_answer(tmp_path: Path) -> None:
     text = TEXT.replace("y = Mul (mean, scale)", "none = Sub (mean, mean) y = Div (none, none)")
-    model = ModelFile(networks.save(networks.holding(text, scale=np.float32(1.0)), tmp_path / "model"))
-    request = Comparison(
-        original=str(model.path),
-        candidate=str(model.path),
-        feed=match_arrays(inputs_of(model.structure()), {"x": networks.normal(COUNT, 4)}, "data").describe(
-            ArrayStore(tmp_path / "store")
-        ),
-        labels={},
-        metric=Metric(name="agreement", output="each"),
-        threads=1,
-        batch=1,
-        seconds=30,
-        seed=0,
-    )
-    warnings = compare(request).warnings
+    model = networks.holding(text, scale=np.float32(1.0))
+    asked = {"name": "agreement", "output": "each"}
+    warnings = compare(comparison(tmp_path, (model, model), {"x": X}, asked)).warnings
     assert f"Output 'y' of the original is NaN or infinite in {COUNT} of {COUNT} samples." in warnings

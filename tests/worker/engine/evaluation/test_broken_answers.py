@@ -5,15 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.recipes.request import Metric
 from tests.worker import networks
+from tests.worker.engine.evaluation.comparing import comparison
 from worker.engine.evaluation.acceptance import decide
 from worker.engine.evaluation.comparison import compare
-from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
-from worker.engine.feeds import match_arrays
-from worker.engine.graph import inputs_of
-from worker.engine.model_file import ModelFile
-from worker.engine.stored_arrays import ArrayStore
+from worker.engine.evaluation.requests import ComparisonAnswer
 
 COUNT, BROKEN = 600, 300
 ORIGINAL = "agraph (float[N, 4] x) => (float[N, 4] y) { y = Identity (x) }"
@@ -22,23 +18,8 @@ CANDIDATE = "agraph (float[N, 4] x) => (float[N, 4] y) { s = Sqrt (x) y = Mul (s
 
 
 def _compared(folder: Path, metric: str, x: np.ndarray, labels: np.ndarray) -> ComparisonAnswer:
-    files = [
-        ModelFile(networks.save(networks.parse(text), folder / name))
-        for name, text in (("original", ORIGINAL), ("candidate", CANDIDATE))
-    ]
-    store = ArrayStore(folder / "store")
-    request = Comparison(
-        original=str(files[0].path),
-        candidate=str(files[1].path),
-        feed=match_arrays(inputs_of(files[0].structure()), {"x": x}, "data").describe(store),
-        labels={"label": store.keep(labels)},
-        metric=Metric.model_validate({"name": metric, "output": "y", "labels": "label"}),
-        threads=1,
-        batch=1,
-        seconds=30,
-        seed=0,
-    )
-    return compare(request)
+    models, asked = (networks.parse(ORIGINAL), networks.parse(CANDIDATE)), {"name": metric, "output": "y"}
+    return compare(comparison(folder, models, {"x": x}, asked | {"labels": "label"}, {"label": labels}))
 
 
 def _answers() -> np.ndarray:

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 
 from app.jobs.report import Quality
-from app.recipes.request import Metric
 from tests.worker import networks
+from tests.worker.engine.evaluation.comparing import comparison
 from worker.engine.evaluation import bootstrap
 from worker.engine.evaluation.bootstrap import NO_CLASS, MacroF1, count_classes, estimate
 from worker.engine.evaluation.comparison import compare
-from worker.engine.evaluation.requests import Comparison
-from worker.engine.feeds import match_arrays
-from worker.engine.graph import inputs_of
-from worker.engine.model_file import ModelFile
-from worker.engine.stored_arrays import ArrayStore
 
 SAMPLES, ELEMENTS = 12, 40
 CHOSEN = np.random.default_rng(0)
@@ -107,20 +102,10 @@ def test_replicates_are_those_of_resampled_elements() -> None:
 @pytest.mark.parametrize("metric", ["f1", "top1"])
 def test_its_interval_is_drawn_where_it_is_asked_for(tmp_path: Path, metric: str) -> None:
     text = "agraph (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) { y = Identity (x) }"
-    model = ModelFile(networks.save(networks.parse(text), tmp_path / "model"))
-    x, store = networks.normal(20, 3, 8, 8), ArrayStore(tmp_path / "store")
-    request = Comparison(
-        original=str(model.path),
-        candidate=str(model.path),
-        feed=match_arrays(inputs_of(model.structure()), {"x": x}, "data").describe(store),
-        labels={"label": store.keep(np.where(networks.normal(20, 8, 8, seed=1) > 0, np.argmax(x, axis=1), 0))},
-        metric=Metric.model_validate({"name": metric, "output": "y", "labels": "label"}),
-        threads=1,
-        batch=4,
-        seconds=30,
-        seed=0,
-    )
-    answer = compare(request)
+    model, x = networks.parse(text), networks.normal(20, 3, 8, 8)
+    labels = {"label": np.where(networks.normal(20, 8, 8, seed=1) > 0, np.argmax(x, axis=1), 0)}
+    asked = {"name": metric, "output": "y", "labels": "label"}
+    answer = compare(comparison(tmp_path, (model, model), {"x": x}, asked, labels, batch=4))
     found: dict[str, Quality] = {one.name: one for one in answer.candidate}
     assert found["f1"].value is not None and found["top1"].low is not None
     assert (found["f1"].low is not None) == (answer.influence is not None) == (metric == "f1")

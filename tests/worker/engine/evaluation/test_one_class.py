@@ -4,15 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.recipes.request import Metric
 from tests.worker import networks
+from tests.worker.engine.evaluation.comparing import comparison
 from worker.engine.evaluation.acceptance import decide
 from worker.engine.evaluation.comparison import compare
-from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
-from worker.engine.feeds import match_arrays
-from worker.engine.graph import inputs_of
-from worker.engine.model_file import ModelFile
-from worker.engine.stored_arrays import ArrayStore
+from worker.engine.evaluation.requests import ComparisonAnswer
 
 X = networks.normal(400, 8)
 WEIGHT = networks.normal(8, 4)
@@ -24,20 +20,11 @@ NO_SCORES = "is the same in nearly all samples"
 def compared(folder: Path, bias: np.ndarray, scale: np.ndarray) -> ComparisonAnswer:
     """Of `x` (N, 8) -> `y` (N, 4), and of the same with columns that are so many times as large."""
     text = "network (float[N, 8] x) => (float[N, 4] y) { p = MatMul (x, w) q = Add (p, b) y = Mul (q, s) }"
-    models = [networks.prepared(text, w=WEIGHT, b=bias, s=one.astype(np.float32)) for one in (np.ones(4), scale)]
-    files = [ModelFile(networks.save(model, folder / str(index))) for index, model in enumerate(models)]
-    request = Comparison(
-        original=str(files[0].path),
-        candidate=str(files[1].path),
-        feed=match_arrays(inputs_of(models[0]), {"x": X}, "data").describe(ArrayStore(folder / "store")),
-        labels={},
-        metric=Metric(name="agreement", output="y"),
-        threads=1,
-        batch=8,
-        seconds=30,
-        seed=0,
+    original, candidate = (
+        networks.prepared(text, w=WEIGHT, b=bias, s=one.astype(np.float32)) for one in (np.ones(4), scale)
     )
-    return compare(request)
+    asked = {"name": "agreement", "output": "y"}
+    return compare(comparison(folder, (original, candidate), {"x": X}, asked, batch=8))
 
 
 def test_a_ruined_regression_with_the_same_largest_target_does_not_agree(tmp_path: Path) -> None:

@@ -5,16 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.recipes.request import Metric
 from tests.worker import networks
+from tests.worker.engine.evaluation.comparing import comparison
 from worker.engine.evaluation import metrics
 from worker.engine.evaluation.acceptance import decide
 from worker.engine.evaluation.comparison import compare
-from worker.engine.evaluation.requests import Comparison, ComparisonAnswer
-from worker.engine.feeds import match_arrays
-from worker.engine.graph import inputs_of
-from worker.engine.model_file import ModelFile
-from worker.engine.stored_arrays import ArrayStore
+from worker.engine.evaluation.requests import ComparisonAnswer
 
 COUNT, CHANGED = 20, 8
 # Boxes of two numbers, those whose first is above a threshold: 0 in the original, and in the candidate 0.5.
@@ -32,24 +28,12 @@ def _compared(
     folder: Path, text: str, x: np.ndarray, metric: str, labels: np.ndarray | None = None
 ) -> ComparisonAnswer:
     boxes = np.array([-1, *x.shape[2:]])
-    files = [
-        ModelFile(networks.save(networks.holding(text, boxes=boxes, least=least, index=np.array(0)), folder / name))
-        for name, least in (("original", np.float32(0)), ("candidate", np.float32(0.5)))
-    ]
-    store = ArrayStore(folder / "store")
-    asked = {"name": metric, "output": "y"} | ({} if labels is None else {"labels": "label"})
-    request = Comparison(
-        original=str(files[0].path),
-        candidate=str(files[1].path),
-        feed=match_arrays(inputs_of(files[0].structure()), {"x": x}, "data").describe(store),
-        labels={} if labels is None else {"label": store.keep(labels)},
-        metric=Metric.model_validate(asked),
-        threads=1,
-        batch=1,
-        seconds=30,
-        seed=0,
+    original, candidate = (
+        networks.holding(text, boxes=boxes, least=np.float32(least), index=np.array(0)) for least in (0, 0.5)
     )
-    return compare(request)
+    asked = {"name": metric, "output": "y"} | ({} if labels is None else {"labels": "label"})
+    given = {} if labels is None else {"label": labels}
+    return compare(comparison(folder, (original, candidate), {"x": x}, asked, given))
 
 
 def _two_a_sample(*rest: int) -> np.ndarray:

@@ -15,11 +15,12 @@ from app.jobs.report import Latency
 from app.recipes.request import Metric
 from tests.conftest import ROUND_SECONDS
 from tests.worker import networks
+from tests.worker.engine.evaluation.comparing import comparison
 from worker.engine.evaluation.child import Bounds, MeasurementFailed, run_probe, run_script
 from worker.engine.evaluation.metrics import MetricMismatch
 from worker.engine.evaluation.nursery import the_nursery
 from worker.engine.evaluation.one_call import Footprint, OneCall
-from worker.engine.evaluation.requests import Comparison, ComparisonAnswer, KernelReport, Turns, TurnsAnswer
+from worker.engine.evaluation.requests import ComparisonAnswer, KernelReport, Turns, TurnsAnswer
 from worker.engine.faults import UserFault
 from worker.engine.feeds import Feeds, match_arrays
 from worker.engine.graph import inputs_of
@@ -101,19 +102,9 @@ def test_turns_give_every_model_as_many_rounds(tmp_path: Path) -> None:
 def _compare(
     tmp_path: Path, metric: Metric, x: np.ndarray = X, candidate_seed: int = 0, labels: np.ndarray | None = None
 ) -> ComparisonAnswer:
-    original, candidate = _perceptron(tmp_path / "a"), _perceptron(tmp_path / "b", candidate_seed)
-    store = ArrayStore(tmp_path / "store")
-    request = Comparison(
-        original=str(original.path),
-        candidate=str(candidate.path),
-        feed=feeds_of(original, x).describe(store),
-        labels={"label": store.keep(np.arange(len(x)) % 4 if labels is None else labels)},
-        metric=metric,
-        threads=1,
-        batch=1,
-        seconds=30,
-        seed=0,
-    )
+    models = (networks.perceptron(0, width=1 << 16), networks.perceptron(candidate_seed, width=1 << 16))
+    given = {"label": np.arange(len(x)) % 4 if labels is None else labels}
+    request = comparison(tmp_path, models, {"x": x}, metric.model_dump(), given)
     return run_probe("comparison", request, ComparisonAnswer, Bounds(tmp_path / "probe", 60))
 
 

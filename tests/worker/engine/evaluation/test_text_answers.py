@@ -4,14 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.recipes.request import Metric
 from tests.worker import networks
+from tests.worker.engine.evaluation.comparing import comparison
 from worker.engine.evaluation.comparison import compare
-from worker.engine.evaluation.requests import Comparison
-from worker.engine.feeds import match_arrays
-from worker.engine.graph import inputs_of
-from worker.engine.model_file import ModelFile
-from worker.engine.stored_arrays import ArrayStore
 
 COUNT = 200
 
@@ -19,23 +14,9 @@ COUNT = 200
 def test_text_is_compared_by_the_samples_where_it_stays_the_same(tmp_path: Path) -> None:
     """Beside an array of its own name, whose numbers are no names."""
     x = networks.normal(COUNT, 3)
-    original, candidate = (
-        ModelFile(networks.save(networks.named_classes(scale), tmp_path / name))
-        for name, scale in (("original", [1, 1, 1]), ("candidate", [1, 1, 2]))
-    )
-    store = ArrayStore(tmp_path / "store")
-    request = Comparison(
-        original=str(original.path),
-        candidate=str(candidate.path),
-        feed=match_arrays(inputs_of(original.structure()), {"x": x}, "data").describe(store),
-        labels={"name": store.keep(np.zeros(COUNT, np.int64))},
-        metric=Metric(name="agreement", output="name"),
-        threads=1,
-        batch=8,
-        seconds=30,
-        seed=0,
-    )
-    found = compare(request)
+    models = (networks.named_classes([1, 1, 1]), networks.named_classes([1, 1, 2]))
+    asked, labels = {"name": "agreement", "output": "name"}, {"name": np.zeros(COUNT, np.int64)}
+    found = compare(comparison(tmp_path, models, {"x": x}, asked, labels, batch=8))
     same = np.mean(x.argmax(axis=1) == (x * [1, 1, 2]).argmax(axis=1))
     assert 0.5 < same < 1
     assert (found.metric_original, found.metric_candidate, found.drop) == (1.0, same, 1 - same)
