@@ -17,12 +17,10 @@ LEAST_SQNR_DB = 60.0
 LARGE = 1e4
 # So many roundings of the largest number may be in what is computed from it.
 ROUNDINGS = 64
-MAX_DETAIL_CHARACTERS = 200
-NOT_COMPARABLE = "outputs differ from call to call: nothing can be compared"
-
-
 # Masks of fewer places have none in the middle.
 FEWEST_PLACES = 3
+MAX_DETAIL_CHARACTERS = 200
+NOT_COMPARABLE = "outputs differ from call to call: nothing can be compared"
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from worker.engine.optimized import write_optimized
 from worker.engine.pass_contract import PassContext
 from worker.engine.profiling import origin_of
 from worker.engine.quiet import quiet
+from worker.engine.reasons import counted
 from worker.engine.rewrites import REWRITES, residual_sum
 from worker.engine.rewrites.constant_nodes import lift_constants
 from worker.engine.sessions import BASIC, Device, Feed
@@ -348,15 +349,11 @@ def unknown_nodes(names: Collection[str], prepared: onnx.ModelProto) -> list[str
 
 def changes(before: dict[str, int], after: dict[str, int]) -> list[str]:
     """What happened to the operators, in words: a list of no or one sentence."""
-    gone = _counted({name: count - after.get(name, 0) for name, count in before.items()})
-    come = _counted({name: count - before.get(name, 0) for name, count in after.items()})
+    gone = counted({name: count - after.get(name, 0) for name, count in before.items()})
+    come = counted({name: count - before.get(name, 0) for name, count in after.items()})
     if gone and come:
         return [f"Turned {gone} into {come}."]
     return [f"Folded away {gone}."] if gone else []
-
-
-def _counted(differences: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(differences.items()) if count > 0)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,6 +26,11 @@ class Samples:
     feeds: Feeds
     places: np.ndarray
 
+    @cached_property
+    def short(self) -> np.ndarray:
+        """Hashes of a part of each, (N,) uint64."""
+        return _hashes(self, PART)
+
     def at(self, chosen: np.ndarray) -> "Samples":
         """Some of these: `chosen` are indices, or (N,) bool."""
         return Samples(self.feeds, self.places[chosen])
@@ -37,14 +43,14 @@ def repeated(parts: Mapping[str, Samples], earlier: Mapping[str, Sequence[str]])
     """
     if not all(part.feeds.arrays for part in parts.values()):
         return {name: np.zeros(len(parts[name].places), bool) for name in earlier}
-    short = {name: _hashes(part, PART) for name, part in parts.items()}
     found = {}
     for name, others in earlier.items():
-        again = np.isin(short[name], np.concatenate([short[other] for other in others]))
+        part, before = parts[name], [parts[other] for other in others]
+        again = np.isin(part.short, np.concatenate([one.short for one in before]))
         alike = np.flatnonzero(again)
         if len(alike):
-            theirs = [_hashes(parts[other].at(np.isin(short[other], short[name][alike]))) for other in others]
-            again[alike] = np.isin(_hashes(parts[name].at(alike)), np.concatenate(theirs))
+            theirs = [_hashes(one.at(np.isin(one.short, part.short[alike]))) for one in before]
+            again[alike] = np.isin(_hashes(part.at(alike)), np.concatenate(theirs))
         found[name] = again
     return found
 
@@ -53,7 +59,7 @@ def distinct(samples: Samples) -> int:
     """How many of them the model is fed something else for than for all before; all of a model without inputs."""
     if not samples.feeds.arrays:
         return len(samples.places)
-    _, kinds, counts = np.unique(_hashes(samples, PART), return_inverse=True, return_counts=True)
+    _, kinds, counts = np.unique(samples.short, return_inverse=True, return_counts=True)
     alike = np.flatnonzero(counts[kinds] > 1)
     return len(samples.places) - len(alike) + len(np.unique(_hashes(samples.at(alike))))
 

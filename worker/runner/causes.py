@@ -12,6 +12,7 @@ from worker.engine.float16.halves import half_elements
 from worker.engine.graph import nodes_of
 from worker.engine.model_file import ModelFile
 from worker.engine.processor import needs_reduced_range
+from worker.engine.reasons import counted
 from worker.runner.job_data import JobData
 from worker.runner.measuring import Subject
 
@@ -130,11 +131,7 @@ def _about_placement(steps: list[Step]) -> list[str]:
             count[layer.reason][layer.operator] += 1
             milliseconds[layer.reason] += layer.float_ms or layer.executed_ms or 0.0
     ranked = sorted(count, key=lambda reason: (-milliseconds[reason], -count[reason].total(), reason))
-    return [f"{reason}: {_counted(count[reason])} kept in float." for reason in ranked[:NAMED_REASONS]]
-
-
-def _counted(operators: Counter[str]) -> str:
-    return ", ".join(f"{count} {operator}" for operator, count in sorted(operators.items()))
+    return [f"{reason}: {counted(count[reason])} kept in float." for reason in ranked[:NAMED_REASONS]]
 
 
 def _conversions(kernels: KernelReport) -> str:

@@ -75,9 +75,10 @@ def _other_outputs(metric: Metric, compared: ComparisonAnswer, allowed: float) -
     for output, found in values.items():
         # What answers NaN keeps agreement alone; and what answers zeros has no ratio to noise, exact or ruined.
         name = str(metric.name) if free and found.get(str(metric.name)) is not None else "agreement"
-        value = found.get(name)
-        lost = 0.0 if value is None else float(drop(name, np.asarray(1.0), np.asarray(value)))
-        if value is not None and not is_within(lost, name, most):
+        if (value := found.get(name)) is None:
+            continue
+        lost = float(drop(name, np.asarray(1.0), np.asarray(value)))
+        if not is_within(lost, name, most):
             changed.append((lost, f"{output!r} ({name} {_number(value)})"))
     if not changed:
         return []

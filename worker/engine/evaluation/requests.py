@@ -58,8 +58,8 @@ class Influence(BaseModel):
     """What hangs on one sample of macro-F1, which is no mean over samples."""
 
     most: float = Field(gt=0, description="What one sample takes of it at most: 1 / samples where all weigh alike.")
-    rarest_class: int = Field(description="The one that the original is right about in the fewest samples.")
-    rarest_samples: int = Field(description="How many those are.")
+    rarest_class: int = Field(description="Of those that the original is ever right about, the least frequent.")
+    rarest_samples: int = Field(description="In how many samples it is right about that.")
 
 
 class ComparisonAnswer(BaseModel):

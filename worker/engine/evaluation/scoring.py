@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.recipes.request import Metric
+from worker.engine.arrays import rows_not_finite
 from worker.engine.evaluation import metrics
 from worker.engine.evaluation.bootstrap import NO_CLASS, count_classes
 from worker.engine.evaluation.class_labels import check_labels, class_count
@@ -75,9 +76,7 @@ class Scores:
             self.tops[name].append(np.argmax(original, axis=1))
         broken = metrics.broken_samples(original, candidate)
         self.broken[name] += each * int(broken.sum())
-        if original.dtype.kind == "f":
-            silent = ~np.isfinite(original.reshape(len(original), -1))
-            self.not_finite[name] += each * int(silent.any(axis=1).sum())
+        self.not_finite[name] += each * int(rows_not_finite(original).sum())
         # What has another shape is lost whatever it holds, and labels need not fit it.
         held, lost = (original, np.ones_like(broken)) if reshaped else (candidate, broken)
         for label, metric in self._labels_of(name):

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from worker.engine.int8.placement import Placement
 from worker.engine.int8.units import Role, Unit
 from worker.engine.nodes import integer, is_operator
-from worker.engine.reasons import EXCLUDED, NO_ACTIVATION, NOT_ASKED
+from worker.engine.reasons import EXCLUDED, NO_ACTIVATION, NOT_ASKED, counted
 
 # Slower in 8 bits on every x86 that was measured, by factors of 4 to 20, for one shape or another.
 NEVER = {
@@ -99,10 +99,7 @@ def reasons_in_words(placement: Placement) -> list[str]:
     for name, reason in placement.reasons.items():
         if name in operators:
             counts.setdefault(reason, Counter())[operators[name]] += 1
-    return [
-        f"In float: {', '.join(f'{count} {operator}' for operator, count in sorted(found.items()))} ({reason})."
-        for reason, found in counts.items()
-    ]
+    return [f"In float: {counted(found)} ({reason})." for reason, found in counts.items()]
 
 
 def _against(unit: Unit, transformer: bool, makes_patches: bool) -> str | None:

@@ -36,22 +36,25 @@ def without_int8(preparation: Preparation, source: ModelFile, wanted: Wanted, co
         ModelFails: a file does not run.
 
     """
-    measured = _measured(preparation, source, context) if wanted == "measured" else []
+    executed = [] if wanted == "prepared" else profiled(source, context, GLANCE_SECONDS)
+    measured = _measured(preparation, source, executed, context) if wanted == "measured" else []
     if wanted != "prepared" and not is_faster(measured):
-        return Unquantized(source, False, UNCHANGED, profiled(source, context, GLANCE_SECONDS), "original")
+        return Unquantized(source, False, UNCHANGED, executed, "original")
     made = save_restored(preparation.model.load(), source, context.scratch / "result")
     gain = f", {statistics.median(measured):.2f} times as fast here," if measured else ""
     note = f"Nothing was quantized; the graph made ready for it{gain} is kept: it answers alike."
     return Unquantized(made, True, note, profiled(made, context, GLANCE_SECONDS), "prepared")
 
 
-def _measured(preparation: Preparation, source: ModelFile, context: PassContext) -> list[float]:
+def _measured(
+    preparation: Preparation, source: ModelFile, executed: list[NodeTime], context: PassContext
+) -> list[float]:
     """How many times as fast the graph is once it is made ready, by round; empty where nothing was, or nothing can be
-    measured.
+    measured. `executed` are the kernels of the source.
     """
     prepared = preparation.model
     if computes_the_same(source.structure(), prepared.structure()) or context.lacks(TURNS_SECONDS):
         return []
-    if too_short(profiled(source, context, GLANCE_SECONDS)):
+    if too_short(executed):
         return []
     return times_as_fast([source, prepared], context, ROUNDS, TURNS_SECONDS)[1]
