@@ -8,11 +8,11 @@ from worker.engine.training.judging import Judgement
 from worker.engine.training.lesson import Lesson
 from worker.engine.training.objective import Lessons
 from worker.engine.training.targets import Target
-from worker.engine.training.trainer import DIVERGED, PATIENCE, TIME, Standing, Trained
+from worker.engine.training.trainer import DIVERGED, PATIENCE, TIME, Trained
 
 WHY_STOPPED = {
     TIME: "the next epoch would not have fitted into the job's time",
-    PATIENCE: "no epoch had been better for as long as `patience` says",
+    PATIENCE: "for as many epochs as `patience` says none had counted more or lost less than all before",
     DIVERGED: "the loss or its gradient was no number any more: lower `learning_rate`",
 }
 NEVER_A_NUMBER = (
@@ -24,7 +24,7 @@ OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}
 
 def in_words(lesson: Lesson, trained: Trained) -> list[str]:
     """What was learned from, how it went, what was kept, and what stayed as it was."""
-    options, standing = lesson.options, trained.standing
+    options, standing, choice = lesson.options, trained.standing, trained.choice
     ran, held = len(standing.history), len(lesson.split.held_out)
     notes = [
         f"{ran} of {options.epochs} epochs of {lesson.batches.steps} steps over {len(lesson.split.training):,} samples "
@@ -32,12 +32,11 @@ def in_words(lesson: Lesson, trained: Trained) -> list[str]:
         f"{_sources(lesson.objective)}."
     ]
     if standing.stopped is not None:
-        notes.append(f"Training ended after epoch {ran}: {why_stopped(standing)}.")
-    start = None if standing.start is None else Judgement(**standing.start)
-    best = None if standing.best is None else Judgement(**standing.best)
-    if trained.improved and best is not None:
+        notes.append(f"Training ended after epoch {ran}: {why_stopped(trained)}.")
+    start, kept = choice.start, choice.kept
+    if trained.improved and kept is not None:
         before = "" if start is None else f", before training {start.in_words()}"
-        notes.append(f"Kept: epoch {standing.kept}. On {held:,} held-out samples: {best.in_words()}{before}.")
+        notes.append(f"Kept: epoch {choice.epoch}. On {held:,} held-out samples: {kept.in_words()}{before}.")
     elif start is not None:
         last = Judgement(**standing.history[-1]["held_out"]).in_words() if standing.history else "none was judged"
         notes.append(
@@ -49,11 +48,12 @@ def in_words(lesson: Lesson, trained: Trained) -> list[str]:
     return [*notes, *lesson.notes, *_what_stayed(lesson), *lesson.student.notes]
 
 
-def why_stopped(standing: Standing) -> str:
+def why_stopped(trained: Trained) -> str:
     """The reason of a training that was `stopped`."""
-    if standing.stopped == DIVERGED and standing.start is not None and not math.isfinite(standing.start["loss"]):
+    stopped, start = trained.standing.stopped, trained.choice.start
+    if stopped == DIVERGED and start is not None and not math.isfinite(start.loss):
         return NEVER_A_NUMBER
-    return WHY_STOPPED[standing.stopped or ""]
+    return WHY_STOPPED[stopped or ""]
 
 
 def finite(value: Any) -> Any:
@@ -71,8 +71,8 @@ def for_manifest(lesson: Lesson, trained: Trained) -> dict[str, Any]:
     return {
         "options": lesson.options.filled_in(),
         "history": finite(standing.history),
-        "before_training": finite(standing.start),
-        "kept_epoch": standing.kept,
+        "before_training": finite(trained.choice.start and trained.choice.start.facts()),
+        "kept_epoch": trained.choice.epoch,
         "stopped": standing.stopped,
         "split": {
             "training": len(lesson.split.training),

@@ -1,7 +1,7 @@
 """How good the weights are, on samples that were not trained on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,10 @@ from worker.engine.training.batches import Batch, Batches
 
 # Terms are of order 1; what float32 makes of equal answers is a few millionths.
 LEAST_GAIN, LEAST_SHARE = 1e-5, 1e-3
+# In standard errors: where samples are many, chance goes beyond it once in fifteen times.
+CLEARLY = 1.5
+# As much more loss says that the model is wrong with certainty where it is wrong.
+MOST_LOSS = 2.0
 
 
 class Objective(Protocol):
@@ -36,30 +40,56 @@ class Score:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Of held-out samples."""
+    """Of held-out samples. `each`: what the metric counts of each, NaN where it counts nothing."""
 
     loss: float
     metric: str | None = None
     value: float | None = None
     decides: bool = False
+    each: np.ndarray | None = field(default=None, repr=False, compare=False)
 
-    def better_than(self, other: "Judgement | None") -> bool:
+    def better_than(self, other: "Judgement") -> bool:
         if not np.isfinite(self.loss):
             return False
-        return other is None or not np.isfinite(other.loss) or self._rank() > other._rank()
+        return not np.isfinite(other.loss) or self._rank() > other._rank()
+
+    def holds_beside(self, best: "Judgement") -> bool:
+        """Whether it is as good as the best there was: where a metric decides, as far as samples tell them apart, and
+        unless its loss is a multiple.
+        """
+        if self is best or not np.isfinite(self.loss):
+            return bool(np.isfinite(self.loss))
+        return self.decides and self._gain(best) >= -CLEARLY and self.loss <= MOST_LOSS * best.loss
 
     def improves_on(self, before: "Judgement") -> bool:
-        """Whether it is worth other weights than those of before: by the metric, where one decides and differs; a few
-        rounded bits of the loss are not. Any finite loss is, where that of before was none.
+        """Whether it is worth other weights than those of before: by the metric, where one decides and tells them
+        apart, else by the loss, of which a few rounded bits are no reason. Any finite loss is, where that of before
+        was none.
         """
-        if not np.isfinite(before.loss):
+        if not np.isfinite(self.loss) or not np.isfinite(before.loss):
             return self.better_than(before)
-        if self.decides and self.value is not None and before.value is not None and self.value != before.value:
-            return self.better_than(before)
-        return self.better_than(before) and before.loss - self.loss > max(LEAST_GAIN, LEAST_SHARE * abs(before.loss))
+        gain = self._gain(before) if self.decides else 0.0
+        if abs(gain) > CLEARLY:
+            return gain > 0
+        return before.loss - self.loss > max(LEAST_GAIN, LEAST_SHARE * abs(before.loss))
+
+    def _gain(self, other: "Judgement") -> float:
+        """What the metric counts more than beside `other`, in standard errors of the difference, sample by sample: for
+        samples that are right or wrong, McNemar's statistic.
+        """
+        if self.each is None or other.each is None:
+            return 0.0
+        differences = self.each - other.each
+        differences = differences[~np.isnan(differences)]
+        noise = np.sqrt(np.square(differences).sum())
+        return float(differences.sum() / noise) if noise else 0.0
 
     def _rank(self) -> tuple[float, ...]:
         return (self.value, -self.loss) if self.decides and self.value is not None else (-self.loss,)
+
+    def facts(self) -> dict[str, Any]:
+        """All but `each`, as JSON has it."""
+        return {"loss": self.loss, "metric": self.metric, "value": self.value, "decides": self.decides}
 
     def in_words(self) -> str:
         value = "" if self.value is None else f", {self.metric} {self.value:.4f}"
@@ -82,8 +112,8 @@ class Judge:
                 if self.score is not None:
                     scores.append(self.score.measure(made, batch))
         loss = total / len(self.batches.samples)
-        counted = np.concatenate(scores) if scores else np.empty(0)
-        counted = counted[~np.isnan(counted)]
+        each = np.concatenate(scores) if scores else np.empty(0)
+        counted = each[~np.isnan(each)]
         if self.score is None or not counted.size:
             return Judgement(loss)
-        return Judgement(loss, self.score.name, float(counted.mean()), self.score.decides)
+        return Judgement(loss, self.score.name, float(counted.mean()), self.score.decides, each)

@@ -163,13 +163,13 @@ def _judged_at_once(hooks: Sparsity, tensors: Mapping[str, torch.Tensor], judge:
 
 
 def _outcome(lesson: Lesson, trained: Trained, hooks: Sparsity, at_once: Judgement) -> Sparse:
-    manifest = {**for_manifest(lesson, trained), "pruned_at_once": finite(dataclasses.asdict(at_once))}
+    manifest = {**for_manifest(lesson, trained), "pruned_at_once": finite(at_once.facts())}
     manifest["replay"] = replayed(lesson, trained)
     notes = in_words(lesson, trained)
-    best = None if trained.standing.best is None else Judgement(**trained.standing.best)
+    kept = trained.choice.kept
     if not trained.judged:
         return Sparse(lesson.student.file, None, [*notes, UNFINISHED], manifest)
-    if not trained.improved or best is None or not best.better_than(at_once):
+    if not trained.improved or kept is None or not kept.improves_on(at_once):
         return Sparse(lesson.student.file, None, [*notes, WITHOUT], manifest)
     notes.append(f"Pruned and not trained the held-out samples would have given {at_once.in_words()}.")
     arrays = {name: array_from(tensor) for name, tensor in trained.state.items()}

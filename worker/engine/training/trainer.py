@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, judged, averaged, kept in checkpoints, and the best of them handed back.
+"""The loop: epochs of steps, judged, averaged, kept in checkpoints, and one of them handed back (`choosing`).
 
 What is trained need not be a graph of the user's. `Trainer` asks for
 
@@ -31,8 +31,9 @@ from worker.engine.pass_contract import BudgetExhausted, PassContext
 from worker.engine.training import checkpoints, optimizers
 from worker.engine.training.averaging import Average
 from worker.engine.training.batches import Batches
+from worker.engine.training.choosing import Choice
 from worker.engine.training.hooks import Hooks
-from worker.engine.training.judging import Judge, Judgement, Objective
+from worker.engine.training.judging import Judge, Objective
 from worker.engine.training.randomness import STATISTICS, STEP, seed_torch
 from worker.engine.training.schedules import learning_rate_share
 
@@ -69,10 +70,6 @@ class Standing:
     sums: dict[str, float] = field(default_factory=dict)
     """Of its terms, over samples."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    start: dict[str, Any] | None = None
-    best: dict[str, Any] | None = None
-    kept: int = 0
-    since_kept: int = 0
     left_out: int = 0
     """Steps in a row that were, as their gradient was no number."""
     stopped: str | None = None
@@ -80,22 +77,23 @@ class Standing:
 
 @dataclass(frozen=True)
 class Trained:
-    """The best weights, on the CPU, by name: those of before where no epoch was better; and how it went."""
+    """The weights that are kept, on the CPU, by name: those of before where no epoch was better; and how it went."""
 
     state: Tensors
     standing: Standing
+    choice: Choice
     resumed_at: int | None = None
     """Epochs that an earlier attempt had done."""
 
     @property
     def improved(self) -> bool:
         """Whether an epoch was better than what was before."""
-        return self.standing.kept > 0
+        return self.choice.epoch > 0
 
     @property
     def judged(self) -> bool:
         """Whether an epoch ended with weights that may be kept."""
-        return self.improved or self.standing.since_kept > 0
+        return self.choice.judged > 0
 
 
 class Trainer:
@@ -118,7 +116,7 @@ class Trainer:
         self.parameters = [tensor for tensor in self.moved.values() if tensor.requires_grad]
         self.optimizer = optimizers.build(options, self.moved, subject.rates, subject.undecayed)
         self.epochs = min(options.epochs, options.stop_after or options.epochs)
-        self.standing = Standing()
+        self.standing, self.choice = Standing(), Choice()
         self.saved_at, self.saved = time.monotonic(), 0
 
     def run(self) -> Trained:
@@ -142,7 +140,7 @@ class Trainer:
             longest = max(longest, time.monotonic() - started)
         # Of an earlier attempt as well, whose checkpoint this one went on from.
         self.context.haste.cut_short |= self.standing.stopped == TIME
-        return Trained(self.best, self.standing, resumed)
+        return Trained(self.best, self.standing, self.choice, resumed)
 
     def _resume(self) -> int | None:
         """The epochs done where training goes on; else it begins."""
@@ -151,10 +149,11 @@ class Trainer:
         found = self._last_checkpoint()
         if found is None:
             if self.hooks.settled():
-                self.standing.start = self.standing.best = asdict(self.judge())
+                self.choice.begin(self.judge())
             return None
         tensors, facts = found
         self.standing = Standing(**facts["standing"])
+        self.choice = Choice.restored(facts["choice"], _under("judged/", tensors))
         with torch.no_grad():
             for name, tensor in self.moved.items():
                 tensor.copy_(tensors[f"weight/{name}"])
@@ -235,21 +234,16 @@ class Trainer:
         return True
 
     def _judge(self) -> None:
-        """The epoch that ended: into the history, and kept where it is the best so far."""
+        """The epoch that ended: into the history, and kept where it is a good choice."""
         standing = self.standing
         with self.average.in_place_of(self.subject.tensors):
             self._refresh_statistics()
             judgement = self.judge()
-            best = None if standing.best is None else Judgement(**standing.best)
-            if self.hooks.settled():
-                standing.since_kept += 1
-                before = None if standing.kept or standing.start is None else Judgement(**standing.start)
-                if judgement.better_than(best) if before is None else judgement.improves_on(before):
-                    standing.best, standing.kept, standing.since_kept = asdict(judgement), standing.epoch + 1, 0
-                    self.best = _copy(self.subject.tensors)
+            if self.hooks.settled() and self.choice.takes(judgement, standing.epoch + 1):
+                self.best = _copy(self.subject.tensors)
         means = {name: total / len(self.batches.samples) for name, total in standing.sums.items()}
         standing.epoch, standing.step, standing.sums = standing.epoch + 1, 0, {}
-        standing.history.append({"epoch": standing.epoch, "training": means, "held_out": asdict(judgement)})
+        standing.history.append({"epoch": standing.epoch, "training": means, "held_out": judgement.facts()})
         self.context.epoch(
             TrainedEpoch(
                 number=standing.epoch,
@@ -265,7 +259,7 @@ class Trainer:
             f"Epoch {standing.epoch} of {self.epochs}: training loss {means['loss']:.4g}"
             f"{f' ({terms})' if len(means) > 2 else ''}; held out: {judgement.in_words()}."
         )
-        if self.options.patience is not None and standing.since_kept >= self.options.patience:
+        if self.options.patience is not None and self.choice.without_gain >= self.options.patience:
             standing.stopped = PATIENCE
 
     def _refresh_statistics(self) -> None:
@@ -287,9 +281,15 @@ class Trainer:
         tensors |= {f"best/{name}": one for name, one in self.best.items()}
         tensors |= {f"optimizer/{name}": one for name, one in optimizers.state_of(self.optimizer).items()}
         tensors |= {f"hooks/{name}": one for name, one in self.hooks.state().items()}
+        tensors |= {f"judged/{name}": one for name, one in self.choice.tensors().items()}
+        facts = {
+            "fingerprint": self.fingerprint,
+            "standing": asdict(self.standing),
+            "choice": self.choice.facts(),
+        }
         folder = self.context.scratch / f"checkpoint-{self.saved}"
         try:
-            checkpoints.write(folder, tensors, {"fingerprint": self.fingerprint, "standing": asdict(self.standing)})
+            checkpoints.write(folder, tensors, facts)
         except (OSError, SafetensorError) as error:
             # What was learned is in memory still: a full disk costs the checkpoint, not the training.
             shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,9 @@
 import pytest
 
 from worker.engine.training.account import why_stopped
-from worker.engine.training.trainer import DIVERGED, Standing
+from worker.engine.training.choosing import Choice
+from worker.engine.training.judging import Judgement
+from worker.engine.training.trainer import DIVERGED, Standing, Trained
 
 
 @pytest.mark.parametrize(
@@ -15,4 +17,5 @@ from worker.engine.training.trainer import DIVERGED, Standing
     ],
 )
 def test_why_the_loss_is_no_number_depends_on_what_it_was(loss: float, words: str) -> None:
-    assert words in why_stopped(Standing(stopped=DIVERGED, start={"loss": loss}))
+    ended = Trained({}, Standing(stopped=DIVERGED), Choice(start=Judgement(loss)))
+    assert words in why_stopped(ended)

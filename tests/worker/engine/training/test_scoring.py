@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from worker.engine.training.batches import Batch
-from worker.engine.training.judging import Judgement
 from worker.engine.training.objective import Hard, Lessons, Soft, Weights
 from worker.engine.training.readings import Reading
 from worker.engine.training.scoring import score_of
@@ -83,24 +82,3 @@ def test_agreement_is_the_share_of_places_with_the_same_class_of_what_is_not_bro
     found[1], found[2, :, 0], found[3, 0, 0] = wanted[1].flip(0), torch.tensor([1.0, 3.0]), torch.nan
     batch = Batch({}, SAMPLES, {}, {"teacher": wanted}, whole=False)
     assert score.measure({"a": found}, batch).tolist() == [1.0, 0.0, 0.5, 0.5]
-
-
-@pytest.mark.parametrize(
-    ("loss", "value", "kept"),
-    [
-        pytest.param(2.0, 0.9, True, id="more-right"),
-        pytest.param(0.1, 0.7, False, id="fewer-right"),
-        pytest.param(0.5, 0.8, True, id="as-many-for-less-loss"),
-        pytest.param(1.0, 0.8, False, id="the-same"),
-        pytest.param(float("nan"), 0.9, False, id="no-number"),
-    ],
-)
-def test_where_as_many_are_right_the_loss_decides(loss: float, value: float, kept: bool) -> None:
-    before = Judgement(1.0, "top1", 0.8, decides=True)
-    assert Judgement(loss, "top1", value, decides=True).improves_on(before) is kept
-
-
-@pytest.mark.parametrize("before", [float("nan"), float("inf")])
-@pytest.mark.parametrize(("loss", "kept"), [(1.0, True), (float("nan"), False), (float("inf"), False)])
-def test_a_finite_loss_is_better_than_one_that_is_not(before: float, loss: float, *, kept: bool) -> None:
-    assert Judgement(loss).improves_on(Judgement(before)) is kept

@@ -119,8 +119,8 @@ def test_a_module_of_any_kind_is_trained(tmp_path: Path) -> None:
     trained, _, logs = _train(tmp_path / "run", epochs=20)
     losses = [one["held_out"]["loss"] for one in trained.standing.history]
     # The line is there to be found; a hundredth of the 4 that it begins with is what dropout leaves.
-    assert losses[-1] < 0.05 < trained.standing.start["loss"]  # type: ignore[index]
-    assert trained.standing.kept > 5
+    assert losses[-1] < 0.05 < trained.choice.start.loss  # type: ignore[union-attr]
+    assert trained.choice.epoch > 5
     assert torch.allclose(trained.state["weight"][:, :2] * trained.state["scale"], 2 * torch.eye(2), atol=0.3)
     assert trained.state["mean"].abs().max() > 0
     assert len(logs) == 20
@@ -157,8 +157,8 @@ def test_gradients_are_cut_to_the_length_asked_for(longest: float | None, is_cut
 
 def test_what_is_not_settled_is_not_kept(tmp_path: Path) -> None:
     trained, *_ = _train(tmp_path / "run", Watching(settles=4))
-    assert trained.standing.start is None
-    assert trained.standing.kept >= 4
+    assert trained.choice.start is None
+    assert trained.choice.epoch >= 4
 
 
 @pytest.mark.parametrize("averaging", [0.999, None], ids=["average", "last"])
@@ -210,7 +210,7 @@ def test_a_checkpoint_that_is_damaged_or_anothers_is_not_gone_on_from(damage: st
 def test_it_stops_where_nothing_gets_better(tmp_path: Path) -> None:
     trained, *_ = _train(tmp_path / "run", epochs=1000, patience=3)
     standing = trained.standing
-    assert (standing.stopped, standing.epoch - standing.kept) == ("patience", 3)
+    assert (standing.stopped, standing.epoch - trained.choice.epoch) == ("patience", 3)
 
 
 def test_weights_of_before_stay_where_training_diverges(tmp_path: Path) -> None:
