@@ -45,6 +45,8 @@ os.environ.setdefault("LATHE_RUNNER_TIMING_ROUNDS", str(TIMING_ROUNDS))
 os.environ.setdefault("LATHE_RUNNER_ROUND_SECONDS", str(ROUND_SECONDS))
 os.environ.setdefault("LATHE_RUNNER_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As runners have it: the processes that tests start are many.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 SECRET_KEY = "a secret key of the tests, 32 characters and more"
 MakeKey = Callable[..., str]
 

@@ -127,7 +127,7 @@ with tempfile.NamedTemporaryFile() as file:
     assert set(seen["environment"]) <= {
         "PATH", "LANG", "HOME", "TMPDIR", "PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "PYTHONPATH", "GIVEN",
         "LC_CTYPE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
-        "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "ORT_DISABLE_TELEMETRY",
+        "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "ORT_DISABLE_TELEMETRY", "PYDANTIC_DISABLE_PLUGINS",
     }  # fmt: skip
     assert seen["temporary"].startswith(str(sandbox.workdir / "tmp"))
     # Inside a process namespace the session's leader, which is outside, shows as 0.
