@@ -75,6 +75,15 @@ def _quarter() -> Experiment:
             title = f"{entry.title.removeprefix('Lathe ')}, fine_tune for {words}"
             name = f"{entry.name}-{words.replace(' ', '-')}"
             entries.append(_ours(name, title, {"pass": "fine_tune"} | arguments, start=entry.name))
+    folded = {"pass": "fine_tune", "epochs": 5, "restore_normalization": False}
+    entries.append(
+        _ours(
+            "quarter-folded",
+            "prune_structured, fine_tune for 5 epochs, normalization left folded",
+            folded,
+            start=ours.name,
+        )
+    )
     return Experiment(
         "quarter",
         "Three quarters of the channels of a residual CNN gone",

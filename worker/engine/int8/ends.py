@@ -20,24 +20,34 @@ def ends_of(graph: ir.Graph) -> set[str]:
 
     Tables, filters, matrices of products and of recurrent cells are weights; biases, scales and shifts are none.
     """
-    nodes = list(graph)
-    weighted = {node for node in nodes if _has_weights(node)}
-    behind: set[ir.Value] = set()
+    return {node.name or "" for node in _first_of(graph) | last_of(graph)}
+
+
+def last_of(graph: ir.Graph) -> set[ir.Node]:
+    """Nodes with weights behind which none stands on any way to an output."""
     before: set[ir.Value] = set()
-    first, last = set(), set()
-    for node in nodes:
-        follows = any(value in behind for value in node.inputs)
-        if node in weighted and not follows:
-            first.add(node.name or "")
-        if follows or node in weighted:
-            behind.update(node.outputs)
-    for node in reversed(nodes):
+    found = set()
+    for node in reversed(list(graph)):
+        weighted = _has_weights(node)
         leads = any(value in before for value in node.outputs)
-        if node in weighted and not leads:
-            last.add(node.name or "")
-        if leads or node in weighted:
+        if weighted and not leads:
+            found.add(node)
+        if leads or weighted:
             before.update(value for value in node.inputs if value is not None)
-    return first | last
+    return found
+
+
+def _first_of(graph: ir.Graph) -> set[ir.Node]:
+    behind: set[ir.Value] = set()
+    found = set()
+    for node in graph:
+        weighted = _has_weights(node)
+        follows = any(value in behind for value in node.inputs)
+        if weighted and not follows:
+            found.add(node)
+        if follows or weighted:
+            behind.update(node.outputs)
+    return found
 
 
 def _has_weights(node: ir.Node) -> bool:

@@ -111,6 +111,20 @@ class TrainableGraph(nn.Module):  # type: ignore[misc]  # torch is untyped here
         sizes = {Fraction(feed[name].shape[0], size) for name, size in self.fixed_batch.items()}
         return sizes.pop() if len(sizes) == 1 else SAME
 
+    def replace(
+        self,
+        step: Step,
+        by: Sequence[Step],
+        parameters: Mapping[str, torch.Tensor],
+        statistics: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Compute by other steps what `step` did, with parameters and running statistics that only they read."""
+        place = next(number for number, one in enumerate(self.steps) if one is step)
+        self.steps[place : place + 1] = by
+        self._parameters.update({name: nn.Parameter(tensor) for name, tensor in parameters.items()})
+        self._buffers.update(statistics)
+        self.statistics.extend(statistics)
+
     def constants(self) -> dict[str, torch.Tensor]:
         """Every value that no node makes and no caller gives."""
         return {**self.integers, **self._buffers, **self._parameters}

@@ -10,6 +10,7 @@ from worker.engine.pass_contract import BudgetExhausted, PassContext
 from worker.engine.trainable.write_back import write_back
 from worker.engine.training.account import for_manifest, in_words, replayed
 from worker.engine.training.lesson import plan_lesson
+from worker.engine.training.normalizing import restore_normalization
 from worker.engine.training.randomness import repeatable
 from worker.engine.training.student import prepare_student, training_data
 
@@ -38,11 +39,15 @@ def learn(
     with repeatable(context.threads):
         student = prepare_student(student_file, training_data(context), options, context)
         lesson = plan_lesson(student, options, context, teacher)
-        trained = lesson.run(context)
-    manifest = for_manifest(lesson, trained)
+        restored = restore_normalization(lesson, context)
+        trained = restored.lesson.run(context)
+    manifest = for_manifest(lesson, trained) | {"normalized": restored.weights}
     manifest["replay"] = replayed(lesson, trained)
-    model = write_back(student.file, trained.state, folder) if trained.improved else None
-    return Learned(model, in_words(lesson, trained), manifest)
+    notes = in_words(lesson, trained)
+    if not trained.improved:
+        return Learned(None, notes, manifest)
+    model = write_back(student.file, restored.folded(trained.state), folder)
+    return Learned(model, [*notes, *restored.in_words()], manifest)
 
 
 def learn_behind(
