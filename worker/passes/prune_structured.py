@@ -20,6 +20,7 @@ import numpy as np
 from app.recipes.structure import GivenBlock, GivenUnits, PruneStructured
 from worker.engine.faults import UserFault
 from worker.engine.fidelity import Answers
+from worker.engine.float16.halves import computes_in_half
 from worker.engine.kinds import is_quantized
 from worker.engine.model_file import ModelFile
 from worker.engine.pass_contract import PassContext, PassResult
@@ -115,8 +116,10 @@ def apply(model: ModelFile, config: PruneStructured, context: PassContext) -> Pa
 
     """
     context.phase("preparing")
-    if is_quantized(model.structure()):
-        return PassResult(model, False, ["The model computes in 8 bits already: nothing was taken out."])
+    structure = model.structure()
+    kind = "8 bits" if is_quantized(structure) else "half precision" if computes_in_half(structure) else None
+    if kind is not None:
+        return PassResult(model, False, [f"The model computes in {kind} already: nothing was taken out."])
     work = Work(Subject.of(model, context, config.exclude), config, context)
     if config.weighs_macs:
         work.subject.check_countable()

@@ -55,6 +55,17 @@ def run(tmp_path: Path) -> Run:
     return prune
 
 
+def test_a_model_in_half_precision_is_left_as_it_is(tmp_path: Path) -> None:
+    """What is fitted is float32; its own answers are not."""
+    model = ModelFile(save(prepared(NETWORK, **_constants()), tmp_path / "model"))
+    images = {"x": normal(SAMPLES, 4, 8, 8, seed=3)}
+    half = Job(tmp_path / "half", arrays=images).run("convert_float16", model, keep_io_types=False).model
+    images = {"x": images["x"].astype(np.float16)}
+    result = Job(tmp_path / "cut", arrays=images).run("prune_structured", half, ratio=0.5)
+    assert not result.modified
+    assert result.notes == ["The model computes in half precision already: nothing was taken out."]
+
+
 def _widths(result: PassResult) -> dict[str, tuple[int, ...]]:
     graph = onnx.load(result.model.path).graph
     return {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
