@@ -6,10 +6,10 @@
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeGuard
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.extras import install_command
@@ -251,6 +251,23 @@ def _installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # a package around it is missing
         return False
+
+
+def what_is_wrong(error: ValidationError) -> list[str]:
+    """A sentence for each fault of the environment, which names the variable."""
+    kinds = [Settings, *(field.annotation for field in Settings.model_fields.values())]
+    prefixes = {kind.__name__: kind.model_config["env_prefix"] for kind in kinds if _is_group(kind)}
+    words = []
+    for fault in error.errors():
+        name = "_".join(map(str, fault["loc"]))
+        # One that has a name of its own is told by it.
+        variable = name if name.isupper() else prefixes.get(error.title, "") + name.upper()
+        words.append(f"{variable}: {fault['msg']}" if name else fault["msg"])
+    return words
+
+
+def _is_group(kind: Any) -> TypeGuard[type[BaseSettings]]:
+    return isinstance(kind, type) and issubclass(kind, BaseSettings)
 
 
 @lru_cache(maxsize=1)

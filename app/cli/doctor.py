@@ -53,7 +53,7 @@ def _settings(data: "Path | None") -> "tuple[Settings | None, list[Finding]]":
     """The installation's, and what keeps them from being had."""
     from pydantic import ValidationError
 
-    from app.config import get_settings
+    from app.config import get_settings, what_is_wrong
     from app.diagnosis.finding import problem
 
     if data is None and os.environ.get("DATABASE_URL"):
@@ -61,7 +61,7 @@ def _settings(data: "Path | None") -> "tuple[Settings | None, list[Finding]]":
             return get_settings(), []
         except ValidationError as error:
             remedy = "README.md lists the variables and what they may be."
-            return None, [problem("settings", item["msg"], remedy) for item in error.errors()]
+            return None, [problem("settings", what, remedy) for what in what_is_wrong(error)]
     try:
         from app.embedded import is_running
     except ImportError as error:

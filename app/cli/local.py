@@ -45,13 +45,13 @@ def database_settings(data: Path | None) -> "Iterator[Settings]":
     """
     from pydantic import ValidationError
 
-    from app.config import get_settings
+    from app.config import get_settings, what_is_wrong
 
     if data is None and os.environ.get("DATABASE_URL"):
         try:
             yield get_settings()
         except ValidationError as error:
-            fail("; ".join(item["msg"] for item in error.errors()), ExitCode.USAGE)
+            fail("; ".join(what_is_wrong(error)), ExitCode.USAGE)
         return
     from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices
 

@@ -28,6 +28,8 @@ def serve(
     """Run the whole service on this machine until it is interrupted: Postgres, Redis, API, workers, housekeeping."""
     from pydantic import ValidationError
 
+    from app.config import what_is_wrong
+
     try:
         from app.embedded import EmbeddedError, Stack, default_folder
     except ImportError as error:
@@ -37,7 +39,7 @@ def serve(
     except EmbeddedError as error:
         fail(str(error), ExitCode.FAILED)
     except ValidationError as error:
-        fail("; ".join(item["msg"] for item in error.errors()), ExitCode.USAGE)
+        fail("; ".join(what_is_wrong(error)), ExitCode.USAGE)
 
 
 def migrate() -> None:
@@ -58,7 +60,8 @@ def migrate() -> None:
 
 
 def mark_storage(data: DataOption = None) -> None:
-    """Make the storage that STORAGE_URL names that of the database that DATABASE_URL names, whatever it was before.
+    """Make the storage that STORAGE_URL names that of the database that DATABASE_URL names, whatever it was before;
+    with --data, the storage that the service there uses.
 
     Workers and housekeeping go to work on it then, and remove files there that the database does not know.
     """
@@ -77,4 +80,4 @@ def mark_storage(data: DataOption = None) -> None:
             fail(f"the storage cannot be marked: {error}", ExitCode.FAILED)
         finally:
             database.dispose()
-    note("the storage is this database's")
+    note(f"the storage {settings.storage_url} is this database's")

@@ -85,7 +85,8 @@ class ExportFailed(LatheClientError):
 
 def _message(problem: Problem) -> str:
     parts = [f"{problem.title}: {problem.detail}"]
-    parts += [f"{'.'.join(map(str, _location(error)))}: {error.get('message')}" for error in problem.errors or []]
+    fields = [f"{'.'.join(map(str, _location(error)))}: {error.get('message')}" for error in problem.errors or []]
+    parts += [field for field in fields if field not in problem.detail]
     if problem.remedy:
         parts.append(problem.remedy)
     return " ".join(parts) + f" ({problem.code})"

@@ -178,8 +178,8 @@ class Candidate(BaseModel):
     )
     request: dict[str, Any] | None = Field(
         default=None,
-        description="Of a search: the body of a job that makes this file again, from samples divided as they were for "
-        "it; null of the original.",
+        description="Of a search: the body of a job that has this file among its candidates again, made from samples "
+        "divided as they were for it, and delivers it where it is the best; null of the original.",
     )
     file_name: str = Field(description="The artifact's file name.")
     sha256: str = Field(description="Hash of the artifact.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from app.config import JobSettings, Settings
+from app.config import JobSettings, Settings, what_is_wrong
 from tests.settings_table import defaults_in_readme, defaults_of_settings
 
 GOOD = {
@@ -61,6 +61,22 @@ def test_a_number_beyond_what_postgres_holds_is_refused_before_anything_starts(s
     for value in ("1" + "0" * 30, "inf"):
         with pytest.raises(ValidationError, match=r"less than or equal to|finite number|valid integer"):
             settings_from(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("LATHE_RUNNER_DISK_BYTES", "1000000", id="of-a-group"),
+        pytest.param("LATHE_LOG_JSON", "perhaps", id="of-none"),
+        pytest.param("LATHE_SECRET_KEY", "short", id="by-a-rule-of-its-own"),
+    ],
+)
+def test_a_wrong_one_is_named_and_not_repeated(name: str, value: str, settings_from) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings_from(**{name: value})
+    [words] = what_is_wrong(caught.value)
+    assert name in words
+    assert value not in words
 
 
 def test_embedded_settings_need_no_secret_of_the_operators(settings_from) -> None:

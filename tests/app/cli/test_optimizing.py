@@ -153,6 +153,7 @@ def test_a_recipe_that_cannot_be_is_refused_by_its_field(lathe: LatheCommand, fi
     assert outcome.code == 4
     assert "recipe" in outcome.stderr
     assert "make_it_good" in outcome.stderr
+    assert outcome.stderr.count("body.recipe") == 1, outcome.stderr
 
 
 def test_arrays_that_no_input_bears_are_named_with_the_remedy(

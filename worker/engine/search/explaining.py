@@ -85,7 +85,10 @@ def why(winner: Trial | None, trials: Sequence[Trial], weights: ObjectiveWeights
                 "gain something on the samples for choosing. When they were measured once more, none that gained was "
                 "accepted: the original is delivered."
             ]
-        return [f"None of {len(trials)} candidates keeps {contract} and gains anything: the original is delivered."]
+        tried = f"of {len(trials)} that {'was' if len(trials) == 1 else 'were'} tried"
+        return [
+            f"No candidate keeps {contract} and gains by {_objective(weights)}, {tried}: the original is delivered."
+        ]
     others = [one for one in trials if one.name != winner.name]
     words = [f"`{winner.name}` was chosen by {_objective(weights)}: {figures(winner, weights)}."]
     words += [f"What was done: {' '.join(winner.notes[:3])}"] if winner.notes else []

@@ -117,7 +117,8 @@ class Searcher:
 
     def _why_ended(self, trials: Sequence[Trial], agenda: Agenda, search: Search) -> str:
         before = sum(trial.cached for trial in trials)
-        count = f"{len(trials)} candidates were tried{f' ({before} of them by an earlier search)' if before else ''}"
+        tried = "1 candidate was tried" if len(trials) == 1 else f"{len(trials)} candidates were tried"
+        count = f"{tried}{f' ({before} of them by an earlier search)' if before else ''}"
         if search.given:
             left = sum(trial.failure == NO_TIME for trial in trials)
             return f"{count}, those that were given{f'; for {left} of them no time was left' if left else ''}."

@@ -14,7 +14,7 @@ def test_the_original_is_delivered_for_what_was_so() -> None:
     none = [trial("slower", latency=0.9), trial("broken", latency=3.0, drop=0.5)]
     (words,) = why(None, none, LATENCY, 0.01)
     assert words == (
-        "None of 2 candidates keeps the contract (a drop of at most 0.01) and gains anything: "
+        "No candidate keeps the contract (a drop of at most 0.01) and gains by latency, of 2 that were tried: "
         "the original is delivered."
     )
     # What kept it while candidates were chosen, and was not accepted, did not break it.
