@@ -146,13 +146,14 @@ class Storage:
         files = os.statvfs(self._root)
         if files.f_files and files.f_favail <= MIN_FREE_FILES:
             raise StorageFull(
-                f"The file system has room for {files.f_favail} more files, {MIN_FREE_FILES} of them a reserve.",
+                f"The file system has room for {files.f_favail:,} more files, where {MIN_FREE_FILES:,} are a reserve.",
                 remedy="Delete files that are not needed, then try again.",
             )
         free = shutil.disk_usage(self._root).free
         if free < self._min_free_bytes + size_bytes:
             raise StorageFull(
-                f"{free} bytes are free, {self._min_free_bytes} of them a reserve: {size_bytes} more do not fit.",
+                f"{free:,} bytes are free, where {self._min_free_bytes:,} are a reserve: "
+                + (f"{size_bytes:,} more do not fit." if size_bytes else "nothing more fits."),
                 remedy="Free some space, then try again.",
             )
 

@@ -1,13 +1,16 @@
 """The service on one machine: starts on any folder, keeps it closed, and leaves nothing running behind."""
 
+import json
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
@@ -167,7 +170,7 @@ if sys.argv[2] == "start":
     print(*(process.pid for process in stack.processes().values()), flush=True)
     signal.pause()
 else:
-    stack.wait_ready = lambda: None
+    stack.wait_ready = lambda but_for: {}
     stack.run_forever()
 """
 
@@ -329,9 +332,34 @@ def test_what_is_not_ready_is_said(kept: Path) -> None:
     stack = Stack(kept, port=0, commands={"sleeper": SLEEPER})
     stack.start()
     try:
-        with pytest.raises(EmbeddedError, match=r"not ready after 0\.2 s: the API does not answer; logs are in"):
+        with pytest.raises(EmbeddedError, match=r"not ready after 0\.2 s: api: does not answer; logs are in"):
             stack.wait_ready(0.2)
     finally:
+        stack.stop()
+
+
+class FullDisk(BaseHTTPRequestHandler):
+    """Says that all is well but storage."""
+
+    def do_GET(self) -> None:
+        parts = {"redis": {"ok": True, "detail": "answers"}, "storage": {"ok": False, "detail": "no room"}}
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(json.dumps({"components": parts}).encode())
+
+
+def test_a_full_disk_does_not_keep_a_service_from_starting_in_which_it_is_emptied(kept: Path) -> None:
+    stack = Stack(kept, port=0, commands={"sleeper": SLEEPER})
+    stack.start()
+    server = HTTPServer(("127.0.0.1", stack.port), FullDisk)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert stack.wait_ready(PATIENCE_SECONDS, but_for={"storage"}) == {"storage": "no room"}
+        with pytest.raises(EmbeddedError, match=r"not ready after 0\.2 s: storage: no room; logs are in"):
+            stack.wait_ready(0.2)
+    finally:
+        server.shutdown()
+        server.server_close()
         stack.stop()
 
 
