@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from app.access.provisioning import ensure_first_key
 from app.client.transport import own_connections
@@ -20,6 +20,7 @@ from app.config import Settings
 from app.embedded.folder import EmbeddedError
 from app.embedded.managed_process import ManagedProcess
 from app.embedded.services import EmbeddedServices
+from app.health.schemas import Readiness
 from app.schema import migrate
 
 WATCH_SECONDS = 0.2
@@ -261,9 +262,9 @@ def _missing(client: httpx.Client, address: str) -> dict[str, str]:
         answer = client.get(address)
         if answer.status_code == httpx.codes.OK:
             return {}
-        parts = answer.json()["components"]
-        return {name: part["detail"] for name, part in parts.items() if not part["ok"]}
-    except (httpx.HTTPError, ValueError, KeyError):
+        parts = Readiness.model_validate_json(answer.content).components
+        return {name: part.detail for name, part in parts.items() if not part.ok}
+    except (httpx.HTTPError, ValidationError):
         return {"api": "does not answer"}
 
 

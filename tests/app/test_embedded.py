@@ -1,6 +1,5 @@
 """The service on one machine: starts on any folder, keeps it closed, and leaves nothing running behind."""
 
-import json
 import os
 import signal
 import socket
@@ -22,6 +21,7 @@ from kombu import Connection
 from sqlalchemy import create_engine, text
 
 from app.embedded import DataFolderInUse, EmbeddedError, EmbeddedServices, Stack, default_folder, running_url
+from app.health.schemas import Component, Readiness
 from app.schema import migrate, revisions
 
 PATIENCE_SECONDS = 30
@@ -342,10 +342,10 @@ class FullDisk(BaseHTTPRequestHandler):
     """Says that all is well but storage."""
 
     def do_GET(self) -> None:
-        parts = {"redis": {"ok": True, "detail": "answers"}, "storage": {"ok": False, "detail": "no room"}}
+        parts = {"redis": Component(ok=True, detail="answers"), "storage": Component(ok=False, detail="no room")}
         self.send_response(503)
         self.end_headers()
-        self.wfile.write(json.dumps({"components": parts}).encode())
+        self.wfile.write(Readiness(ready=False, components=parts, workers=[]).model_dump_json().encode())
 
 
 def test_a_full_disk_does_not_keep_a_service_from_starting_in_which_it_is_emptied(kept: Path) -> None:

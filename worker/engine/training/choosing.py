@@ -41,13 +41,12 @@ class Choice:
     def takes(self, judgement: Judgement, epoch: int) -> bool:
         """Whether the weights of `epoch` are kept in place of those that were."""
         self.judged += 1
-        before = self.best
-        gains = before is None or judgement.better_than(before)
-        self.best = judgement if before is None or gains else before
+        if self.best is None or judgement.better_than(self.best):
+            self.best = judgement
         lowers = math.isfinite(judgement.loss) and (self.least_loss is None or judgement.loss < self.least_loss)
         if lowers:
             self.least_loss = judgement.loss
-        self.without_gain = 0 if gains or lowers else self.without_gain + 1
+        self.without_gain = 0 if self.best is judgement or lowers else self.without_gain + 1
         taken = judgement.holds_beside(self.best) and (self.start is None or judgement.improves_on(self.start))
         if taken:
             self.kept, self.epoch = judgement, epoch

@@ -57,9 +57,10 @@ class Judgement:
         """Whether it is as good as the best there was: where a metric decides, as far as samples tell them apart, and
         unless its loss is a multiple.
         """
-        if self is best or not np.isfinite(self.loss):
-            return bool(np.isfinite(self.loss))
-        return self.decides and self._gain(best) >= -CLEARLY and self.loss <= MOST_LOSS * best.loss
+        if not np.isfinite(self.loss):
+            return False
+        alike = self.decides and self._gain(best) >= -CLEARLY and self.loss <= MOST_LOSS * best.loss
+        return alike or self is best
 
     def improves_on(self, before: "Judgement") -> bool:
         """Whether it is worth other weights than those of before: by the metric, where one decides and tells them

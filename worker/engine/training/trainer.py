@@ -140,12 +140,12 @@ class Trainer:
             longest = max(longest, time.monotonic() - started)
         # Of an earlier attempt as well, whose checkpoint this one went on from.
         self.context.haste.cut_short |= self.standing.stopped == TIME
-        return Trained(self.best, self.standing, self.choice, resumed)
+        return Trained(self.kept, self.standing, self.choice, resumed)
 
     def _resume(self) -> int | None:
         """The epochs done where training goes on; else it begins."""
         self.hooks.start(self.subject.tensors, self.batches.steps * self.options.epochs)
-        self.average, self.best = Average(self.subject.tensors, self.options.averaging), _copy(self.subject.tensors)
+        self.average, self.kept = Average(self.subject.tensors, self.options.averaging), _copy(self.subject.tensors)
         found = self._last_checkpoint()
         if found is None:
             if self.hooks.settled():
@@ -159,7 +159,7 @@ class Trainer:
                 tensor.copy_(tensors[f"weight/{name}"])
             for name, tensor in self.average.tensors.items():
                 tensor.copy_(tensors[f"average/{name}"])
-        self.best = {name: tensors[f"best/{name}"] for name in self.best}
+        self.kept = {name: tensors[f"kept/{name}"] for name in self.kept}
         optimizers.load_state(self.optimizer, _under("optimizer/", tensors))
         self.hooks.load_state(_under("hooks/", tensors))
         return self.standing.epoch
@@ -240,7 +240,7 @@ class Trainer:
             self._refresh_statistics()
             judgement = self.judge()
             if self.hooks.settled() and self.choice.takes(judgement, standing.epoch + 1):
-                self.best = _copy(self.subject.tensors)
+                self.kept = _copy(self.subject.tensors)
         means = {name: total / len(self.batches.samples) for name, total in standing.sums.items()}
         standing.epoch, standing.step, standing.sums = standing.epoch + 1, 0, {}
         standing.history.append({"epoch": standing.epoch, "training": means, "held_out": judgement.facts()})
@@ -278,7 +278,7 @@ class Trainer:
     def _save(self) -> None:
         tensors = {f"weight/{name}": one for name, one in self.moved.items()}
         tensors |= {f"average/{name}": one for name, one in self.average.tensors.items()}
-        tensors |= {f"best/{name}": one for name, one in self.best.items()}
+        tensors |= {f"kept/{name}": one for name, one in self.kept.items()}
         tensors |= {f"optimizer/{name}": one for name, one in optimizers.state_of(self.optimizer).items()}
         tensors |= {f"hooks/{name}": one for name, one in self.hooks.state().items()}
         tensors |= {f"judged/{name}": one for name, one in self.choice.tensors().items()}

@@ -27,18 +27,18 @@ from worker.engine.training.student import prepare_student
 SAMPLES = 96
 IMAGES = normal(SAMPLES, 2, 6, 6)
 CLASSES = np.arange(SAMPLES) % 3
-FACE = "g (float[N,2,6,6] x) => (float[N,3] y) "
-FIRST = "a = Conv<pads = [1,1,1,1]>(x, w, b) r = Relu(a) "
-HEAD = "m = GlobalAveragePool(s) f = Flatten(m) y = Gemm<transB = 1>(f, h, hb) "
-RESIDUAL = FACE + "{" + FIRST + "c = Conv<pads = [1,1,1,1]>(r, v, d) s = Add(c, r) " + HEAD + "}"
+HEAD = "m = GlobalAveragePool(s) f = Flatten(m) y = Gemm<transB = 1>(f, h, hb)"
+
+
+def between(inner: str, head: str = HEAD) -> str:
+    """A network whose first convolution ends in `r`, and whose head makes answers of `s`."""
+    first = "a = Conv<pads = [1,1,1,1]>(x, w, b) r = Relu(a)"
+    return f"g (float[N,2,6,6] x) => (float[N,3] y) {{ {first} {inner} {head} }}"
+
+
+RESIDUAL = between("c = Conv<pads = [1,1,1,1]>(r, v, d) s = Add(c, r)")
 # No sample by itself: their mean is taken off.
-MIXED = (
-    FACE
-    + "{"
-    + FIRST
-    + "m = ReduceMean<axes = [0]>(r) o = Sub(r, m) c = Conv<pads = [1,1,1,1]>(o, v, d) s = Add(c, o) "
-    "e = GlobalAveragePool(s) f = Flatten(e) y = Gemm<transB = 1>(f, h, hb) }"
-)
+MIXED = between("t = ReduceMean<axes = [0]>(r) o = Sub(r, t) c = Conv<pads = [1,1,1,1]>(o, v, d) s = Add(c, o)")
 # By the names of weights: their shapes. Those of one axis are biases, scales and shifts.
 SHAPES = {"w": (4, 2, 3, 3), "b": (4,), "v": (4, 4, 3, 3), "d": (4,), "h": (3, 4), "hb": (3,), "p": (4, 4, 1, 1)}
 WEIGHTS = {name: normal(*shape, seed=seed) / 2 for seed, (name, shape) in enumerate(SHAPES.items())}
@@ -83,35 +83,42 @@ def answers(lesson: Lesson, images: np.ndarray = IMAGES, *, training: bool = Fal
     [
         pytest.param(RESIDUAL, ["w", "v"], id="a-residual-block"),
         pytest.param(
-            FACE + "{" + FIRST + "c = Conv(r, k) s = Relu(c) m = GlobalAveragePool(s) y = Flatten(m) }",
+            between("c = Conv(r, k) s = Relu(c)", "m = GlobalAveragePool(s) y = Flatten(m)"),
             ["w"],
             id="not-where-answers-are-made",
         ),
         pytest.param(
-            FACE + "{" + FIRST + "c = Conv<pads = [1,1,1,1]>(r, v) s = Add(c, r) " + HEAD + "}",
+            between("c = Conv<pads = [1,1,1,1]>(r, v) s = Add(c, r)"),
             ["w"],
             id="not-without-a-bias-to-fold-it-into",
         ),
         pytest.param(
-            FACE + "{" + FIRST + "c = Conv<pads = [1,1,1,1]>(r, v, b) s = Add(c, r) " + HEAD + "}",
+            between("c = Conv<pads = [1,1,1,1]>(r, v, b) s = Add(c, r)"),
             [],
             id="not-where-two-share-a-bias",
         ),
         pytest.param(
-            FACE + "{" + FIRST + "c = Conv(r, p, d) s = BatchNormalization(c, one, zero, zero, one) " + HEAD + "}",
+            between("c = Conv(r, p, d) s = BatchNormalization(c, one, zero, zero, one)"),
             ["w"],
             id="not-before-one-that-is-there",
         ),
         pytest.param(
-            FACE + "{" + FIRST + "t = Transpose<perm = [0,2,3,1]>(r) n = LayerNormalization(t, one, zero) "
-            "s = Transpose<perm = [0,3,1,2]>(n) " + HEAD + "}",
+            between(
+                "t = Transpose<perm = [0,2,3,1]>(r) n = LayerNormalization(t, one, zero) "
+                "s = Transpose<perm = [0,3,1,2]>(n)"
+            ),
             [],
             id="not-in-a-network-with-another-normalization",
         ),
         pytest.param(
-            FACE + "{" + FIRST + "q = Mul(r, r) e = GlobalAveragePool(q) n = Sqrt(e) s = Div(r, n) " + HEAD + "}",
+            between("q = Mul(r, r) e = GlobalAveragePool(q) n = Sqrt(e) s = Div(r, n)"),
             [],
             id="nor-with-one-that-an-exporter-took-apart",
+        ),
+        pytest.param(
+            between("q = GlobalAveragePool(r) e = Conv(q, p, d) t = Tanh(e) s = Mul(r, t)"),
+            ["w"],
+            id="not-where-channels-are-weighed",
         ),
         pytest.param(RESIDUAL.replace("[N,", "[8,"), ["w", "v"], id="where-a-fixed-batch-may-be-exceeded"),
         pytest.param(MIXED.replace("[N,", "[8,"), [], id="not-where-it-may-not-and-is-small"),

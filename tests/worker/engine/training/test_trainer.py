@@ -197,8 +197,8 @@ def test_a_checkpoint_that_is_damaged_or_anothers_is_not_gone_on_from(damage: st
         facts.write_text(facts.read_text().replace('"this"', '"that"'))
     elif damage in {"lost", "cut short"}:
         tensors = load_file(kept / "state.safetensors")
-        last = tensors.pop("best/weight")
-        save_file(tensors | ({} if damage == "lost" else {"best/weight": last[:1]}), kept / "state.safetensors")
+        last = tensors.pop("kept/weight")
+        save_file(tensors | ({} if damage == "lost" else {"kept/weight": last[:1]}), kept / "state.safetensors")
     else:
         (kept / damage).write_bytes((kept / damage).read_bytes()[:-100])
     again, _, logs = _train(tmp_path / "again", checkpoints=Kept(kept), epochs=2)

@@ -25,7 +25,7 @@ NAMES: dict[str, list[str]] = {
     "more-attributes": ["_modules", "train", "steps", "_parameters", "frozen_statistics", "__class__", "a", "b", "c"],
     "not-ascii": ["h\u202e", "\ufffd", "y\U0001f4a5", "é", "w\u200b", "w2\u2028", "\ud7ff", "ñ", "%s{}{0}"],
     "formats": ["{x}", "%d", "{0}", "{}", "a{", "b}", "%s", "{name}", "$x"],
-    "of-checkpoints": ["x_1", "weight/w", "best/w", "x", "average/w", "optimizer/0", "hooks/x", "w_factor", "w2_left"],
+    "of-checkpoints": ["x_1", "weight/w", "kept/w", "x", "average/w", "optimizer/0", "hooks/x", "w_factor", "w2_left"],
     "duplicate-nodes": ["h", "a", "y", "x", "w", "w2", "n", "n", "n"],
     "empty-nodes": ["h", "a", "y", "x", "w", "w2", "", "", ""],
 }
