@@ -11,10 +11,35 @@ import onnx
 from worker.engine.graph import names_read, nodes_of, replace_field, unused_name
 from worker.engine.inspection import walk
 
+FOLDED = "folded"
+"""Where the names begin of constants that folding made."""
+
 
 def canonicalize(made: onnx.ModelProto, source: onnx.ModelProto) -> None:
     """Order nodes and constants of `made`, and name in it what `source`, which it was made of, does not have."""
     _Form(source).settle(made.graph)
+
+
+def rename_constants(made: onnx.ModelProto, source: onnx.ModelProto) -> None:
+    """Name those of `made` that `source`, which it was made of, does not have: the runtime gives its own names again
+    in a graph that has them, and refuses what comes of it.
+    """
+    own = _values(source)
+    tensors = [tensor for graph in walk.graphs(made.graph) for tensor in graph.initializer if tensor.name not in own]
+    taken = own | _values(made)
+    names = {tensor.name: unused_name(f"{FOLDED}/{tensor.name}", taken) for tensor in tensors}
+    for tensor in tensors:
+        tensor.name = names[tensor.name]
+    for node in nodes_of(made.graph):
+        replace_field(node.input, [names.get(name, name) for name in node.input])
+    for graph in walk.graphs(made.graph):
+        for value in (*graph.output, *graph.value_info):
+            value.name = names.get(value.name, value.name)
+
+
+def _values(model: onnx.ModelProto) -> set[str]:
+    constants = {tensor.name for graph in walk.graphs(model.graph) for tensor in graph.initializer}
+    return constants | {name for node in nodes_of(model.graph) for name in (*node.input, *node.output)}
 
 
 class _Form:

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx import shape_inference, version_converter
 
+from worker.engine.canonical import rename_constants
 from worker.engine.equivalence import NOT_COMPARABLE, Reference, difference
 from worker.engine.faults import is_disk_full, is_out_of_memory
 from worker.engine.float16.halves import computes_in_half, half_elements
@@ -298,6 +299,7 @@ def _folded(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     for node in nodes_of(made.graph):
         # What is made of a user's nodes goes by the name that the user knows.
         node.name = node.name if node.name in given else origin_of(node.name)
+    rename_constants(made, model.structure())
     return save_restored(made, model, folder / "done")
 
 
