@@ -1,5 +1,7 @@
-"""Transformers that were exported for one shape: the runtime turns their products over three axes into Gemm, with a
-shape that it stores under a name of its own, and refused a file of its own that it was given again.
+"""Products exported for one shape: of those over three axes the runtime makes Gemm, between shapes that it names.
+
+In the file that it writes it may find more of them, as in exported text encoders; it counts names from the first
+again then, and refuses a graph that has them already.
 """
 
 from pathlib import Path
@@ -28,5 +30,8 @@ def test_products_of_a_fixed_shape_are_folded(tmp_path: Path) -> None:
     assert not [note for note in made.notes if note.startswith("Left out")], made.notes
     operators = [node.op_type for node in nodes_of(made.model.structure().graph)]
     assert operators.count("Gemm") == 2, operators
+    made_names = {tensor.name for tensor in made.model.structure().graph.initializer} - weights.keys()
+    assert made_names
+    assert not [name for name in made_names if name.startswith("gemm_")], "the runtime would give these names again"
     before, after = (run_session(open_session(path, 1), feed) for path in (model.path, made.model.path))
     np.testing.assert_allclose(after[0], before[0], rtol=1e-5, atol=1e-6)
