@@ -45,8 +45,12 @@ class Pairs:
 
     def limited(self, codes: np.ndarray) -> np.ndarray:
         """`codes` `(C, K)`, both of each pair that exceeds the limit moved towards 0 by half of what is too much."""
-        excess = (self.sums(codes) - LARGEST_SUM).clip(0)
-        made, signs = codes.copy(), np.sign(codes[:, self.first])
-        made[:, self.first] -= signs * ((excess + 1) // 2)
-        made[:, self.second] -= signs * (excess // 2)
+        sums = self.sums(codes)
+        # Few do, and training asks at each of its steps.
+        row, pair = np.nonzero(sums > LARGEST_SUM)
+        first, second = self.first[pair], self.second[pair]
+        excess, signs = sums[row, pair] - LARGEST_SUM, np.sign(codes[row, first])
+        made = codes.copy()
+        made[row, first] -= signs * ((excess + 1) // 2)
+        made[row, second] -= signs * (excess // 2)
         return made
