@@ -38,8 +38,10 @@ def rename_constants(made: onnx.ModelProto, source: onnx.ModelProto) -> None:
 
 
 def _values(model: onnx.ModelProto) -> set[str]:
-    constants = {tensor.name for graph in walk.graphs(model.graph) for tensor in graph.initializer}
-    return constants | {name for node in nodes_of(model.graph) for name in (*node.input, *node.output)}
+    """Names of all that its nodes can read."""
+    graphs = list(walk.graphs(model.graph))
+    given = {one.name for graph in graphs for one in (*graph.initializer, *graph.input)}
+    return given | {name for node in nodes_of(model.graph) for name in node.output if name}
 
 
 class _Form:
@@ -48,9 +50,7 @@ class _Form:
         self._nodes = {node.name for node in nodes}
         results = (name for node in nodes for name in node.output if name)
         self._places = {name: place for place, name in enumerate(results)}
-        graphs = list(walk.graphs(source.graph))
-        constants = {tensor.name for graph in graphs for tensor in graph.initializer}
-        self._own = self._places.keys() | constants | {value.name for graph in graphs for value in graph.input}
+        self._own = _values(source)
         self._taken = set(self._own)
         self._numbers = count()
 

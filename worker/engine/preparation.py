@@ -295,11 +295,12 @@ def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
 def _folded(model: ModelFile, folder: Path, threads: int) -> ModelFile:
     """ONNX Runtime's own rewrites at BASIC level, which use standard operators only."""
     made = write_optimized(model, folder / "raw" / "model.onnx", threads, BASIC).load()
-    given = {node.name for node in nodes_of(model.structure().graph)}
+    source = model.structure()
+    given = {node.name for node in nodes_of(source.graph)}
     for node in nodes_of(made.graph):
         # What is made of a user's nodes goes by the name that the user knows.
         node.name = node.name if node.name in given else origin_of(node.name)
-    rename_constants(made, model.structure())
+    rename_constants(made, source)
     return save_restored(made, model, folder / "done")
 
 
